@@ -1,0 +1,118 @@
+"""Publishing directories so that a killed run leaves nothing that loads.
+
+An artefact is a directory with a `manifest.json`. It is written under a temporary name beside its final
+place, every file's size and CRC-32C is put into the manifest, and the directory is renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from recall.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 22
+
+
+def fingerprint(*parts: Any) -> str:
+    """Stable hash of JSON-serialisable parts; 16 hex digits. Equal parts give equal fingerprints on any machine."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checksum(path: Path) -> str:
+    """CRC-32C of a file's bytes as eight hex digits."""
+    crc = google_crc32c.Checksum()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            crc.update(block)
+    return crc.digest().hex()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON beside its place and renames it, so that a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def publish(directory: Path, *, manifest: dict[str, Any]) -> Iterator[Path]:
+    """Yields a scratch directory that becomes `directory` when the block ends without an error.
+
+    Args:
+      directory: final place; an artefact that is already there is replaced.
+      manifest: JSON-serialisable content; may be filled inside the block. `files` is added here.
+
+    Raises:
+      ArtifactError: the disk is full or cannot be written; nothing is left behind.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    replaced = scratch.with_name(scratch.name + ".old")
+    scratch.mkdir()
+    try:
+        yield scratch
+        seal(scratch, manifest)
+        if directory.exists():
+            directory.rename(replaced)
+        scratch.rename(directory)
+    except OSError as error:
+        if replaced.exists() and not directory.exists():
+            replaced.rename(directory)
+        raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed. "
+                            "Free some space or choose another --out, then run the step again") from error  # fmt: skip
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def seal(directory: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    manifest["files"] = {
+        str(path.relative_to(directory)): {"bytes": path.stat().st_size, "crc32c": checksum(path)} for path in files
+    }
+    write_json(directory / MANIFEST, manifest)
+
+
+def read_manifest(directory: Path, *, made_by: str, verify: bool = False) -> dict[str, Any]:
+    """The manifest of a published directory.
+
+    Args:
+      directory: the artefact.
+      made_by: the command that makes it, for the error message, e.g. `recall prepare`.
+      verify: also compare every file's checksum (reads all bytes); sizes are always compared.
+
+    Raises:
+      ArtifactError: no manifest, or a file is missing, truncated or altered.
+    """
+    path = directory / MANIFEST
+    if not path.exists():
+        raise ArtifactError(f"{directory}: not there yet; run `{made_by}` first")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); run `{made_by}` again") from error
+    for name, entry in manifest.get("files", {}).items():
+        file = directory / name
+        size = file.stat().st_size if file.exists() else None
+        if size != entry["bytes"]:
+            found = "is missing" if size is None else f"has {size:,} bytes"
+            raise ArtifactError(f"{file}: {found}, the manifest says {entry['bytes']:,} bytes; run `{made_by}` again")
+        if verify and checksum(file) != entry["crc32c"]:
+            raise ArtifactError(f"{file}: its checksum differs from the manifest's; run `{made_by}` again")
+    return manifest

@@ -1,0 +1,17 @@
+"""The one family of exceptions that recall raises at the edge where a user's input enters."""
+
+
+class RecallError(Exception):
+    """Base of all errors that recall raises on purpose. The message says what was expected, found, and to do."""
+
+
+class ConfigError(RecallError):
+    """The experiment file is wrong: names the key, what was found there, and what to write instead."""
+
+
+class DataError(RecallError):
+    """An input file cannot be used: names the file, the place in it, and how to mend it."""
+
+
+class ArtifactError(RecallError):
+    """A file that an earlier step should have published is missing, damaged, or made by another configuration."""

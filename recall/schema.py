@@ -1,0 +1,144 @@
+"""The feature schema: what a feature is, and which tower may see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+
+class Strict(BaseModel):
+    """A frozen settings object that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class _Feature(Strict):
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="name of the feature and of its column")
+    column: str | None = Field(default=None, description="column in the file, where it differs from the name")
+
+    @property
+    def source(self) -> str:
+        """The column of the input file that the feature is read from."""
+        return self.column or self.name
+
+
+class _Vocabulary(_Feature):
+    min_count: PositiveInt = Field(default=1, description="values seen less often share the out-of-vocabulary row")
+
+
+class IdFeature(_Vocabulary):
+    """An identifier that carries behaviour, not content: item id, author id, user id.
+
+    The vocabulary holds values with at least `min_count` training clicks; others share the out-of-vocabulary row.
+    """
+
+    type: Literal["id"]
+
+
+class CategoryFeature(_Vocabulary):
+    """One value out of a small set. The vocabulary is counted over the rows of the items or users file."""
+
+    type: Literal["category"]
+
+
+class TagsFeature(_Vocabulary):
+    """A set of values: a string joined by `separator`, or a list column in Parquet and JSON lines."""
+
+    type: Literal["tags"]
+    separator: str = Field(default=",", min_length=1)
+    max_tags: PositiveInt = Field(default=32, description="tags of one row beyond this many are cut off")
+
+
+class NumberFeature(_Feature):
+    """A number, standardised over the rows of its file (missing becomes the mean) or put into quantile buckets."""
+
+    type: Literal["number"]
+    transform: Literal["standardise", "bucketise"] = "standardise"
+    log: bool = Field(default=False, description="take sign(x) log(1 + |x|) first")
+    buckets: PositiveInt = Field(default=10, description="how many quantile buckets `bucketise` makes")
+
+
+class EmbeddingFeature(_Feature):
+    """A dense vector per row: a `.npy` file aligned with the items file, or a list column of it."""
+
+    type: Literal["embedding"]
+    path: Path | None = Field(default=None, description=".npy [rows, dim]; row i belongs to line i of the file")
+    clusters: tuple[PositiveInt, ...] = Field(
+        default=(), description="virtual cluster ids: total nodes per level, e.g. [32, 512]"
+    )
+    use: Literal["vector", "clusters", "both"] = "both"
+
+    @model_validator(mode="after")
+    def _levels_refine(self) -> EmbeddingFeature:
+        for coarse, fine in zip(self.clusters, self.clusters[1:], strict=False):
+            if fine % coarse:
+                raise ValueError(
+                    f"clusters {list(self.clusters)}: each level splits the nodes of the one before, "
+                    f"so {fine} has to be a multiple of {coarse}"
+                )
+        if self.use == "clusters" and not self.clusters:
+            raise ValueError("use: clusters needs `clusters`, e.g. clusters: [32, 512]")
+        return self
+
+    @property
+    def uses_vector(self) -> bool:
+        """Whether the tower sees the vector itself."""
+        return self.use != "clusters"
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Names of the category features, one per level, that the clusters give to the tower."""
+        if self.use == "vector":
+            return []
+        return [f"{self.name}_cluster_{level}" for level in range(len(self.clusters))]
+
+
+Feature = Annotated[
+    IdFeature | CategoryFeature | TagsFeature | NumberFeature | EmbeddingFeature, Field(discriminator="type")
+]
+
+
+class FeatureSchema(Strict):
+    """Which tower sees which feature.
+
+    Raises:
+      ValueError: a name is used twice in one table, `behaviour` holds content or `meta` holds an id (unless
+        `allow_mixed`), or neither item tower sees anything.
+    """
+
+    user: tuple[Feature, ...] = ()
+    behaviour: tuple[Feature, ...] = ()
+    meta: tuple[Feature, ...] = ()
+    allow_mixed: bool = Field(default=False, description="let ids into `meta` and content into `behaviour`")
+
+    @model_validator(mode="after")
+    def _towers_stay_apart(self) -> FeatureSchema:
+        if not self.behaviour and not self.meta:
+            raise ValueError("no item features: list the item id under `behaviour` and its content under `meta`")
+        for table, features in (("user", self.user), ("behaviour and meta", self.item)):
+            names = [feature.name for feature in features]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{table}: {', '.join(twice)} is listed twice; give each feature its own name")
+        if self.allow_mixed:
+            return self
+        ids = {feature.source for feature in self.behaviour if feature.type == "id"}
+        for feature in self.behaviour:
+            if feature.type != "id":
+                raise ValueError(
+                    f"behaviour: {feature.name} is content ({feature.type}); the behaviour tower sees ids only. "
+                    "Move it to `meta`, or set allow_mixed: true"
+                )
+        for feature in self.meta:
+            if feature.type == "id" or (feature.type == "category" and feature.source in ids):
+                raise ValueError(
+                    f"meta: {feature.name} is an id; the meta tower must work for items without behaviour. "
+                    "Move it to `behaviour`, or set allow_mixed: true"
+                )
+        return self
+
+    @property
+    def item(self) -> tuple[Feature, ...]:
+        """Features read from the items file, behaviour first."""
+        return self.behaviour + self.meta
