@@ -1,0 +1,1 @@
+"""Apache Beam jobs: thin shells around the pure functions of `recall`."""

@@ -71,11 +71,11 @@ def publish(directory: Path, *, manifest: dict[str, Any]) -> Iterator[Path]:
             directory.rename(replaced)
         scratch.rename(directory)
     except OSError as error:
-        if replaced.exists() and not directory.exists():
-            replaced.rename(directory)
         raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed. "
                             "Free some space or choose another --out, then run the step again") from error  # fmt: skip
     finally:
+        if replaced.exists() and not directory.exists():
+            replaced.rename(directory)
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -104,8 +104,8 @@ def read_manifest(directory: Path, *, made_by: str, verify: bool = False) -> dic
     if not path.exists():
         raise ArtifactError(f"{directory}: not there yet; run `{made_by}` first")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        manifest: dict[str, Any] = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); run `{made_by}` again") from error
     for name, entry in manifest.get("files", {}).items():
         file = directory / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from recall.errors import ConfigError
+from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.schema import FeatureSchema, Strict
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -191,7 +191,7 @@ class ModelConfig(Strict):
     gate_hidden: PositiveInt = 16
     dim: PositiveInt = 64
     hidden: tuple[PositiveInt, ...] = (128,)
-    dropout: Probability = 0.2
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
     temperature: PositiveFloat = Field(default=0.08, description="start value; vectors have unit length")
@@ -269,6 +269,13 @@ class Config(Strict):
             raise ValueError(
                 f"model.structure {structure} needs features.behaviour; list the item id there, or use meta_only"
             )
+        if not self.features.allow_mixed:
+            for feature in self.features.meta:
+                if feature.source == self.data.items.id:
+                    raise ValueError(
+                        f"features.meta lists {feature.name}, which is the item id; the meta tower must work for items "
+                        "without behaviour. Move it to features.behaviour, or set features.allow_mixed: true"
+                    )
         if self.features.user and not self.data.users:
             profile = [feature.name for feature in self.features.user if feature.type != "id"]
             if profile:
@@ -300,98 +307,17 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
       ConfigError: says which key, what was found, and what to write.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of an experiment file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping with `data` and `features`, found {type(content).__name__}")
+    content = read_yaml(path)
     for override in overrides:
-        _override(content, override)
-    _resolve_paths(content, path.resolve().parent)
+        apply_override(content, override)
+    resolve_paths(content, path.resolve().parent)
     return _validate(content, source=path)
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected dotted.key=value, e.g. --set training.epochs=5")
-    *parents, leaf = key.strip().split(".")
-    node: Any = content
-    for parent in parents:
-        if isinstance(node, list) and parent.isdigit() and int(parent) < len(node):
-            node = node[int(parent)]
-        elif isinstance(node, dict):
-            node = node.setdefault(parent, {})
-        else:
-            raise ConfigError(f"--set {override}: {parent} is not a section")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not valid YAML") from error
-    if isinstance(node, list) and leaf.isdigit() and int(leaf) < len(node):
-        node[int(leaf)] = value
-    elif isinstance(node, dict):
-        node[leaf] = value
-    else:
-        raise ConfigError(f"--set {override}: {'.'.join(parents)} is not a section")
-
-
-def _resolve_paths(node: Any, folder: Path) -> None:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "path" and isinstance(value, str):
-                node[key] = str(folder / value)
-            else:
-                _resolve_paths(value, folder)
-    elif isinstance(node, list):
-        for value in node:
-            _resolve_paths(value, folder)
 
 
 def _validate(content: Mapping[str, Any], source: Path | None = None) -> Config:
     try:
-        return Config.model_validate(_plain(content))
+        return Config.model_validate(plain(content))
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [describe(problem) for problem in error.errors()]
         prefix = f"{source}: " if source else ""
         raise ConfigError(prefix + ("\n" + " " * 2).join(lines)) from None
-
-
-def _plain(node: Any) -> Any:
-    """YAML turns 2024-01-01 into a date; names and paths want the text."""
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    return str(node) if isinstance(node, datetime.date) else node
-
-
-def _describe(problem: Any) -> str:
-    # pydantic puts the discriminator of a feature between its place and its key; a reader never wrote it.
-    kinds = ("id", "category", "tags", "number", "embedding", "ClickRule")
-    where = ""
-    for index, part in enumerate(problem["loc"]):
-        if isinstance(part, int):
-            where += f"[{part}]"
-        elif not (part in kinds and index and isinstance(problem["loc"][index - 1], int)):
-            where += f".{part}" if where else part
-    where = where or "experiment"
-    found = problem["input"]
-    match problem["type"]:
-        case "missing":
-            return f"{where}: is missing; add it"
-        case "extra_forbidden":
-            return f"{where}: unknown key; check the spelling, or remove it"
-        case "value_error":
-            remark = str(problem["ctx"]["error"])
-            shown = f", found {found!r}" if not isinstance(found, Mapping) else ""
-            return f"{where}: {remark}{shown}"
-        case "union_tag_not_found":
-            return f"{where}: has no type; write type: id, category, tags, number or embedding"
-        case "union_tag_invalid":
-            return f"{where}.type: found {problem['ctx']['tag']}; expected id, category, tags, number or embedding"
-    shown = found if not isinstance(found, Mapping | list) else type(found).__name__
-    return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {shown!r}"

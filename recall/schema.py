@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -11,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 class Strict(BaseModel):
     """A frozen settings object that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(value, bool) and field and field.annotation is not bool:
+                raise ValueError(f"{key} cannot be {str(value).lower()}; give the value that the key describes")
+        return values
 
 
 class _Feature(Strict):
@@ -119,6 +129,7 @@ class FeatureSchema(Strict):
             raise ValueError("no item features: list the item id under `behaviour` and its content under `meta`")
         for table, features in (("user", self.user), ("behaviour and meta", self.item)):
             names = [feature.name for feature in features]
+            names += [name for feature in features if feature.type == "embedding" for name in feature.cluster_names]
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{table}: {', '.join(twice)} is listed twice; give each feature its own name")
         if self.allow_mixed:
@@ -131,7 +142,7 @@ class FeatureSchema(Strict):
                     "Move it to `meta`, or set allow_mixed: true"
                 )
         for feature in self.meta:
-            if feature.type == "id" or (feature.type == "category" and feature.source in ids):
+            if feature.type == "id" or feature.source in ids:
                 raise ValueError(
                     f"meta: {feature.name} is an id; the meta tower must work for items without behaviour. "
                     "Move it to `behaviour`, or set allow_mixed: true"

@@ -1,0 +1,30 @@
+# `make demo` and `make test` work on a fresh machine: Python 3.10-3.12 with pip, and make.
+PYTHON ?= $(shell for v in python3.12 python3.11 python3.10 python3; do $$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo $$v && break; done)
+BIN = .venv/bin
+RUFF = $(BIN)/ruff
+SOURCES = recall pipelines tests benchmarks examples
+
+.PHONY: install demo test lint clean
+
+install: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "recall needs Python 3.10, 3.11 or 3.12; found none of them (set PYTHON=...)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: install
+	$(BIN)/recall simulate --out runs/demo-data
+	$(BIN)/recall run examples/demo.yaml --out runs/demo --compare
+
+lint: install
+	$(RUFF) check --config .ci/ruff.toml $(wildcard $(SOURCES))
+	$(RUFF) format --check --config .ci/ruff.toml $(wildcard $(SOURCES))
+	$(BIN)/mypy recall pipelines
+
+test: install lint
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,198 @@
+"""What the driver makes of the workers' tables: checks, split, posterior history, encoded tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.exchange import Scratch
+from recall.catalogue import ItemTable, UserTable
+from recall.config import Config, DataConfig, SplitConfig
+from recall.encoding import TableEncoder
+from recall.errors import DataError
+from recall.posterior import BucketCounts, ItemTotals, PosteriorHistory, Prior
+from recall.prepared import EncodedRows
+from recall.splits import TimeBoundaries, TimeHistogram
+
+_REASONS_SHOWN = 3
+
+
+class HeldOut(NamedTuple):
+    """What follows from the split.
+
+    Attributes:
+      boundaries: of a split by time, else None.
+      prior: of the smoothed CTR, from the training events.
+      moments_ms: when validation, test and serving begin; None for a log without a clock.
+    """
+
+    boundaries: TimeBoundaries | None
+    prior: Prior
+    moments_ms: dict[str, int] | None
+
+
+@dataclass(frozen=True)
+class LogSummary:
+    """Totals of the log.
+
+    Attributes:
+      totals: sums over the partitions, as `SortUsers` names them; splits are those by last click.
+      last_time_ms: of the last event.
+      last_training_ms: of the last training event, if the split is by last click.
+      histogram: of the times, if the split is by time.
+    """
+
+    totals: dict[str, int]
+    last_time_ms: int
+    last_training_ms: int
+    histogram: TimeHistogram | None
+
+    @classmethod
+    def read(cls, scratch: Scratch, split: SplitConfig) -> LogSummary:
+        """Adds up what the workers wrote."""
+        parts = scratch.read_all("summary")
+        columns: dict[str, list[int]] = pa.concat_tables(parts).to_pydict() if parts else {}
+        histogram = None
+        if split.by == "time":
+            histogram = TimeHistogram.merge(TimeHistogram.from_table(table) for table in scratch.read_all("histogram"))
+        last_time_ms, last_training_ms = (
+            max(columns.pop(name, [0]), default=0) for name in ("last_time_ms", "last_training_ms")
+        )
+        return cls({name: sum(values) for name, values in columns.items()}, last_time_ms, last_training_ms, histogram)
+
+    def counts(self, rejected: pa.Table) -> dict[str, Any]:
+        """The part of the manifest's counts that is known before any example is written."""
+        totals = self.totals
+        return {
+            "rows_read": totals["events"] + totals["duplicates"] + len(rejected),
+            "rejected": reasons(rejected),
+            **{name: totals[name] for name in ("duplicates", "events", "clicks", "users")},
+        }
+
+    def split(self, data: DataConfig) -> HeldOut:
+        """Finds boundaries and prior.
+
+        Raises:
+          DataError: a split has no clicks.
+        """
+        strength = data.posterior.prior_strength
+        if self.histogram:
+            boundaries = self.histogram.boundaries(validation=data.split.validation, test=data.split.test)
+            events, clicks = self.histogram.training_counts(boundaries)
+            prior = Prior.of_training(events=events, clicks=clicks, strength=strength)
+            starts = {"validation": boundaries.validation_start_ms, "test": boundaries.test_start_ms}
+            return HeldOut(boundaries, prior, {**starts, "serving": self.last_time_ms})
+        if not self.totals["test_clicks"]:
+            raise DataError(
+                f"split by last_click: no user has three clicks or more ({self.totals['users']:,} in the log), so nothing "
+                "can be held out; use more of the log, or split: {by: time}"
+            )
+        prior = Prior.of_training(
+            events=self.totals["train_events"], clicks=self.totals["train_clicks"], strength=strength
+        )
+        if data.events.time_unit == "order":
+            return HeldOut(None, prior, None)
+        before = self.last_training_ms
+        return HeldOut(None, prior, {"validation": before, "test": before, "serving": self.last_time_ms})
+
+
+def reasons(rejected: pa.Table) -> dict[str, int]:
+    """Rejected rows per reason, most frequent first."""
+    counts = rejected.group_by("reason").aggregate([("reason", "count")])
+    pairs = zip(counts["reason"].to_pylist(), counts["reason_count"].to_pylist(), strict=True)
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> None:
+    """Raises DataError if the log has no rows, no row that can be used, or no click."""
+    if not summary.totals and not len(rejected):
+        raise DataError(f"{path}: the log has no rows; expected at least some exposures and clicks")
+    if not summary.totals:
+        shown = ", ".join(f"{reason} ({count:,})" for reason, count in list(reasons(rejected).items())[:_REASONS_SHOWN])
+        raise DataError(
+            f"{path}: none of the {len(rejected):,} rows can be used: {shown}; check the columns that data.events names"
+        )
+    if not summary.totals["clicks"]:
+        raise DataError(
+            f"{path}: none of the {summary.totals['events']:,} events is a click; check data.events.click "
+            "(a row is a click when its column is at least at_least)"
+        )
+
+
+def posterior_history(
+    buckets: Sequence[pa.Table], *, item_ids: pa.StringArray, data: DataConfig, prior: Prior
+) -> PosteriorHistory:
+    """Puts the counts of all item partitions together, by rows of the catalogue."""
+    ids = pa.concat_tables(buckets)["item"].combine_chunks()
+    rows = pc.index_in(ids, value_set=item_ids).to_numpy()
+    return PosteriorHistory.from_counts(
+        BucketCounts.from_tables(buckets, item=rows),
+        bucket_ms=data.posterior.bucket,
+        delay_ms=data.posterior.delay,
+        prior=prior,
+        clock=data.events.time_unit != "order",
+    )
+
+
+def item_totals(scratch: Scratch, *, items: int) -> ItemTotals:
+    """Events per item and split of the whole log."""
+    return ItemTotals.from_counts(BucketCounts.from_tables(scratch.read_all("totals")), items=items)
+
+
+def encode_tables(
+    config: Config,
+    items: ItemTable,
+    users: UserTable | None,
+    *,
+    item_clicks: npt.NDArray[np.int64],
+    user_clicks: pa.Table,
+) -> tuple[EncodedRows, EncodedRows, str]:
+    """Fits both encoders and encodes the catalogue and the users.
+
+    Args:
+      config: features and seed.
+      items: the catalogue.
+      users: the profiles, if there is a file.
+      item_clicks: int64 [items], training clicks.
+      user_clicks: columns user and clicks, training clicks of every user of the log.
+
+    Returns:
+      Items, users, and the raw column of user ids.
+    """
+    features = config.features
+    item_encoder = TableEncoder.fit(
+        {"behaviour": features.behaviour, "meta": features.meta}, items.table, clicks=item_clicks, seed=config.seed
+    )
+    title = config.data.items.title
+    titles = items.table[title].combine_chunks().cast(pa.string()) if title else None
+    encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles)
+
+    ids, table, id_column = _all_users(config, users, user_clicks)
+    position = pc.index_in(ids, value_set=user_clicks["user"].combine_chunks()).fill_null(-1).to_numpy()
+    clicks = np.append(user_clicks["clicks"].to_numpy(), 0)[position]
+    user_encoder = TableEncoder.fit({"user": features.user}, table, clicks=clicks, seed=config.seed)
+    return encoded_items, EncodedRows(ids, user_encoder.encode(table), user_encoder), id_column
+
+
+def _all_users(config: Config, users: UserTable | None, user_clicks: pa.Table) -> tuple[pa.StringArray, pa.Table, str]:
+    """Ids, raw table and its id column: the users file and, after it, users with training clicks that it lacks."""
+    trained = user_clicks.filter(pc.greater(user_clicks["clicks"], 0))["user"].combine_chunks()
+    if users is None:
+        ids = trained.take(pc.array_sort_indices(trained))
+        # Without a file all that can be known of a user is his id, whatever the feature calls it.
+        names = list(dict.fromkeys(feature.source for feature in config.features.user)) or [config.data.events.user]
+        return ids, pa.table(dict.fromkeys(names, ids)), names[0]
+    assert config.data.users
+    id_column = config.data.users.id
+    new = trained.filter(pc.invert(pc.is_in(trained, value_set=users.ids)))
+    new = new.take(pc.array_sort_indices(new))
+    ids = pa.concat_arrays([users.ids, new])
+    table = users.table.set_column(users.table.column_names.index(id_column), id_column, users.ids)
+    added = {field.name: new if field.name == id_column else pa.nulls(len(new), field.type) for field in table.schema}
+    return ids, pa.concat_tables([table, pa.table(added, schema=table.schema)]), id_column

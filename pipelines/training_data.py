@@ -1,0 +1,251 @@
+"""The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest.
+
+python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--set key=value] [Beam options]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.exchange import Scratch
+from pipelines.summaries import LogSummary, encode_tables, item_totals, posterior_history, require_usable
+from pipelines.transforms import ExampleJob, collect_events, write_examples
+from recall.artifacts import publish
+from recall.catalogue import ItemTable, UserTable, read_items, read_users
+from recall.config import Config, load_config
+from recall.errors import DataError, RecallError
+from recall.events import REJECTED_SCHEMA, Piece, plan_pieces
+from recall.examples import HISTORY_SCHEMA, example_schema
+from recall.posterior import split_snapshots
+from recall.prepared import FORMAT_VERSION, write_tables
+from recall.sampling import sampling_counts
+from recall.splits import SPLITS
+
+# A partition is held in memory by one worker; a compressed log grows some ten times on the way.
+_BYTES_PER_PARTITION = 64 << 20
+
+
+def prepare(
+    config: Config,
+    directory: str | Path,
+    *,
+    fingerprint: str = "",
+    options: PipelineOptions | None = None,
+    announce: Callable[[str], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Makes the training data and publishes it as `directory`, whole or not at all.
+
+    Args:
+      config: the experiment.
+      directory: DIR/data; what is there already is replaced.
+      fingerprint: kept in the manifest, for the caller to see whether the data is up to date.
+      options: of Beam; default: in this process, on one core. All workers must reach the folder.
+      announce: is told what comes next, in a few words.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      DataError: the input cannot be used; nothing was written. What can be known cheaply is known at once.
+      ArtifactError: the directory cannot be written.
+    """
+    announce("looking at the input files")
+    pieces = plan_pieces(config.data.events)
+    items, users = read_items(config), read_users(config)
+    manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
+    with publish(Path(directory), manifest=manifest) as folder:
+        scratch_folder = folder / "scratch"
+        scratch_folder.mkdir()
+        job = _Job(config, folder.resolve(), Scratch(str(scratch_folder.resolve())), options or PipelineOptions([]))
+        manifest.update(job.run(pieces, items, users, announce))
+        shutil.rmtree(scratch_folder)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: Config
+    folder: Path
+    scratch: Scratch
+    options: PipelineOptions
+
+    def run(
+        self, pieces: Sequence[Piece], items: ItemTable, users: UserTable | None, announce: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Runs both pipelines, writes all files, returns what the manifest says."""
+        data, scratch = self.config.data, self.scratch
+        partitions = _partitions(pieces, data.shards)
+        if data.items.unknown == "reject":
+            scratch.write("catalogue", 0, pa.table({"item": items.ids}))
+        announce("reading and ordering events")
+        with _running(self.options) as pipeline:
+            collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions)
+
+        rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
+        summary = LogSummary.read(scratch, data.split)
+        require_usable(summary, rejected, path=data.events.path)
+        held_out = summary.split(data)
+        buckets = scratch.read_all("buckets")
+        if data.items.unknown == "add":
+            extra = {item for table in buckets for item in table["item"].to_pylist()}
+            items = read_items(self.config, extra_ids=extra)
+            scratch.write("catalogue", 0, pa.table({"item": items.ids}))
+        history = posterior_history(buckets, item_ids=items.ids, data=data, prior=held_out.prior)
+        scratch.write("history", 0, history.table())
+
+        announce("writing examples")
+        with _running(self.options) as pipeline:
+            write_examples(
+                pipeline,
+                ExampleJob(data, scratch, partitions, str(self.folder), held_out.boundaries, held_out.prior),
+            )
+
+        announce("fitting vocabularies and clusters")
+        totals = item_totals(scratch, items=len(items))
+        trained = pa.concat_tables(scratch.read_all("users"))
+        encoded_items, encoded_users, user_id_column = encode_tables(
+            self.config, items, users, item_clicks=sampling_counts(totals), user_clicks=trained
+        )
+        write_tables(
+            self.folder,
+            items=encoded_items,
+            users=encoded_users,
+            history=history,
+            snapshots=split_snapshots(
+                totals, moments_ms=held_out.moments_ms, by_time=data.split.by == "time", prior=held_out.prior
+            ),
+            sampling_counts=sampling_counts(totals),
+            histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
+            rejected=rejected.sort_by([("file", "ascending"), ("row", "ascending")]),
+        )
+        written = pa.concat_tables(scratch.read_all("written"))
+        exposed = int((totals.exposures.sum(axis=1) > 0).sum())
+        return {
+            "layout": data.layout,
+            "time_unit": data.events.time_unit,
+            "shards": data.shards,
+            "counts": {
+                **summary.counts(rejected),
+                "items": len(items),
+                "items_exposed": exposed,
+                "examples": _sums(written, "examples"),
+                "records": _sums(written, "records"),
+            },
+            "split": {"by": data.split.by, **(held_out.boundaries._asdict() if held_out.boundaries else {})},
+            "posterior": {
+                "bucket_ms": data.posterior.bucket,
+                "delay_ms": data.posterior.delay,
+                "prior_ctr": held_out.prior.ctr,
+                "prior_strength": held_out.prior.strength,
+            },
+            "trigger_window_ms": data.trigger.window,
+            "history": data.history,
+            "last_time_ms": summary.last_time_ms,
+            "item_id_feature": _id_feature(self.config),
+            "user_id_column": user_id_column,
+            "examples": {
+                name: {field.name: str(field.type) for field in example_schema(data.layout, split)}
+                for split, name in enumerate(SPLITS)
+            },
+        }
+
+
+def _partitions(pieces: Sequence[Piece], shards: int) -> int:
+    """A multiple of the shards, so that each shard gets as many partitions as any other."""
+    total = sum(Path(path).stat().st_size for path in {piece.path for piece in pieces})
+    return shards * -(-max(total, 1) // (shards * _BYTES_PER_PARTITION))
+
+
+def _sums(written: pa.Table, what: str) -> dict[str, int]:
+    return {name: sum(written[f"{name}_{what}"].to_pylist()) for name in SPLITS}
+
+
+def _id_feature(config: Config) -> str | None:
+    features = (feature for feature in config.features.item if feature.type == "id")
+    return next((feature.name for feature in features if feature.source == config.data.items.id), None)
+
+
+@contextlib.contextmanager
+def _running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
+    """Yields a pipeline and runs it; errors of workers come back as what was raised there."""
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        # What DirectRunner runs batches on. By itself it first tries to download another runner.
+        standard.runner = "FnApiRunner"
+    logger = logging.getLogger("apache_beam")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        pipeline = beam.Pipeline(options=options)
+        yield pipeline
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        raise _as_raised(error) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _as_raised(error: Exception) -> Exception:
+    """Runners pass errors of workers on as text in an error of their own; finds ours and a full disk in it."""
+    if isinstance(error, RecallError | OSError):
+        return error
+    text = str(error)
+    if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
+        return DataError(found[-1])
+    if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):
+        number, message = found[-1]
+        return OSError(int(number), message) if number else OSError(message)
+    return error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.training_data", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="experiment file")
+    parser.add_argument("--out", required=True, help="folder to publish, DIR/data")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a key")
+    arguments, beam_arguments = parser.parse_known_args(argv)
+    errors = Console(stderr=True)
+    try:
+        config = load_config(arguments.config, arguments.set)
+        with errors.status("starting") as status:
+            manifest = prepare(config, arguments.out, options=PipelineOptions(beam_arguments), announce=status.update)
+    except RecallError as error:
+        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        return 1
+    Console().print(counts_table(manifest))
+    return 0
+
+
+def counts_table(manifest: dict[str, Any]) -> Table:
+    """The counts of a manifest, for people."""
+    counts = manifest["counts"]
+    table = Table("what", "count", title="training data")
+    table.columns[1].justify = "right"
+    rows = {"rows read": counts["rows_read"]}
+    rows |= {f"rejected: {reason}": number for reason, number in counts["rejected"].items()}
+    rows |= {"exact duplicates removed": counts["duplicates"], "events": counts["events"], "clicks": counts["clicks"]}
+    rows |= {"users": counts["users"], "items": counts["items"], "items with an exposure": counts["items_exposed"]}
+    rows |= {f"{name} examples": number for name, number in counts["examples"].items()}
+    for name, number in rows.items():
+        table.add_row(name, f"{number:,}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""What a run is judged by: models and baselines side by side, the index, and what the report shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.config import Config
+from recall.dataset import Examples, read_examples, training_clicks
+from recall.evaluation import evaluate
+from recall.index import ExactIndex, Index
+from recall.inference import answerable, encode_items, encode_queries, encode_triggers
+from recall.model import RecallModel
+from recall.prepared import PreparedData
+from recall.ranking import Scorer, VectorScorer, top_items
+from recall.report import RecalledItem, RecallSample, ReportInputs
+from recall.training import read_history
+
+SPLITS = ("test", "validation")
+
+
+def evaluate_models(
+    config: Config, prepared: PreparedData, models: Mapping[str, Callable[[], RecallModel]]
+) -> dict[str, Any]:
+    """The `test` and `validation` parts of metrics.json.
+
+    Queries are made of what a user had clicked before each example. Item vectors, popularity and the slices are as
+    of the start of the period; item-kNN learns from training clicks, as models do. An i2i model is asked
+    about the examples that have a trigger, and so are the baselines then.
+
+    Args:
+      config: the experiment.
+      prepared: its data.
+      models: by name, each loaded when its turn comes; the first is the configured one.
+    """
+    similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
+    results: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
+    baselines_done = False
+    for name, load in models.items():
+        model = load()
+        for split in SPLITS:
+            posterior = prepared.posterior(split)
+
+            def judge(scorer: Scorer, examples: Examples) -> dict[str, Any]:
+                return evaluate(
+                    scorer, examples, exposures=posterior.exposures, clicks=posterior.clicks, config=config.evaluation
+                )
+
+            clicks = read_examples(prepared.shards(split))
+            examples = answerable(model, clicks)
+            vectors, _ = encode_items(model, posterior.stacked())
+            results[split][name] = judge(VectorScorer(encode_queries(model, examples), vectors), examples)
+            if model.user_tower and model.trigger_tower:
+                triggered = clicks.select(np.flatnonzero(clicks.triggers >= 0))
+                queries = encode_triggers(model, triggered.triggers)
+                results[split][f"{name}_trigger"] = judge(VectorScorer(queries, vectors), triggered)
+            if not baselines_done:
+                results[split]["popularity"] = judge(PopularityScorer(posterior.clicks), examples)
+                results[split]["item_knn"] = judge(ItemKnnScorer(similarities, examples.history), examples)
+        baselines_done = True
+    return results
+
+
+def index_summary(index: Index, queries: npt.NDArray[np.float32], *, k: int) -> dict[str, Any]:
+    """The `index` part of metrics.json: recall against exact search, and the time of one query, measured here."""
+    k = min(k, len(index))
+    found = index.search(queries, k).rows
+    best = ExactIndex(index.items).search(queries, k).rows
+    shared = [len(np.intersect1d(ours, exact)) for ours, exact in zip(found, best, strict=True)]
+    times = []
+    for query in queries[:200]:
+        started = time.perf_counter()
+        index.search(query, k)
+        times.append(time.perf_counter() - started)
+    return {
+        "kind": index.kind,
+        "is_exact": index.is_exact,
+        "items": len(index),
+        "dim": index.dim,
+        "recall@100_vs_exact": float(np.mean(shared) / k) if shared else 1.0,
+        "query_ms_p50": float(np.median(times) * 1e3) if times else 0.0,
+        **index.report,
+    }
+
+
+def report_inputs(
+    run: Path,
+    config: Config,
+    *,
+    prepared: PreparedData,
+    model: RecallModel,
+    metrics: dict[str, Any],
+    curves: Mapping[str, Path],
+    versions: dict[str, str],
+) -> ReportInputs:
+    """Gathers what report.html shows; items are shown as of the start of the test period, as they are judged."""
+    before_test = prepared.posterior("test")
+    vectors, shares = encode_items(model, before_test.stacked())
+    items = pd.DataFrame(
+        {
+            "item_id": prepared.item_ids.to_pylist(),
+            "title": prepared.titles.to_pylist() if prepared.titles is not None else None,
+            "exposures": before_test.exposures,
+            "clicks": before_test.clicks,
+            "behaviour_share": shares,
+        }
+    )
+    return ReportInputs(
+        title=f"recall run {run.name}",
+        config_yaml=config.to_yaml(),
+        metrics=metrics,
+        configured=metrics["configured"],
+        training={name: read_history(path) for name, path in curves.items()},
+        items=items,
+        vectors=vectors,
+        samples=_samples(model, prepared, vectors, exposures=before_test.exposures, seed=config.seed),
+        counts=prepared.manifest["counts"],
+        versions=versions,
+    )
+
+
+def _samples(
+    model: RecallModel,
+    prepared: PreparedData,
+    vectors: npt.NDArray[np.float32],
+    *,
+    exposures: npt.NDArray[np.int64],
+    seed: int,
+    count: int = 6,
+) -> list[RecallSample]:
+    """Lists for a few test examples: half of them users who went on to click a cold item, where there are such."""
+    examples = answerable(model, read_examples(prepared.shards("test")))
+    generator = np.random.default_rng(seed)
+    has_history = np.diff(examples.history.offsets) > 0
+    cold = exposures[examples.targets] == 0
+    chosen = np.concatenate(
+        [
+            generator.permutation(np.flatnonzero(group & has_history))[: count // 2]
+            for group in (cold, ~cold)
+        ]
+    )  # fmt: skip
+    picked = examples.select(chosen)
+    scorer = VectorScorer(encode_queries(model, picked), vectors)
+    lists = top_items(scorer, picked, 10)
+    clicked_later: dict[str, set[int]] = {}
+    for user, item in zip(examples.users, examples.targets, strict=True):
+        clicked_later.setdefault(user, set()).add(int(item))
+    ids = prepared.item_ids.to_pylist()
+    titles = prepared.titles.to_pylist() if prepared.titles is not None else ids
+
+    def name(row: int) -> str:
+        return str(titles[row] or ids[row])
+
+    samples = []
+    for position, user in enumerate(picked.users):
+        scores = scorer.scores(position, position + 1)[0]
+        recalled = [
+            RecalledItem(
+                title=name(row),
+                score=float(scores[row]),
+                exposures=int(exposures[row]),
+                is_cold=bool(exposures[row] == 0),
+                hit=int(row) in clicked_later[user],
+            )
+            for row in lists[position]
+            if row >= 0
+        ]
+        history = picked.history.slice(position, position + 1).values[-8:]
+        samples.append(RecallSample(str(user), [name(row) for row in history], recalled))
+    return samples

@@ -1,0 +1,251 @@
+"""The items and users files: unique ids and, row by row, the raw columns that features are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recall.config import Config
+from recall.embeddings import read_npy, vector_array, vectors_of
+from recall.errors import ConfigError, DataError
+from recall.schema import CategoryFeature, EmbeddingFeature, Feature
+from recall.tables import expand_paths, id_strings, read_header, read_table, table_format
+
+# A category with more distinct values per row than this names rows instead of describing them.
+_ID_LIKE_SHARE = 0.5
+_ID_LIKE_ROWS = 100
+
+
+@dataclass(frozen=True)
+class KeyedTable:
+    """Rows with unique ids.
+
+    Attributes:
+      ids: string [rows], none missing, each once.
+      table: the columns as read: the id column, the title, and the source column of every feature; embeddings are
+        fixed_size_list<float32>, null where a row has none.
+    """
+
+    ids: pa.StringArray
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class ItemTable(KeyedTable):
+    """The catalogue. The position of an item is its row everywhere after reading."""
+
+
+class UserTable(KeyedTable):
+    """User profiles."""
+
+
+def check_files(config: Config) -> None:
+    """Looks for every input file, so that a wrong path is known before any work starts.
+
+    Raises:
+      ConfigError: lists each key whose file is not there.
+    """
+    problems = []
+    try:
+        expand_paths(config.data.events.path)
+    except DataError as error:
+        problems.append(f"data.events.path: {error}")
+    files = [("data.items.path", config.data.items.path)]
+    if config.data.users:
+        files.append(("data.users.path", config.data.users.path))
+    for table in ("user", "item"):
+        files += [(f"{key}.path", path) for key, feature in _features(config, table) if (path := _npy_path(feature))]
+    for key, path in files:
+        if not path.is_file():
+            found = "is a folder; expected one file" if path.is_dir() else "no such file"
+            problems.append(f"{key}: {path}: {found}; paths are relative to the folder of the experiment file")
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+
+
+def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
+    """Reads the catalogue.
+
+    Args:
+      config: the experiment.
+      extra_ids: ids of the log; those that the file lacks are appended in sorted order, without content
+        (`data.items.unknown: add`).
+
+    Raises:
+      DataError: the file is unreadable or empty, an id is missing or there twice, a feature's column is missing, a
+        vector file does not fit, or a category of `meta` is an id in disguise.
+    """
+    items = config.data.items
+    features = list(_features(config, "item"))
+    if items.format == "attributes":
+        table = _read_attributes(items.path, items.id)
+        _check_columns(table.column_names, features, [("data.items.id", items.id), ("data.items.title", items.title)],
+                       path=items.path)  # fmt: skip
+    else:
+        keys = [("data.items.id", items.id), ("data.items.title", items.title)]
+        table = _read_columns(items.path, items.format, features=features, keys=keys)
+    ids = _unique_ids(table[items.id], path=items.path, format=items.format, key="data.items.id")
+    table = _with_embeddings(table, features, path=items.path)
+    if not config.features.allow_mixed:
+        _refuse_disguised_ids(table, features)
+    known = set(ids.to_pylist())
+    if new := sorted(set(extra_ids) - known):
+        ids, table = _append(ids, table, items.id, new)
+    return ItemTable(ids, table)
+
+
+def read_users(config: Config) -> UserTable | None:
+    """Reads the user profiles; None if the experiment has no users file.
+
+    Raises:
+      DataError: as `read_items`.
+    """
+    users = config.data.users
+    if users is None:
+        return None
+    features = list(_features(config, "user"))
+    table = _read_columns(users.path, users.format, features=features, keys=[("data.users.id", users.id)])
+    ids = _unique_ids(table[users.id], path=users.path, format=users.format, key="data.users.id")
+    return UserTable(ids, _with_embeddings(table, features, path=users.path))
+
+
+def _features(config: Config, table: str) -> Iterator[tuple[str, Feature]]:
+    """Features of the users or items file with their place in the experiment file."""
+    for section in ("user",) if table == "user" else ("behaviour", "meta"):
+        for index, feature in enumerate(getattr(config.features, section)):
+            yield f"features.{section}[{index}]", feature
+
+
+def _npy_path(feature: Feature) -> Path | None:
+    return feature.path if isinstance(feature, EmbeddingFeature) else None
+
+
+def _read_columns(
+    path: Path, format: str, *, features: Sequence[tuple[str, Feature]], keys: Sequence[tuple[str, str | None]]
+) -> pa.Table:
+    _check_columns(read_header(path, format), features, keys, path=path)
+    wanted = [name for _, name in keys if name]
+    wanted += [feature.source for _, feature in features if _npy_path(feature) is None]
+    return read_table(path, format=format, columns=wanted)
+
+
+def _check_columns(
+    names: Sequence[str],
+    features: Sequence[tuple[str, Feature]],
+    keys: Sequence[tuple[str, str | None]],
+    *,
+    path: Path,
+) -> None:
+    wanted = [(key, name) for key, name in keys if name]
+    wanted += [(key, feature.source) for key, feature in features if _npy_path(feature) is None]
+    for key, name in wanted:
+        if name not in names:
+            remedy = "; set `column` where the feature has another name" if key.startswith("features") else ""
+            raise DataError(f"{key}: {path} has no column {name}; its columns are {', '.join(names)}{remedy}")
+
+
+def _unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) -> pa.StringArray:
+    ids = id_strings(column)
+    if not len(ids):
+        raise DataError(f"{path}: has no rows; expected at least one")
+    missing = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
+    if len(missing):
+        lines = _lines(path, format, missing)
+        raise DataError(f"{key}: {path} has {len(missing):,} rows without an id ({lines}); fill them in or remove them")
+    codes = ids.dictionary_encode()
+    counts = np.bincount(codes.indices.to_numpy())
+    twice = np.flatnonzero(counts > 1)
+    if len(twice):
+        rows = codes.indices.to_numpy()
+        shown = [
+            f"{codes.dictionary[code]} ({_lines(path, format, np.flatnonzero(rows == code))})" for code in twice[:3]
+        ]
+        more = ", ..." if len(twice) > 3 else ""
+        raise DataError(
+            f"{key}: {path} has {len(twice):,} ids more than once: {', '.join(shown)}{more}; keep one row of each"
+        )
+    return ids
+
+
+def _lines(path: Path, format: str, rows: Sequence[int] | Any) -> str:
+    """Where rows stand in a file, for people: lines of a text file (header is line 1), rows of Parquet from 0."""
+    kind = format if format == "attributes" else table_format(path, format)
+    word, first = {"csv": ("lines", 2), "tsv": ("lines", 2), "jsonl": ("lines", 1), "attributes": ("entries", 1)}.get(
+        kind, ("rows", 0)
+    )
+    shown = " and ".join(f"{row + first}" for row in rows[:3])
+    return f"{word} {shown}" + (" ..." if len(rows) > 3 else "")
+
+
+def _with_embeddings(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> pa.Table:
+    """Puts vectors in place of list columns and adds those of `.npy` files under their source name."""
+    from_files: dict[str, Path] = {}
+    for key, feature in features:
+        if not isinstance(feature, EmbeddingFeature):
+            continue
+        if feature.path is None:
+            vectors, _ = vectors_of(table[feature.source], what=f"{key}: column {feature.source} of {path.name}")
+            if not vectors.shape[1]:
+                raise DataError(f"{key}: column {feature.source} of {path} holds no vector at all; remove the feature")
+            index = table.column_names.index(feature.source)
+            table = table.set_column(index, feature.source, vector_array(vectors))
+        elif from_files.get(feature.source) != feature.path:
+            if feature.source in table.column_names:
+                raise DataError(
+                    f"{key}: {feature.source} is also the name of a column of {path.name} that is in use; "
+                    "give the embedding another name"
+                )
+            from_files[feature.source] = feature.path
+            vectors = read_npy(feature.path, rows=len(table), key=f"{key}.path", table=path.name)
+            table = table.append_column(feature.source, vectors)
+    return table
+
+
+def _refuse_disguised_ids(table: pa.Table, features: Sequence[tuple[str, Feature]]) -> None:
+    for key, feature in features:
+        if not (key.startswith("features.meta") and isinstance(feature, CategoryFeature)):
+            continue
+        values = id_strings(table[feature.source]).drop_null()
+        distinct = pc.count_distinct(values).as_py()
+        if len(values) >= _ID_LIKE_ROWS and distinct > _ID_LIKE_SHARE * len(values):
+            raise DataError(
+                f"{key}: {feature.name} has {distinct:,} distinct values in {len(values):,} rows, so it names items "
+                "instead of describing them; move it to `behaviour` as type: id, or set features.allow_mixed: true"
+            )
+
+
+def _append(ids: pa.StringArray, table: pa.Table, id_column: str, new: list[str]) -> tuple[pa.StringArray, pa.Table]:
+    """Adds rows that have nothing but an id."""
+    added = pa.array(new, pa.string())
+    table = table.set_column(table.column_names.index(id_column), id_column, ids)
+    rows = {field.name: added if field.name == id_column else pa.nulls(len(new), field.type) for field in table.schema}
+    return pa.concat_arrays([ids, added]), pa.concat_tables([table, pa.table(rows, schema=table.schema)])
+
+
+def _read_attributes(path: Path, id_column: str) -> pa.Table:
+    """Reads one JSON object {item id: [attribute ids]}, as S3-Rec publishes its data sets."""
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); expected one object {{item id: [...]}}") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise DataError(f"{path}: expected one JSON object {{item id: [attribute ids]}}")
+    for item, attributes in pairs:
+        if not isinstance(attributes, list) or any(isinstance(value, list | tuple | dict) for value in attributes):
+            raise DataError(f"{path}: item {item} has {str(attributes)[:50]}; expected a list of attribute ids")
+    lists = [[str(value) for value in attributes] for _, attributes in pairs]
+    return pa.table(
+        {
+            id_column: pa.array([item for item, _ in pairs], pa.string()),
+            "attributes": pa.array(lists, pa.list_(pa.string())),
+        }
+    )

@@ -1,0 +1,196 @@
+"""The `recall` command. Commands import what they need when they run, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recall.errors import RecallError
+
+if TYPE_CHECKING:
+    from recall.run import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Candidate recall that does not forget new content.",
+)
+_console = Console(stderr=True, highlight=False)
+
+ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
+RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
+OutPath = Annotated[Path, typer.Option("--out", help="directory to write")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the experiment file")]
+Compare = Annotated[bool, typer.Option("--compare", help="also the other structures, side by side")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue at the last checkpoint of a killed training")]
+
+
+@app.command()
+def run(config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False) -> None:
+    """All steps: prepare, train, vectors, index, evaluate, report."""
+    with _clear_errors():
+        from recall.config import load_config
+        from recall.run import Run
+
+        Run(load_config(config, overrides or ()), out, console=_console).all(compare=compare, resume=resume)
+
+
+@app.command()
+def prepare(
+    run: RunPath,
+    config: Annotated[Path | None, typer.Option(help="experiment file; default: the run's own")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Log -> point-in-time training data."""
+    with _clear_errors():
+        if config is None:
+            _open(run).prepare()
+            return
+        from recall.config import load_config
+        from recall.run import Run
+
+        Run(load_config(config, overrides or ()), run, console=_console).prepare()
+
+
+@app.command()
+def train(run: RunPath, compare: Compare = False, resume: Resume = False) -> None:
+    """Training data -> model."""
+    with _clear_errors():
+        _open(run).train(compare=compare, resume=resume)
+
+
+@app.command()
+def vectors(run: RunPath) -> None:
+    """Model -> vector of every item."""
+    with _clear_errors():
+        _open(run).vectors()
+
+
+@app.command()
+def index(run: RunPath) -> None:
+    """Vectors -> searchable index."""
+    with _clear_errors():
+        _open(run).index()
+
+
+@app.command()
+def evaluate(run: RunPath, compare: Compare = False) -> None:
+    """Models and baselines -> metrics.json."""
+    with _clear_errors():
+        _open(run).evaluate(compare=compare)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Everything so far -> report.html."""
+    with _clear_errors():
+        _open(run).report()
+
+
+@app.command()
+def query(
+    run: RunPath,
+    user: Annotated[str | None, typer.Option(help="user id: what to show this user")] = None,
+    item: Annotated[str | None, typer.Option(help="item id: what to show beside this item")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many candidates")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:
+    """Candidates for a user or an item."""
+    with _clear_errors():
+        if (user is None) == (item is None):
+            raise RecallError("query: give either --user ID or --item ID")
+        from recall.recaller import Recaller
+
+        recaller = Recaller.load(run)
+        if user is not None:
+            found = recaller.recall(users=[user], k=k)
+        else:
+            found = recaller.similar(items=[str(item)], k=k)
+        frame = found.to_pandas()
+        if as_json:
+            records = [
+                {"rank": int(row["rank"]), "item": row["item"], "score": float(row["score"]), "title": row["title"]}
+                for row in frame.to_dict("records")
+            ]
+            typer.echo(json.dumps({"query": found.queries[0], "candidates": records}, ensure_ascii=False))
+            return
+        table = Table(title=f"{'user' if user is not None else 'item'} {found.queries[0]}", title_justify="left")
+        for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for row in frame.to_dict("records"):
+            table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
+        Console(highlight=False).print(table)
+
+
+@app.command()
+def simulate(
+    out: OutPath,
+    users: Annotated[int, typer.Option(min=1)] = 2_000,
+    items: Annotated[int, typer.Option(min=1)] = 3_000,
+    days: Annotated[int, typer.Option(min=1)] = 14,
+    exposures: Annotated[int, typer.Option(min=1)] = 300_000,
+    seed: int = 1,
+) -> None:
+    """Writes a simulated community as ordinary input files."""
+    with _clear_errors():
+        from recall.datasets import simulate as simulate_community
+
+        data = simulate_community(users=users, items=items, days=days, exposures=exposures, seed=seed)
+        data.write(out)
+        _console.print(f"{len(data.events):,} exposures of {len(data.items):,} items in {out}")
+
+
+@app.command()
+def dataset(
+    name: Annotated[str, typer.Argument(help="kuairand, movielens, mind or sequences")],
+    source: Annotated[Path, typer.Argument(help="folder with the data set as it was published")],
+    out: OutPath,
+) -> None:
+    """Public data set as published -> ordinary input files."""
+    with _clear_errors():
+        from recall import datasets
+
+        readers = {
+            "kuairand": datasets.read_kuairand,
+            "movielens": datasets.read_movielens,
+            "mind": datasets.read_mind,
+            "sequences": datasets.read_sequences,
+        }
+        if name not in readers:
+            raise RecallError(f"dataset: found {name}, expected one of {', '.join(readers)}")
+        data = readers[name](source)
+        data.write(out)
+        _console.print(f"{len(data.events):,} events of {len(data.items):,} items in {out}")
+
+
+def main() -> None:
+    """Entry point of the `recall` command."""
+    app()
+
+
+def _open(directory: Path) -> Run:
+    from recall.run import Run
+
+    return Run.open(directory, console=_console)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One clear line instead of a traceback for what a user can mend; anything else is ours and shows itself."""
+    try:
+        yield
+    except RecallError as error:
+        _console.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Training records -> batches, and held-out records -> arrays. Whole batches are parsed at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recall.prepared import PreparedData
+from recall.ranking import EvaluationSet, Ragged
+
+Batch = dict[str, tf.Tensor]
+POSTERIOR = ("exposures", "clicks", "smoothed_ctr", "age_hours")
+_SCALARS = {
+    "user_id": tf.io.FixedLenFeature([], tf.string),
+    "item": tf.io.FixedLenFeature([], tf.int64),
+    "time_ms": tf.io.FixedLenFeature([], tf.int64),
+    "trigger": tf.io.FixedLenFeature([], tf.int64),
+    "exposures": tf.io.FixedLenFeature([], tf.int64),
+    "clicks": tf.io.FixedLenFeature([], tf.int64),
+    "smoothed_ctr": tf.io.FixedLenFeature([], tf.float32),
+    "age_hours": tf.io.FixedLenFeature([], tf.float32),
+}
+
+
+def _ragged(name: str, dtype: tf.DType) -> tf.io.RaggedFeature:
+    return tf.io.RaggedFeature(dtype, value_key=name, row_splits_dtype=tf.int64)
+
+
+class UserRows:
+    """User id -> row of the user table; unknown users get the row after the last one."""
+
+    def __init__(self, user_ids: Sequence[str] | npt.NDArray[np.object_]) -> None:
+        keys = tf.constant(np.asarray(user_ids, dtype=object).astype(bytes) if len(user_ids) else [], tf.string)
+        initializer = tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(user_ids), dtype=tf.int32))
+        self.table = tf.lookup.StaticHashTable(initializer, default_value=len(user_ids))
+
+    def __call__(self, user_ids: tf.Tensor) -> tf.Tensor:
+        """string [...] -> int32 [...]."""
+        return self.table.lookup(user_ids)
+
+
+def training_dataset(
+    prepared: PreparedData, users: UserRows, *, batch_size: int, history: int, shuffle_buffer: int, seed: int
+) -> tf.data.Dataset:
+    """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
+
+    Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
+    history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none.
+    Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
+    posterior float32 [batch, time, 4], is_target bool [batch, time], before int32 [batch, time]: the last position
+    strictly earlier in time, -1 for none, trigger int32 [batch, time]. Of a longer sequence each epoch sees another window of history + 1 clicks.
+
+    The last batch of an epoch is dropped when it is not full, unless it is the only one.
+    """
+    layout = prepared.manifest["layout"]
+    records = tf.data.TFRecordDataset([str(path) for path in prepared.shards("train")])
+    records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
+    records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
+    if layout == "click":
+        batches = records.map(lambda serialized: _parse_clicks(serialized, users), num_parallel_calls=2)
+    else:
+        batches = records.map(lambda serialized: _parse_users(serialized, users, history + 1), num_parallel_calls=2)
+    return batches.prefetch(2)
+
+
+def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
+    parsed = tf.io.parse_example(serialized, {**_SCALARS, "history": _ragged("history", tf.int64)})
+    return {
+        "user": users(parsed["user_id"]),
+        "item": tf.cast(parsed["item"], tf.int32),
+        "time_ms": parsed["time_ms"],
+        "trigger": tf.cast(parsed["trigger"], tf.int32),
+        "history": tf.cast(parsed["history"].to_tensor(-1), tf.int32),
+        "posterior": tf.stack([tf.cast(parsed[name], tf.float32) for name in POSTERIOR], axis=-1),
+    }
+
+
+def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
+    names = {"items": tf.int64, "time_ms": tf.int64, "split": tf.int64, "trigger": tf.int64}
+    names |= {"exposures": tf.int64, "clicks": tf.int64}
+    names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32}
+    lists = {name: _ragged(name, dtype) for name, dtype in names.items()}
+    parsed = tf.io.parse_example(serialized, {"user_id": _SCALARS["user_id"], **lists})
+    is_training = parsed["split"] == 0
+    lengths = tf.reduce_sum(tf.cast(is_training, tf.int64), axis=1)  # training clicks stand first
+    room = tf.cast(tf.maximum(lengths - length, 0) + 1, tf.float64)
+    start = tf.cast(tf.random.uniform(tf.shape(lengths), dtype=tf.float64) * room, tf.int64)  # [batch]
+    lengths = tf.minimum(lengths, length)
+    column = tf.range(tf.reduce_max(lengths))  # [time]
+    is_target = column[tf.newaxis, :] < lengths[:, tf.newaxis]  # [batch, time]
+
+    def cut(name: str, padding: int) -> tf.Tensor:
+        splits = parsed[name].row_starts() + start  # [batch]
+        place = tf.where(is_target, splits[:, tf.newaxis] + column, 0)
+        return tf.where(is_target, tf.gather(parsed[name].flat_values, place), tf.cast(padding, names[name]))
+
+    time_ms = cut("time_ms", 0)
+    earlier = (time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]) & is_target[:, tf.newaxis, :]  # [batch, now, then]
+    return {
+        "user": users(parsed["user_id"]),
+        "items": tf.cast(cut("items", -1), tf.int32),
+        "time_ms": time_ms,
+        "posterior": tf.stack([tf.cast(cut(name, 0), tf.float32) for name in POSTERIOR], axis=-1),
+        "is_target": is_target,
+        "before": tf.reduce_sum(tf.cast(earlier, tf.int32), axis=2) - 1,
+        "trigger": tf.cast(cut("trigger", -1), tf.int32),
+    }
+
+
+@dataclass(frozen=True)
+class Examples(EvaluationSet):
+    """Clicks as arrays, in order of (time, user, item): what is evaluated, and what a query is made of.
+
+    Attributes:
+      times_ms: int64 [examples].
+      triggers: int32 [examples], item row that the user came from, -1 where there is none.
+    """
+
+    times_ms: npt.NDArray[np.int64]
+    triggers: npt.NDArray[np.int32]
+
+    def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
+        """The examples at some positions."""
+        return Examples(
+            users=self.users[chosen],
+            targets=self.targets[chosen],
+            history=_take(self.history, chosen),
+            seen=_take(self.seen, chosen),
+            times_ms=self.times_ms[chosen],
+            triggers=self.triggers[chosen],
+        )
+
+
+def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
+    """Reads records of the click layout into memory; `seen` is empty where records carry none."""
+    features = {**_SCALARS, "history": _ragged("history", tf.int64), "seen": _ragged("seen", tf.int64)}
+    batches = [
+        tf.io.parse_example(serialized, features)
+        for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).batch(batch_size)
+    ]
+
+    def column(name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return np.concatenate([np.zeros(0, dtype), *(batch[name].numpy().astype(dtype) for batch in batches)])
+
+    def lists(name: str) -> Ragged:
+        values = [batch[name].flat_values.numpy().astype(np.int32) for batch in batches]
+        lengths = [batch[name].row_lengths().numpy() for batch in batches]
+        return Ragged(
+            np.concatenate([np.zeros(0, np.int32), *values]),
+            np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64),
+        )
+
+    users = np.array([user.decode() for batch in batches for user in batch["user_id"].numpy()], dtype=object)
+    examples = Examples(
+        users=users,
+        targets=column("item", np.int32),
+        history=lists("history"),
+        seen=lists("seen"),
+        times_ms=column("time_ms", np.int64),
+        triggers=column("trigger", np.int32),
+    )
+    return examples.select(np.lexsort((examples.targets, users.astype(str), examples.times_ms)))
+
+
+def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:
+    lengths = np.diff(lists.offsets)[chosen]
+    offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - lists.offsets[:-1][chosen], lengths)
+    return Ragged(lists.values[place], offsets)
+
+
+def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:
+    """The last `width` entries of each list, padded at the end with -1: int32 [lists, width]."""
+    lengths = np.minimum(np.diff(lists.offsets), width)
+    column = np.arange(width)
+    is_real = column < lengths[:, np.newaxis]  # [lists, width]
+    place = (lists.offsets[1:] - lengths)[:, np.newaxis] + column
+    padded = np.full(is_real.shape, -1, np.int32)
+    padded[is_real] = lists.values[place[is_real]]
+    return padded
+
+
+def training_clicks(prepared: PreparedData) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """User codes int64 [clicks] and item rows int32 [clicks] of all training clicks, from records of either layout."""
+    paths = prepared.shards("train")
+    if prepared.manifest["layout"] == "click":
+        examples = read_examples(paths)
+        return np.unique(examples.users.astype(str), return_inverse=True)[1], examples.targets
+    features = {"items": _ragged("items", tf.int64), "split": _ragged("split", tf.int64)}
+    users, items, count = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], 0
+    for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).batch(8192):
+        parsed = tf.io.parse_example(serialized, features)
+        is_training = parsed["split"].flat_values.numpy() == 0
+        users.append(parsed["items"].value_rowids().numpy()[is_training] + count)
+        items.append(parsed["items"].flat_values.numpy()[is_training].astype(np.int32))
+        count += len(serialized)
+    return np.concatenate(users), np.concatenate(items)

@@ -1,0 +1,21 @@
+"""Readers of public data sets as they are published, and a simulated community.
+
+Each gives a `Dataset`, whose `write` makes the ordinary input files that an experiment file points to.
+"""
+
+from recall.datasets.files import Dataset
+from recall.datasets.kuairand import read_kuairand
+from recall.datasets.mind import read_mind
+from recall.datasets.movielens import read_movielens
+from recall.datasets.sequences import read_sequences
+from recall.datasets.simulation import SimulatedDataset, simulate
+
+__all__ = [
+    "Dataset",
+    "SimulatedDataset",
+    "read_kuairand",
+    "read_mind",
+    "read_movielens",
+    "read_sequences",
+    "simulate",
+]

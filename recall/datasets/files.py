@@ -1,0 +1,202 @@
+"""What every reader of a data set shares: the tables it gives, how they are written, how text files are read."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from recall.errors import ArtifactError, DataError
+
+# A control character that no published file holds: stands in for separators of several characters.
+_UNIT_SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as tables, with the column names that its example experiment uses.
+
+    Attributes:
+      events: one row per exposure (or per interaction, where the source has no exposures).
+      items: the catalogue, one row per item, cold items included.
+      users: one row per user, or None where the source has no profiles.
+      extras: further tables of the source by name, e.g. the click histories of MIND.
+    """
+
+    events: pa.Table
+    items: pa.Table
+    users: pa.Table | None = None
+    extras: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Every table by the name of its file."""
+        users = {} if self.users is None else {"users": self.users}
+        return {"events": self.events, "items": self.items, **users, **self.extras}
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Writes events.parquet, items.parquet, users.parquet and the extras; other files stay as they are.
+
+        All files are written beside their places and renamed at the end, so that a killed run leaves none half
+        written. Equal tables give equal bytes.
+
+        Returns:
+          The paths written.
+
+        Raises:
+          ArtifactError: the folder cannot be made or the disk is full; files that were there are unchanged.
+        """
+        folder = Path(folder)
+        places = {folder / f"{name}.parquet": table for name, table in self.tables().items()}
+        scratch = {place: place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}") for place in places}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for place, table in places.items():
+                pq.write_table(table, scratch[place])
+            for place in places:
+                os.replace(scratch[place], place)
+        except OSError as error:
+            raise ArtifactError(
+                f"{folder}: the data set could not be written ({error}); free some space or choose another folder"
+            ) from error
+        finally:
+            for path in scratch.values():
+                if path.exists():
+                    path.unlink()
+        return list(places)
+
+
+def require_folder(folder: str | Path) -> Path:
+    """The folder as a path.
+
+    Raises:
+      DataError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise DataError(f"{folder}: expected the folder of the unpacked data set, found {found} there")
+    return folder
+
+
+def require_file(folder: Path, name: str, *, of: str) -> Path:
+    """The path of a file that the data set must have.
+
+    Raises:
+      DataError: says which file of which data set is missing, and what the folder holds instead.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"{folder}: expected {name} of {of}; found {listing(folder)}. Give the folder as published")
+    return path
+
+
+def listing(folder: Path) -> str:
+    """The first few names in a folder, for error messages."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    shown = ", ".join(names[:6]) or "nothing"
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
+
+
+def read_delimited(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str,
+    encoding: str = "utf8",
+    header: bool = False,
+    quoted: bool = False,
+) -> pa.Table:
+    """Reads a text table whose columns are known; all values are strings, empty ones null.
+
+    Args:
+      path: the file.
+      columns: the column names: expected in the header line, or given to the columns in order.
+      delimiter: may have several characters, like MovieLens' `::`.
+      encoding: of the text.
+      header: the first line holds names.
+      quoted: values may be in double quotes.
+
+    Raises:
+      DataError: unreadable, empty, another number of columns somewhere (says in which line), other names.
+    """
+    wrong: list[pa_csv.InvalidRow] = []
+
+    def remember(row: pa_csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "error"
+
+    try:
+        source: Path | pa.BufferReader = path
+        if len(delimiter) > 1:
+            source = pa.BufferReader(path.read_bytes().replace(delimiter.encode(), _UNIT_SEPARATOR))
+        table = pa_csv.read_csv(
+            source,
+            # One thread: only then does a wrong row know its line number.
+            read_options=pa_csv.ReadOptions(
+                column_names=None if header else list(columns), encoding=encoding, use_threads=False
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR.decode(),
+                quote_char='"' if quoted else False,
+                invalid_row_handler=remember,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        if wrong:
+            row = wrong[0]
+            raise DataError(
+                f"{path}, line {row.number}: expected {row.expected_columns} columns ({', '.join(columns)}), "
+                f"found {row.actual_columns}: {row.text[:80]!r}"
+            ) from None
+        raise DataError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}); expected {', '.join(columns)}"
+        ) from error
+    if header and list(columns) != table.column_names:
+        raise DataError(
+            f"{path}: expected the header {','.join(columns)}, found {','.join(table.column_names)[:200]!r}"
+        )
+    return table
+
+
+def as_number(table: pa.Table, column: str, kind: pa.DataType, *, path: Path, first_line: int = 1) -> pa.Table:
+    """Replaces a string column by numbers.
+
+    Args:
+      table: as read from `path`.
+      column: its name in the table; must not be missing in any row.
+      kind: Arrow type of the result.
+      path: for the error message.
+      first_line: line of the file that holds the table's row 0.
+
+    Raises:
+      DataError: a value is missing or no number; says in which line.
+    """
+    values = table[column]
+    try:
+        numbers = pc.cast(values, kind)
+    except pa.ArrowInvalid:
+        numbers = None
+    if numbers is None or numbers.null_count:
+        row, text = next((row, text) for row, text in enumerate(values.to_pylist()) if not _casts(text, kind))
+        found = "nothing" if text is None else repr(text)
+        raise DataError(f"{path}, line {row + first_line}: {column} is {found}; expected a number")
+    return table.set_column(table.column_names.index(column), column, numbers)
+
+
+def _casts(text: str | None, kind: pa.DataType) -> bool:
+    try:
+        return text is not None and pc.cast(pa.scalar(text, pa.string()), kind).is_valid
+    except pa.ArrowInvalid:
+        return False

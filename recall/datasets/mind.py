@@ -1,0 +1,174 @@
+"""MIND: news impressions with clicks, from Microsoft News.
+
+Published at https://msnews.github.io under the Microsoft Research License Terms: research use only, no
+redistribution. Cite: Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020,
+https://aclanthology.org/2020.acl-main.331.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recall.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
+from recall.errors import DataError
+
+_BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
+_NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+_TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
+
+
+def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset:
+    """Reads MIND: the folder with behaviors.tsv and news.tsv, or one that holds several such folders.
+
+    Given the folder above MINDsmall_train and MINDsmall_dev, both logs are read one after the other, and news that
+    both list are taken once.
+
+    Args:
+      folder: the unpacked folder.
+      history_as_clicks: MIND gives what a user clicked in the weeks before the log as a list without times and
+        without what was shown beside. False leaves these clicks out of the events. True puts them in front, in
+        order, one second apart, the last one a second before the first impression of the whole log: query vectors
+        then have a history from the start, but the times are made up and the items' early CTR is too high.
+
+    Returns:
+      events: one row per news item of an impression: user_id, news_id, time_ms int64 (Unix ms; the source names no
+        time zone, read as UTC), click int8, impression_id (null for clicks of the history).
+      items: news_id, category, subcategory, title, abstract, url, and title_entities and abstract_entities,
+        list<string> of Wikidata ids.
+      users: None.
+      extras["history"]: user_id, position int32, news_id: the history at the user's earliest impression.
+
+    Raises:
+      DataError: a file is missing, a line has another number of values, a time, an impression or an entity list
+        cannot be read, or the impressions carry no clicks, as in the test set.
+    """
+    folder = require_folder(folder)
+    parts = (
+        [folder] if (folder / "behaviors.tsv").exists() else sorted(p.parent for p in folder.glob("*/behaviors.tsv"))
+    )
+    if not parts:
+        raise DataError(
+            f"{folder}: expected behaviors.tsv and news.tsv of MIND, here or in folders below; found {listing(folder)}"
+        )
+    logs = [_read_behaviors(require_file(part, "behaviors.tsv", of="MIND")) for part in parts]
+    events = pa.concat_tables([_events(log) for log in logs])
+    items = pa.concat_tables([_read_news(require_file(part, "news.tsv", of="MIND")) for part in parts])
+    history = _history(pa.concat_tables([log.select(["user_id", "time_ms", "history"]) for log in logs]))
+    if history_as_clicks:
+        first_ms = pc.min(events["time_ms"]).as_py()
+        events = pa.concat_tables([_as_clicks(history, before_ms=first_ms, schema=events.schema), events])
+    return Dataset(events=events, items=_first_of_each(items), extras={"history": history})
+
+
+def _read_behaviors(path: Path) -> pa.Table:
+    """The log with time_ms, and impressions and history split into lists."""
+    table = read_delimited(path, _BEHAVIORS, delimiter="\t")
+    times = pd.to_datetime(table["time"].to_pandas(), format=_TIME_FORMAT, errors="coerce")
+    _require(times.notna().to_numpy(), table["time"], path=path, what="time", like="11/12/2019 2:14:46 PM")
+    labelled = pc.match_substring_regex(table["impressions"], r"^\S+-[01]( \S+-[01])*$").fill_null(False)
+    _require(labelled.to_numpy(), table["impressions"], path=path, what="impressions", like="N43266-0 N6975-1")
+    _require(table["user_id"].is_valid().to_numpy(), table["user_id"], path=path, what="user_id", like="U81994")
+    milliseconds = times.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    return pa.table(
+        {
+            "impression_id": table["impression_id"],
+            "user_id": table["user_id"],
+            "time_ms": pa.array(milliseconds),
+            "history": pc.split_pattern(table["history"], " "),
+            "impressions": pc.split_pattern(table["impressions"], " "),
+        }
+    ).combine_chunks()
+
+
+def _require(good: npt.NDArray[np.bool_], values: pa.ChunkedArray, *, path: Path, what: str, like: str) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        hint = " (the test set has no clicks; use train or dev)" if what == "impressions" else ""
+        raise DataError(
+            f"{path}, line {row + 1}: {what} is {str(values[row].as_py())[:60]!r}; expected one like {like!r}{hint}"
+        )
+
+
+def _events(log: pa.Table) -> pa.Table:
+    """One row per item of each impression."""
+    impressions = log["impressions"].combine_chunks()
+    parents = pc.list_parent_indices(impressions)
+    shown = pc.list_flatten(impressions)
+    return pa.table(
+        {
+            "user_id": log["user_id"].take(parents),
+            "news_id": pc.utf8_slice_codeunits(shown, 0, -2),
+            "time_ms": log["time_ms"].take(parents),
+            "click": pc.cast(pc.utf8_slice_codeunits(shown, -1), pa.int8()),
+            "impression_id": log["impression_id"].take(parents),
+        }
+    )
+
+
+def _history(log: pa.Table) -> pa.Table:
+    """The clicks before each user's earliest impression, in order."""
+    order = pc.sort_indices(log, [("time_ms", "ascending")])
+    rows = np.sort(_first_rows(log["user_id"].take(order)))
+    log = log.take(order).take(pa.array(rows)).combine_chunks()
+    history = log["history"].combine_chunks()
+    parents = pc.list_parent_indices(history)
+    starts = np.searchsorted(parents.to_numpy(), parents.to_numpy(), side="left")
+    return pa.table(
+        {
+            "user_id": log["user_id"].take(parents),
+            "position": pa.array(np.arange(len(parents)) - starts, pa.int32()),
+            "news_id": pc.list_flatten(history),
+        }
+    )
+
+
+def _as_clicks(history: pa.Table, *, before_ms: int, schema: pa.Schema) -> pa.Table:
+    users = history["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    length = np.bincount(users)[users]
+    times = before_ms - 1000 * (length - history["position"].to_numpy())
+    columns = {
+        "user_id": history["user_id"],
+        "news_id": history["news_id"],
+        "time_ms": pa.array(times, pa.int64()),
+        "click": pa.array(np.ones(len(times)), pa.int8()),
+        "impression_id": pa.nulls(len(times), pa.string()),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def _read_news(path: Path) -> pa.Table:
+    table = read_delimited(path, _NEWS, delimiter="\t")
+    for name in ("title_entities", "abstract_entities"):
+        entities = [_wikidata_ids(text, f"{path}, line {row + 1}") for row, text in enumerate(table[name].to_pylist())]
+        column = pa.chunked_array([pa.array(entities, pa.list_(pa.string()))])
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def _wikidata_ids(text: str | None, where: str) -> list[str]:
+    """Distinct entities in order of appearance; none if the list is empty or missing."""
+    if text is None or text == "[]":
+        return []
+    try:
+        return list(dict.fromkeys(entity["WikidataId"] for entity in json.loads(text)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f'{where}: cannot read the entities {text[:60]!r}; expected a JSON list of {{"WikidataId": ...}}'
+        ) from error
+
+
+def _first_of_each(items: pa.Table) -> pa.Table:
+    return items.take(pa.array(np.sort(_first_rows(items["news_id"]))))
+
+
+def _first_rows(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Rows [distinct values] at which each value appears for the first time."""
+    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.unique(codes, return_index=True)[1].astype(np.int64)

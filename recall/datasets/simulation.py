@@ -1,0 +1,228 @@
+"""A simulated community: an exposure log in which content matters, and so does what content does not show.
+
+Who likes what is drawn in `recall.datasets.community`, what is shown and clicked in `recall.datasets.feed`; here both
+become tables as a real service would log them, with nothing of the truth in them but what content and clicks show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.datasets.community import (
+    TAGS_PER_TOPIC,
+    TOPICS,
+    Community,
+    Floats,
+    Integers,
+    make_community,
+    unit,
+)
+from recall.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
+from recall.datasets.files import Dataset
+from recall.errors import ConfigError
+
+_VECTOR_DIM = 32
+
+_AGES = ("under 18", "18-24", "25-34", "35-44", "45+")
+_REGIONS = ("north", "east", "south", "west")
+_FIRST_NAMES = ("Ana", "Ben", "Chen", "Dora", "Emre", "Fay", "Goran", "Hana", "Ivo", "Jun", "Kaya", "Leo", "Mira",
+                "Noor", "Omar", "Pia", "Quinn", "Rosa", "Sven", "Tala")  # fmt: skip
+_LAST_NAMES = ("Adler", "Brook", "Costa", "Diaz", "Ekman", "Fuchs", "Grau", "Holm", "Ito", "Jansen", "Kim", "Lund",
+               "Moreau", "Nagy", "Okoye", "Park", "Rossi", "Silva", "Tran", "Weiss")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedDataset(Dataset):
+    """A data set whose truth is known.
+
+    Attributes:
+      truth: users and items as they truly are; its rows are those of the tables.
+    """
+
+    truth: Community
+
+
+def simulate(
+    *,
+    users: int = 2_000,
+    items: int = 3_000,
+    days: int = 14,
+    authors: int = 300,
+    topics: int = 20,
+    exposures: int = 300_000,
+    ctr: float = 0.2,
+    content_weight: float = 4.0,
+    taste_weight: float = 3.0,
+    quality_spread: float = 0.9,
+    published_before: float = 0.4,
+    text_missing: float = 0.05,
+    image_missing: float = 0.15,
+    seed: int = 1,
+) -> SimulatedDataset:
+    """Simulates a community and its feed.
+
+    Time goes in steps of an hour, each vectorised over its users and all items; memory is users x items bytes.
+
+    Args:
+      users: how many.
+      items: how many; `published_before` of them exist when the log starts, the others appear evenly in time.
+      days: length of the log.
+      authors: how many.
+      topics: how many, at most 20.
+      exposures: about how many rows the log gets.
+      ctr: about which share of them is clicked.
+      content_weight: how far a click depends on what content shows.
+      taste_weight: how far it depends on what only behaviour shows.
+      quality_spread: standard deviation of an item's quality, which only behaviour shows.
+      published_before: share of the items that is older than the log.
+      text_missing: share of items without a text vector.
+      image_missing: share of items without an image vector.
+      seed: equal arguments give equal data (with the same version of NumPy on the same kind of machine).
+
+    Returns:
+      events: user_id, item_id, time_ms int64 (Unix ms), is_click int8, in order of time.
+      items: item_id, title, author_id, category, tags list<string>, duration_s int32, published_ms int64, text and
+        image list<float> [32] or null; in order of publication.
+      users: user_id, age_band and region (both say a little about taste and interests), activity.
+      truth: the community behind it.
+
+    Raises:
+      ConfigError: a size or share is out of range.
+    """
+    counts = {"users": users, "items": items, "days": days, "authors": authors, "exposures": exposures}
+    shares = {"published_before": published_before, "text_missing": text_missing, "image_missing": image_missing}
+    _check(counts=counts, shares=shares, topics=topics, ctr=ctr)
+    rng = np.random.default_rng(seed)
+    community = make_community(
+        rng,
+        users=users,
+        items=items,
+        authors=authors,
+        topics=topics,
+        content_weight=content_weight,
+        taste_weight=taste_weight,
+        quality_spread=quality_spread,
+    )
+    feed = Feed(rng, community)
+    community = with_bias(rng, community, feed, ctr=ctr)
+    published_ms = _publication_times(rng, items, days=days, before=published_before)
+    activity = rng.lognormal(sigma=0.8, size=users)
+    log = run_feed(rng, community, feed, published_ms, activity, days=days, exposures=exposures)
+    user_ids = _ids("u", users)
+    item_ids = _ids("i", items)
+    events = {
+        "user_id": user_ids.take(pa.array(log.user)),
+        "item_id": item_ids.take(pa.array(log.item)),
+        "time_ms": pa.array(log.time_ms),
+        "is_click": pa.array(log.click.astype(np.int8)),
+    }
+    return SimulatedDataset(
+        events=pa.table(events),
+        items=_item_table(rng, community, item_ids, published_ms, missing=(text_missing, image_missing)),
+        users=_user_table(rng, community, user_ids, activity),
+        truth=community,
+    )
+
+
+def _check(*, counts: dict[str, int], shares: dict[str, float], topics: int, ctr: float) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"simulate: {name} is {count}; expected at least 1")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ConfigError(f"simulate: {name} is {share}; expected a share between 0 and 1")
+    if not 1 <= topics <= len(TOPICS):
+        raise ConfigError(f"simulate: topics is {topics}; expected 1 to {len(TOPICS)}")
+    if not 0 < ctr < 1:
+        raise ConfigError(f"simulate: ctr is {ctr}; expected a share between 0 and 1, both excluded")
+
+
+def _publication_times(rng: np.random.Generator, items: int, *, days: int, before: float) -> Integers:
+    """Sorted Unix ms: a share of the items in the two weeks before the log, the others evenly during it."""
+    old = round(items * before)
+    offsets = np.concatenate([-14 * rng.random(old), days * rng.random(items - old)])
+    return np.sort(START_MS + (offsets * 24 * HOUR_MS).astype(np.int64))
+
+
+def _item_table(
+    rng: np.random.Generator,
+    community: Community,
+    ids: pa.StringArray,
+    published_ms: Integers,
+    *,
+    missing: tuple[float, float],
+) -> pa.Table:
+    topics = np.array(list(TOPICS))
+    words = [word for tags in TOPICS.values() for word in tags]
+    tags = [[words[tag] for tag in np.flatnonzero(row)] for row in community.tags]
+    names = [f"{first} {last}" for last in _LAST_NAMES for first in _FIRST_NAMES]
+    own_tag = community.topic * TAGS_PER_TOPIC  # [items], first tag of the item's topic
+    first_word = [
+        words[own + np.argmax(row[own : own + TAGS_PER_TOPIC])]
+        for own, row in zip(own_tag, community.tags, strict=True)
+    ]
+    titles = [
+        f"{topics[topic]}: {word} #{number} by {names[author % len(names)]}"
+        for number, (topic, word, author) in enumerate(
+            zip(community.topic, first_word, community.author, strict=True), start=1
+        )
+    ]
+    seconds = rng.lognormal(mean=3.5 + 0.1 * (community.topic % 8), sigma=0.5)
+    # Text sees the first dimensions of content, image the last ones; both are needed for the whole of it.
+    text = _modality(rng, community.content[:, :12], noise=0.4, missing=missing[0])
+    image = _modality(rng, community.content[:, 6:], noise=0.5, missing=missing[1])
+    return pa.table(
+        {
+            "item_id": ids,
+            "title": titles,
+            "author_id": _ids("a", int(community.author.max()) + 1).take(pa.array(community.author)),
+            "category": pa.array(topics[community.topic].tolist()),
+            "tags": pa.array(tags, pa.list_(pa.string())),
+            "duration_s": pa.array(np.ceil(seconds), pa.int32()),
+            "published_ms": pa.array(published_ms),
+            "text": text,
+            "image": image,
+        }
+    )
+
+
+def _modality(rng: np.random.Generator, content: Floats, *, noise: float, missing: float) -> pa.ListArray:
+    """Content in a rotated, wider space with noise of the given length; null where missing."""
+    rotation, _ = np.linalg.qr(rng.normal(size=(_VECTOR_DIM, content.shape[1])))  # [32, content], orthonormal columns
+    vectors = content @ rotation.T + noise * unit(rng.normal(size=(len(content), _VECTOR_DIM)))  # [items, 32]
+    present = rng.random(len(content)) >= missing
+    offsets = np.concatenate([[0], np.cumsum(present * _VECTOR_DIM)])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32(), mask=np.append(~present, False)),
+        pa.array(vectors[present].astype(np.float32).ravel()),
+    )
+
+
+def _user_table(
+    rng: np.random.Generator, community: Community, ids: pa.StringArray, activity: npt.NDArray[np.float64]
+) -> pa.Table:
+    levels = np.searchsorted(np.quantile(activity, [0.5, 0.9]), activity)
+    return pa.table(
+        {
+            "user_id": ids,
+            "age_band": _hint(rng, community.taste_group, _AGES),
+            "region": _hint(rng, community.favourite, _REGIONS),
+            "activity": pa.array(np.array(["low", "medium", "high"])[levels].tolist()),
+        }
+    )
+
+
+def _hint(rng: np.random.Generator, truth: Integers, values: tuple[str, ...]) -> pa.StringArray:
+    """A profile value that follows from the truth for half of the users and is random for the others."""
+    random = rng.integers(len(values), size=len(truth))
+    codes = np.where(rng.random(len(truth)) < 0.5, truth % len(values), random)
+    return pa.array(np.array(values)[codes].tolist())
+
+
+def _ids(prefix: str, count: int) -> pa.StringArray:
+    width = len(str(count))
+    return pa.array([f"{prefix}{number:0{width}d}" for number in range(1, count + 1)])

@@ -1,0 +1,156 @@
+"""From raw columns to what the towers read: codes, lists of codes, standardised numbers and vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from recall.errors import DataError
+from recall.feature_encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
+from recall.schema import Feature
+from recall.vocabulary import Vocabulary
+
+Tower: TypeAlias = Literal["user", "behaviour", "meta"]
+Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
+
+_FILE = "encoder.json"
+_FEATURE: TypeAdapter[Feature] = TypeAdapter(Feature)
+
+
+@dataclass(frozen=True)
+class EncodedColumn:
+    """One column of an encoded table.
+
+    Attributes:
+      name: of the column: the feature's, or NAME_cluster_LEVEL.
+      feature: the feature that it was made of.
+      tower: which tower sees it.
+      kind: code int32 (0 missing, 1 out of vocabulary), codes list<int32> (empty: missing), number float32 (null:
+        missing), vector fixed_size_list<float32> (null: missing). Buckets and clusters are codes from 2.
+      size: number of codes, 1 for a number, the dimension of a vector.
+    """
+
+    name: str
+    feature: str
+    tower: Tower
+    kind: Kind
+    size: int
+
+
+@dataclass(frozen=True)
+class TableEncoder:
+    """Encodes rows of the items or the users file; fitted once, stored with the model, applied to new rows too."""
+
+    features: tuple[tuple[Tower, FeatureEncoder], ...]
+
+    @classmethod
+    def fit(
+        cls,
+        features: Mapping[Tower, Sequence[Feature]],
+        table: pa.Table,
+        *,
+        clicks: npt.NDArray[np.int64] | None = None,
+        fit_rows: npt.NDArray[np.bool_] | None = None,
+        seed: int = 1,
+    ) -> TableEncoder:
+        """Learns vocabularies, means, quantiles and clusters.
+
+        Args:
+          features: the features of each tower, e.g. {"behaviour": schema.behaviour, "meta": schema.meta}.
+          table: raw columns, one row per item or user.
+          clicks: int64 [rows], training clicks of each row; an `id` feature counts these (an author's count is the
+            clicks of all his items). Default: one per row. Other vocabularies count rows.
+          fit_rows: bool [rows], rows on whose vectors clusters are placed; default: all that have one.
+          seed: of the clusters.
+
+        Raises:
+          DataError: a column is missing, holds other than the feature's type, or (embedding) no vector at all.
+        """
+        fitted: list[tuple[Tower, FeatureEncoder]] = []
+        for tower, listed in features.items():
+            for feature in listed:
+                if feature.source not in table.column_names:
+                    names = ", ".join(table.column_names)
+                    raise DataError(f"feature {feature.name}: no column {feature.source}; the table has {names}")
+                column = table[feature.source]
+                fitted.append((tower, fit_encoder(feature, column, clicks=clicks, fit_rows=fit_rows, seed=seed)))
+        return cls(tuple(fitted))
+
+    @property
+    def columns(self) -> tuple[EncodedColumn, ...]:
+        """The encoded columns, in the order of the features."""
+        return tuple(
+            EncodedColumn(output.name, encoder.feature.name, tower, output.kind, output.size)
+            for tower, encoder in self.features
+            for output in encoder.outputs
+        )
+
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Vocabularies of the id, category and tags features by the feature's name."""
+        found = {encoder.feature.name: getattr(encoder, "vocabulary", None) for _, encoder in self.features}
+        return {name: vocabulary for name, vocabulary in found.items() if vocabulary is not None}
+
+    def encode(self, rows: Rows) -> pa.Table:
+        """Encodes rows, those fitted on or others.
+
+        Args:
+          rows: a table of raw columns or a list of mappings from column to value; a column that is not there, and
+            a key that a mapping lacks, is a missing value.
+
+        Returns:
+          A table with `columns`, as `EncodedColumn` describes them.
+
+        Raises:
+          DataError: a value is not of its feature's type, or a vector has another dimension than when fitted.
+        """
+        if isinstance(rows, pa.Table):
+            count, raw = len(rows), {name: rows[name] for name in dict.fromkeys(rows.column_names)}
+        else:
+            count, raw = len(rows), _columns_of(rows)
+        arrays: list[pa.Array] = []
+        for _, encoder in self.features:
+            column = raw.get(encoder.feature.source)
+            arrays += encoder.encode(pa.nulls(count) if column is None else column)
+        return pa.table(arrays, names=[column.name for column in self.columns])
+
+    def save(self, directory: Path) -> None:
+        """Writes encoder.json and, per feature that needs them, NAME.parquet (vocabulary) or NAME.npz (centroids).
+
+        Items and users want a directory each, as their features may have the same names.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        entries = []
+        for tower, encoder in self.features:
+            # The .npy that vectors came from belongs to one machine; new rows bring their own vectors.
+            feature = encoder.feature.model_dump(mode="json", exclude={"path"})
+            state = encoder.save(directory / encoder.feature.name)
+            entries.append({"tower": tower, "feature": feature, "state": state})
+        (directory / _FILE).write_text(json.dumps({"features": entries}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> TableEncoder:
+        """Reads what `save` wrote."""
+        fitted: list[tuple[Tower, FeatureEncoder]] = []
+        for entry in json.loads((directory / _FILE).read_text())["features"]:
+            feature = _FEATURE.validate_python(entry["feature"])
+            fitted.append((entry["tower"], load_encoder(feature, directory / feature.name, entry["state"])))
+        return cls(tuple(fitted))
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"{name}: values of the new rows differ in type ({error}); use one type") from error
+    return columns

@@ -1,0 +1,108 @@
+"""How good a model is, for everything and for what is new: the slices that metrics.json reports."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from recall import metrics
+from recall.config import EvaluationConfig
+from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, ranks, score_blocks
+
+LIST_LENGTH = 100
+"""Length of the lists behind the ecology metrics. A smaller catalogue fills fewer slots under the same name."""
+
+
+def evaluate(
+    scorer: Scorer,
+    examples: EvaluationSet,
+    *,
+    exposures: npt.NDArray[np.int64],
+    clicks: npt.NDArray[np.int64],
+    config: EvaluationConfig,
+    block_bytes: int = BLOCK_BYTES,
+) -> dict[str, Any]:
+    """A model's part of metrics.json.
+
+    Cold items had no exposure and no click before the evaluated period. Lists and `cold_among_cold` come from the
+    same scores as the ranks. The lists do not depend on the targets: a target that the user clicked before is
+    ranked, as every target is, but not listed if seen items are excluded. With at most k cold items any model has
+    a `cold_among_cold` recall@k of 1: read it against k / number of cold items, which is chance.
+
+    Args:
+      scorer: the model.
+      examples: what was clicked in the evaluated period.
+      exposures: int64 [items], before the evaluated period.
+      clicks: int64 [items], before the evaluated period.
+      config: cut-offs, slices, and whether seen items are left out of the ranking.
+      block_bytes: memory for one block of scores; at least 16 examples are scored together.
+
+    Returns:
+      {"all": ..., "cold": ..., "by_exposures": [{"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}],
+      "ecology": ..., "cold_among_cold": ...}, where ... are `metrics.summary` and `metrics.ecology`.
+
+    Raises:
+      EvaluationError: scores are not finite or of another shape than the catalogue and the examples.
+    """
+    _require_catalogue(scorer.item_count, exposures=exposures, clicks=clicks)
+    cold = (exposures == 0) & (clicks == 0)  # [items]
+    cold_items = np.flatnonzero(cold)
+    all_ranks = np.empty(len(examples), np.int64)
+    ranks_among_cold = np.empty(len(examples), np.int64)  # filled where the target is cold
+    recommended = np.zeros(scorer.item_count, np.int64)
+    for block in score_blocks(scorer, examples, exclude_seen=config.exclude_seen, block_bytes=block_bytes):
+        all_ranks[block.examples] = block.ranks()
+        rows = np.flatnonzero(cold[examples.targets[block.examples]])
+        ranks_among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
+        recommended += metrics.recommendation_counts(block.best_items(LIST_LENGTH), scorer.item_count)
+    target_is_cold = cold[examples.targets]
+    return {
+        "all": metrics.summary(all_ranks, config.k),
+        "cold": metrics.summary(all_ranks[target_is_cold], config.k),
+        "by_exposures": _by_exposures(all_ranks, exposures[examples.targets], config),
+        "ecology": metrics.ecology(recommended, exposures=exposures, cold=cold, k=LIST_LENGTH),
+        "cold_among_cold": metrics.summary(ranks_among_cold[target_is_cold], config.k),
+    }
+
+
+def validation_metric(
+    scorer: Scorer,
+    examples: EvaluationSet,
+    *,
+    metric: Literal["recall", "ndcg"],
+    k: int,
+    exclude_seen: bool = True,
+) -> float:
+    """One number to stop training by, exact on the whole catalogue.
+
+    Raises:
+      EvaluationError: there are no examples, or as `evaluate`.
+    """
+    measure = {"recall": metrics.recall_at, "ndcg": metrics.ndcg_at}[metric]
+    value = measure(ranks(scorer, examples, exclude_seen=exclude_seen), k)
+    if value is None:
+        raise EvaluationError("there is no validation example to stop training by; raise data.split.validation")
+    return value
+
+
+def _by_exposures(
+    all_ranks: npt.NDArray[np.int64], target_exposures: npt.NDArray[np.int64], config: EvaluationConfig
+) -> list[dict[str, int | float | None]]:
+    lower = config.exposure_buckets
+    bucket = np.searchsorted(lower, target_exposures, side="right") - 1  # [examples]
+    upper = [*(bound - 1 for bound in lower[1:]), None]
+    return [
+        {"from": first, "to": last, **metrics.summary(all_ranks[bucket == index], config.k)}
+        for index, (first, last) in enumerate(zip(lower, upper, strict=True))
+    ]
+
+
+def _require_catalogue(item_count: int, **arrays: npt.NDArray[np.int64]) -> None:
+    for name, values in arrays.items():
+        if values.shape != (item_count,):
+            raise EvaluationError(
+                f"{name} has shape {values.shape}; the model scores {item_count:,} items and needs one number each. "
+                "Take both from the same prepared data"
+            )

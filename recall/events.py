@@ -1,0 +1,282 @@
+"""From log files to events: reading, setting aside what cannot be used, ordering, dropping exact duplicates."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recall.config import EventsConfig
+from recall.errors import DataError
+from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
+from recall.times import parse_times
+
+EVENT_SCHEMA = pa.schema(
+    [
+        ("user", pa.string()),
+        ("item", pa.string()),
+        ("time_ms", pa.int64()),
+        ("click", pa.bool_()),
+        ("trigger", pa.string()),
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [("file", pa.string()), ("row", pa.int64())]
+    + [(name, pa.string()) for name in ("reason", "user", "item", "time", "click")]
+)
+# Row groups are read together until they hold about this many rows: 1M rows of a log are some 50 MB as Arrow.
+_ROWS_PER_PIECE = 1_000_000
+
+
+class Piece(NamedTuple):
+    """What one worker reads at once: a file, or some row groups of a Parquet file.
+
+    Attributes:
+      path: the file.
+      row_groups: numbers of the row groups; none means the whole file.
+      first_row: data row of the file that the piece begins with.
+    """
+
+    path: str
+    row_groups: tuple[int, ...] = ()
+    first_row: int = 0
+
+
+def plan_pieces(events: EventsConfig) -> list[Piece]:
+    """The pieces of the log, after a look at the columns of each file.
+
+    Raises:
+      DataError: no file matches, a file cannot be read, or lacks a column (says which there are).
+    """
+    return [piece for path in expand_paths(events.path) for piece in _pieces_of(path, events)]
+
+
+def _pieces_of(path: Path, events: EventsConfig) -> Iterator[Piece]:
+    if events.format == "sequences":
+        yield Piece(str(path))
+        return
+    names = read_header(path, events.format)
+    for key, column in _columns(events).items():
+        if column not in names:
+            raise DataError(f"data.events.{key}: {path} has no column {column}; its columns are {', '.join(names)}")
+    if table_format(path, events.format) != "parquet":
+        yield Piece(str(path))
+        return
+    metadata = pq.read_metadata(path)
+    groups: list[int] = []
+    first_row = rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= _ROWS_PER_PIECE or group + 1 == metadata.num_row_groups:
+            yield Piece(str(path), tuple(groups), first_row)
+            groups, first_row, rows = [], first_row + rows, 0
+
+
+def read_events(
+    piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Reads a piece of the log and sorts its rows into usable and not.
+
+    Args:
+      piece: what to read.
+      events: names and meaning of the columns.
+      known_items: ids of the catalogue; None accepts every item.
+
+    Returns:
+      Accepted events (`EVENT_SCHEMA`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
+
+    Raises:
+      DataError: the file is truncated or otherwise unreadable.
+    """
+    if events.format == "sequences":
+        return validate_events(*_read_sequences(Path(piece.path)), events=events, piece=piece, known_items=known_items)
+    raw = _read_raw(piece, events)
+    rows = np.arange(piece.first_row, piece.first_row + len(raw))
+    return validate_events(raw, rows, events=events, piece=piece, known_items=known_items)
+
+
+def validate_events(
+    raw: pa.Table,
+    rows: npt.NDArray[np.int64],
+    *,
+    events: EventsConfig,
+    piece: Piece,
+    known_items: pa.StringArray | None,
+) -> tuple[pa.Table, pa.Table]:
+    """Parses the columns; rows that cannot be used are set aside with the first reason that applies.
+
+    Args:
+      raw: columns user, item, time and, where the log has them, click and trigger, of any type.
+      rows: int64 [rows], where each row stands in its file.
+      events: unit of time and click rule.
+      piece: where the rows come from, for errors and the rejected rows.
+      known_items: ids of the catalogue; None accepts every item.
+
+    Returns:
+      As `read_events`.
+    """
+    user = _ids(raw, "user", piece)
+    item = _ids(raw, "item", piece)
+    time = parse_times(raw["time"], events.time_unit)
+    reasons = [
+        ("user is missing", _is_null(user)),
+        ("item is missing", _is_null(item)),
+        ("time is missing", time.missing),
+        ("time cannot be read", time.unreadable),
+    ]
+    click = np.ones(len(raw), bool)
+    if events.click:
+        value, wrong = parse_numbers(raw["click"])
+        reasons += [("click is missing", np.isnan(value) & ~wrong), ("click is not a number", wrong)]
+        click = value >= events.click.at_least
+    if known_items is not None:
+        unknown = pc.invert(pc.is_in(item, value_set=known_items)).to_numpy(zero_copy_only=False)
+        reasons.append(("item is not in the items file", unknown))
+    trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), pa.string())
+
+    reason = np.select([mask for _, mask in reasons], range(len(reasons)), default=-1)
+    accepted = pa.table([user, item, pa.array(time.ms), pa.array(click), trigger], schema=EVENT_SCHEMA)
+    refused = np.flatnonzero(reason >= 0)
+    if not len(refused):
+        return accepted, REJECTED_SCHEMA.empty_table()
+    names = [reasons[code][0] for code in reason[refused]]
+    return accepted.filter(pa.array(reason < 0)), _rejected(raw, refused, rows[refused], names, piece)
+
+
+def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
+    """Orders the events of whole users and drops exact duplicates.
+
+    Args:
+      events: as `EVENT_SCHEMA`, all events of each user that occurs, in any order.
+
+    Returns:
+      The events by (user, time_ms, item, click, trigger), ids as dictionaries in the order of their text; and how
+      many rows were dropped because another row agreed with them in all five columns.
+    """
+    user, users = _ranks(events["user"])
+    item, items = _ranks(events["item"])
+    trigger, triggers = _ranks(events["trigger"])
+    time_ms = events["time_ms"].to_numpy()
+    click = events["click"].to_numpy()
+    keys = (trigger, click, item, time_ms, user)
+    order = np.lexsort(keys)
+    differs = np.zeros(len(order), bool)
+    differs[:1] = True
+    for key in keys:
+        ordered = key[order]
+        differs[1:] |= ordered[1:] != ordered[:-1]
+    keep = order[differs]
+    columns = {
+        "user": _dictionary(user[keep], users),
+        "item": _dictionary(item[keep], items),
+        "time_ms": pa.array(time_ms[keep]),
+        "click": pa.array(click[keep]),
+        "trigger": _dictionary(trigger[keep], triggers),
+    }
+    return pa.table(columns), len(order) - len(keep)
+
+
+def _columns(events: EventsConfig) -> dict[str, str]:
+    """Columns of the log by what they are."""
+    columns = {"user": events.user, "item": events.item, "time": events.time}
+    if events.click:
+        columns["click"] = events.click.column
+    if events.trigger:
+        columns["trigger"] = events.trigger
+    return columns
+
+
+def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
+    columns = _columns(events)
+    if piece.row_groups:
+        table = _read_row_groups(piece, sorted(set(columns.values())))
+    else:
+        table = read_table(piece.path, format=events.format, columns=list(columns.values()))
+    return pa.table({name: table[column] for name, column in columns.items()})
+
+
+def _read_row_groups(piece: Piece, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(piece.path) as file:
+            return file.read_row_groups(list(piece.row_groups), columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{piece.path}: cannot be read as parquet ({' '.join(str(error).split())}); the file may be truncated"
+        ) from error
+
+
+def _read_sequences(path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Reads lines `user item item ...`, oldest first: the position in the line, from 0, is the time.
+
+    Returns:
+      Columns user, item, time and click (always 1), one row per item (one without item for a user without any), and
+      the number of the line that each comes from, from 0.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = pa.array(content.decode("utf-8-sig").splitlines(), pa.string())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as lines of text ({error}); the file may be truncated") from error
+    words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(lines))
+    filled = pc.not_equal(pc.utf8_trim_whitespace(lines), "")
+    words, numbers = words.filter(filled), np.flatnonzero(filled.to_numpy(zero_copy_only=False))
+    tokens = words.flatten()
+    counts = pc.list_value_length(words).to_numpy()
+    starts = np.cumsum(counts) - counts
+    line = np.repeat(np.arange(len(words)), np.maximum(counts - 1, 1))
+    position = np.arange(len(line)) - np.searchsorted(line, line)
+    has_item = counts[line] > 1
+    items = tokens.take(pa.array(starts[line] + 1 + position, mask=~has_item))
+    users = tokens.take(pa.array(starts[line]))
+    raw = pa.table({"user": users, "item": items, "time": position, "click": np.ones(len(line), np.int64)})
+    return raw, numbers[line]
+
+
+def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.StringArray:
+    try:
+        return id_strings(raw[name])
+    except DataError as error:
+        raise DataError(f"data.events.{name}: {piece.path}: {error}") from error
+
+
+def _is_null(array: pa.Array) -> npt.NDArray[np.bool_]:
+    return array.is_null().to_numpy(zero_copy_only=False)
+
+
+def _rejected(
+    raw: pa.Table, refused: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], reasons: list[str], piece: Piece
+) -> pa.Table:
+    found = raw.take(pa.array(refused))
+    texts = {
+        name: [None if value is None else str(value) for value in found[name].to_pylist()]
+        if name in found.column_names
+        else [None] * len(refused)
+        for name in ("user", "item", "time", "click")
+    }
+    return pa.table(
+        {"file": [piece.path] * len(refused), "row": rows, "reason": reasons, **texts}, schema=REJECTED_SCHEMA
+    )
+
+
+def _ranks(column: Column) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
+    """Position of each text among the sorted distinct ones (-1 for null), and those."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    encoded = array.dictionary_encode()
+    order = pc.array_sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(order) + 1, np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    ranks[-1] = -1
+    return ranks[encoded.indices.fill_null(-1).to_numpy()], encoded.dictionary.take(pa.array(order))
+
+
+def _dictionary(codes: npt.NDArray[np.int32], values: pa.StringArray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), values)

@@ -1,0 +1,245 @@
+"""Training examples: a user's clicks with what was known when they happened, as Arrow tables ready to be encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
+from recall.posterior import Posterior, PosteriorHistory
+from recall.records import batch_slices
+from recall.splits import TRAIN, TimeBoundaries, split_by_last_click, split_by_time
+
+Int64s = npt.NDArray[np.int64]
+
+_INT64_LIST = pa.list_(pa.int64())
+_FLOAT_LIST = pa.list_(pa.float32())
+CLICK_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item", pa.int64()),
+        ("time_ms", pa.int64()),
+        ("history", _INT64_LIST),
+        ("history_time_ms", _INT64_LIST),
+        ("trigger", pa.int64()),
+        ("exposures", pa.int64()),
+        ("clicks", pa.int64()),
+        ("smoothed_ctr", pa.float32()),
+        ("age_hours", pa.float32()),
+    ]
+)
+HELD_OUT_SCHEMA = CLICK_SCHEMA.append(pa.field("seen", _INT64_LIST))
+USER_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("items", _INT64_LIST),
+        ("time_ms", _INT64_LIST),
+        ("trigger", _INT64_LIST),
+        ("exposures", _INT64_LIST),
+        ("clicks", _INT64_LIST),
+        ("smoothed_ctr", _FLOAT_LIST),
+        ("age_hours", _FLOAT_LIST),
+        ("split", _INT64_LIST),
+    ]
+)
+
+HISTORY_SCHEMA = pa.schema([("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST)])
+
+
+def example_schema(layout: str, split: int) -> pa.Schema:
+    """The columns of a split's examples."""
+    if split != TRAIN:
+        return HELD_OUT_SCHEMA
+    return CLICK_SCHEMA if layout == "click" else USER_SCHEMA
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """All events of some users, by user and in each user's order.
+
+    Attributes:
+      users: string [users], sorted.
+      user: int32 [events], positions in `users`, rising.
+      rows: int64 [events], item rows.
+      time_ms: int64 [events], rising within a user.
+      click: bool [events].
+      trigger: int64 [events], row of the item that the log names as trigger, -1 where it names none.
+      split: int8 [events].
+    """
+
+    users: pa.StringArray
+    user: npt.NDArray[np.int32]
+    rows: Int64s
+    time_ms: Int64s
+    click: npt.NDArray[np.bool_]
+    trigger: Int64s
+    split: npt.NDArray[np.int8]
+
+    @classmethod
+    def from_table(cls, events: pa.Table, *, item_ids: pa.StringArray, boundaries: TimeBoundaries | None) -> UserEvents:
+        """Looks up rows and splits.
+
+        Args:
+          events: as `recall.events.sort_events` returns them.
+          item_ids: string [items], the catalogue; holds every item of the events.
+          boundaries: of a split by time; None splits by last click.
+        """
+        users = events["user"].combine_chunks()
+        user = users.indices.to_numpy()
+        time_ms, click = events["time_ms"].to_numpy(), events["click"].to_numpy()
+        split = split_by_last_click(user, click) if boundaries is None else split_by_time(time_ms, boundaries)
+        rows, trigger = (_rows(events[name].combine_chunks(), item_ids) for name in ("item", "trigger"))
+        return cls(users.dictionary, user, rows, time_ms, click, trigger, split)
+
+
+@dataclass(frozen=True)
+class ExampleBuilder:
+    """How clicks become examples.
+
+    Attributes:
+      posterior: of every item at every moment.
+      history: how many clicks an example carries.
+      trigger_window_ms: how old the previous click may be to count as trigger.
+      explicit_trigger: triggers come from the log alone.
+    """
+
+    posterior: PosteriorHistory
+    history: int
+    trigger_window_ms: int
+    explicit_trigger: bool
+
+    def prepare(self, events: UserEvents) -> Clicks:
+        """Everything about the clicks that does not need lists: posteriors, triggers, bounds of the histories."""
+        clicked = np.flatnonzero(events.click)
+        user, rows = events.user[clicked], events.rows[clicked]
+        time_ms, split = events.time_ms[clicked], events.split[clicked]
+        earlier = earlier_clicks(user, time_ms)
+        trigger = (
+            events.trigger[clicked]
+            if self.explicit_trigger
+            else previous_triggers(rows, time_ms, earlier, window_ms=self.trigger_window_ms)
+        )
+        return Clicks(
+            users=events.users,
+            user=user,
+            rows=rows,
+            time_ms=time_ms,
+            split=split,
+            trigger=trigger,
+            posterior=self.posterior.as_of(rows, time_ms, own=split == TRAIN),
+            earlier=earlier,
+            history=last_clicks(earlier, self.history),
+        )
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """The clicks of some users, by user and in each user's order; all columns are [clicks].
+
+    Attributes:
+      users: string [users].
+      user: positions in `users`.
+      rows: item rows.
+      time_ms: when.
+      split: 0 train, 1 validation, 2 test.
+      trigger: row of the trigger item or -1.
+      posterior: of the item as of the click.
+      earlier: the user's clicks strictly before.
+      history: the last of these.
+    """
+
+    users: pa.StringArray
+    user: npt.NDArray[np.int32]
+    rows: Int64s
+    time_ms: Int64s
+    split: npt.NDArray[np.int8]
+    trigger: Int64s
+    posterior: Posterior
+    earlier: Ranges
+    history: Ranges
+
+    def examples(self, split: int) -> Iterator[pa.Table]:
+        """One example per click of a split: `CLICK_SCHEMA` for training, shuffled, else `HELD_OUT_SCHEMA`."""
+        chosen = np.flatnonzero(self.split == split)
+        if split == TRAIN:
+            chosen = chosen[self._shuffled(chosen)]
+            weights = 2 * self.history.take(chosen).lengths()
+            first = None
+        else:
+            weights = self.earlier.take(chosen).lengths() + 2 * self.history.take(chosen).lengths()
+            first = first_clicks(self.user, self.rows)
+        for part in batch_slices(weights):
+            yield self._click_table(chosen[part], first)
+
+    def user_examples(self) -> Iterator[pa.Table]:
+        """One example per user with a training click, holding all clicks: `USER_SCHEMA`."""
+        starts = np.flatnonzero(np.diff(self.user, prepend=-1))
+        stops = np.append(starts[1:], len(self.user))
+        trained = np.add.reduceat(self.split == TRAIN, starts) > 0 if len(starts) else np.zeros(0, bool)
+        spans = Ranges(starts[trained], stops[trained])
+        for part in batch_slices(len(USER_SCHEMA) * spans.lengths()):
+            span = spans.part(part)
+            offsets, positions = span.flatten()
+            columns = {
+                "items": self.rows,
+                "time_ms": self.time_ms,
+                "trigger": self.trigger,
+                "split": self.split.astype(np.int64),
+                **self.posterior._asdict(),
+            }
+            lists = {name: _lists(offsets, column[positions]) for name, column in columns.items()}
+            users = self.users.take(pa.array(self.user[span.starts]))
+            yield pa.table({"user_id": users, **lists}).select(USER_SCHEMA.names).cast(USER_SCHEMA)
+
+    def serving_histories(self, length: int) -> pa.Table:
+        """Per user with a click, after the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
+        starts = np.flatnonzero(np.diff(self.user, prepend=-1))
+        spans = Ranges(starts, np.append(starts[1:], len(self.user)) if len(starts) else starts)
+        offsets, positions = last_clicks(spans, length).flatten()
+        columns = {
+            "user_id": self.users.take(pa.array(self.user[starts])),
+            "recent": _lists(offsets, self.rows[positions]),
+            "seen": _lists(*seen_items(self.rows, first_clicks(self.user, self.rows), spans)),
+        }
+        return pa.table(columns).cast(HISTORY_SCHEMA)
+
+    def _click_table(self, chosen: Int64s, first: npt.NDArray[np.bool_] | None) -> pa.Table:
+        """Examples of the clicks at some positions, with `seen` if the users' first clicks are given."""
+        offsets, positions = self.history.take(chosen).flatten()
+        columns = {
+            "user_id": self.users.take(pa.array(self.user[chosen])),
+            "item": self.rows[chosen],
+            "time_ms": self.time_ms[chosen],
+            "history": _lists(offsets, self.rows[positions]),
+            "history_time_ms": _lists(offsets, self.time_ms[positions]),
+            "trigger": self.trigger[chosen],
+            **{name: column[chosen] for name, column in self.posterior._asdict().items()},
+        }
+        if first is None:
+            return pa.table(columns, schema=CLICK_SCHEMA)
+        columns["seen"] = _lists(*seen_items(self.rows, first, self.earlier.take(chosen)))
+        return pa.table(columns, schema=HELD_OUT_SCHEMA)
+
+    def _shuffled(self, chosen: Int64s) -> Int64s:
+        """An order that depends on nothing but the clicks: otherwise a shard would go through its users by id."""
+        hashes = pd.util.hash_array(np.array(self.users.to_pylist(), object), categorize=False)
+        key = hashes[self.user[chosen]] if len(hashes) else np.zeros(0, np.uint64)
+        for column in (self.time_ms[chosen], self.rows[chosen]):
+            key = pd.util.hash_array(key ^ column.view(np.uint64))
+        return np.argsort(key, kind="stable")
+
+
+def _rows(ids: pa.DictionaryArray, item_ids: pa.StringArray) -> Int64s:
+    """Rows of ids in the catalogue; -1 for null and for ids that it lacks."""
+    rows = pc.index_in(ids.dictionary, value_set=item_ids).fill_null(-1).to_numpy().astype(np.int64)
+    return np.append(rows, -1)[ids.indices.fill_null(-1).to_numpy()]
+
+
+def _lists(offsets: Int64s, values: npt.NDArray[np.generic]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))

@@ -1,0 +1,298 @@
+"""One encoder per type of feature: fitted on a column, applied to that column of any rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recall.clusters import HierarchicalKMeans
+from recall.embeddings import vector_array, vectors_of
+from recall.errors import DataError
+from recall.schema import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
+from recall.tables import Column, id_strings, numbers
+from recall.vocabulary import FIRST_CODE, MISSING, Vocabulary
+
+Kind = Literal["code", "codes", "number", "vector"]
+Floats = npt.NDArray[np.float64]
+
+
+class Output(NamedTuple):
+    """A column that an encoder makes: its name, kind and size as in `recall.encoding.EncodedColumn`."""
+
+    name: str
+    kind: Kind
+    size: int
+
+
+class FeatureEncoder(ABC):
+    """A fitted feature. `save` and `load` keep small state as JSON and large state in files `stem`.ending."""
+
+    feature: Feature
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[Output, ...]:
+        """The columns that `encode` makes."""
+
+    @abstractmethod
+    def encode(self, column: Column) -> list[pa.Array]:
+        """One array per output; raises DataError where a value is not of the feature's type."""
+
+    @abstractmethod
+    def save(self, stem: Path) -> dict[str, Any]:
+        """Writes files and returns the rest as JSON content."""
+
+
+@dataclass(frozen=True)
+class ValueEncoder(FeatureEncoder):
+    """id and category: one code per row."""
+
+    feature: IdFeature | CategoryFeature
+    vocabulary: Vocabulary
+
+    @classmethod
+    def fit(
+        cls, feature: IdFeature | CategoryFeature, column: Column, *, clicks: npt.NDArray[np.int64] | None
+    ) -> ValueEncoder:
+        """An id counts the clicks of its rows, a category its rows."""
+        counts = clicks if feature.type == "id" else None
+        values = _read_values(feature, column)
+        return cls(feature, Vocabulary.build(values, counts=counts, min_count=feature.min_count))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.feature.name, "code", self.vocabulary.size),)
+
+    def encode(self, column: Column) -> list[pa.Array]:
+        return [pa.array(self.vocabulary.encode(_read_values(self.feature, column)))]
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        self.vocabulary.save(stem.with_suffix(".parquet"))
+        return {}
+
+    @classmethod
+    def load(cls, feature: IdFeature | CategoryFeature, stem: Path) -> ValueEncoder:
+        return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
+
+
+@dataclass(frozen=True)
+class TagsEncoder(FeatureEncoder):
+    """tags: a list of codes per row, each tag once, in the order of the file."""
+
+    feature: TagsFeature
+    vocabulary: Vocabulary
+
+    @classmethod
+    def fit(cls, feature: TagsFeature, column: Column) -> TagsEncoder:
+        """Counts the rows that have a tag."""
+        tags, _ = _split_tags(feature, column)
+        return cls(feature, Vocabulary.build(tags, min_count=feature.min_count))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.feature.name, "codes", self.vocabulary.size),)
+
+    def encode(self, column: Column) -> list[pa.Array]:
+        tags, offsets = _split_tags(self.feature, column)
+        return [pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.vocabulary.encode(tags)))]
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        self.vocabulary.save(stem.with_suffix(".parquet"))
+        return {}
+
+    @classmethod
+    def load(cls, feature: TagsFeature, stem: Path) -> TagsEncoder:
+        return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
+
+
+@dataclass(frozen=True)
+class NumberEncoder(FeatureEncoder):
+    """number, standardised: (x - mean) / std over the rows that have one; a constant column becomes zeros."""
+
+    feature: NumberFeature
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, feature: NumberFeature, column: Column) -> NumberEncoder:
+        """Takes mean and population standard deviation of the present values."""
+        values = _present_numbers(feature, column)
+        if not len(values):
+            return cls(feature, 0.0, 1.0)
+        if values.min() == values.max():  # rounding may leave such a column a deviation of 1e-17
+            return cls(feature, float(values[0]), 1.0)
+        return cls(feature, float(values.mean()), float(values.std()))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.feature.name, "number", 1),)
+
+    def encode(self, column: Column) -> list[pa.Array]:
+        values = _read_numbers(self.feature, column)
+        return [pa.array(((values - self.mean) / self.std).astype(np.float32), mask=np.isnan(values))]
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std}
+
+
+@dataclass(frozen=True)
+class BucketEncoder(FeatureEncoder):
+    """number, bucketised: the code of its quantile bucket; a value on an edge belongs to the bucket above."""
+
+    feature: NumberFeature
+    edges: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, feature: NumberFeature, column: Column) -> BucketEncoder:
+        """Takes quantiles of the present values; those that repeat would leave empty buckets and are merged."""
+        values = _present_numbers(feature, column)
+        inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
+        return cls(feature, tuple(np.unique(np.quantile(values, inner)).tolist()) if len(values) else ())
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.feature.name, "code", FIRST_CODE + len(self.edges) + 1),)
+
+    def encode(self, column: Column) -> list[pa.Array]:
+        values = _read_numbers(self.feature, column)
+        codes = FIRST_CODE + np.searchsorted(np.array(self.edges), values, side="right")
+        return [pa.array(np.where(np.isnan(values), MISSING, codes).astype(np.int32))]
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        return {"edges": list(self.edges)}
+
+
+@dataclass(frozen=True)
+class EmbeddingEncoder(FeatureEncoder):
+    """embedding: the vector, its virtual cluster ids, or both."""
+
+    feature: EmbeddingFeature
+    dim: int
+    clusters: HierarchicalKMeans | None
+
+    @classmethod
+    def fit(
+        cls, feature: EmbeddingFeature, column: Column, *, fit_rows: npt.NDArray[np.bool_] | None, seed: int
+    ) -> EmbeddingEncoder:
+        """Fixes the dimension and places clusters on the rows of `fit_rows` that have a vector."""
+        vectors, present = vectors_of(column, what=_what(feature))
+        if not present.any():
+            raise DataError(f"{_what(feature)}: no row has a vector; remove the feature")
+        chosen = present if fit_rows is None else present & fit_rows
+        if not chosen.any():
+            chosen = present
+        clusters = (
+            HierarchicalKMeans.fit(vectors[chosen], feature.clusters, seed=seed) if feature.cluster_names else None
+        )
+        return cls(feature, vectors.shape[1], clusters)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        vector = (Output(self.feature.name, "vector", self.dim),) if self.feature.uses_vector else ()
+        levels = zip(self.feature.cluster_names, self.feature.clusters, strict=False)
+        return (*vector, *(Output(name, "code", FIRST_CODE + nodes) for name, nodes in levels))
+
+    def encode(self, column: Column) -> list[pa.Array]:
+        vectors, present = vectors_of(column, what=_what(self.feature))
+        if not vectors.shape[1]:
+            vectors = np.zeros((len(column), self.dim), np.float32)
+        if vectors.shape[1] != self.dim:
+            raise DataError(
+                f"{_what(self.feature)}: vectors have {vectors.shape[1]} numbers, the model was trained on {self.dim}; "
+                "make new rows' vectors as those of the items file were made"
+            )
+        arrays = [vector_array(vectors)] if self.feature.uses_vector else []
+        if self.clusters:
+            nodes = self.clusters.assign(vectors, present=present)
+            codes = np.where(nodes < 0, MISSING, FIRST_CODE + nodes).astype(np.int32)
+            arrays += [pa.array(np.ascontiguousarray(level)) for level in codes.T]
+        return arrays
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        if self.clusters:
+            self.clusters.save(stem.with_suffix(".npz"))
+        return {"dim": self.dim}
+
+    @classmethod
+    def load(cls, feature: EmbeddingFeature, stem: Path, state: Mapping[str, Any]) -> EmbeddingEncoder:
+        clusters = HierarchicalKMeans.load(stem.with_suffix(".npz")) if feature.cluster_names else None
+        return cls(feature, state["dim"], clusters)
+
+
+def fit_encoder(
+    feature: Feature,
+    column: Column,
+    *,
+    clicks: npt.NDArray[np.int64] | None,
+    fit_rows: npt.NDArray[np.bool_] | None,
+    seed: int,
+) -> FeatureEncoder:
+    """Fits the encoder of the feature's type; arguments as in `TableEncoder.fit`."""
+    if isinstance(feature, EmbeddingFeature):
+        return EmbeddingEncoder.fit(feature, column, fit_rows=fit_rows, seed=seed)
+    if isinstance(feature, TagsFeature):
+        return TagsEncoder.fit(feature, column)
+    if isinstance(feature, NumberFeature):
+        encoder = BucketEncoder if feature.transform == "bucketise" else NumberEncoder
+        return encoder.fit(feature, column)
+    return ValueEncoder.fit(feature, column, clicks=clicks)
+
+
+def load_encoder(feature: Feature, stem: Path, state: Mapping[str, Any]) -> FeatureEncoder:
+    """Reads what the encoder of the feature's type saved."""
+    if isinstance(feature, EmbeddingFeature):
+        return EmbeddingEncoder.load(feature, stem, state)
+    if isinstance(feature, TagsFeature):
+        return TagsEncoder.load(feature, stem)
+    if isinstance(feature, NumberFeature):
+        if feature.transform == "bucketise":
+            return BucketEncoder(feature, tuple(state["edges"]))
+        return NumberEncoder(feature, state["mean"], state["std"])
+    return ValueEncoder.load(feature, stem)
+
+
+def _what(feature: Feature) -> str:
+    return f"feature {feature.name} (column {feature.source})" if feature.column else f"feature {feature.name}"
+
+
+def _read_values(feature: Feature, column: Column) -> pa.StringArray:
+    try:
+        return id_strings(column)
+    except DataError as error:
+        raise DataError(f"{_what(feature)}: {error}; use type: tags for lists") from error
+
+
+def _read_numbers(feature: NumberFeature, column: Column) -> Floats:
+    values = numbers(column, what=_what(feature))
+    return np.sign(values) * np.log1p(np.abs(values)) if feature.log else values
+
+
+def _present_numbers(feature: NumberFeature, column: Column) -> Floats:
+    values = _read_numbers(feature, column)
+    return values[~np.isnan(values)]
+
+
+def _split_tags(feature: TagsFeature, column: Column) -> tuple[pa.StringArray, npt.NDArray[np.int32]]:
+    """Tags of all rows one after the other, each once per row and at most max_tags, and int32 [rows + 1] offsets."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = array.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        array = pc.split_pattern(_read_values(feature, array), feature.separator)
+    tags = _read_values(feature, pc.list_flatten(array))
+    rows = pc.list_parent_indices(array).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = tags.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    there = np.flatnonzero(codes >= 0)
+    pairs = rows[there] * (len(tags) + 1) + codes[there]
+    kept = there[np.sort(np.unique(pairs, return_index=True)[1])]  # the first of equal tags in a row
+    position = np.arange(len(kept)) - np.searchsorted(rows[kept], rows[kept])
+    kept = kept[position < feature.max_tags]
+    offsets = np.searchsorted(rows[kept], np.arange(len(array) + 1))
+    return tags.take(pa.array(kept)), offsets.astype(np.int32)

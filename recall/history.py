@@ -1,0 +1,106 @@
+"""What a user had clicked before an example: the last N items, all of them, and the one that led here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+
+
+class Ranges(NamedTuple):
+    """Ragged slices of one array of clicks.
+
+    Attributes:
+      starts: int64 [n].
+      stops: int64 [n]; slice i is starts[i]:stops[i].
+    """
+
+    starts: Int64s
+    stops: Int64s
+
+    def part(self, chosen: slice) -> Ranges:
+        """A run of slices."""
+        return Ranges(self.starts[chosen], self.stops[chosen])
+
+    def take(self, positions: Int64s) -> Ranges:
+        """Slices at `positions`."""
+        return Ranges(self.starts[positions], self.stops[positions])
+
+    def lengths(self) -> Int64s:
+        """int64 [n]."""
+        return self.stops - self.starts
+
+    def flatten(self) -> tuple[Int64s, Int64s]:
+        """Offsets [n + 1] of each slice in the concatenation of all, and the positions that it takes."""
+        lengths = self.lengths()
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.arange(offsets[-1]) + np.repeat(self.starts - offsets[:-1], lengths)
+        return offsets, positions
+
+
+def earlier_clicks(user: npt.NDArray[np.integer], time_ms: Int64s) -> Ranges:
+    """The clicks of the same user strictly before each click: those of the same moment are excluded.
+
+    Args:
+      user: int [clicks], rising.
+      time_ms: int64 [clicks], rising within a user.
+    """
+    index = np.arange(len(user))
+    new_user = np.ones(len(user), bool)
+    new_user[1:] = user[1:] != user[:-1]
+    new_moment = new_user.copy()
+    new_moment[1:] |= time_ms[1:] != time_ms[:-1]
+    return Ranges(
+        np.maximum.accumulate(np.where(new_user, index, 0)), np.maximum.accumulate(np.where(new_moment, index, 0))
+    )
+
+
+def last_clicks(earlier: Ranges, length: int) -> Ranges:
+    """The last `length` of the earlier clicks."""
+    return Ranges(np.maximum(earlier.starts, earlier.stops - length), earlier.stops)
+
+
+def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_ms: int) -> Int64s:
+    """The item of the user's last earlier click if that is at most `window_ms` old, else -1; int64 [clicks].
+
+    Args:
+      rows: int64 [clicks], item rows.
+      time_ms: int64 [clicks].
+      earlier: as `earlier_clicks`.
+      window_ms: how old the click may be.
+    """
+    previous = earlier.stops - 1
+    recent = (earlier.lengths() > 0) & (time_ms - time_ms[previous] <= window_ms)
+    return np.where(recent, rows[previous], -1)
+
+
+def first_clicks(user: npt.NDArray[np.integer], rows: Int64s) -> npt.NDArray[np.bool_]:
+    """Where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
+    order = np.lexsort((rows, user))  # stable: equal pairs stay in order
+    first = np.ones(len(rows), bool)
+    first[1:] = (user[order][1:] != user[order][:-1]) | (rows[order][1:] != rows[order][:-1])
+    result = np.empty(len(rows), bool)
+    result[order] = first
+    return result
+
+
+def seen_items(rows: Int64s, first: npt.NDArray[np.bool_], earlier: Ranges) -> tuple[Int64s, Int64s]:
+    """Sorted distinct items among the earlier clicks.
+
+    Args:
+      rows: int64 [clicks], item rows of all clicks.
+      first: bool [clicks], as `first_clicks`; only these can add an item.
+      earlier: for the examples in question, slices of the clicks.
+
+    Returns:
+      Offsets int64 [examples + 1] and the items int64 [offsets[-1]] of all examples, one after another.
+    """
+    before = np.concatenate([[0], np.cumsum(first)])  # first clicks before a position
+    offsets, positions = Ranges(before[earlier.starts], before[earlier.stops]).flatten()
+    items = rows[first][positions]
+    example = np.repeat(np.arange(len(earlier.starts)), np.diff(offsets))
+    return offsets, items[np.lexsort((items, example))]

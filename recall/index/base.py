@@ -1,0 +1,146 @@
+"""The contract that every index keeps, whatever searches inside."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from recall.errors import DataError
+from recall.index.items import Ids, Items, Rows, Vectors, float_matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """The best candidates of each query, by falling score; equal scores by rising row.
+
+    Where the index holds fewer than k items the last columns are padding: row -1, id None, score -inf.
+
+    Attributes:
+      rows: int32 [queries, k], rows of the items.
+      scores: float32 [queries, k], inner products.
+      names: object [items + 1], ids by row and a last None.
+    """
+
+    rows: Rows
+    scores: Vectors
+    names: Ids = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def ids(self) -> Ids:
+        """Object [queries, k]: the items' ids as str. Looked up when first asked for: callers often want rows alone."""
+        return self.names[self.rows]
+
+
+class Index(abc.ABC):
+    """Maximum inner product search over a fixed set of items.
+
+    `search` always gives min(k, items) results per query, is deterministic, and answers a query alone as it
+    does in a batch (an approximate index up to the rounding of the scores). Only `is_exact` indexes promise
+    that these are the best ones.
+
+    Attributes:
+      items: the ids and vectors by row.
+      report: JSON-serialisable account of how the index was chosen and measured; kept in its manifest.
+    """
+
+    kind: ClassVar[str]
+    is_exact: ClassVar[bool]
+
+    def __init__(self, items: Items, *, report: Mapping[str, Any] | None = None):
+        self.items = items
+        self.report: Mapping[str, Any] = dict(report or {})
+
+    def __len__(self) -> int:
+        return len(self.items.vectors)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.items.vectors.shape[1]
+
+    @property
+    def ids(self) -> Ids:
+        """Object [items]: the ids by row."""
+        return self.items.names[:-1]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON-serialisable settings that `_read` needs to open the index again."""
+        return {}
+
+    def search(self, queries: Any, k: int) -> SearchResult:
+        """The k items with the highest inner products.
+
+        Args:
+          queries: float [queries, dim], or [dim] for one query.
+          k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
+
+        Raises:
+          DataError: k below 1, another width than the index has, or NaN in a query; says in which rows.
+        """
+        queries = self._checked_queries(queries)
+        if k < 1:
+            raise DataError(f"k: expected at least 1, found {k}")
+        found = min(k, len(self))
+        if len(queries):
+            rows, scores = self._search(queries, found)  # [queries, found]
+        else:
+            rows, scores = np.empty((0, found), np.int32), np.empty((0, found), np.float32)
+        if found < k:
+            padding = ((0, 0), (0, k - found))
+            rows = np.pad(rows, padding, constant_values=-1)
+            scores = np.pad(scores, padding, constant_values=-np.inf)
+        return SearchResult(rows, scores, self.items.names)
+
+    def rows(self, ids: Any) -> Rows:
+        """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
+        return self.items.rows(ids)
+
+    def vectors(self, items: Any) -> Vectors:
+        """The stored vectors of some items, float32 [items, dim].
+
+        Args:
+          items: ids (strings) or rows (integers).
+
+        Raises:
+          DataError: an id or row that the index does not hold.
+        """
+        chosen = np.asarray(items.to_pylist() if isinstance(items, pa.Array | pa.ChunkedArray) else items)
+        if chosen.ndim != 1:
+            raise DataError(f"items: expected a list of ids or of rows, found shape {chosen.shape}")
+        if not chosen.size:
+            return np.empty((0, self.dim), np.float32)
+        rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise DataError(f"rows: expected 0 to {len(self) - 1:,}, found {rows.min():,} to {rows.max():,}")
+        return np.asarray(self.items.vectors[rows])
+
+    @abc.abstractmethod
+    def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        """Rows and scores [queries, k] of at least one checked query; 1 <= k <= items."""
+
+    @abc.abstractmethod
+    def _write(self, directory: Path) -> None:
+        """Writes all but ids and settings into a directory that exists."""
+
+    @classmethod
+    @abc.abstractmethod
+    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> Index:
+        """Opens what `_write` wrote."""
+
+    def _checked_queries(self, queries: Any) -> Vectors:
+        queries = np.asarray(queries)
+        matrix = float_matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")  # [queries, dim]
+        if matrix.shape[1] != self.dim:
+            raise DataError(
+                f"queries: expected {self.dim} dimensions, found {matrix.shape[1]}; "
+                "queries and items must come from the same model"
+            )
+        return matrix

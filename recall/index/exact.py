@@ -1,0 +1,67 @@
+"""Exact search: every inner product is computed. The oracle of the approximate indexes, and the best of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from recall.index.base import Index
+from recall.index.items import Items, Rows, Vectors
+
+# Numbers held at a time: 16 MB of scores stay near the caches and bound the memory of any batch.
+_BLOCK = 1 << 22
+_FILE = "vectors.npy"
+
+
+class ExactIndex(Index):
+    """Blocked matrix product and partial sort; equal scores are won by the lower row."""
+
+    kind: ClassVar[str] = "exact"
+    is_exact: ClassVar[bool] = True
+
+    def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        block = max(1, _BLOCK // max(len(self), k * self.dim))
+        found = [self._search_block(queries[start : start + block], k) for start in range(0, len(queries), block)]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
+
+    def _search_block(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        vectors = self.items.vectors
+        rows = top_rows(queries @ vectors.T, k)  # [queries, k]
+        # BLAS sums in another order for another number of queries; this one depends on the pair alone, so
+        # that a query gets the same scores alone and in a batch.
+        scores = np.einsum("qd,qkd->qk", queries, vectors[rows])  # [queries, k]
+        order = np.lexsort((rows, -scores), axis=1)
+        return np.take_along_axis(rows, order, axis=1).astype(np.int32), np.take_along_axis(scores, order, axis=1)
+
+    def _write(self, directory: Path) -> None:
+        np.save(directory / _FILE, self.items.vectors, allow_pickle=False)
+
+    @classmethod
+    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ExactIndex:
+        return cls(Items(ids, np.load(directory / _FILE, mmap_mode="r", allow_pickle=False)), report=report)
+
+
+def top_rows(scores: Vectors, k: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Columns of the k highest scores of each row, in any order; among equal scores the lowest columns.
+
+    Args:
+      scores: float [queries, items].
+      k: at most the number of items.
+    """
+    items = scores.shape[1]
+    if k == items:
+        return np.tile(np.arange(items), (len(scores), 1))
+    columns = np.argpartition(scores, items - k, axis=1)[:, items - k :]  # [queries, k]
+    chosen = np.take_along_axis(scores, columns, axis=1)
+    cut = chosen.min(axis=1, keepdims=True)  # [queries, 1]
+    # argpartition takes any of the items that tie at the cut; only there is more work needed.
+    undecided = (scores == cut).sum(axis=1) > (chosen == cut).sum(axis=1)
+    for query in np.flatnonzero(undecided):
+        above = np.flatnonzero(scores[query] > cut[query])
+        tied = np.flatnonzero(scores[query] == cut[query])
+        columns[query] = np.concatenate([above, tied[: k - above.size]])
+    return columns

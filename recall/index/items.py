@@ -1,0 +1,132 @@
+"""What an index is built from: unique ids and one finite vector each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.errors import DataError
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
+Ids = npt.NDArray[np.object_]
+
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """Ids and vectors by row, already checked; `Items.checked` is the way in.
+
+    Attributes:
+      ids: string array [items], unique.
+      vectors: float32 [items, dim], finite, C-contiguous; possibly a read-only memory map.
+    """
+
+    ids: pa.StringArray
+    vectors: Vectors
+
+    @classmethod
+    def checked(cls, ids: Any, vectors: Any) -> Items:
+        """Validates what a caller brings.
+
+        Args:
+          ids: strings [items] as an Arrow array, a NumPy array or a list; no two equal, none missing.
+          vectors: real numbers [items, dim]; row i belongs to ids[i].
+
+        Raises:
+          DataError: names the rows that are wrong.
+        """
+        names = _strings(ids)
+        matrix = float_matrix(vectors, "vectors")  # [items, dim]
+        if len(names) != len(matrix):
+            raise DataError(
+                f"{len(names):,} ids but {len(matrix):,} vectors; row i of the vectors must belong to ids[i]"
+            )
+        if not matrix.size:
+            raise DataError(f"vectors: expected at least one row and one dimension, found shape {matrix.shape}")
+        _require_unique(names)
+        return cls(names, matrix)
+
+    @functools.cached_property
+    def names(self) -> Ids:
+        """The ids and a last None [items + 1], so that row -1, which stands for no result, has the id None."""
+        return np.append(self.ids.to_numpy(zero_copy_only=False), [None]).astype(object)
+
+    @functools.cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names[:-1])}
+
+    def rows(self, ids: Any) -> Rows:
+        """Rows of ids, int32 of the same length.
+
+        Raises:
+          DataError: some ids are not in the index; names the first ones.
+        """
+        found = [self._row_of.get(name, -1) for name in ids]
+        unknown = [str(name) for name, row in zip(ids, found, strict=True) if row < 0]
+        if unknown:
+            raise DataError(f"{len(unknown):,} of {len(found):,} ids are not in the index: {_listed(unknown)}")
+        return np.asarray(found, dtype=np.int32)
+
+
+def float_matrix(values: Any, name: str) -> Vectors:
+    """`values` as a C-contiguous float32 matrix.
+
+    Raises:
+      DataError: not a matrix of real numbers, or NaN or infinite somewhere; says in which rows.
+    """
+    try:
+        matrix = np.ascontiguousarray(values)
+        if matrix.dtype != np.float32:
+            with np.errstate(over="ignore"):  # becomes infinite, which is reported below
+                matrix = matrix.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected rows of numbers, all of one length, found {error}") from None
+    if matrix.ndim != 2:
+        raise DataError(f"{name}: expected a matrix [rows, dim], found shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        raise DataError(
+            f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {_listed(bad)}; "
+            "a vector must be finite in float32"
+        )
+    return matrix
+
+
+def _strings(ids: Any) -> pa.StringArray:
+    try:
+        column = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"ids: expected strings, found {error}") from None
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or not len(column)):
+        raise DataError(f"ids: expected strings, found {column.type}; write whole numbers as decimal text")
+    column = column.cast(pa.string())
+    names = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if names.null_count:
+        missing = np.flatnonzero(names.is_null().to_numpy(zero_copy_only=False))
+        raise DataError(f"ids: {missing.size:,} are missing: rows {_listed(missing)}")
+    return names
+
+
+def _require_unique(ids: pa.StringArray) -> None:
+    codes = ids.dictionary_encode().indices.to_numpy()  # [items]
+    repeats = np.bincount(codes)
+    if repeats.max() == 1:
+        return
+    repeated = np.flatnonzero(repeats > 1)
+    first = np.flatnonzero(codes == repeated[0])
+    raise DataError(
+        f"ids: {repeated.size:,} stand more than once, e.g. {ids[int(first[0])].as_py()!r} at rows {_listed(first)}; "
+        "every item needs an id of its own"
+    )
+
+
+def _listed(values: Any) -> str:
+    shown = ", ".join(str(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown}, ..."

@@ -1,0 +1,193 @@
+"""How well and how fast an index answers, and the cheapest ScaNN settings that are good enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from recall.index.base import Index
+from recall.index.exact import ExactIndex
+from recall.index.items import Items, Vectors
+from recall.index.scann_index import ScannIndex
+
+Progress = Callable[[str], None]
+
+_MAX_QUERIES = 500
+# Exact search of a large catalogue is slow and steady: a second of it says enough.
+_TIMING_BUDGET_SECONDS = 1.0
+# Half as many candidates again bring less recall than this: the leaves have become the bottleneck.
+_CEILING_GAIN = 0.002
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """An index against exact search.
+
+    Attributes:
+      k: candidates per query.
+      queries: how many queries were asked.
+      recall: mean share of the k returned items whose score reaches that of the true k-th item, so that it does
+        not matter which of several equally good items is returned.
+      standard_error: of that mean, over the queries.
+      microseconds: median time of one query asked alone.
+    """
+
+    k: int
+    queries: int
+    recall: float
+    standard_error: float
+    microseconds: float
+
+    def reaches(self, target: float) -> bool:
+        """Whether recall is at least the target, one standard error on the safe side."""
+        return self.recall - self.standard_error >= target
+
+
+def measure(index: Index, queries: Vectors, *, k: int, exact_scores: Vectors | None = None) -> Measurement:
+    """Recall@k of an index against exact search, and its speed.
+
+    Args:
+      index: any index; its own vectors are the truth.
+      queries: float32 [queries, dim], at least one.
+      k: candidates per query; at most the number of items counts.
+      exact_scores: float32 [queries, k], falling, if they are known already.
+
+    Returns:
+      The measurement.
+    """
+    k = min(k, len(index))
+    if exact_scores is None:
+        exact_scores = ExactIndex(index.items).search(queries, k).scores  # [queries, k]
+    found = index.search(queries, k).scores  # [queries, k]
+    # Two orders of summation differ by some 1e-7 of the largest score.
+    least = exact_scores[:, k - 1 : k] - 1e-5 * np.abs(exact_scores[:, :1])  # [queries, 1]
+    shares = (found >= least).mean(axis=1)  # [queries]
+    return Measurement(
+        k=k,
+        queries=len(queries),
+        recall=float(shares.mean()),
+        standard_error=float(shares.std() / math.sqrt(len(shares))),
+        microseconds=_median_microseconds(index, queries, k),
+    )
+
+
+def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Vectors:
+    """At most 500 queries to tune with, float32 [queries, dim].
+
+    Args:
+      items: what is searched.
+      given: real query vectors [queries, dim], the better choice; where there are none, vectors of items,
+        moved by Gaussian noise of 0.3 of their length, stand in.
+      seed: of the choice and the noise.
+    """
+    random = np.random.default_rng(seed)
+    source = items.vectors if given is None or not len(given) else np.asarray(given, np.float32)
+    chosen = source[np.sort(random.permutation(len(source))[:_MAX_QUERIES])]  # [queries, dim]
+    if source is not items.vectors:
+        return np.ascontiguousarray(chosen)
+    scale = 0.3 * np.linalg.norm(chosen, axis=1, keepdims=True) / math.sqrt(chosen.shape[1])  # [queries, 1]
+    return (chosen + scale * random.standard_normal(chosen.shape)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Outcome of `tune`: the chosen index and its measurement, None where nothing qualified, and every step."""
+
+    index: ScannIndex | None
+    measured: Measurement | None
+    steps: tuple[dict[str, Any], ...]
+
+
+def tune(
+    index: ScannIndex,
+    queries: Vectors,
+    *,
+    k: int,
+    target: float,
+    limit_microseconds: float = math.inf,
+    progress: Progress | None = None,
+) -> Tuning:
+    """The fastest effort that reaches a target recall.
+
+    For each number of leaves, fewest first, the number of rescored candidates is raised until recall reaches
+    the target or stops rising. More leaves are tried until they only make it slower.
+
+    Args:
+      index: a built index.
+      queries: float32 [queries, dim], like those that will be asked.
+      k: candidates per query.
+      target: recall@k against exact search, below 1; reached whatever it takes unless there is a limit.
+      limit_microseconds: a query that takes this long is not worth it (exact search takes no longer).
+      progress: called with a line for each step.
+    """
+    k = min(k, len(index))
+    all_leaves = index.settings["leaves"]
+    exact_scores = ExactIndex(index.items).search(queries, k).scores  # [queries, k]
+    best: tuple[ScannIndex, Measurement] | tuple[None, None] = (None, None)
+    steps: list[dict[str, Any]] = []
+    for leaves in _leaves_ladder(all_leaves):
+        last_recall = 0.0
+        for reorder in _reorder_ladder(k, len(index)):
+            candidate = index.with_effort(leaves_to_search=leaves, reorder=reorder)
+            result = measure(candidate, queries, k=k, exact_scores=exact_scores)
+            steps.append(_step(leaves, reorder, result))
+            if progress:
+                progress(_line(leaves, reorder, result))
+            if result.microseconds >= limit_microseconds:
+                return Tuning(best[0], best[1], tuple(steps))
+            if result.reaches(target):
+                best, limit_microseconds = (candidate, result), result.microseconds
+                break
+            if leaves < all_leaves and result.recall - last_recall < _CEILING_GAIN:
+                break
+            last_recall = result.recall
+    return Tuning(best[0], best[1], tuple(steps))
+
+
+def _leaves_ladder(leaves: int) -> Iterator[int]:
+    """From 1% of the leaves to all in steps of 1.4; once 0 for an index without a tree."""
+    rung = math.ceil(leaves / 100)
+    while rung < leaves:
+        yield rung
+        rung = math.ceil(rung * 1.4)
+    yield leaves
+
+
+def _reorder_ladder(k: int, items: int) -> Iterator[int]:
+    """From k candidates to all items in steps of 1.5."""
+    rung = k
+    while rung < items:
+        yield rung
+        rung = math.ceil(rung * 1.5)
+    yield items
+
+
+def _step(leaves: int, reorder: int, result: Measurement) -> dict[str, Any]:
+    return {
+        "leaves_to_search": leaves,
+        "reorder": reorder,
+        "recall": round(result.recall, 4),
+        "queries_per_second": round(1e6 / result.microseconds),
+    }
+
+
+def _line(leaves: int, reorder: int, result: Measurement) -> str:
+    effort = f"{leaves} leaves, {reorder:,} rescored" if leaves else f"{reorder:,} rescored"
+    return f"{effort}: recall@{result.k} {result.recall:.3f}, {result.microseconds:.0f} us per query"
+
+
+def _median_microseconds(index: Index, queries: Vectors, k: int) -> float:
+    times = []
+    end = time.perf_counter() + _TIMING_BUDGET_SECONDS
+    for query in queries:
+        start = time.perf_counter()
+        index.search(query, k)
+        times.append(time.perf_counter() - start)
+        if time.perf_counter() > end:
+            break
+    return 1e6 * float(np.median(times))

@@ -1,0 +1,163 @@
+"""Training objectives: the sampled softmax in chunks, its logQ terms, and the alignment of both item towers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+CHUNK = 512
+_Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def sampled_softmax(
+    queries: tf.Tensor,
+    candidates: tf.Tensor,
+    *,
+    query_items: tf.Tensor,
+    candidate_items: tf.Tensor,
+    log_q: tf.Tensor | None = None,
+    weights: tf.Tensor | None = None,
+    chunk: int = CHUNK,
+) -> tf.Tensor:
+    """Softmax cross-entropy of each query's own candidate among all candidates of the batch.
+
+    Candidate i belongs to query i; further candidates are shared negatives. The logits of a chunk of queries
+    are reduced at once to their loss and their gradients, so that [queries, candidates] never exists as a whole.
+    With `log_q` it is the sampled softmax of Bengio & Senecal (2008, IEEE TNN 19(4), eq. 6) as used for two
+    towers by Yi et al. (RecSys 2019, eq. 3); without extra candidates it equals `tfrs.tasks.Retrieval`
+    (mean reduction). Departures: accidental hits are taken out by selection, not by adding a large
+    number, and no probability is clipped.
+
+    Args:
+      queries: float32 [queries, dim], already divided by the temperature.
+      candidates: float32 [candidates, dim], candidates >= queries.
+      query_items: int [queries], the item that each query is to find.
+      candidate_items: int [candidates]; other columns with the query's own item are masked (accidental hits).
+      log_q: float32 [candidates], log of the expected number of times that the candidate is drawn.
+      weights: float32 [queries], >= 0; the loss is the weighted mean. Default: all one.
+      chunk: queries whose logits are held at once. Chunks of 512 keep them in L2.
+
+    Returns:
+      float32 scalar.
+    """
+    count = tf.shape(queries)[0]
+    log_q = tf.zeros(tf.shape(candidates)[:1]) if log_q is None else log_q
+    weights = tf.ones([count]) if weights is None else weights
+    weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
+    columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]  # [1, candidates]
+
+    def reduce_chunk(
+        start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        stop = tf.minimum(start + chunk, count)
+        query = queries[start:stop]  # [chunk, dim]
+        own = columns == tf.range(start, stop)[:, tf.newaxis]  # [chunk, candidates]
+        same_item = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        logits = tf.matmul(query, candidates, transpose_b=True) - log_q  # [chunk, candidates]
+        logits = tf.where(same_item & ~own, logits.dtype.min, logits)  # [chunk, candidates]
+        positive = tf.reduce_sum(query * candidates[start:stop], axis=1) - log_q[start:stop]  # [chunk]
+        peak = tf.reduce_max(logits, axis=1, keepdims=True)  # [chunk, 1]
+        exponentials = tf.exp(logits - peak)  # [chunk, candidates]
+        total = tf.reduce_sum(exponentials, axis=1, keepdims=True)  # [chunk, 1]
+        weight = weights[start:stop]  # [chunk]
+        loss = tf.reduce_sum(weight * (tf.squeeze(tf.math.log(total) + peak, 1) - positive))
+        pull = exponentials * (weight[:, tf.newaxis] / total)  # [chunk, candidates]: weighted softmax
+        query_gradient = tf.matmul(pull, candidates) - weight[:, tf.newaxis] * candidates[start:stop]  # [chunk, dim]
+        candidate_gradient = tf.matmul(pull, query, transpose_a=True)  # [candidates, dim]
+        return stop, loss, query_gradient, candidate_gradient
+
+    @tf.custom_gradient
+    def fused(queries: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, _Gradients]:
+        chunks = (count + chunk - 1) // chunk
+        parts = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, queries.shape[1]])
+
+        def body(index, start, loss, parts, candidate_gradient):  # type: ignore[no-untyped-def]
+            stop, chunk_loss, query_part, candidate_part = reduce_chunk(start, queries, candidates)
+            parts = parts.write(index, query_part)
+            return index + 1, stop, loss + chunk_loss, parts, candidate_gradient + candidate_part
+
+        _, _, loss, parts, candidate_gradient = tf.while_loop(
+            lambda index, *_: index < chunks,
+            body,
+            (0, 0, 0.0, parts, tf.zeros_like(candidates)),
+            parallel_iterations=1,
+        )
+        own_gradient = tf.pad(weights[:, tf.newaxis] * queries, [[0, tf.shape(candidates)[0] - count], [0, 0]])
+        query_gradient, candidate_gradient = parts.concat(), candidate_gradient - own_gradient
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return upstream * query_gradient, upstream * candidate_gradient
+
+        return loss, gradient
+
+    return fused(queries, candidates)
+
+
+def log_expected_draws(
+    sampling_counts: tf.Tensor, *, batch_size: tf.Tensor, ranks: tf.Tensor, pool_sizes: tf.Tensor
+) -> tf.Tensor:
+    """logQ of candidates from both sources: in-batch positives and uniform negatives.
+
+    An item is expected batch_size * count / total times among the positives of a batch, and 1 / n times in each uniform
+    draw from a pool of n items that holds it (mixed negative sampling, Yang et al., WWW 2020 companion). One
+    correction for both sources keeps a popular and a never-clicked item on one scale. Counts are exact;
+    Yi et al. (RecSys 2019) estimate them from the stream.
+
+    Args:
+      sampling_counts: float32 [candidates], training examples that have the candidate as target, divided by all
+        training examples.
+      batch_size: int scalar, in-batch positives.
+      ranks: int [candidates], place of the candidate in the order in which items enter the pool.
+      pool_sizes: int [draws], size of the pool of each uniform draw; an empty pool counts as its first item alone.
+
+    Returns:
+      float32 [candidates]. A candidate that no source can draw gets the smallest positive float's log.
+    """
+    in_batch = sampling_counts * tf.cast(batch_size, tf.float32)  # [candidates]
+    # The first item serves an empty pool. Not counted, its logQ could be that of an impossible candidate: a bonus
+    # of 85 on its logits, which would drown every other candidate of the batch.
+    sizes = tf.sort(tf.maximum(pool_sizes, 1))  # [draws]
+    inverse = 1.0 / tf.cast(sizes, tf.float32)  # [draws]
+    suffix = tf.concat([tf.cumsum(inverse, reverse=True), [0.0]], axis=0)  # [draws + 1]
+    uniform = tf.gather(suffix, tf.searchsorted(sizes, ranks, side="right"))  # [candidates]: sum of 1/n over n > rank
+    return tf.math.log(tf.maximum(in_batch + uniform, 1e-37))
+
+
+def triplet_alignment(
+    behaviour: tf.Tensor,
+    meta: tf.Tensor,
+    *,
+    items: tf.Tensor,
+    known: tf.Tensor,
+    margin: float,
+    negatives: str = "all",
+    limit: int = 1024,
+) -> tf.Tensor:
+    """Pulls an item's meta vector to its behaviour vector and away from other items' behaviour vectors.
+
+    mean_i [margin - m_i . b_i + m_i . b_j]_+ over in-batch j (FaceNet, Schroff et al., CVPR 2015, eq. 2, with the
+    content side as anchor). Departure: the behaviour vector is a fixed target (stop gradient), so that content
+    follows behaviour and never the other way round.
+
+    Args:
+      behaviour: float32 [batch, dim], unit length.
+      meta: float32 [batch, dim], unit length.
+      items: int [batch]; pairs of the same item are no negatives.
+      known: bool [batch]; rows whose id was hidden have no behaviour to align with and are left out.
+      margin: in cosine, >= 0.
+      negatives: `all` averages over the others, `hard` takes the nearest.
+      limit: at most this many rows of the batch are compared (they come shuffled).
+
+    Returns:
+      float32 scalar; 0 where the batch holds no pair.
+    """
+    behaviour, meta, items, known = (part[:limit] for part in (tf.stop_gradient(behaviour), meta, items, known))
+    similarity = tf.matmul(meta, behaviour, transpose_b=True)  # [rows, rows]
+    violation = tf.nn.relu(margin - tf.linalg.diag_part(similarity)[:, tf.newaxis] + similarity)  # [rows, rows]
+    is_pair = (items[:, tf.newaxis] != items[tf.newaxis, :]) & known[:, tf.newaxis] & known[tf.newaxis, :]
+    violation = tf.where(is_pair, violation, 0.0)
+    if negatives == "hard":
+        rows = tf.cast(tf.reduce_any(is_pair, axis=1), tf.float32)  # [rows]
+        return tf.math.divide_no_nan(tf.reduce_sum(tf.reduce_max(violation, axis=1)), tf.reduce_sum(rows))
+    return tf.math.divide_no_nan(tf.reduce_sum(violation), tf.reduce_sum(tf.cast(is_pair, tf.float32)))

@@ -1,0 +1,172 @@
+"""Ranking metrics from ranks, and what the recommended lists do to the catalogue as a whole.
+
+All functions are pure: arrays in, numbers out. A mean over nothing is None (null in JSON), never 0: it was not
+measured, which is something else than a bad result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def recall_at(ranks: Int64s, k: int) -> float | None:
+    """Share of examples whose only target is among the first k.
+
+    Args:
+      ranks: int64 [examples], 1 is best; ties already counted against the target.
+      k: length of the list, >= 1.
+
+    Returns:
+      A number in [0, 1]; None without examples.
+    """
+    return _mean(ranks <= k)
+
+
+def hit_rate_at(ranks: Int64s, k: int) -> float | None:
+    """Share of examples with at least one target among the first k: recall, as there is one target per example."""
+    return recall_at(ranks, k)
+
+
+def ndcg_at(ranks: Int64s, k: int) -> float | None:
+    """Mean of 1 / log2(1 + rank) where rank <= k, and 0 elsewhere.
+
+    Normalised discounted cumulative gain (Järvelin & Kekäläinen, TOIS 2002) of one relevant item: the ideal list
+    has it first and a gain of 1, so nothing is left to normalise.
+
+    Args:
+      ranks: int64 [examples], 1 is best.
+      k: length of the list, >= 1.
+
+    Returns:
+      A number in [0, 1]; None without examples.
+    """
+    return _mean(np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0))
+
+
+def mrr(ranks: Int64s) -> float | None:
+    """Mean reciprocal rank over the whole ranking, not cut at any k; None without examples."""
+    return _mean(1.0 / ranks)
+
+
+def summary(ranks: Int64s, ks: Sequence[int]) -> dict[str, int | float | None]:
+    """All ranking metrics of a group of examples.
+
+    Args:
+      ranks: int64 [examples], 1 is best.
+      ks: list lengths.
+
+    Returns:
+      {"examples": n, "recall@5": ..., "hit_rate@5": ..., "ndcg@5": ..., ..., "mrr": ...}, not rounded; without
+      examples every metric is None.
+    """
+    result: dict[str, int | float | None] = {"examples": len(ranks)}
+    for k in ks:
+        result |= {
+            f"recall@{k}": recall_at(ranks, k),
+            f"hit_rate@{k}": hit_rate_at(ranks, k),
+            f"ndcg@{k}": ndcg_at(ranks, k),
+        }
+    return result | {"mrr": mrr(ranks)}
+
+
+def recommendation_counts(lists: npt.NDArray[np.integer], item_count: int) -> Int64s:
+    """How often each item was recommended.
+
+    Args:
+      lists: integer [examples, k] of item rows; -1 is an empty slot.
+      item_count: size of the catalogue.
+
+    Returns:
+      int64 [item_count].
+    """
+    return np.bincount(lists[lists >= 0], minlength=item_count).astype(np.int64)
+
+
+def coverage(counts: Int64s) -> float | None:
+    """Share of the catalogue that was recommended at least once; None for an empty catalogue."""
+    return _mean(counts > 0)
+
+
+def gini(counts: Int64s) -> float | None:
+    """Gini index of how recommendations spread over the whole catalogue, never recommended items included.
+
+    sum_i (2 i - n - 1) x_i / (n sum_i x_i) with x rising and i from 1 to n: 0 if all items are recommended equally
+    often, (n - 1) / n if one item takes everything.
+
+    Args:
+      counts: int64 [items], recommendations per item.
+
+    Returns:
+      A number in [0, 1); None if nothing was recommended.
+    """
+    total = int(counts.sum())
+    if not total:
+        return None
+    n = len(counts)
+    weights = 2.0 * np.arange(1, n + 1) - n - 1  # [items]
+    return float(weights @ np.sort(counts) / (n * total))
+
+
+def cold_share(counts: Int64s, cold: Bools) -> float | None:
+    """Share of the filled slots that hold a cold item.
+
+    Args:
+      counts: int64 [items], recommendations per item.
+      cold: bool [items].
+
+    Returns:
+      A number in [0, 1]; None if nothing was recommended.
+    """
+    total = int(counts.sum())
+    return float(counts[cold].sum() / total) if total else None
+
+
+def novelty(counts: Int64s, exposures: Int64s) -> float | None:
+    """Mean self-information of the recommended items in bits: how surprising it is to be shown them.
+
+    -log2 p(item), averaged over the filled slots (Zhou et al., PNAS 2010; Vargas & Castells, RecSys 2011), where
+    p(item) = (exposures + 1) / (all exposures + items). The added one is our departure: it keeps the surprise of
+    an item that nobody has seen finite, and equal to that of a uniform draw if nobody has seen anything.
+
+    Args:
+      counts: int64 [items], recommendations per item.
+      exposures: int64 [items], exposures before the evaluated period.
+
+    Returns:
+      Bits, > 0 for more than one item; None if nothing was recommended.
+    """
+    total = int(counts.sum())
+    if not total:
+        return None
+    information = np.log2(float(exposures.sum() + len(exposures))) - np.log2(exposures + 1.0)  # [items]
+    return float(counts @ information / total)
+
+
+def ecology(counts: Int64s, *, exposures: Int64s, cold: Bools, k: int) -> dict[str, float | None]:
+    """What lists of length k do to the catalogue.
+
+    Args:
+      counts: int64 [items] from `recommendation_counts`.
+      exposures: int64 [items], exposures before the evaluated period.
+      cold: bool [items].
+      k: length of the lists, for the names.
+
+    Returns:
+      {"coverage@k": ..., "gini@k": ..., "cold_share@k": ..., "novelty@k": ...}; None where it is undefined.
+    """
+    return {
+        f"coverage@{k}": coverage(counts),
+        f"gini@{k}": gini(counts),
+        f"cold_share@{k}": cold_share(counts, cold),
+        f"novelty@{k}": novelty(counts, exposures),
+    }
+
+
+def _mean(values: npt.NDArray[np.bool_ | np.floating]) -> float | None:
+    return float(np.mean(values)) if len(values) else None

@@ -1,0 +1,250 @@
+"""DIR/data, what `recall prepare` publishes: the one writer and the one reader of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recall.artifacts import read_manifest
+from recall.encoding import TableEncoder
+from recall.errors import ArtifactError
+from recall.posterior import Posterior, PosteriorHistory, Prior
+from recall.splits import SPLITS
+
+FORMAT_VERSION = 1
+Moment = Literal["serving", "validation", "test"]
+
+# A dot keeps these apart from encoded columns: names of features have none, and one may well be called item_id.
+_ITEM_ID, _USER_ID, _TITLE = "item.id", "user.id", "item.title"
+_VOCABULARIES = "vocabularies"
+_POSTERIOR_FILES: dict[str, str] = {
+    "serving": "posterior.parquet",
+    "validation": "posterior_validation.parquet",
+    "test": "posterior_test.parquet",
+}
+
+
+class EncodedRows(NamedTuple):
+    """Items or users as the towers read them.
+
+    Attributes:
+      ids: string [rows].
+      table: encoded columns.
+      encoder: what encoded them.
+      titles: string [rows] for people, where the catalogue has some.
+    """
+
+    ids: pa.StringArray
+    table: pa.Table
+    encoder: TableEncoder
+    titles: pa.Array | None = None
+
+
+def shard_path(directory: Path, split: int, *, shard: int, shards: int) -> Path:
+    """Place of a TFRecord shard, e.g. train-00000-of-00004.tfrecord."""
+    return directory / f"{SPLITS[split]}-{shard:05d}-of-{shards:05d}.tfrecord"
+
+
+def write_tables(
+    directory: Path,
+    *,
+    items: EncodedRows,
+    users: EncodedRows,
+    history: PosteriorHistory,
+    snapshots: dict[str, Posterior],
+    sampling_counts: npt.NDArray[np.int64],
+    histories: pa.Table,
+    rejected: pa.Table,
+) -> None:
+    """Writes everything but the shards and the manifest into a directory that exists."""
+    item_columns: dict[str, Any] = {_ITEM_ID: items.ids}
+    if items.titles is not None:
+        item_columns[_TITLE] = items.titles
+    _write(directory / "items.parquet", item_columns | _columns(items.table))
+    _write(directory / "users.parquet", {_USER_ID: users.ids} | _columns(users.table))
+    items.encoder.save(directory / _VOCABULARIES / "item")
+    users.encoder.save(directory / _VOCABULARIES / "user")
+    for name, posterior in snapshots.items():
+        _write(directory / _POSTERIOR_FILES[name], {"item_id": items.ids, **posterior._asdict()})
+    pq.write_table(history.table(), directory / "posterior_buckets.parquet")
+    _write(directory / "sampling.parquet", {"item_id": items.ids, "count": sampling_counts})
+    pq.write_table(histories, directory / "histories.parquet")
+    pq.write_table(rejected, directory / "rejected.parquet")
+
+
+class ServingHistories:
+    """What users had clicked when the log ended, as item rows; empty for users without a click."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._position = {user: position for position, user in enumerate(table["user_id"].to_pylist())}
+        self._lists = {name: _flat(table[name]) for name in ("recent", "seen")}
+
+    def recent(self, user: str) -> npt.NDArray[np.int64]:
+        """The last `data.history` clicked items, oldest first."""
+        return self._of(user, "recent")
+
+    def seen(self, user: str) -> npt.NDArray[np.int64]:
+        """All clicked items, each once, sorted."""
+        return self._of(user, "seen")
+
+    def _of(self, user: str, name: str) -> npt.NDArray[np.int64]:
+        position = self._position.get(user)
+        if position is None:
+            return np.zeros(0, np.int64)
+        return self._lists[name][position].values.to_numpy()
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A published DIR/data; files are read when they are asked for.
+
+    Attributes:
+      directory: where it is.
+      manifest: counts, split, posterior settings, schema of the examples, checksums.
+    """
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, directory: str | Path, *, verify: bool = False) -> PreparedData:
+        """Opens what `recall prepare` published.
+
+        Args:
+          directory: DIR/data.
+          verify: compare every file's checksum, not its size alone.
+
+        Raises:
+          ArtifactError: it is not there, damaged, or of another format version.
+        """
+        directory = Path(directory)
+        manifest = read_manifest(directory, made_by="recall prepare", verify=verify)
+        if (found := manifest.get("format_version")) != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{directory}: has format version {found}, expected {FORMAT_VERSION}; run `recall prepare` again"
+            )
+        return cls(directory, manifest)
+
+    @cached_property
+    def item_ids(self) -> pa.StringArray:
+        """string [items]; the position of an item is its row."""
+        return self._column("items.parquet", _ITEM_ID)
+
+    @cached_property
+    def user_ids(self) -> pa.StringArray:
+        """string [users], aligned with `users`."""
+        return self._column("users.parquet", _USER_ID)
+
+    @cached_property
+    def titles(self) -> pa.Array | None:
+        """string [items], null where an item has none; None if the experiment names no title column."""
+        if _TITLE not in pq.read_schema(self.directory / "items.parquet").names:
+            return None
+        return self._column("items.parquet", _TITLE)
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """Encoded features of the items; see `item_encoder.columns`."""
+        return self._encoded("items.parquet", self.item_encoder)
+
+    @cached_property
+    def users(self) -> pa.Table:
+        """Encoded features of the users; see `user_encoder.columns`."""
+        return self._encoded("users.parquet", self.user_encoder)
+
+    @cached_property
+    def item_encoder(self) -> TableEncoder:
+        """Encodes raw rows of items, new ones too."""
+        return TableEncoder.load(self.directory / _VOCABULARIES / "item")
+
+    @cached_property
+    def user_encoder(self) -> TableEncoder:
+        """Encodes raw rows of users."""
+        return TableEncoder.load(self.directory / _VOCABULARIES / "user")
+
+    def users_with_unknown(self) -> pa.Table:
+        """`users` and, after them, the row of an unknown user: the id out of vocabulary, everything else missing."""
+        # No id holds NUL, so this one is in no vocabulary.
+        unknown = self.user_encoder.encode(pa.table({self.user_id_name: ["\0"]}))
+        return pa.concat_tables([self.users, unknown.cast(self.users.schema)])
+
+    def rows(self, ids: Iterable[str] | pa.StringArray) -> npt.NDArray[np.int64]:
+        """Rows of items, -1 for ids that the catalogue lacks."""
+        wanted = ids if isinstance(ids, pa.Array) else pa.array(list(ids), pa.string())
+        return pc.index_in(wanted, value_set=self.item_ids).fill_null(-1).to_numpy().astype(np.int64)
+
+    @property
+    def item_id_feature(self) -> str | None:
+        """The feature that is the item's own id, if the towers have it."""
+        name: str | None = self.manifest["item_id_feature"]
+        return name
+
+    @property
+    def user_id_name(self) -> str:
+        """The raw column of user ids, for the user encoder."""
+        return str(self.manifest["user_id_column"])
+
+    @property
+    def training_records(self) -> int:
+        """Records in the training shards: clicks, or users in the layout `user`."""
+        return int(self.manifest["counts"]["records"]["train"])
+
+    def posterior(self, moment: Moment) -> Posterior:
+        """Of every item: at serving all events are known, else what is known when the split begins."""
+        table = pq.read_table(self.directory / _POSTERIOR_FILES[moment])
+        return Posterior(*(table[name].to_numpy() for name in Posterior._fields))
+
+    @cached_property
+    def posterior_history(self) -> PosteriorHistory:
+        """The posterior of every item at every moment."""
+        settings = self.manifest["posterior"]
+        return PosteriorHistory.from_table(
+            pq.read_table(self.directory / "posterior_buckets.parquet"),
+            bucket_ms=settings["bucket_ms"],
+            delay_ms=settings["delay_ms"],
+            prior=Prior(settings["prior_ctr"], settings["prior_strength"]),
+            clock=self.manifest["time_unit"] != "order",
+        )
+
+    @cached_property
+    def sampling_counts(self) -> npt.NDArray[np.int64]:
+        """Training examples per target item, int64 [items]."""
+        return pq.read_table(self.directory / "sampling.parquet", columns=["count"])["count"].to_numpy()
+
+    @cached_property
+    def histories(self) -> ServingHistories:
+        """What every user of the log had clicked when it ended."""
+        return ServingHistories(pq.read_table(self.directory / "histories.parquet"))
+
+    def shards(self, split: str) -> list[Path]:
+        """TFRecord files of `train`, `validation` or `test`."""
+        shards = self.manifest["shards"]
+        code = SPLITS.index(split)
+        return [shard_path(self.directory, code, shard=shard, shards=shards) for shard in range(shards)]
+
+    def _column(self, file: str, name: str) -> pa.Array:
+        return _flat(pq.read_table(self.directory / file, columns=[name])[name])
+
+    def _encoded(self, file: str, encoder: TableEncoder) -> pa.Table:
+        return pq.read_table(self.directory / file, columns=[column.name for column in encoder.columns])
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _write(path: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), path)
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

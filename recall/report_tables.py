@@ -1,0 +1,241 @@
+"""The tables of the report, and how its numbers are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from recall.report_numbers import best_epoch, bucket_label, chance, metric_value, validation_metric
+
+if TYPE_CHECKING:
+    from recall.report import ReportInputs
+
+DASH = "–"
+
+
+def number(value: float) -> str:
+    """A metric with four decimals, a dash for NaN."""
+    return f"{value:.4f}" if np.isfinite(value) else DASH
+
+
+def duration(seconds: float) -> str:
+    """`340 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def join(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+class Cell(NamedTuple):
+    """A table cell; `best` is printed bold."""
+
+    text: str
+    best: bool = False
+
+
+class Row(NamedTuple):
+    """A table row: its name, its cells, and a class for the style sheet (configured, aside, sub)."""
+
+    label: str
+    cells: Sequence[Cell]
+    kind: str = ""
+
+
+class Table(NamedTuple):
+    """A table as the template prints it."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    note: str = ""
+
+
+def data_tables(counts: Mapping[str, Any]) -> list[Table]:
+    """Where every row of the log went, and what came of the rest; counts that are absent are left out."""
+    rows_read = counts.get("rows_read")
+    rejected: Mapping[str, int] = counts.get("rejected") or {}
+    reasons = [(reason, count, "sub deep") for reason, count in sorted(rejected.items(), key=lambda entry: -entry[1])]
+    log = [
+        ("rows read", rows_read, ""),
+        ("rejected", sum(rejected.values()) if "rejected" in counts else None, "sub"),
+        *reasons,
+        ("exact duplicates", counts.get("duplicates"), "sub"),
+        ("events", counts.get("events"), ""),
+        ("of them clicks", counts.get("clicks"), "sub"),
+    ]
+    made = [("users", counts.get("users")), ("items", counts.get("items"))]
+    made.append(("items with an exposure", counts.get("items_exposed")))
+    made += [(f"{split} examples", count) for split, count in (counts.get("examples") or {}).items()]
+    note = "Rejected rows are kept with their reason in data/rejected.parquet." if rejected else ""
+    tables = [
+        Table(
+            "The log",
+            ["count", "share of rows"],
+            [_count_row(label, count, kind, of=rows_read) for label, count, kind in log if count is not None],
+            note,
+        ),
+        Table(
+            "What came of it",
+            ["count"],
+            [Row(label, [Cell(f"{count:,}")]) for label, count in made if count is not None],
+            "An example is a click, with what was known at that moment.",
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _count_row(label: str, count: int, kind: str, *, of: int | None) -> Row:
+    share = "" if not of else "< 0.01%" if 0 < count / of < 0.0001 else f"{count / of:.2%}"
+    return Row(label, [Cell(f"{count:,}"), Cell(share)], kind)
+
+
+def metric_tables(inputs: ReportInputs) -> list[Table]:
+    """Test metrics of all models, one table per slice that has examples."""
+    catalogue, cold = len(inputs.items), int(inputs.is_cold.sum())
+    tables = [
+        _ranking_table(inputs, inputs.test, "all", "All test clicks, ranked in the whole catalogue", catalogue),
+        _ranking_table(inputs, inputs.test, "cold", "Clicks on cold items, ranked in the whole catalogue", catalogue),
+        _ranking_table(inputs, inputs.test, "cold_among_cold", "The same, ranked among cold items only", cold),
+        _ecology_table(inputs),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def validation_table(inputs: ReportInputs) -> Table:
+    """Ranking metrics on the validation clicks; without rows where there are none."""
+    validation = inputs.metrics.get("validation") or {}
+    caption = "Validation clicks, ranked in the whole catalogue"
+    return _ranking_table(inputs, validation, "all", caption, len(inputs.items))
+
+
+def _ranking_table(inputs: ReportInputs, split: Mapping[str, Any], part: str, caption: str, candidates: int) -> Table:
+    parts = {model: split[model][part] for model in inputs.models if (split.get(model) or {}).get(part)}
+    metrics = sorted({key for values in parts.values() for key in values if _is_ranking(key)}, key=_metric_order)
+    examples = {model: values.get("examples") or 0 for model, values in parts.items()}
+    if not metrics or not any(examples.values()):
+        return Table(caption, [], [])
+    rows = _model_rows(inputs, parts, metrics, best=dict.fromkeys(metrics, max), examples=examples)
+    by_chance = [Cell(number(chance(metric, candidates))) for metric in metrics]
+    rows.append(Row("chance", [Cell(DASH), *by_chance], "aside"))
+    note = f"Chance: the mean of random orders of {candidates:,} candidates, clicked items included."
+    return Table(caption, ["clicks", *metrics], rows, note)
+
+
+def _ecology_table(inputs: ReportInputs) -> Table:
+    parts = {model: inputs.test[model]["ecology"] for model in inputs.models if inputs.test[model].get("ecology")}
+    metrics = list(dict.fromkeys(key for values in parts.values() for key in values if key != "examples"))
+    # A cold share or a novelty is not better for being higher: nothing is bold there.
+    best: dict[str, Any] = {key: max for key in metrics if key.startswith("coverage")}
+    best |= {key: min for key in metrics if key.startswith("gini")}
+    note = (
+        "Coverage: share of the catalogue in at least one list. Gini: 0 when all items are recalled equally often, "
+        "1 when one item takes all places. Cold share: share of places held by cold items. Novelty: mean of "
+        "−log₂ of an item's share of the exposures, in bits."
+    )
+    return Table("Ecology of the recalled lists", metrics, _model_rows(inputs, parts, metrics, best=best), note)
+
+
+def _model_rows(
+    inputs: ReportInputs,
+    parts: Mapping[str, Mapping[str, Any]],
+    metrics: Sequence[str],
+    *,
+    best: Mapping[str, Any],
+    examples: Mapping[str, int] | None = None,
+) -> list[Row]:
+    values = {model: [number(metric_value(part, metric)) for metric in metrics] for model, part in parts.items()}
+    winners = []
+    for column, metric in enumerate(metrics):
+        shown = [float(texts[column]) for texts in values.values() if texts[column] != DASH]
+        winners.append(number(best[metric](shown)) if metric in best and len(shown) > 1 else None)
+    rows = []
+    for model, texts in values.items():
+        cells = [Cell(text, text == winner) for text, winner in zip(texts, winners, strict=True)]
+        if examples is not None:
+            cells.insert(0, Cell(f"{examples[model]:,}"))
+        rows.append(Row(model, cells, "configured" if model == inputs.configured else ""))
+    return rows
+
+
+def bucket_table(inputs: ReportInputs) -> Table | None:
+    """The headline metric per slice of exposures: the numbers behind the plot."""
+    slices = {model: inputs.test[model].get("by_exposures") or [] for model in inputs.models}
+    first = slices[inputs.configured]
+    if not first:
+        return None
+    labels = [f"{bucket_label(part)} ({part.get('examples') or 0:,})" for part in first]
+    keyed = {model: dict(zip(labels, (metric_value(part, inputs.headline_metric) for part in parts), strict=False))
+             for model, parts in slices.items() if parts}  # fmt: skip
+    rows = _model_rows(inputs, keyed, labels, best=dict.fromkeys(labels, max))
+    return Table(f"{inputs.headline_metric} by exposures of the clicked item (test clicks in brackets)", labels, rows)
+
+
+def training_table(inputs: ReportInputs) -> Table | None:
+    """Epochs, the best of them, its validation metric and the time, per trained model."""
+    rows = []
+    metrics: dict[str, None] = {}  # an ordered set; one, unless models were stopped by other metrics
+    for model, epochs in inputs.training.items():
+        if not epochs:
+            continue
+        best, metric = best_epoch(epochs), validation_metric(epochs)
+        metrics |= {metric.removeprefix("val_"): None} if metric else {}
+        seconds = [metric_value(epoch, "seconds") for epoch in epochs]
+        rows.append(Row(model, [
+            Cell(f"{len(epochs):,}"),
+            Cell(DASH if best is None else f"{best.get('epoch', epochs.index(best) + 1)}"),
+            Cell(DASH if best is None or metric is None else number(best[metric])),
+            Cell(duration(float(np.nansum(seconds))) if np.isfinite(seconds).any() else DASH),
+        ], "configured" if model == inputs.configured else ""))  # fmt: skip
+    columns = ["epochs", "best epoch", f"its {' / '.join(metrics) or 'metric'}", "time"]
+    return Table("Epochs trained, and the one that was kept", columns, rows) if rows else None
+
+
+def settings_table(caption: str, content: Mapping[str, Any], *, seconds: bool = False) -> Table | None:
+    """Names and values, nested names joined by dots; with `seconds`, numbers without a unit in their name are times."""
+    rows = []
+    for name, value in _flat(content):
+        has_unit = re.search(r"(_ms|_us|_minutes|_hours|_bytes|per_second|count|examples)\b", name)
+        is_time = seconds and isinstance(value, int | float) and not isinstance(value, bool) and not has_unit
+        text = duration(float(value)) if is_time else _setting(value)
+        rows.append(Row(name.removesuffix("_seconds") if is_time else name, [Cell(text)]))
+    return Table(caption, [""], rows) if rows else None
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_ranking(key: str) -> bool:
+    # hit_rate@k is recall@k with one target per example: one of the two is enough.
+    return key == "mrr" or key.startswith(("recall@", "ndcg@"))
+
+
+def _metric_order(key: str) -> tuple[int, int]:
+    name, _, k = key.partition("@")
+    return ("recall", "ndcg", "mrr").index(name), int(k or 0)
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

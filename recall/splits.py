@@ -1,0 +1,150 @@
+"""Which events are held out: the last ones by time, or each user's last clicks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.errors import DataError
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+SPLITS = ("train", "validation", "test")
+_MAX_CELLS = 1 << 20
+
+
+class TimeBoundaries(NamedTuple):
+    """Training ends where validation starts; both in Unix milliseconds."""
+
+    validation_start_ms: int
+    test_start_ms: int
+
+
+@dataclass(frozen=True)
+class TimeHistogram:
+    """Events and clicks per moment; histograms of parts of a log add up to that of the log.
+
+    Exact up to 2^20 distinct times; beyond that on a grid of 2^shift ms, with the smallest shift that fits. How a
+    log was cut into parts therefore never shows.
+
+    Attributes:
+      shift: a cell covers 2^shift ms.
+      cells: int64 [cells], rising; the cell's first ms divided by 2^shift.
+      events: int64 [cells].
+      clicks: int64 [cells].
+    """
+
+    shift: int
+    cells: npt.NDArray[np.int64]
+    events: npt.NDArray[np.int64]
+    clicks: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, time_ms: npt.NDArray[np.int64], click: npt.NDArray[np.bool_]) -> TimeHistogram:
+        """Counts events; `time_ms` int64 [events] in any order, `click` bool [events]."""
+        return _coarsened(0, time_ms, np.ones(len(time_ms), np.int64), click.astype(np.int64))
+
+    @classmethod
+    def merge(cls, parts: Iterable[TimeHistogram]) -> TimeHistogram:
+        """The histogram of all parts together."""
+        parts = list(parts)
+        shift = max((part.shift for part in parts), default=0)
+        empty = np.zeros(0, np.int64)
+        cells = np.concatenate([part.cells >> (shift - part.shift) for part in parts] or [empty])
+        events = np.concatenate([part.events for part in parts] or [empty])
+        return _coarsened(shift, cells, events, np.concatenate([part.clicks for part in parts] or [empty]))
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> TimeHistogram:
+        """From what `table` returned."""
+        shift = int(table.schema.metadata[b"shift"])
+        return cls(shift, *(table[name].to_numpy() for name in ("cell", "events", "clicks")))
+
+    def table(self) -> pa.Table:
+        """Columns cell, events, clicks; the shift is in the metadata."""
+        columns = {"cell": self.cells, "events": self.events, "clicks": self.clicks}
+        return pa.table(columns, metadata={"shift": str(self.shift)})
+
+    def boundaries(self, *, validation: float, test: float) -> TimeBoundaries:
+        """Where the last `test` of the events begin, and the `validation` before them.
+
+        With n events in order of time, validation starts at the time of event floor(n (1 - validation - test)),
+        counted from 0, and test at that of event floor(n (1 - test)). The fractions are taken as the decimals that
+        they are written as.
+
+        Raises:
+          DataError: a part would be empty or without a click.
+        """
+        total = int(self.events.sum())
+        held_out = Fraction(str(test)), Fraction(str(validation)) + Fraction(str(test))
+        test_rank, validation_rank = (math.floor(total * (1 - share)) for share in held_out)
+        ends = np.cumsum(self.events)
+        starts = self.cells[np.searchsorted(ends, [validation_rank, test_rank], side="right")]
+        self._check(int(starts[0]), int(starts[1]))
+        return TimeBoundaries(int(starts[0]) << self.shift, int(starts[1]) << self.shift)
+
+    def training_counts(self, boundaries: TimeBoundaries) -> tuple[int, int]:
+        """Events and clicks before validation starts."""
+        part = self.cells < (boundaries.validation_start_ms >> self.shift)
+        return int(self.events[part].sum()), int(self.clicks[part].sum())
+
+    def _check(self, validation_start: int, test_start: int) -> None:
+        first, last = (int(cell) << self.shift for cell in (self.cells[0], self.cells[-1]))
+        if first == last:
+            raise DataError(
+                f"all {int(self.events.sum()):,} events happen in one moment ({first} ms), so a split by time has "
+                "nothing to hold out; check data.events.time and time_unit, or use split: {by: last_click}"
+            )
+        part = np.searchsorted([validation_start, test_start], self.cells, side="right")
+        for code, name in enumerate(SPLITS):
+            events, clicks = int(self.events[part == code].sum()), int(self.clicks[part == code].sum())
+            if not clicks:
+                what = f"no click among its {events:,} events" if events else "no event, as too many share one time"
+                raise DataError(
+                    f"split by time: {name} has {what} (the log spans {first} to {last} ms); change the fractions in "
+                    "data.split, check data.events.click and time_unit, or use split: {by: last_click}"
+                )
+
+
+def _coarsened(
+    shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
+) -> TimeHistogram:
+    distinct, inverse = np.unique(cells, return_inverse=True)
+    while len(distinct) > _MAX_CELLS:
+        coarser, position = np.unique(distinct >> 1, return_inverse=True)
+        distinct, inverse, shift = coarser, position[inverse], shift + 1
+    totals = np.zeros((2, len(distinct)), np.int64)
+    np.add.at(totals[0], inverse, events)
+    np.add.at(totals[1], inverse, clicks)
+    return TimeHistogram(shift, distinct, totals[0], totals[1])
+
+
+def split_by_time(time_ms: npt.NDArray[np.int64], boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:
+    """int8 [events]: 0 before validation starts, 1 before test starts, else 2."""
+    return np.searchsorted(np.array(boundaries), time_ms, side="right").astype(np.int8)
+
+
+def split_by_last_click(user: npt.NDArray[np.int32], click: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+    """Holds out the last two clicks of users with at least three.
+
+    Args:
+      user: int32 [events], codes of users, rising; the events of a user are in order.
+      click: bool [events].
+
+    Returns:
+      int8 [events]: 2 from a user's last click on, 1 from the one before it on, 0 otherwise.
+    """
+    if not len(user):
+        return np.zeros(0, np.int8)
+    clicks = np.bincount(user, weights=click).astype(np.int64)  # [users]
+    before = np.cumsum(click)  # clicks so far, this event included
+    earlier = np.cumsum(clicks) - clicks
+    left = clicks[user] - (before - earlier[user])  # clicks of the user still to come
+    split = np.select([left == 0, left == 1], [TEST, VALIDATION], default=TRAIN)
+    return np.where(clicks[user] >= 3, split, TRAIN).astype(np.int8)

@@ -1,0 +1,318 @@
+"""Reading tables: CSV, TSV and JSON lines (gzipped too) and Parquet, and what their ids and numbers mean."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from recall.errors import DataError
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+_ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+# A record has to fit into one block; texts of items can be long.
+_BLOCK_BYTES = 1 << 24
+_UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException)
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+def expand_paths(pattern: str | Path) -> list[Path]:
+    """The files of a path or glob (`**` too), sorted by name.
+
+    Raises:
+      DataError: no file matches.
+    """
+    exact = Path(pattern)
+    found = [exact] if exact.is_file() else sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
+    files = [path for path in found if path.is_file()]
+    if not files:
+        hint = f"{pattern}/*.parquet" if exact.is_dir() else "a file or a glob like logs/*.csv"
+        what = "is a folder" if exact.is_dir() else "matches no file"
+        raise DataError(f"{pattern}: {what}; expected {hint}")
+    return files
+
+
+def table_format(path: Path, declared: str = "auto") -> str:
+    """`csv`, `tsv`, `jsonl` or `parquet`: the declared format, or for `auto` what the ending says.
+
+    Raises:
+      DataError: the ending says nothing.
+    """
+    if declared != "auto":
+        return declared
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    if ending not in _ENDINGS:
+        raise DataError(
+            f"{path}: its ending does not tell the format; expected .csv, .tsv, .jsonl (each also .gz) or .parquet, "
+            "or set `format`"
+        )
+    return _ENDINGS[ending]
+
+
+def read_header(path: str | Path, format: str = "auto") -> list[str]:
+    """Column names of a table.
+
+    Cheap but for JSON lines, which are parsed whole: a field may turn up first in the last line.
+
+    Raises:
+      DataError: the file is missing, empty or unreadable.
+    """
+    path = Path(path)
+    kind = table_format(path, format)
+    try:
+        if kind == "parquet":
+            return cast("list[str]", pa.parquet.read_schema(path).names)
+        if kind == "jsonl":
+            return cast("list[str]", _read_json(path).column_names)
+        with _open(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+            lines = csv.reader(text) if kind == "csv" else (line.rstrip("\r\n").split("\t") for line in text)
+            header = next((line for line in lines if any(line)), None)
+    except _UNREADABLE as error:
+        raise _unreadable(path, kind, error) from error
+    if header is None:
+        raise DataError(f"{path}: is empty; expected a header line with the column names")
+    return header
+
+
+def read_table(path: str | Path, *, format: str = "auto", columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads one file.
+
+    CSV and TSV values come as strings, the empty one as null. CSV quotes as RFC 4180 says; TSV does not quote:
+    a tab separates values and the end of a line ends a record, whatever quotes the text holds.
+
+    Args:
+      path: the file.
+      format: csv, tsv, jsonl or parquet; auto decides by the ending.
+      columns: what to keep, in this order, each name once in the result; default: all columns. Others are not parsed
+        (except in JSON lines).
+
+    Returns:
+      A table with the columns asked for; zero rows if there is only a header.
+
+    Raises:
+      DataError: names the file and says what is wrong: missing, empty, truncated, not of its format, not UTF-8,
+        or without one of the columns, in which case it lists those that it has.
+    """
+    path = Path(path)
+    kind = table_format(path, format)
+    wanted = None if columns is None else list(dict.fromkeys(columns))
+    try:
+        if kind == "jsonl":
+            table = _read_json(path)
+            _check_columns(path, table.column_names, wanted)
+            return table if wanted is None else table.select(wanted)
+        names = read_header(path, kind)
+        _check_columns(path, names, wanted)
+        if kind == "parquet":
+            # ParquetFile, as read_table would make columns out of folders called key=value.
+            return pa.parquet.ParquetFile(path).read(columns=wanted).select(names if wanted is None else wanted)
+        return _read_delimited(path, kind, names if wanted is None else wanted)
+    except _UNREADABLE as error:
+        raise _unreadable(path, kind, error) from error
+
+
+def id_strings(column: Column) -> pa.StringArray:
+    """Ids as text: whole numbers in decimal, 12.0 of a float column as "12", text stripped, empty and NaN as null.
+
+    Args:
+      column: strings, integers, floats, booleans, timestamps, or a dictionary of these.
+
+    Raises:
+      DataError: the column holds lists or structures.
+    """
+    array = _flat(column)
+    kind = array.type
+    if pa.types.is_nested(kind):
+        raise DataError(f"expected ids, found values of type {kind}")
+    if pa.types.is_floating(kind):
+        return _float_ids(array)
+    text = array.cast(pa.string())
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+        return text
+    text = pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def parse_numbers(column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Numbers, and which values are none.
+
+    Missing are null, NaN, and empty or `nan` as text. Booleans count as 0 and 1, as text too (`True` is how pandas
+    writes them). Not numbers are other text and infinities.
+
+    Returns:
+      float64 [rows] with NaN where missing or not a number, and bool [rows], true where a value is not a number.
+    """
+    array = _flat(column)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    if pa.types.is_temporal(array.type) or pa.types.is_nested(array.type):
+        return np.full(len(array), np.nan), array.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+        wrong = np.isinf(values)
+    else:
+        values, wrong = _parse_text(id_strings(array))
+    values = np.where(wrong, np.nan, values)
+    return values, wrong
+
+
+def numbers(column: Column, *, what: str = "column") -> npt.NDArray[np.float64]:
+    """Numbers as float64 [rows], NaN where missing; see `parse_numbers`.
+
+    Args:
+      column: numbers, booleans or text.
+      what: how to call the column in an error.
+
+    Raises:
+      DataError: some values are not numbers; says how many and shows the first.
+    """
+    values, wrong = parse_numbers(column)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{what}: expected numbers, found {int(wrong.sum()):,} other values, the first in data row {row + 1:,}: "
+            f"{column[row].as_py()!r}; correct them or leave them empty"
+        )
+    return values
+
+
+def _flat(column: Column) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # beyond 2 GB of text combine_chunks keeps chunks
+        array = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in array.chunks])
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _float_ids(array: pa.Array) -> pa.StringArray:
+    values = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    whole = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
+    integers = pa.array(np.where(whole, values, 0).astype(np.int64)).cast(pa.string())
+    fractions = pa.array(values, mask=np.isnan(values)).cast(pa.string())
+    return pc.if_else(pa.array(whole), integers, fractions)
+
+
+def _parse_text(text: pa.StringArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    lower = pc.utf8_lower(text)
+    truth = pc.is_in(lower, pa.array(["true", "false"]))
+    if pc.any(truth).as_py():
+        text = pc.if_else(truth, pc.if_else(pc.equal(lower, "true"), "1", "0"), text)
+    missing = pc.or_(pc.is_null(text), pc.fill_null(pc.equal(lower, "nan"), False))
+    readable = pc.fill_null(pc.match_substring_regex(text, _NUMBER), False)
+    clean = pc.if_else(readable, pc.utf8_ltrim(text, characters="+"), pa.scalar(None, pa.string()))
+    values = clean.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    wrong = ~(missing.to_numpy(zero_copy_only=False) | readable.to_numpy(zero_copy_only=False))
+    return values, wrong | np.isinf(values)
+
+
+def _delimiter(kind: str) -> str:
+    return "\t" if kind == "tsv" else ","
+
+
+def _open(path: Path) -> BinaryIO:
+    # gzip of the standard library checks length and CRC at the end, so a truncated file is an error.
+    return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read_json(path: Path) -> pa.Table:
+    with _open(path) as stream:
+        return pa.json.read_json(stream, read_options=pa.json.ReadOptions(block_size=_BLOCK_BYTES))
+
+
+def _read_delimited(path: Path, kind: str, columns: list[str]) -> pa.Table:
+    quoted = kind == "csv"
+    with _open(path) as stream:
+        counted = _QuoteCounter(stream)
+        table = pa.csv.read_csv(
+            counted,
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=_delimiter(kind), quote_char='"' if quoted else False, newlines_in_values=quoted
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=columns,
+                column_types={name: pa.string() for name in columns},
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    if quoted and counted.quotes % 2:
+        _check_quotes_close(path)
+    return table
+
+
+class _QuoteCounter(io.RawIOBase):
+    """Passes bytes on and counts the quotes among them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.quotes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.quotes += block.count(b'"')
+        return block
+
+
+def _check_quotes_close(path: Path) -> None:
+    """Raises if the file ends inside quotes, which Arrow takes for a value that reaches to the end.
+
+    Only worth a second reading when the number of quotes is odd, and no proof even then: a lone quote inside an
+    unquoted value is harmless.
+    """
+    with _open(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        line = 1
+        try:
+            for _ in reader:
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: the quotes of the record that starts in line {line:,} do not close ({error}); "
+                'the file is truncated, or a " inside a value is not written as ""'
+            ) from error
+
+
+def _check_columns(path: Path, names: list[str], wanted: list[str] | None) -> None:
+    for name in names if wanted is None else wanted:
+        if name not in names:
+            raise DataError(f"{path}: has no column {name}; its columns are {', '.join(names)}")
+        if names.count(name) > 1:
+            raise DataError(f"{path}: has {names.count(name)} columns called {name}; rename all but one")
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
+    if not path.exists():
+        return DataError(f"{path}: no such file; check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        return DataError(f"{path}: is empty; expected a table as {kind}")
+    if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
+        return DataError(f"{path}: is not UTF-8 text; convert it, e.g. with iconv -f latin1 -t utf-8")
+    return DataError(
+        f"{path}: cannot be read as {kind} ({' '.join(str(error).split()) or type(error).__name__}); "
+        "the file may be truncated or of another format"
+    )

@@ -1,0 +1,1 @@
+"""The towers: features -> vectors. Items first, since both query towers read item representations."""

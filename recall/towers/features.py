@@ -1,0 +1,131 @@
+"""Encoded features of a table's rows, and the layers that turn them into one dense input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from recall.encoding import EncodedColumn
+
+Features = dict[str, tf.Tensor]
+
+
+class FeatureTable:
+    """All rows of an encoded table as tensors, gathered by row, so that no example carries content.
+
+    By kind of column: code int32 [rows]; codes int32 [rows, most tags], padded with 0; number float32
+    [rows, 2], the value (0 where missing) and whether it is missing; vector float32 [rows, dim + 1], likewise.
+    """
+
+    def __init__(self, columns: Sequence[EncodedColumn], encoded: pa.Table) -> None:
+        self.columns = tuple(columns)
+        self.size = encoded.num_rows
+        # Variables, not constants: a SavedModel writes constants into its graph, which holds at most 2 GB.
+        self.variables = {
+            column.name: tf.Variable(_dense(column, encoded), trainable=False, name=column.name)
+            for column in self.columns
+        }
+
+    def gather(self, rows: tf.Tensor) -> Features:
+        """Features of some rows: each variable of the table with its first dimension replaced by that of `rows`."""
+        return {name: tf.gather(variable, rows) for name, variable in self.variables.items()}
+
+
+def _dense(column: EncodedColumn, encoded: pa.Table) -> np.ndarray:
+    values = encoded[column.name].combine_chunks()
+    match column.kind:
+        case "code":
+            return np.asarray(values, dtype=np.int32)
+        case "codes":
+            lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+            codes = np.zeros((len(values), max(1, int(lengths.max(initial=0)))), np.int32)
+            codes[np.arange(codes.shape[1]) < lengths[:, np.newaxis]] = values.flatten().to_numpy(zero_copy_only=False)
+            return codes
+        case "number":
+            number = values.to_numpy(zero_copy_only=False).astype(np.float32)
+            missing = np.isnan(number)
+            return np.stack([np.where(missing, 0, number), missing], axis=1).astype(np.float32)
+        case "vector":
+            missing = values.is_null().to_numpy(zero_copy_only=False)
+            vectors = np.zeros((len(values), column.size + 1), np.float32)
+            flat = values.drop_null().flatten().to_numpy(zero_copy_only=False)
+            vectors[~missing, : column.size] = flat.reshape(-1, column.size)
+            vectors[:, column.size] = missing
+            return vectors
+    raise AssertionError(column.kind)
+
+
+class EmbeddingTable(tf.keras.layers.Layer):
+    """Rows of trainable vectors; its gradient is sparse and it is updated by a `TableOptimizer`."""
+
+    def __init__(self, size: int, width: int, *, name: str) -> None:
+        super().__init__(name=name)
+        self.weight = self.add_weight(
+            name="rows", shape=(size, width), initializer=tf.keras.initializers.RandomNormal(stddev=0.05)
+        )
+
+    def call(self, codes: tf.Tensor) -> tf.Tensor:
+        """int [...] -> float32 [..., width]."""
+        return tf.gather(self.weight, codes)
+
+
+class FeatureInput(tf.keras.layers.Layer):
+    """Features side by side as one dense input.
+
+    Codes are embedded, sets of codes averaged (an empty set is the zero vector), numbers passed on with their
+    missing flag, vectors scaled to unit length and projected (a missing vector is replaced by a learned one).
+    """
+
+    def __init__(self, columns: Iterable[EncodedColumn], *, dim: int, name: str) -> None:
+        super().__init__(name=name)
+        self.columns = tuple(columns)
+        self.tables = {
+            column.name: EmbeddingTable(column.size, _width(column, dim), name=f"{name}_{column.name}")
+            for column in self.columns
+            if column.kind in ("code", "codes")
+        }
+        self.projections = {
+            column.name: tf.keras.layers.Dense(dim, name=f"{name}_{column.name}")
+            for column in self.columns
+            if column.kind == "vector"
+        }
+
+    def call(self, features: Features) -> tf.Tensor:
+        """Features [...] of `FeatureTable.gather` -> float32 [..., width]."""
+        return tf.concat([self._dense(column, features[column.name]) for column in self.columns], axis=-1)
+
+    def _dense(self, column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
+        match column.kind:
+            case "code":
+                return self.tables[column.name](values)
+            case "codes":
+                present = tf.cast(values > 0, tf.float32)[..., tf.newaxis]  # [..., tags, 1]
+                total = tf.reduce_sum(self.tables[column.name](values) * present, axis=-2)  # [..., width]
+                return total / tf.maximum(tf.reduce_sum(present, axis=-2), 1.0)
+            case "number":
+                return values
+        vector, missing = values[..., :-1], values[..., -1:]
+        # The flag feeds a column of the projection: that column is the learned stand-in of a missing vector.
+        return self.projections[column.name](tf.concat([tf.math.l2_normalize(vector, axis=-1), missing], axis=-1))
+
+
+def _width(column: EncodedColumn, dim: int) -> int:
+    """Tags get the full width; others six times the fourth root of their size, a common rule, up to it."""
+    if column.kind == "codes":
+        return dim
+    return int(min(dim, max(4, round(6 * column.size**0.25))))
+
+
+def dense_stack(hidden: Sequence[int], width: int, *, dropout: float, name: str) -> tf.keras.Sequential:
+    """GELU layers with dropout, then a linear layer to `width`."""
+    layers: list[tf.keras.layers.Layer] = []
+    for units in hidden:
+        layers += [tf.keras.layers.Dense(units, activation="gelu"), tf.keras.layers.Dropout(dropout)]
+    # A bias of zeros would send an input of zeros (no tags, no history) to the zero vector, which has no direction:
+    # l2_normalize multiplies its gradient by 1e6, and Adam's moments of these weights stay large for thousands of steps.
+    bias = tf.keras.initializers.RandomNormal(stddev=0.01)
+    return tf.keras.Sequential([*layers, tf.keras.layers.Dense(width, bias_initializer=bias)], name=name)

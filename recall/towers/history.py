@@ -1,0 +1,150 @@
+"""History encoders: the user's clicked items, oldest first -> one state after each of them.
+
+All keep one contract: `states` gives the state after every click and never looks ahead, so that a sequence
+teaches at every position in one pass; `last_state` gives the state after the last one, the same value for less work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from recall.config import ModelConfig
+
+
+class HistoryEncoder(tf.keras.layers.Layer):
+    """Base of the encoders. A history without clicks has a learned state."""
+
+    def __init__(self, dim: int, *, name: str) -> None:
+        super().__init__(name=name)
+        self.empty = self.add_weight(name="empty", shape=(dim,), initializer="zeros")
+
+    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        """State after each position.
+
+        Args:
+          tokens: float32 [batch, time, dim], oldest first, padded at the end.
+          lengths: int [batch], entries that are real.
+          training: whether dropout is on.
+
+        Returns:
+          float32 [batch, time, dim]; what stands at padded positions means nothing.
+        """
+        raise NotImplementedError
+
+    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        """State after the last real position, the learned empty state where there is none: float32 [batch, dim]."""
+        return self.select(self.states(tokens, lengths, training=training), lengths - 1)
+
+    def select(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """The state after one position of each row ([batch, dim]); position -1 is the empty history."""
+        empty = tf.broadcast_to(self.empty, [tf.shape(states)[0], 1, states.shape[-1]])
+        # The empty state stands in front, not beside: in a batch of empty histories there is no position 0 to read.
+        return tf.gather(tf.concat([empty, states], axis=1), positions + 1, batch_dims=1)
+
+    def or_empty(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """`states` with the learned empty state where `positions` is negative."""
+        return tf.where(positions[..., tf.newaxis] >= 0, states, self.empty)
+
+
+class MeanHistory(HistoryEncoder):
+    """The mean of the entries so far."""
+
+    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+        del max_length
+        super().__init__(config.dim, name="mean_history")
+
+    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        del lengths, training
+        count = tf.range(1, tf.shape(tokens)[1] + 1, dtype=tokens.dtype)
+        return tf.cumsum(tokens, axis=1) / count[:, tf.newaxis]
+
+    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        del training
+        mask = tf.sequence_mask(lengths, tf.shape(tokens)[1], dtype=tokens.dtype)[..., tf.newaxis]
+        total = tf.reduce_sum(tokens * mask, axis=1)  # [batch, dim]
+        mean = total / tf.cast(tf.maximum(lengths, 1), tokens.dtype)[:, tf.newaxis]
+        return self.or_empty(mean, lengths - 1)
+
+
+class AttentionHistory(HistoryEncoder):
+    """Attention pooling: weights from what an entry is and how many clicks ago it was.
+
+    softmax_i(w . tanh(W x_i) + r[age of i in clicks]), additive attention (Bahdanau et al., ICLR 2015) with a learned
+    vector in place of a query, plus a bias per recency.
+    """
+
+    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+        super().__init__(config.dim, name="attention_history")
+        self.max_length = max_length
+        self.hidden = tf.keras.layers.Dense(config.dim, activation="tanh", name="attention_hidden")
+        self.score = tf.keras.layers.Dense(1, use_bias=False, name="attention_score")
+        self.recency = self.add_weight(name="recency", shape=(max_length,), initializer="zeros")
+
+    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        del lengths, training
+        time = tf.range(tf.shape(tokens)[1])
+        age = time[:, tf.newaxis] - time[tf.newaxis, :]  # [now, then]
+        scores = tf.transpose(self.score(self.hidden(tokens)), [0, 2, 1]) + self._recency(age)  # [batch, now, then]
+        scores = tf.where(age >= 0, scores, scores.dtype.min)
+        return tf.matmul(tf.nn.softmax(scores, axis=-1), tokens)
+
+    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        del training
+        age = lengths[:, tf.newaxis] - 1 - tf.range(tf.shape(tokens)[1])  # [batch, time]
+        scores = tf.squeeze(self.score(self.hidden(tokens)), -1) + self._recency(age)
+        weights = tf.nn.softmax(tf.where(age >= 0, scores, scores.dtype.min), axis=-1)
+        return self.or_empty(tf.reduce_sum(weights[..., tf.newaxis] * tokens, axis=1), lengths - 1)
+
+    def _recency(self, age: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.recency, tf.clip_by_value(age, 0, self.max_length - 1))
+
+
+class TransformerHistory(HistoryEncoder):
+    """A causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU."""
+
+    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+        super().__init__(config.dim, name="transformer_history")
+        dim = config.dim
+        self.position = self.add_weight(
+            name="position", shape=(max_length, dim), initializer=tf.keras.initializers.RandomNormal(stddev=0.02)
+        )
+        self.input_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self.input_dropout = tf.keras.layers.Dropout(config.dropout)
+        self.blocks = [
+            _Block(dim, heads=config.transformer.heads, dropout=config.dropout, name=f"block_{index}")
+            for index in range(config.transformer.layers)
+        ]
+
+    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        del lengths  # padding stands at the end, where a causal mask hides it from real positions
+        states = tokens + self.position[: tf.shape(tokens)[1]]
+        states = self.input_dropout(self.input_norm(states), training=training)
+        for block in self.blocks:
+            states = block(states, training=training)
+        return states
+
+
+class _Block(tf.keras.layers.Layer):
+    def __init__(self, dim: int, *, heads: int, dropout: float, name: str) -> None:
+        super().__init__(name=name)
+        self.attention = tf.keras.layers.MultiHeadAttention(heads, dim // heads, dropout=dropout)
+        self.attention_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self.inner = tf.keras.layers.Dense(4 * dim, activation="gelu")
+        self.outer = tf.keras.layers.Dense(dim)
+        self.outer_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self.dropout = tf.keras.layers.Dropout(dropout)
+
+    def call(self, states: tf.Tensor, training: bool = False) -> tf.Tensor:
+        attended = self.attention(states, states, use_causal_mask=True, training=training)
+        states = self.attention_norm(states + self.dropout(attended, training=training))
+        inner = self.outer(self.dropout(self.inner(states), training=training))
+        return self.outer_norm(states + self.dropout(inner, training=training))
+
+
+HISTORY_ENCODERS: dict[str, Callable[..., HistoryEncoder]] = {
+    "mean": MeanHistory,
+    "attention": AttentionHistory,
+    "transformer": TransformerHistory,
+}

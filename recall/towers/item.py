@@ -1,0 +1,162 @@
+"""The item side: behaviour tower, meta tower, and the structures that join them into one item vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from recall.config import ModelConfig
+from recall.encoding import EncodedColumn
+from recall.errors import ConfigError
+from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
+from recall.towers.gate import Gate, posterior_features
+from recall.vocabulary import OUT_OF_VOCABULARY
+
+
+class ItemVectors(NamedTuple):
+    """What the item side says of some items."""
+
+    vector: tf.Tensor  # [items, width], what is served
+    behaviour: tf.Tensor | None  # [items, dim], unit length
+    meta: tf.Tensor | None  # [items, dim], unit length
+    share: tf.Tensor | None  # [items], mean behaviour share of the gate
+
+
+class ItemContent(NamedTuple):
+    """Representations that do not depend on the moment; computed once per distinct item of a batch."""
+
+    identity: tf.Tensor | None  # [items, dim], the item id's embedding
+    content: tf.Tensor | None  # [items, content], input of the meta tower
+    meta: tf.Tensor | None  # [items, dim], unit length
+    known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
+
+
+class ItemSide(tf.keras.layers.Layer):
+    """Both item towers, the gate, and the representation under which items enter the query side.
+
+    Structures (Content recall with multimodal information, Taobao Guangguang):
+      gated: v = normalise(g b + (1 - g) m), or [b, (1 - g) m] with `gate: concat`.
+      base: v = normalise(b + m) where the id is known, m where it is not.
+      single: one MLP over all features and the posterior.
+      behaviour_only, meta_only: b, m.
+
+    Raises:
+      ConfigError: items have neither an id feature nor meta features, so a history could not be represented.
+    """
+
+    def __init__(
+        self, columns: Sequence[EncodedColumn], *, id_name: str | None, config: ModelConfig, prior_ctr: float
+    ) -> None:
+        super().__init__(name="item")
+        if id_name is None and not any(column.tower == "meta" for column in columns):
+            raise ConfigError(
+                "features: found neither the item id under `behaviour` nor anything under `meta`; clicked items enter "
+                "the query side by these, so list at least one of them"
+            )
+        self.config, self.prior_ctr, self.id_name = config, prior_ctr, id_name
+        structure = config.structure
+        dim, hidden, dropout = config.dim, config.hidden, config.dropout
+        by_name = {column.name: column for column in columns}
+        context = [column for column in columns if column.tower == "behaviour" and column.name != id_name]
+        meta = [column for column in columns if column.tower == "meta"]
+        self.identity = EmbeddingTable(by_name[id_name].size, dim, name="item_id") if id_name else None
+        self.context = FeatureInput(context, dim=dim, name="context") if context and structure != "meta_only" else None
+        self.content = FeatureInput(meta, dim=dim, name="content") if meta else None
+        # Only what the structure uses is made: an unused layer would have no weights to save or to train.
+        if structure in ("gated", "base", "behaviour_only"):
+            self.behaviour_stack = dense_stack(hidden, dim, dropout=dropout, name="behaviour")
+        if meta:
+            self.meta_stack = dense_stack(hidden, dim, dropout=dropout, name="meta")
+            self.meta_shortcut = tf.keras.layers.Dense(dim, name="meta_shortcut")
+            self.token_projection = tf.keras.layers.Dense(dim, name="token")
+        if structure == "single":
+            self.single_stack = dense_stack(hidden, dim, dropout=dropout, name="single")
+        if structure == "gated":
+            width = dim if config.gate_shape == "per_dimension" else 1
+            self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone)
+
+    @property
+    def width(self) -> int:
+        """Length of the served item vector."""
+        return 2 * self.config.dim if self.is_concat else self.config.dim
+
+    @property
+    def is_concat(self) -> bool:
+        """Whether the item vector is [b, (1 - g) m]."""
+        return self.config.structure == "gated" and self.config.gate == "concat"
+
+    def content_of(self, features: Features, *, training: bool = False) -> ItemContent:
+        """Everything about items that does not depend on the moment.
+
+        Args:
+          features: of `FeatureTable.gather` for [items] rows.
+          training: whether dropout is on.
+        """
+        content = self.content(features) if self.content is not None else None
+        meta = self._meta(content, training=training) if content is not None else None
+        if self.identity is None or self.id_name is None:
+            count = tf.shape(next(iter(features.values())))[0]
+            return ItemContent(identity=None, content=content, meta=meta, known=tf.ones([count], tf.bool))
+        codes = features[self.id_name]
+        return ItemContent(identity=self.identity(codes), content=content, meta=meta, known=codes > OUT_OF_VOCABULARY)
+
+    def tokens(self, content: ItemContent) -> tf.Tensor:
+        """The items as history entries and triggers: id embedding + projected meta vector, float32 [items, dim]."""
+        parts = [content.identity] if content.identity is not None else []
+        if content.meta is not None:
+            parts.append(self.token_projection(content.meta))
+        return tf.add_n(parts)
+
+    def hide_ids(self, content: ItemContent, hidden: tf.Tensor) -> ItemContent:
+        """Replaces the id embedding by the out-of-vocabulary row where `hidden` (bool [items])."""
+        if self.identity is None:
+            return content
+        unknown = self.identity(tf.constant([OUT_OF_VOCABULARY]))  # [1, dim]
+        identity = tf.where(hidden[:, tf.newaxis], unknown, content.identity)
+        return content._replace(identity=identity, known=content.known & ~hidden)
+
+    def vectors(
+        self, content: ItemContent, features: Features, posterior: tf.Tensor, *, training: bool = False
+    ) -> ItemVectors:
+        """Item vectors at a moment.
+
+        Args:
+          content: of [items] items.
+          features: of the same items; the other behaviour features (author, ...) are read from it.
+          posterior: float32 [items, 4]: exposures, clicks, smoothed CTR, age in hours, as of the moment.
+          training: whether dropout is on.
+        """
+        structure = self.config.structure
+        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, 4]
+        context = self.context(features) if self.context else None
+        if structure == "single":
+            parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
+            vector = tf.math.l2_normalize(self.single_stack(tf.concat(parts, axis=-1), training=training), axis=-1)
+            return ItemVectors(vector, None, None, None)
+        if structure == "meta_only":
+            return ItemVectors(content.meta, None, content.meta, None)
+        behaviour = self._behaviour(content.identity, context, training=training)  # [items, dim]
+        if structure == "behaviour_only":
+            return ItemVectors(behaviour, behaviour, None, None)
+        meta = content.meta
+        if structure == "base":
+            joined = tf.math.l2_normalize(behaviour + meta, axis=-1)
+            return ItemVectors(tf.where(content.known[:, tf.newaxis], joined, meta), behaviour, meta, None)
+        gate = self.gate(inputs)  # [items, 1 or dim]
+        if self.config.gate == "concat":
+            vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
+        else:
+            vector = tf.math.l2_normalize(gate * behaviour + (1 - gate) * meta, axis=-1)  # [items, dim]
+        return ItemVectors(vector, behaviour, meta, tf.reduce_mean(gate, axis=-1))
+
+    def _behaviour(self, identity: tf.Tensor | None, context: tf.Tensor | None, *, training: bool) -> tf.Tensor:
+        parts = [part for part in (identity, context) if part is not None]
+        output = self.behaviour_stack(tf.concat(parts, axis=-1), training=training)  # [items, dim]
+        if identity is not None:
+            output += identity
+        return tf.math.l2_normalize(output, axis=-1)
+
+    def _meta(self, content: tf.Tensor, *, training: bool) -> tf.Tensor:
+        return tf.math.l2_normalize(self.meta_stack(content, training=training) + self.meta_shortcut(content), axis=-1)

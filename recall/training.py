@@ -1,0 +1,221 @@
+"""Training: Keras' loop around the model's own step, judged on the whole catalogue, resumable after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from recall.artifacts import publish, read_manifest, write_json
+from recall.config import Config, load_config
+from recall.dataset import Examples, read_examples, training_dataset
+from recall.errors import ArtifactError, DataError
+from recall.evaluation import validation_metric
+from recall.export import export_saved_models
+from recall.inference import answerable, encode_items, encode_queries
+from recall.model import RecallModel
+from recall.prepared import PreparedData
+from recall.ranking import VectorScorer
+
+_WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
+
+
+def train(
+    config: Config,
+    prepared: PreparedData,
+    directory: Path,
+    *,
+    fingerprint: str = "",
+    resume: bool = False,
+    saved_models: bool = True,
+    verbose: int = 0,
+) -> RecallModel:
+    """Trains a model, keeps the epoch with the best validation metric, and publishes it.
+
+    While it trains, its checkpoints lie in a hidden folder beside `directory`; what stands in
+    `directory` is replaced only at the end.
+
+    Args:
+      config: the experiment.
+      prepared: the data that it names, prepared.
+      directory: where the model goes: checkpoint/, query/ and item/ SavedModels, history.json, tensorboard/.
+      fingerprint: of everything the model depends on; goes into the manifest.
+      resume: continue at the last checkpoint of a killed run instead of starting over.
+      saved_models: whether query/ and item/ are written.
+      verbose: of `tf.keras.Model.fit`.
+
+    Raises:
+      ArtifactError: `resume` and the checkpoint belongs to other settings.
+      DataError: no validation example can be asked for.
+    """
+    tf.keras.utils.set_random_seed(config.seed)
+    model = RecallModel(config, prepared)
+    model.prepare_optimizers()
+    work = directory.with_name(f".{directory.name}-training")
+    progress = _Progress(work, model, fingerprint=fingerprint)
+    progress.restore() if resume else progress.clear()
+    validation = _Validation(model, prepared, progress)
+    training = config.training
+    batch_size = min(training.batch_size, prepared.training_records)
+    dataset = training_dataset(
+        prepared,
+        model.user_rows,
+        batch_size=batch_size,
+        history=config.data.history,
+        shuffle_buffer=training.shuffle_buffer,
+        seed=config.seed + progress.epoch,
+    )
+    if not progress.is_over(training.patience):
+        model.fit(
+            dataset,
+            initial_epoch=progress.epoch,
+            epochs=training.epochs,
+            callbacks=[validation, tf.keras.callbacks.TensorBoard(work / "tensorboard", write_graph=False)],
+            verbose=verbose,
+        )
+    progress.restore_best()
+    manifest = {
+        "fingerprint": fingerprint,
+        "structure": config.model.structure,
+        "history": config.data.history,
+        "best_epoch": progress.best_epoch,
+    }
+    with publish(directory, manifest=manifest) as scratch:
+        progress.weights.write(str(scratch / _WEIGHTS))
+        (scratch / _HISTORY).write_text(json.dumps(progress.history, indent=2) + "\n")
+        (scratch / _CONFIG).write_text(config.to_yaml())
+        if (work / "tensorboard").exists():
+            shutil.copytree(work / "tensorboard", scratch / "tensorboard")
+        if saved_models:
+            export_saved_models(model, prepared, scratch)
+    shutil.rmtree(work)
+    return model
+
+
+def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
+    """The model that `train` published, with its best weights.
+
+    Raises:
+      ArtifactError: it is missing or damaged, or does not fit the prepared data.
+    """
+    read_manifest(directory, made_by="recall train")
+    model = RecallModel(load_config(directory / _CONFIG), prepared)
+    model.build_layers()
+    try:
+        model.weights_checkpoint().read(str(directory / _WEIGHTS)).assert_existing_objects_matched()
+    except (ValueError, AssertionError, tf.errors.OpError) as error:
+        raise ArtifactError(
+            f"{directory}: its weights do not fit the prepared data ({str(error).splitlines()[0]}); "
+            "run `recall train` again"
+        ) from error
+    return model
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """Per epoch: epoch (from 1), loss and its terms, the validation metric, seconds."""
+    return json.loads((directory / _HISTORY).read_text())
+
+
+class _Progress:
+    """What survives a kill: the last epoch with its optimizers, the best weights, and the curve so far."""
+
+    def __init__(self, directory: Path, model: RecallModel, *, fingerprint: str) -> None:
+        self.directory, self.fingerprint = directory, fingerprint
+        self.weights = model.weights_checkpoint()
+        self._everything = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        self.history: list[dict[str, Any]] = []
+        self.best_epoch = 0
+        self.best = -np.inf
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def is_over(self, patience: int) -> bool:
+        return self.epoch - self.best_epoch >= patience
+
+    def clear(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+
+    def restore(self) -> None:
+        state_path = self.directory / _STATE
+        if not state_path.exists():
+            self.clear()
+            return
+        state = json.loads(state_path.read_text())
+        if state["fingerprint"] != self.fingerprint:
+            raise ArtifactError(
+                f"{self.directory}: the checkpoint was made with other settings or data; "
+                "train without --resume to start over"
+            )
+        self.history, self.best_epoch, self.best = state["history"], state["best_epoch"], state["best"]
+        self._everything.read(self._path("last", self.epoch)).assert_existing_objects_matched()
+
+    def record(self, entry: dict[str, Any], value: float) -> None:
+        """Ends an epoch. The state names its checkpoints and is replaced last: a kill leaves the epoch before."""
+        self.history.append(entry)
+        if value > self.best:
+            self.best, self.best_epoch = value, self.epoch
+            self.weights.write(self._path("best", self.epoch))
+        self._everything.write(self._path("last", self.epoch))
+        state = {"fingerprint": self.fingerprint, "best": self.best, "best_epoch": self.best_epoch}
+        write_json(self.directory / _STATE, {**state, "history": self.history})
+        self._remove_others()
+
+    def restore_best(self) -> None:
+        self.weights.read(self._path("best", self.best_epoch)).assert_existing_objects_matched()
+
+    def _path(self, kind: str, epoch: int) -> str:
+        return str(self.directory / f"{kind}-{epoch:04d}")
+
+    def _remove_others(self) -> None:
+        kept = (f"best-{self.best_epoch:04d}.", f"last-{self.epoch:04d}.")
+        for path in [*self.directory.glob("best-*"), *self.directory.glob("last-*")]:
+            if not path.name.startswith(kept):
+                path.unlink()
+
+
+class _Validation(tf.keras.callbacks.Callback):
+    """After each epoch: the validation metric on the whole catalogue, a checkpoint, and whether to stop."""
+
+    def __init__(self, model: RecallModel, prepared: PreparedData, progress: _Progress) -> None:
+        super().__init__()
+        self.progress = progress
+        self.training = model.config.training
+        self.exclude_seen = model.config.evaluation.exclude_seen
+        self.name = f"val_{self.training.metric}@{self.training.metric_k}"
+        self.examples: Examples = answerable(model, read_examples(prepared.shards("validation")))
+        self.posterior = prepared.posterior("validation").stacked()
+        if not len(self.examples):
+            raise DataError(
+                "no validation click has a trigger, so an i2i model cannot be judged; "
+                "widen data.trigger.window, or use model.query: user"
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        vectors, _ = encode_items(self.model, self.posterior)
+        scorer = VectorScorer(encode_queries(self.model, self.examples), vectors)
+        value = validation_metric(
+            scorer,
+            self.examples,
+            metric=self.training.metric,
+            k=self.training.metric_k,
+            exclude_seen=self.exclude_seen,
+        )
+        logs = logs if logs is not None else {}
+        logs[self.name] = value
+        terms = {name: float(term) for name, term in logs.items()}
+        self.progress.record(
+            {"epoch": epoch + 1, **terms, "seconds": time.perf_counter() - self._started}, value
+        )  # fmt: skip
+        if self.progress.is_over(self.training.patience):
+            self.model.stop_training = True

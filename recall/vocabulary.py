@@ -1,0 +1,92 @@
+"""Vocabularies: text values to dense codes, with room for the missing and the unknown."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+MISSING = 0
+OUT_OF_VOCABULARY = 1
+FIRST_CODE = 2
+
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Code 0 is missing, 1 is any value that is not listed, 2 and up are the values, the most frequent first.
+
+    Attributes:
+      values: string [n], each once, none missing; the code of values[i] is i + 2.
+      counts: int64 [n], how often each was counted when the vocabulary was built.
+    """
+
+    values: pa.StringArray
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def build(
+        cls, values: pa.StringArray, *, counts: npt.NDArray[np.int64] | None = None, min_count: int = 1
+    ) -> Vocabulary:
+        """Counts values and keeps the frequent ones, by falling count, ties in the order of their text.
+
+        Args:
+          values: string [rows]; null is skipped.
+          counts: int64 [rows], what each row adds to its value's count; default: one.
+          min_count: values counted less often are left out; at least 1, so what was never counted has no code.
+        """
+        weights = np.ones(len(values), np.int64) if counts is None else np.asarray(counts, np.int64)
+        if len(weights) != len(values):
+            raise ValueError(f"expected one count per value, found {len(weights)} counts for {len(values)} values")
+        table = pa.table({"value": values, "count": weights}).filter(pc.field("value").is_valid())
+        table = table.group_by("value").aggregate([("count", "sum")]).rename_columns(["value", "count"])
+        table = table.filter(pc.field("count") >= max(min_count, 1))
+        table = table.sort_by([("count", "descending"), ("value", "ascending")])
+        return cls._from_table(table)
+
+    @property
+    def size(self) -> int:
+        """Number of codes, the two reserved ones included."""
+        return len(self.values) + FIRST_CODE
+
+    def encode(self, values: pa.StringArray) -> npt.NDArray[np.int32]:
+        """Codes, int32 [rows], of text values; null is 0, values that are not listed are 1."""
+        # Arrow hashes the whole vocabulary on every call: 0.15 s for 700,000 values, 0.3 ms with
+        # the dictionary once it stands.
+        if len(values) * _FEW < len(self.values):
+            found = pa.array([self._rows.get(value) for value in values.to_pylist()], pa.int32())
+        else:
+            found = pc.index_in(values, value_set=self.values)
+        codes = pc.add(pc.fill_null(found, OUT_OF_VOCABULARY - FIRST_CODE), FIRST_CODE)
+        codes = pc.if_else(pc.is_null(values), pa.scalar(MISSING, pa.int32()), codes)
+        return np.asarray(codes.to_numpy(zero_copy_only=False), np.int32)
+
+    @functools.cached_property
+    def _rows(self) -> dict[str | None, int]:
+        return {value: row for row, value in enumerate(self.values.to_pylist())}
+
+    def decode(self, codes: npt.NDArray[np.int32]) -> pa.StringArray:
+        """Values, string [rows], of codes; null for the two reserved ones."""
+        rows = np.asarray(codes, np.int64) - FIRST_CODE
+        return self.values.take(pa.array(rows, mask=rows < 0))
+
+    def save(self, path: Path) -> None:
+        """Writes a Parquet file with columns value and count, in the order of the codes."""
+        pa.parquet.write_table(pa.table({"value": self.values, "count": self.counts}), path)
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Reads what `save` wrote."""
+        return cls._from_table(pa.parquet.ParquetFile(path).read())
+
+    @classmethod
+    def _from_table(cls, table: pa.Table) -> Vocabulary:
+        values = pa.concat_arrays([pa.array([], pa.string()), *table["value"].cast(pa.string()).chunks])
+        return cls(values, table["count"].to_numpy().astype(np.int64))

@@ -1,0 +1,167 @@
+"""The promises of every index. A new kind joins by being added to `KINDS`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recall.config import IndexConfig
+from recall.errors import DataError
+from recall.index import Index, build_index
+
+KINDS = ("exact", "scann")
+ITEMS, DIM = 600, 16
+
+pytestmark = pytest.mark.parametrize("kind", KINDS)
+
+
+def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
+    return build_index(ids, vectors, config=IndexConfig(kind=kind, k=20))
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    random = np.random.default_rng(3)
+    return (random.normal(size=(ITEMS, DIM)) * random.uniform(0.1, 3, size=(ITEMS, 1))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def queries() -> np.ndarray:
+    return np.random.default_rng(4).normal(size=(40, DIM)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def indexes(vectors: np.ndarray) -> dict[str, Index]:
+    return {kind: built(kind, [f"item {row}" for row in range(ITEMS)], vectors) for kind in KINDS}
+
+
+@pytest.fixture
+def index(kind: str, indexes: dict[str, Index]) -> Index:
+    return indexes[kind]
+
+
+def test_scores_are_the_inner_products_of_the_returned_items(index, vectors, queries):
+    result = index.search(queries, 10)
+    assert (result.rows.dtype, result.scores.dtype) == (np.int32, np.float32)
+    assert result.rows.shape == result.scores.shape == result.ids.shape == (40, 10)
+    expected = (queries[:, None, :].astype(float) * vectors[result.rows]).sum(axis=2)
+    np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_results_fall_in_score_and_never_repeat_an_item(index, queries):
+    result = index.search(queries, 50)
+    assert (np.diff(result.scores, axis=1) <= 0).all()
+    assert all(len(set(row)) == 50 for row in result.rows)
+
+
+def test_ids_are_strings_that_belong_to_the_rows(index, queries):
+    result = index.search(queries, 5)
+    assert result.ids.tolist() == [[f"item {row}" for row in rows] for rows in result.rows]
+
+
+def test_most_of_the_true_best_are_found(index, vectors, queries):
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :20]
+    found = index.search(queries, 20).rows
+    hits = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(truth, found, strict=True)])
+    assert hits == 1 if index.is_exact else hits >= 0.9
+
+
+def test_a_query_is_answered_alone_as_in_a_batch_and_the_same_every_time(index, queries):
+    batch = index.search(queries, 15)
+    again = index.search(queries, 15)
+    for number, query in enumerate(queries):
+        alone = index.search(query, 15)
+        assert alone.rows.shape == (1, 15)
+        np.testing.assert_array_equal(alone.rows[0], batch.rows[number])
+        # ScaNN sums the last candidates of a batch in another order; a float32 holds 24 bits.
+        np.testing.assert_allclose(alone.scores[0], batch.scores[number], rtol=0 if index.is_exact else 2**-20)
+    np.testing.assert_array_equal(again.rows, batch.rows)
+
+
+def test_more_candidates_than_items_are_padded(index, queries):
+    result = index.search(queries[:3], ITEMS + 2)
+    assert (np.sort(result.rows[:, :ITEMS], axis=1) == np.arange(ITEMS)).all()
+    assert (result.rows[:, ITEMS:] == -1).all()
+    assert (result.scores[:, ITEMS:] == -np.inf).all()
+    assert result.ids[:, ITEMS:].tolist() == [[None, None]] * 3
+
+
+def test_no_queries_give_no_results(index):
+    result = index.search(np.empty((0, DIM), np.float32), 4)
+    assert result.rows.shape == result.ids.shape == (0, 4)
+
+
+def test_properties_describe_the_items(kind, index):
+    assert (index.kind, len(index), index.dim, index.is_exact) == (kind, ITEMS, DIM, kind == "exact")
+    assert index.ids.tolist() == [f"item {row}" for row in range(ITEMS)]
+
+
+def test_stored_vectors_are_found_by_id_and_by_row(index, vectors):
+    np.testing.assert_array_equal(index.vectors(["item 7", "item 0"]), vectors[[7, 0]])
+    np.testing.assert_array_equal(index.vectors(pa.array(["item 7"])), vectors[[7]])
+    np.testing.assert_array_equal(index.vectors(np.array([599])), vectors[[599]])
+    assert index.vectors([]).shape == (0, DIM)
+    with pytest.raises(DataError, match=r"1 of 2 ids are not in the index: item 600"):
+        index.vectors(["item 1", "item 600"])
+    with pytest.raises(DataError, match=r"rows: expected 0 to 599, found -1 to 3"):
+        index.vectors([3, -1])
+
+
+def test_equal_items_come_in_the_order_of_their_rows(kind, queries):
+    # Whole numbers: every inner product is exact in float32, so equal vectors tie exactly.
+    distinct = np.random.default_rng(5).integers(-3, 4, size=(5, DIM))
+    vectors = np.tile(distinct, (60, 1)).astype(np.float32)  # row r equals row r % 5
+    index = built(kind, [str(row) for row in range(300)], vectors)
+    query = np.ones(DIM, np.float32)
+    result = index.search(query, 300)
+    for score in np.unique(result.scores):
+        rows = result.rows[result.scores == score]
+        assert (np.diff(rows) > 0).all()
+
+
+def test_tiny_catalogues_are_searched(kind, vectors, queries):
+    for items in (1, 2, 17, 150):
+        index = built(kind, [str(row) for row in range(items)], vectors[:items])
+        best = (queries @ vectors[:items].T).argmax(axis=1)
+        assert (index.search(queries, 1).rows[:, 0] == best).mean() >= 0.9
+        assert (index.search(queries, 200).rows >= 0).sum(axis=1).tolist() == [items] * len(queries)
+
+
+def test_vectors_that_are_all_zero_are_searched(kind):
+    index = built(kind, ["a", "b", "c"], np.zeros((3, 4)))
+    assert index.search(np.ones(4), 3).scores.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a", "b", "a", "b", "c"], np.ones((5, 2)), r"2 stand more than once, e.g. 'a' at rows 0, 2"),
+        (["a", None, "c"], np.ones((3, 2)), r"ids: 1 are missing: rows 1"),
+        ([1, 2], np.ones((2, 2)), r"ids: expected strings, found int64"),
+        (["a", 1], np.ones((2, 2)), r"ids: expected strings"),
+        (["a", "b"], np.ones((3, 2)), r"2 ids but 3 vectors"),
+        (["a", "b"], np.ones(2), r"expected a matrix \[rows, dim\], found shape \(2,\)"),
+        (["a", "b"], [[1, 2], [3]], r"vectors: expected rows of numbers"),
+        ([], np.ones((0, 2)), r"at least one row"),
+        (["a"], np.ones((1, 0)), r"at least one row and one dimension"),
+        (["a", "b", "c"], [[1, 2], [1, np.nan], [np.inf, 0]], r"2 of 3 rows hold NaN or infinite .* rows 1, 2"),
+        (["a"], [[1e39]], r"finite in float32"),
+    ],
+)
+def test_unusable_items_are_refused_naming_the_rows(kind, ids, vectors, message):
+    with pytest.raises(DataError, match=message):
+        built(kind, ids, vectors)
+
+
+def test_unusable_queries_are_refused(index, queries):
+    with pytest.raises(DataError, match=r"queries: expected 16 dimensions, found 15"):
+        index.search(queries[:, :15], 3)
+    with pytest.raises(DataError, match=r"k: expected at least 1, found 0"):
+        index.search(queries, 0)
+    broken = queries.copy()
+    broken[7, 2] = np.nan
+    with pytest.raises(DataError, match=r"queries: 1 of 40 rows hold NaN .* rows 7"):
+        index.search(broken, 3)
+    with pytest.raises(DataError, match=r"found shape \(1, 2, 16\)"):
+        index.search(queries[None, :2], 3)

@@ -1,0 +1,174 @@
+"""Published directories: all there or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recall.artifacts import MANIFEST, checksum, fingerprint, publish, read_manifest, write_json
+from recall.errors import ArtifactError
+
+
+def _publish(directory: Path, text: str, **content: Any) -> None:
+    with publish(directory, manifest=dict(content)) as scratch:
+        (scratch / "sub").mkdir()
+        (scratch / "sub" / "part.txt").write_text(text)
+
+
+def _read(directory: Path, *, verify: bool = True) -> dict[str, Any]:
+    return read_manifest(directory, made_by="recall prepare", verify=verify)
+
+
+class TestPublish:
+    def test_published_directory_reads_back_with_its_manifest(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "data", "hello", rows=3)
+        manifest = _read(tmp_path / "data")
+        assert manifest["rows"] == 3
+        assert manifest["files"]["sub/part.txt"]["bytes"] == 5
+
+    def test_manifest_may_be_filled_while_writing(self, tmp_path: Path) -> None:
+        manifest: dict[str, Any] = {}
+        with publish(tmp_path / "data", manifest=manifest):
+            manifest["rows"] = 7
+        assert _read(tmp_path / "data")["rows"] == 7
+
+    def test_nothing_is_at_the_place_while_writing(self, tmp_path: Path) -> None:
+        with publish(tmp_path / "deep" / "data", manifest={}) as scratch:
+            assert scratch.is_dir()
+            assert not (tmp_path / "deep" / "data").exists()
+        assert os.listdir(tmp_path / "deep") == ["data"]
+
+    def test_new_artifact_replaces_the_old_one_whole(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "data", "old")
+        with publish(tmp_path / "data", manifest={}) as scratch:
+            (scratch / "other.txt").write_text("new")
+        assert set(_read(tmp_path / "data")["files"]) == {"other.txt"}
+        assert not (tmp_path / "data" / "sub").exists()
+        assert os.listdir(tmp_path) == ["data"]
+
+    @pytest.mark.parametrize("error", [ValueError("bad row"), KeyboardInterrupt()])
+    def test_error_while_writing_leaves_the_old_artifact_alone(self, tmp_path: Path, error: BaseException) -> None:
+        _publish(tmp_path / "data", "old")
+
+        def fail() -> None:
+            with publish(tmp_path / "data", manifest={}) as scratch:
+                (scratch / "half.txt").write_text("half")
+                raise error
+
+        with pytest.raises(type(error)):
+            fail()
+        assert (tmp_path / "data" / "sub" / "part.txt").read_text() == "old"
+        assert os.listdir(tmp_path) == ["data"]
+        _read(tmp_path / "data")
+
+    def test_full_disk_is_one_clear_error_and_leaves_nothing(self, tmp_path: Path) -> None:
+        def fill() -> None:
+            with publish(tmp_path / "data", manifest={}) as scratch:
+                (scratch / "half.txt").write_text("half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with pytest.raises(ArtifactError, match=r"data: could not be written .*No space left.*Free some space"):
+            fill()
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+    def test_failure_of_the_last_rename_brings_the_old_artifact_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        _publish(tmp_path / "data", "old")
+        rename = Path.rename
+
+        def failing(self: Path, target: Path) -> Path:
+            if target == tmp_path / "data" and not self.name.endswith(".old"):
+                raise error
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", failing)
+        with pytest.raises((ArtifactError, KeyboardInterrupt)):
+            _publish(tmp_path / "data", "new")
+        assert (tmp_path / "data" / "sub" / "part.txt").read_text() == "old"
+        assert os.listdir(tmp_path) == ["data"]
+
+    def test_killed_run_leaves_nothing_that_loads(self, tmp_path: Path) -> None:
+        script = f"""
+            import os, signal
+            from pathlib import Path
+            from recall.artifacts import publish
+            with publish(Path({str(tmp_path / "data")!r}), manifest={{}}) as scratch:
+                (scratch / "half.txt").write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        """
+        killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        with pytest.raises(ArtifactError, match="not there yet"):
+            _read(tmp_path / "data")
+        _publish(tmp_path / "data", "second try")
+        assert set(_read(tmp_path / "data")["files"]) == {"sub/part.txt"}
+
+
+class TestReadManifest:
+    def test_missing_artifact_names_the_command_that_makes_it(self, tmp_path: Path) -> None:
+        with pytest.raises(ArtifactError, match=r"data: not there yet; run `recall prepare` first"):
+            _read(tmp_path / "data")
+
+    def test_missing_and_truncated_files_are_found_by_size(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "data", "hello")
+        part = tmp_path / "data" / "sub" / "part.txt"
+        part.write_text("hell")
+        with pytest.raises(ArtifactError, match=r"part\.txt: has 4 bytes, the manifest says 5 bytes; run `recall prep"):
+            _read(tmp_path / "data", verify=False)
+        part.unlink()
+        with pytest.raises(ArtifactError, match=r"part\.txt: is missing"):
+            _read(tmp_path / "data", verify=False)
+
+    def test_altered_bytes_are_found_when_verifying(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "data", "hello")
+        (tmp_path / "data" / "sub" / "part.txt").write_text("hallo")
+        _read(tmp_path / "data", verify=False)
+        with pytest.raises(ArtifactError, match=r"part\.txt: its checksum differs"):
+            _read(tmp_path / "data", verify=True)
+
+    @pytest.mark.parametrize("content", ["", "{", "[1]", "3"])
+    def test_damaged_manifest_says_what_to_run(self, tmp_path: Path, content: str) -> None:
+        _publish(tmp_path / "data", "hello")
+        (tmp_path / "data" / MANIFEST).write_text(content)
+        with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read .*run `recall prepare` again"):
+            _read(tmp_path / "data")
+
+
+class TestJsonAndHashes:
+    def test_json_is_replaced_whole_and_leaves_no_other_file(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "m.json", {"a": 1})
+        write_json(tmp_path / "m.json", {"b": [1.5, None]})
+        assert json.loads((tmp_path / "m.json").read_text()) == {"b": [1.5, None]}
+        assert os.listdir(tmp_path) == ["m.json"]
+
+    def test_json_that_cannot_be_written_leaves_the_old_file(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "m.json", {"a": 1})
+        with pytest.raises(TypeError):
+            write_json(tmp_path / "m.json", {"a": object()})
+        assert json.loads((tmp_path / "m.json").read_text()) == {"a": 1}
+        assert os.listdir(tmp_path) == ["m.json"]
+
+    def test_checksum_is_the_published_crc32c(self, tmp_path: Path) -> None:
+        # RFC 3720, appendix B.4: 32 bytes of zeros, and the well-known check value of "123456789".
+        (tmp_path / "zeros").write_bytes(bytes(32))
+        (tmp_path / "digits").write_bytes(b"123456789")
+        assert checksum(tmp_path / "zeros") == "8a9136aa"
+        assert checksum(tmp_path / "digits") == "e3069283"
+
+    def test_fingerprint_depends_on_content_not_on_key_order(self) -> None:
+        assert fingerprint({"a": 1, "b": [2]}, "x") == fingerprint({"b": [2], "a": 1}, "x")
+        different = {
+            fingerprint(*parts) for parts in [("ab",), ("a", "b"), (["a", "b"],), ({"a": 1},), ({"a": 2},), ()]
+        }
+        assert len(different) == 6

@@ -1,0 +1,232 @@
+"""The experiment file: what it means, and how each mistake in it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recall.config import Config, load_config, parse_duration_ms
+from recall.errors import ConfigError
+
+MINIMAL: dict[str, Any] = {
+    "data": {"events": {"path": "log*.csv"}, "items": {"path": "sub/items.csv"}},
+    "features": {
+        "behaviour": [{"name": "item_id", "type": "id"}],
+        "meta": [
+            {"name": "genre", "type": "category"},
+            {"name": "text", "type": "embedding", "path": "text.npy", "clusters": [4, 8]},
+        ],
+    },
+}
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads the minimal experiment, or other content, with overrides."""
+
+    def load_with(*overrides: str, content: Any = None) -> Config:
+        path = tmp_path / "experiment.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content or MINIMAL))
+        return load_config(path, overrides)
+
+    return load_with
+
+
+class TestMeaning:
+    def test_paths_are_relative_to_the_folder_of_the_file(self, load: Load, tmp_path: Path) -> None:
+        config = load()
+        assert config.data.events.path == str(tmp_path / "log*.csv")
+        assert config.data.items.path == tmp_path / "sub" / "items.csv"
+        assert config.features.meta[1].path == tmp_path / "text.npy"  # type: ignore[union-attr]
+
+    def test_overriding_paths_are_relative_to_the_same_folder(self, load: Load, tmp_path: Path) -> None:
+        assert load("data.items.path=other.csv").data.items.path == tmp_path / "other.csv"
+
+    def test_absolute_paths_stay(self, load: Load) -> None:
+        assert load("data.items.path=/srv/items.csv").data.items.path == Path("/srv/items.csv")
+
+    def test_click_may_be_a_column_or_a_rule(self, load: Load) -> None:
+        assert load().data.events.click is None
+        flag = load("data.events.click=is_click").data.events.click
+        rated = load("data.events.click={column: rating, at_least: 4}").data.events.click
+        assert flag is not None
+        assert rated is not None
+        assert (flag.column, flag.at_least) == ("is_click", 1.0)
+        assert (rated.column, rated.at_least) == ("rating", 4.0)
+
+    def test_sequences_have_an_order_and_no_clock(self, load: Load) -> None:
+        config = load("data.events.format=sequences", "data.split.by=last_click")
+        assert config.data.events.time_unit == "order"
+
+    def test_resolved_experiment_loads_as_itself(self, load: Load) -> None:
+        config = load("data.posterior.delay=30m", "model.gate=concat", "data.events.click=is_click")
+        assert load(content=config.to_yaml()) == config
+
+    def test_a_step_changes_its_section_and_leaves_the_rest(self, load: Load) -> None:
+        config = load("model.dim=32")
+        changed = config.step(model={"structure": "base"}, seed=9)
+        assert (changed.model.structure, changed.model.dim, changed.seed) == ("base", 32, 9)
+        assert changed.data == config.data
+        assert config.model.structure == "gated"
+
+    def test_a_step_is_validated(self, load: Load) -> None:
+        with pytest.raises(ConfigError, match=r"model\.structure"):
+            load().step(model={"structure": "triple"})
+
+    def test_a_loaded_experiment_cannot_be_changed(self, load: Load) -> None:
+        with pytest.raises(ValueError, match="frozen"):
+            load().seed = 3
+
+    def test_a_date_as_a_name_is_text(self, load: Load) -> None:
+        assert load("data.items.id=2024-01-01").data.items.id == "2024-01-01"
+
+
+class TestDurations:
+    @pytest.mark.parametrize(
+        ("text", "milliseconds"),
+        [("500ms", 500), ("90s", 90_000), ("30m", 1_800_000), ("1.5h", 5_400_000), ("7d", 604_800_000), (250, 250)],
+    )
+    def test_units_become_milliseconds(self, text: str | int, milliseconds: int) -> None:
+        assert parse_duration_ms(text) == milliseconds
+
+    @pytest.mark.parametrize("text", ["1 fortnight", "h", "-1h", "1.5", "", "None", "1h30m"])
+    def test_other_text_is_refused(self, load: Load, text: str) -> None:
+        with pytest.raises(ConfigError, match=r"data\.posterior\.delay: expected a duration like 30m, 1h or 7d"):
+            load(f"data.posterior.delay={text!r}")
+
+    def test_a_bucket_lasts_at_least_a_millisecond(self, load: Load) -> None:
+        with pytest.raises(ConfigError, match=r"data\.posterior\.bucket: .*found 0"):
+            load("data.posterior.bucket=0h")
+
+
+class TestOverrides:
+    def test_value_is_yaml(self, load: Load) -> None:
+        config = load("evaluation.k=[1, 7]", "model.gate_monotone=true", "training.learning_rate=1e-4")
+        assert config.evaluation.k == (1, 7)
+        assert config.model.gate_monotone is True
+        assert config.training.learning_rate == 1e-4
+
+    def test_numbers_in_the_key_count_list_entries(self, load: Load) -> None:
+        config = load("features.meta.1.clusters=[2, 6]", "features.meta.0={name: tag, type: tags}")
+        assert config.features.meta[1].clusters == (2, 6)  # type: ignore[union-attr]
+        assert config.features.meta[0].type == "tags"
+
+    def test_a_section_that_the_file_lacks_is_made(self, load: Load) -> None:
+        assert load("model.cold_simulation.enabled=false").model.cold_simulation.enabled is False
+
+    def test_later_overrides_win(self, load: Load) -> None:
+        assert load("seed=4", "seed=5").seed == 5
+
+    def test_value_may_hold_an_equals_sign(self, load: Load) -> None:
+        assert load("data.items.title=a=b").data.items.title == "a=b"
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("training.epochs", r"--set training\.epochs: expected dotted\.key=value"),
+            ("=3", "expected dotted.key=value"),
+            ("features.meta.7.name=x", "7 is not a section"),
+            ("features.meta.x=1", r"features\.meta is not a section"),
+            ("model.dim=[", "not valid YAML"),
+        ],
+    )
+    def test_key_that_leads_nowhere_is_refused(self, load: Load, override: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            load(override)
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("override", "key", "told"),
+        [
+            ("model.dimm=3", "model.dimm", "unknown key; check the spelling"),
+            ("modell={}", "modell", "unknown key"),
+            ("features.meta.0.separator='|'", "features.meta[0].separator", "unknown key"),
+            ("model.dim=wide", "model.dim", "found 'wide'"),
+            ("model.dim=1.5", "model.dim", "found 1.5"),
+            ("model.dim=0", "model.dim", "found 0"),
+            ("model.dim=true", "model", "dim cannot be true"),
+            ("model.dropout=1", "model.dropout", "found 1"),
+            ("training.epochs=null", "training.epochs", "found None"),
+            ("training.learning_rate=.inf", "training.learning_rate", "finite"),
+            ("data.events.click={column: rating, at_least: .nan}", "data.events.click.at_least", "finite"),
+            ("data.events.click={at_least: 4}", "data.events.click.column", "is missing; add it"),
+            ("data.events=null", "data.events", "expected a section with keys"),
+            ("data.items={id: item_id}", "data.items.path", "is missing; add it"),
+            ("data.items.path=", "data.items.path", "expected a path"),
+            ("data.items.id=5", "data.items.id", "expected text"),
+            ("data.events.time_unit=minutes", "data.events.time_unit", "found 'minutes'"),
+            ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
+            ("data.split.test=0", "data.split.test", "found 0"),
+            ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("data.events.time_unit=order", "data", "use split: {by: last_click}"),
+            ("features.meta.0.type=idd", "features.meta[0].type", "found idd; expected id, category, tags"),
+            ("features.meta.0={name: x}", "features.meta[0]", "has no type"),
+            ("features.meta.0.name=two words", "features.meta[0].name", "found 'two words'"),
+            ("features.meta.0.type=id", "features", "genre is an id"),
+            ("features.meta.1.clusters=[32, 100]", "features.meta[1]", "100 has to be a multiple of 32"),
+            ("features.meta.1.clusters=32", "features.meta[1].clusters", "expected a list"),
+            ("features.meta.1.clusters=[0]", "features.meta[1].clusters[0]", "found 0"),
+            ("features.meta=[]", "experiment", "gated needs features.meta"),
+            ("features.behaviour=[]", "experiment", "gated needs features.behaviour"),
+            ("features.user=[{name: age, type: number}]", "experiment", "data.users names no file"),
+            ("evaluation.k=[]", "evaluation.k", "at least one entry"),
+            ("evaluation.exposure_buckets=[1, 10]", "evaluation", "start at 0"),
+            ("index.target_recall=1.5", "index.target_recall", "found 1.5"),
+        ],
+    )
+    def test_message_names_the_key_and_what_is_wrong(self, load: Load, override: str, key: str, told: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load(override)
+        message = str(caught.value)
+        assert f"experiment.yaml: {key}: " in message
+        assert told in message
+        assert "\n" not in message, "one mistake, one line"
+
+    def test_every_mistake_is_listed(self, load: Load) -> None:
+        with pytest.raises(ConfigError, match=r"(?s)model\.dim: .*\n  training\.epochs: "):
+            load("model.dim=-1", "training.epochs=-1")
+
+    def test_transformer_heads_divide_the_width(self, load: Load) -> None:
+        load("model.transformer.heads=3")
+        with pytest.raises(ConfigError, match=r"dim 64 has to be a multiple of transformer\.heads 3"):
+            load("model.transformer.heads=3", "model.history_encoder=transformer")
+
+    def test_user_ids_need_no_users_file(self, load: Load) -> None:
+        assert load("features.user=[{name: user_id, type: id}]").data.users is None
+
+    @pytest.mark.parametrize("kind", ["category", "tags", "number"])
+    def test_item_id_is_no_content_under_any_type(self, load: Load, kind: str) -> None:
+        author_only = ["features.behaviour=[{name: author, type: id}]"]
+        meta = f"features.meta=[{{name: copy, column: item_id, type: {kind}}}]"
+        with pytest.raises(ConfigError, match=r"copy, which is the item id.*allow_mixed: true"):
+            load(*author_only, meta)
+        load(*author_only, meta, "features.allow_mixed=true")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "expected a mapping with `data` and `features`"),
+            ("- 1", "found list"),
+            ("data: [", "not valid YAML"),
+            ("seed: 1\ndata: {}\nseed: 2\n", r"seed is listed twice.* line 3"),
+        ],
+    )
+    def test_text_that_is_no_experiment_is_refused(self, load: Load, content: str, message: str) -> None:
+        path_and_message = rf"experiment\.yaml: .*{message}"
+        with pytest.raises(ConfigError, match=path_and_message):
+            load(content=content or "# nothing\n")
+
+    def test_missing_file_folder_and_other_bytes_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read \(No such file"):
+            load_config(tmp_path / "none.yaml")
+        with pytest.raises(ConfigError, match="Is a directory"):
+            load_config(tmp_path)
+        (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            load_config(tmp_path / "x.yaml")

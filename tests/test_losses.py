@@ -1,0 +1,372 @@
+"""The chunked softmax beside TFRS and autodiff, logQ beside simulated sampling, the alignment beside a double loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import recall  # noqa: F401  chooses Keras 2, which TFRS needs, before TensorFlow is imported
+
+# isort: split
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from recall.losses import log_expected_draws, sampled_softmax, triplet_alignment
+
+Array = np.ndarray
+
+
+class Batch(NamedTuple):
+    """Queries and candidates whose inner products reach about +-6, so that the softmax is far from flat."""
+
+    queries: Array  # float32 [queries, dim]
+    candidates: Array  # float32 [candidates, dim]
+    query_items: Array  # int32 [queries]
+    candidate_items: Array  # int32 [candidates]
+
+    @property
+    def items(self) -> dict[str, Array]:
+        return {"query_items": self.query_items, "candidate_items": self.candidate_items}
+
+
+def make_batch(*, queries: int = 9, extra: int = 0, items: int | None = None, seed: int = 3) -> Batch:
+    """A batch; all items differ unless `items` says how few there are to choose from."""
+    random = np.random.default_rng(seed)
+    count = queries + extra
+    rows = random.permutation(count) if items is None else random.integers(0, items, count)
+    vectors = random.normal(size=(queries + count, 4)).astype(np.float32) * 1.5
+    return Batch(vectors[:queries], vectors[queries:], rows[:queries].astype(np.int32), rows.astype(np.int32))
+
+
+def value_and_gradients(loss: Callable[..., tf.Tensor], batch: Batch, **named: Any) -> tuple[Array, Array, Array]:
+    queries, candidates = tf.constant(batch.queries), tf.constant(batch.candidates)
+    with tf.GradientTape() as tape:
+        tape.watch([queries, candidates])
+        value = loss(queries, candidates, **named)
+    return value.numpy(), *(gradient.numpy() for gradient in tape.gradient(value, [queries, candidates]))
+
+
+def assert_same(found: tuple[Array, ...], expected: tuple[Array, ...], *, tolerance: float = 1e-5) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance / 10)
+
+
+def full_softmax(
+    batch: Batch, *, log_q: Array | None = None, weights: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """The textbook's way in float64: all logits at once, autodiff; hits other than the own column are left out."""
+    queries, candidates = tf.constant(batch.queries, tf.float64), tf.constant(batch.candidates, tf.float64)
+    count = len(batch.queries)
+    weight = np.ones(count) if weights is None else weights.astype(np.float64)
+    is_hit = batch.query_items[:, np.newaxis] == batch.candidate_items[np.newaxis, :]
+    is_hit[np.arange(count), np.arange(count)] = False
+    with tf.GradientTape() as tape:
+        tape.watch([queries, candidates])
+        logits = tf.matmul(queries, candidates, transpose_b=True)
+        if log_q is not None:
+            logits -= log_q.astype(np.float64)
+        kept = tf.where(is_hit, tf.constant(-np.inf, tf.float64), logits)
+        per_query = tf.reduce_logsumexp(kept, axis=1) - tf.linalg.diag_part(logits[:, :count])
+        value = tf.reduce_sum(weight * per_query) / weight.sum()
+    return value.numpy(), *(gradient.numpy() for gradient in tape.gradient(value, [queries, candidates]))
+
+
+def retrieval_task(batch: Batch, *, remove_accidental_hits: bool = False, **named: Any) -> tuple[Array, Array, Array]:
+    """`tfrs.tasks.Retrieval`, whose loss is the sum over the batch, brought to the weighted mean."""
+    task = tfrs.tasks.Retrieval(remove_accidental_hits=remove_accidental_hits)
+    found = value_and_gradients(task, batch, compute_metrics=False, **named)
+    total = named["sample_weight"].sum() if "sample_weight" in named else len(batch.queries)
+    return tuple(part / total for part in found)  # type: ignore[return-value]
+
+
+# The sampled softmax
+
+
+def test_softmax_equals_tfrs_retrieval() -> None:
+    batch = make_batch()
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), retrieval_task(batch))
+
+
+def test_softmax_with_logq_equals_tfrs_retrieval_with_sampling_probabilities() -> None:
+    batch = make_batch()
+    probability = np.random.default_rng(5).uniform(1e-3, 0.3, 9).astype(np.float32)
+    # logQ counts draws per batch, TFRS takes probabilities: they differ by log(batch size), which cancels.
+    ours = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=np.log(9 * probability))
+    assert_same(ours, retrieval_task(batch, candidate_sampling_probability=probability))
+
+
+def test_softmax_masks_accidental_hits_as_tfrs_retrieval_removes_them() -> None:
+    batch = make_batch(queries=12, items=5)
+    theirs = retrieval_task(batch, remove_accidental_hits=True, candidate_ids=batch.candidate_items)
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), theirs)
+
+
+def test_softmax_weighs_examples_as_tfrs_retrieval_does() -> None:
+    batch = make_batch()
+    weights = np.array([1, 0, 2, 0.5, 0, 3, 1, 1, 0.1], np.float32)
+    ours = value_and_gradients(sampled_softmax, batch, **batch.items, weights=weights)
+    assert_same(ours, retrieval_task(batch, sample_weight=weights))
+
+
+def test_softmax_with_extra_negatives_equals_the_full_softmax() -> None:
+    batch = make_batch(queries=11, extra=6, items=9)
+    log_q = np.random.default_rng(8).normal(size=17).astype(np.float32)
+    weights = np.random.default_rng(9).uniform(0, 2, 11).astype(np.float32)
+    ours = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=log_q, weights=weights)
+    assert_same(ours, full_softmax(batch, log_q=log_q, weights=weights))
+
+
+def test_softmax_takes_a_probability_of_one_in_a_billion_exactly() -> None:
+    batch = make_batch(queries=3)
+    probability = np.array([0.5, 1e-9, 0.2])
+    terms = []
+    for i in range(3):
+        logits = batch.candidates.astype(np.float64) @ batch.queries[i].astype(np.float64) - np.log(probability)
+        terms.append(np.log(np.sum(np.exp(logits))) - logits[i])
+    value, *_ = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=np.log(probability).astype(np.float32))
+    assert value == pytest.approx(np.mean(terms), rel=1e-5)
+    clipped, *_ = retrieval_task(batch, candidate_sampling_probability=probability.astype(np.float32))
+    assert abs(clipped - np.mean(terms)) > 0.1  # what TFRS's clip at 1e-6 makes of it
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+def test_softmax_does_not_depend_on_the_size_of_its_chunks(chunk: int) -> None:
+    # 20 queries: chunks of 7 leave a rest of 6, and 512 is more than there are.
+    batch = make_batch(queries=20, extra=3, items=15)
+    log_q = np.linspace(-4, 1, 23, dtype=np.float32)
+    weights = np.linspace(0, 1, 20, dtype=np.float32)
+    ours = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=log_q, weights=weights, chunk=chunk)
+    assert_same(ours, full_softmax(batch, log_q=log_q, weights=weights))
+
+
+def test_softmax_over_many_full_chunks_equals_the_full_softmax() -> None:
+    batch = make_batch(queries=1030, extra=50)
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), full_softmax(batch), tolerance=1e-4)
+
+
+def test_softmax_in_a_graph_takes_batches_of_any_size() -> None:
+    traces = []
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 4]),
+            tf.TensorSpec([None, 4]),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int32),
+        ]
+    )
+    def graph(queries: tf.Tensor, candidates: tf.Tensor, query_items: tf.Tensor, candidate_items: tf.Tensor) -> Any:
+        traces.append(1)
+        with tf.GradientTape() as tape:
+            tape.watch([queries, candidates])
+            loss = sampled_softmax(
+                queries, candidates, query_items=query_items, candidate_items=candidate_items, chunk=4
+            )
+        return loss, *tape.gradient(loss, [queries, candidates])
+
+    for queries, extra in [(3, 0), (4, 5), (9, 1)]:
+        batch = make_batch(queries=queries, extra=extra, items=6)
+        assert_same(tuple(part.numpy() for part in graph(*batch)), full_softmax(batch))
+    assert len(traces) == 1
+
+
+def test_softmax_passes_gradients_on_to_what_queries_and_candidates_are_made_of() -> None:
+    batch = make_batch()
+    temperature, step = tf.Variable(0.7), 1e-2
+    with tf.GradientTape() as tape:
+        loss = 3.0 * sampled_softmax(batch.queries / temperature, tf.constant(batch.candidates), **batch.items)
+
+    def at(value: float) -> float:
+        return float(3.0 * full_softmax(batch._replace(queries=batch.queries.astype(np.float64) / value))[0])
+
+    numeric = (at(0.7 + step) - at(0.7 - step)) / (2 * step)
+    assert tape.gradient(loss, temperature).numpy() == pytest.approx(numeric, rel=1e-3)
+
+
+def test_negative_that_is_every_querys_own_item_gets_no_gradient_and_costs_nothing() -> None:
+    batch = make_batch(queries=4, extra=1)
+    batch = batch._replace(query_items=np.full(4, 7, np.int32), candidate_items=np.array([7, 8, 9, 6, 7], np.int32))
+    # Only column 4 is a hit that is nobody's own; of the others, column 0 is one for queries 1 to 3.
+    _, _, gradient = value_and_gradients(sampled_softmax, batch, **batch.items)
+    np.testing.assert_array_equal(gradient[4], np.zeros(4))
+    moved = batch._replace(candidates=batch.candidates + np.array([[0], [0], [0], [0], [100]], np.float32))
+    before, after = (value_and_gradients(sampled_softmax, one, **one.items)[0] for one in (batch, moved))
+    assert before == after
+
+
+def test_item_twice_in_a_batch_keeps_its_own_column_and_loses_the_other() -> None:
+    batch = make_batch(queries=3)
+    items = np.array([5, 6, 5], np.int32)
+    batch = batch._replace(query_items=items, candidate_items=items)
+    logits = batch.queries.astype(np.float64) @ batch.candidates.T.astype(np.float64)
+    expected = np.mean(
+        [
+            np.log1p(np.exp(logits[0, 1] - logits[0, 0])),  # column 2 is masked
+            np.log(np.exp(logits[1] - logits[1, 1]).sum()),
+            np.log1p(np.exp(logits[2, 1] - logits[2, 2])),  # column 0 is masked
+        ]
+    )
+    assert value_and_gradients(sampled_softmax, batch, **batch.items)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_query_whose_every_negative_is_a_hit_costs_nothing() -> None:
+    batch = make_batch(queries=3)
+    same = {"query_items": np.full(3, 2), "candidate_items": np.full(3, 2)}
+    for part in value_and_gradients(sampled_softmax, batch, **same):
+        np.testing.assert_allclose(part, np.zeros_like(part), atol=1e-6)
+
+
+def test_batch_without_any_weight_has_neither_loss_nor_gradient() -> None:
+    batch = make_batch()
+    for part in value_and_gradients(sampled_softmax, batch, **batch.items, weights=np.zeros(9, np.float32)):
+        np.testing.assert_array_equal(part, np.zeros_like(part))
+
+
+def test_softmax_survives_logits_far_beyond_the_range_of_exp() -> None:
+    batch = make_batch(items=6)
+    batch = batch._replace(queries=batch.queries * 1000)
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), full_softmax(batch), tolerance=1e-4)
+
+
+# logQ
+
+
+def expected_draws(frequency: Array, ranks: Array, *, batch_size: int, pools: list[int]) -> Array:
+    """Positives of a batch, plus a chance of 1/n in each pool of n items that the item has entered."""
+    draws = [
+        batch_size * share + sum(1 / max(n, 1) for n in pools if rank < max(n, 1))
+        for share, rank in zip(frequency, ranks, strict=True)
+    ]
+    return np.array(draws)
+
+
+def log_q(frequency: Array, ranks: Array, *, batch_size: int, pools: list[int]) -> Array:
+    return log_expected_draws(
+        tf.constant(frequency, tf.float32),
+        batch_size=tf.constant(batch_size),
+        ranks=tf.constant(ranks, tf.int32),
+        pool_sizes=tf.constant(pools, tf.int32),
+    ).numpy()
+
+
+FREQUENCY = np.array([0.4, 0.0, 0.25, 0.05, 0.0, 0.3])
+RANKS = np.array([2, 0, 5, 1, 3, 4])
+
+
+@pytest.mark.parametrize("pools", [[6], [1, 6, 3, 3, 2, 6, 4], [6] * 40, [3, 5, 0, 0, 6]])
+def test_logq_is_the_log_of_the_expected_draws_from_both_sources(pools: list[int]) -> None:
+    expected = expected_draws(FREQUENCY, RANKS, batch_size=8, pools=pools)
+    np.testing.assert_allclose(log_q(FREQUENCY, RANKS, batch_size=8, pools=pools), np.log(expected), rtol=1e-5)
+
+
+def test_logq_agrees_with_the_sampling_it_describes() -> None:
+    random = np.random.default_rng(0)
+    rounds, batch_size, pools = 40_000, 5, [2, 6, 4, 4, 0]
+    item_of_rank = np.argsort(RANKS)
+    drawn = np.bincount(random.choice(6, size=rounds * batch_size, p=FREQUENCY), minlength=6).astype(float)
+    for size in pools:  # an empty pool is served by the first item of the order
+        places = (random.uniform(size=rounds) * size).astype(int)
+        drawn += np.bincount(item_of_rank[places], minlength=6)
+    found = np.exp(log_q(FREQUENCY, RANKS, batch_size=batch_size, pools=pools))
+    # A mean of 40,000 counts with a standard deviation of about 1 errs by 0.005; 0.02 is four times that.
+    np.testing.assert_allclose(found, drawn / rounds, atol=0.02)
+
+
+def test_logq_without_uniform_draws_is_the_log_of_the_in_batch_counts() -> None:
+    found = log_q(np.array([0.5, 1e-9]), np.array([0, 1]), batch_size=1000, pools=[])
+    np.testing.assert_allclose(found, np.log([500, 1e-6]), rtol=1e-5)
+
+
+def test_logq_of_a_never_clicked_item_comes_from_the_pools_that_hold_it() -> None:
+    # Rank 2 is in the pools of 4 and 8 items, not in that of 2.
+    found = log_q(np.array([0.0]), np.array([2]), batch_size=64, pools=[8, 2, 4])
+    np.testing.assert_allclose(found, np.log([1 / 4 + 1 / 8]), rtol=1e-6)
+
+
+def test_logq_of_the_item_that_stands_in_for_empty_pools_counts_these_draws() -> None:
+    # Otherwise a never-clicked stand-in would get the logQ of an impossible candidate and outweigh all others.
+    found = log_q(np.array([0.0]), np.array([0]), batch_size=64, pools=[0, 0, 0])
+    np.testing.assert_allclose(found, np.log([3.0]), rtol=1e-6)
+
+
+def test_logq_of_a_candidate_that_cannot_be_drawn_is_finite() -> None:
+    assert np.isfinite(log_q(np.array([0.0]), np.array([5]), batch_size=64, pools=[2])).all()
+
+
+# The alignment of behaviour and meta vectors
+
+
+def unit(vectors: Array) -> Array:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def align(behaviour: Array, meta: Array, items: list[int], known: list[bool], **named: Any) -> float:
+    return float(
+        triplet_alignment(
+            tf.constant(behaviour), tf.constant(meta), items=tf.constant(items), known=tf.constant(known), **named
+        )
+    )
+
+
+def slow_alignment(
+    behaviour: Array, meta: Array, items: list[int], known: list[bool], *, margin: float, hard: bool
+) -> float:
+    costs: list[float] = []
+    for i in range(len(items)):
+        of_row = [
+            max(0.0, margin - float(meta[i] @ behaviour[i]) + float(meta[i] @ behaviour[j]))
+            for j in range(len(items))
+            if items[j] != items[i] and known[i] and known[j]
+        ]
+        costs += [max(of_row)] if hard and of_row else of_row
+    return sum(costs) / len(costs) if costs else 0.0
+
+
+VECTORS = unit(np.random.default_rng(4).normal(size=(14, 5)))
+ITEMS = [3, 1, 3, 2, 5, 1, 4]  # 3 and 1 come twice
+KNOWN = [True, True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize("negatives", ["all", "hard"])
+@pytest.mark.parametrize("known", [KNOWN, [True] * 7, [False] * 7, [False, True] + [False] * 5])
+def test_alignment_equals_a_double_loop(negatives: str, known: list[bool]) -> None:
+    found = align(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, negatives=negatives)
+    expected = slow_alignment(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, hard=negatives == "hard")
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("negatives", ["all", "hard"])
+def test_alignment_of_rows_without_a_pair_is_zero(negatives: str) -> None:
+    for items, rows in (([3], 1), ([3, 3, 3], 3)):
+        value = align(VECTORS[:rows], VECTORS[7 : 7 + rows], items, [True] * rows, margin=0.5, negatives=negatives)
+        assert value == 0.0
+
+
+def test_alignment_compares_the_first_rows_up_to_its_limit() -> None:
+    found = align(VECTORS[:7], VECTORS[7:], ITEMS, KNOWN, margin=0.3, limit=5)
+    expected = slow_alignment(VECTORS[:5], VECTORS[7:12], ITEMS[:5], KNOWN[:5], margin=0.3, hard=False)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("negatives", ["all", "hard"])
+def test_alignment_moves_meta_vectors_and_leaves_behaviour_alone(negatives: str) -> None:
+    behaviour, meta = tf.Variable(VECTORS[:7]), tf.Variable(VECTORS[7:])
+    with tf.GradientTape() as tape:
+        value = triplet_alignment(
+            behaviour,
+            meta,
+            items=tf.constant(ITEMS),
+            known=tf.constant(KNOWN),
+            margin=0.3,
+            negatives=negatives,
+        )
+    of_behaviour, of_meta = tape.gradient(value, [behaviour, meta])
+    assert of_behaviour is None
+    moved = np.linalg.norm(of_meta.numpy(), axis=1) > 0
+    assert moved.any()
+    assert not moved[~np.array(KNOWN)].any()
+    stepped = align(VECTORS[:7], VECTORS[7:] - 0.01 * of_meta.numpy(), ITEMS, KNOWN, margin=0.3, negatives=negatives)
+    assert stepped < value.numpy()

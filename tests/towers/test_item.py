@@ -1,0 +1,378 @@
+"""The item side in all its structures: what each promises of its vectors, and what each must not look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from recall.config import ModelConfig
+from recall.encoding import EncodedColumn
+from recall.errors import ConfigError
+from recall.towers.features import Features, FeatureTable
+from recall.towers.item import ItemSide, ItemVectors
+
+DIM = 8
+ITEM = EncodedColumn("item_id", "item_id", "behaviour", "code", 7)
+AUTHOR = EncodedColumn("author_id", "author_id", "behaviour", "code", 4)
+BEHAVIOUR = (ITEM, AUTHOR)
+META = (
+    EncodedColumn("tags", "tags", "meta", "codes", 6),
+    EncodedColumn("length", "length", "meta", "number", 1),
+    EncodedColumn("text", "text", "meta", "vector", 3),
+    EncodedColumn("text_cluster_0", "text", "meta", "code", 4),
+)
+COLUMNS = BEHAVIOUR + META
+
+# Rows 0 to 2 are known items, 3 and 4 are out of vocabulary, 5 has no id. Row 4 has no content, row 5 nothing at all.
+ITEMS = pa.table(
+    {
+        "item_id": pa.array([2, 3, 6, 1, 1, 0], pa.int32()),
+        "author_id": pa.array([2, 3, 2, 1, 2, 0], pa.int32()),
+        "tags": pa.array([[2], [3, 4], [2, 5], [4], [], None], pa.list_(pa.int32())),
+        "length": pa.array([0.5, -1.0, 2.0, 0.0, None, None], pa.float32()),
+        "text": pa.array([[1, 0, 0], [0, 2, 1], [3, 3, 1], [0, -1, 0], None, None], pa.list_(pa.float32(), 3)),
+        "text_cluster_0": pa.array([2, 3, 3, 2, 0, 0], pa.int32()),
+    }
+)
+COUNT = ITEMS.num_rows
+# exposures, clicks, smoothed CTR, age in hours
+POSTERIOR = tf.constant(
+    [[900, 90, 0.12, 300], [10, 4, 0.3, 5], [0, 0, 0.2, 0], [0, 0, 0.2, 0], [3, 1, 0.22, 1], [0, 0, 0.2, 0]], tf.float32
+)
+LATER = POSTERIOR + tf.constant([500.0, 100.0, 0.1, 48.0])
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gated": {"structure": "gated"},
+    "gated_concat": {"structure": "gated", "gate": "concat"},
+    "gated_per_dimension": {"structure": "gated", "gate_shape": "per_dimension"},
+    "gated_concat_per_dimension": {"structure": "gated", "gate": "concat", "gate_shape": "per_dimension"},
+    "base": {"structure": "base"},
+    "single": {"structure": "single"},
+    "behaviour_only": {"structure": "behaviour_only"},
+    "meta_only": {"structure": "meta_only"},
+}
+every_variant = pytest.mark.parametrize("variant", list(VARIANTS))
+gated_variants = pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("gated")])
+
+
+def item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
+    tf.keras.utils.set_random_seed(21)
+    config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **VARIANTS[variant], **settings)
+    id_name = "item_id" if ITEM in columns else None
+    side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2)
+    vectors_of(side, features_of(columns))  # creates all weights
+    # Fresh tables are so small and biases so alike that a forgotten input might not show.
+    random = np.random.default_rng(5)
+    for variable in side.trainable_variables:
+        variable.assign(random.normal(scale=0.6, size=variable.shape))
+    return side
+
+
+def features_of(columns: Sequence[EncodedColumn] = COLUMNS) -> Features:
+    return FeatureTable(columns, ITEMS).gather(tf.range(COUNT))
+
+
+def vectors_of(side: ItemSide, features: Features, posterior: tf.Tensor = POSTERIOR) -> ItemVectors:
+    return side.vectors(side.content_of(features), features, posterior)
+
+
+def changed(features: Features, names: Sequence[str]) -> Features:
+    """The features with those named rolled by one item, which gives nearly every item other values."""
+    return {name: tf.roll(values, 1, axis=0) if name in names else values for name, values in features.items()}
+
+
+def norms(vectors: tf.Tensor) -> np.ndarray:
+    return np.linalg.norm(vectors.numpy(), axis=-1)
+
+
+META_NAMES = [column.name for column in META]
+BEHAVIOUR_NAMES = [column.name for column in BEHAVIOUR]
+
+
+# What every structure promises
+
+
+@every_variant
+def test_vectors_have_their_width_and_no_nan(variant: str) -> None:
+    side = item_side(variant)
+    vectors = vectors_of(side, features_of())
+    assert vectors.vector.shape == (COUNT, side.width)
+    assert side.width == (2 * DIM if "concat" in variant else DIM)
+    for part in vectors:
+        assert part is None or np.isfinite(part).all()
+    for tower in (vectors.behaviour, vectors.meta):
+        assert tower is None or tower.shape == (COUNT, DIM)
+
+
+@every_variant
+def test_vectors_have_unit_length_even_of_items_without_content(variant: str) -> None:
+    side = item_side(variant)
+    vectors = vectors_of(side, features_of())
+    for tower in (vectors.behaviour, vectors.meta):
+        assert tower is None or norms(tower) == pytest.approx(np.ones(COUNT), abs=1e-5)
+    if not side.is_concat:
+        assert norms(vectors.vector) == pytest.approx(np.ones(COUNT), abs=1e-5)
+
+
+def test_item_whose_only_content_is_an_empty_set_of_tags_has_a_meta_vector_from_the_start() -> None:
+    columns = (ITEM, META[0])
+    for variant in ("gated", "meta_only"):
+        tf.keras.utils.set_random_seed(2)
+        config = ModelConfig(dim=DIM, hidden=(10,), **VARIANTS[variant])
+        side = ItemSide(columns, id_name="item_id", config=config, prior_ctr=0.2)
+        vectors = vectors_of(side, features_of(columns))
+        assert norms(vectors.meta) == pytest.approx(np.ones(COUNT), abs=1e-5)
+
+
+@every_variant
+def test_vectors_of_an_item_do_not_depend_on_the_items_beside_it(variant: str) -> None:
+    side, table = item_side(variant), FeatureTable(COLUMNS, ITEMS)
+    together = vectors_of(side, features_of()).vector
+    for row in range(COUNT):
+        alone = vectors_of(side, table.gather(tf.constant([row])), POSTERIOR[row : row + 1]).vector
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+@every_variant
+def test_tokens_have_the_width_of_the_towers_and_no_nan(variant: str) -> None:
+    side = item_side(variant)
+    tokens = side.tokens(side.content_of(features_of()))
+    assert tokens.shape == (COUNT, DIM)
+    assert np.isfinite(tokens).all()
+
+
+@every_variant
+def test_posterior_matters_to_the_gate_and_to_the_single_tower_alone(variant: str) -> None:
+    side, features = item_side(variant), features_of()
+    now, later = vectors_of(side, features), vectors_of(side, features, LATER)
+    differs = not np.allclose(now.vector, later.vector, atol=1e-4)
+    assert differs == (variant.startswith("gated") or variant == "single")
+    if now.behaviour is not None:
+        np.testing.assert_array_equal(now.behaviour, later.behaviour)
+    if now.meta is not None:
+        np.testing.assert_array_equal(now.meta, later.meta)
+
+
+# What each tower sees
+
+
+@every_variant
+def test_each_tower_sees_its_own_features_alone(variant: str) -> None:
+    side, features = item_side(variant), features_of()
+    vectors = vectors_of(side, features)
+    other_meta = vectors_of(side, changed(features, META_NAMES))
+    other_behaviour = vectors_of(side, changed(features, BEHAVIOUR_NAMES))
+    if vectors.behaviour is not None:
+        np.testing.assert_array_equal(other_meta.behaviour, vectors.behaviour)
+        assert not np.allclose(other_behaviour.behaviour, vectors.behaviour, atol=1e-3)
+    if vectors.meta is not None:
+        np.testing.assert_array_equal(other_behaviour.meta, vectors.meta)
+        assert not np.allclose(other_meta.meta, vectors.meta, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [column.name for column in COLUMNS])
+@every_variant
+def test_every_feature_that_a_structure_serves_moves_its_vectors(variant: str, name: str) -> None:
+    side, features = item_side(variant), features_of()
+    before, after = vectors_of(side, features).vector, vectors_of(side, changed(features, [name])).vector
+    unseen = {"behaviour_only": META_NAMES, "meta_only": BEHAVIOUR_NAMES}.get(variant, [])
+    assert (not np.allclose(before, after, atol=1e-4)) == (name not in unseen)
+
+
+@pytest.mark.parametrize(
+    ("variant", "present"),
+    [
+        ("gated", {"behaviour", "meta", "share"}),
+        ("base", {"behaviour", "meta"}),
+        ("single", set()),
+        ("behaviour_only", {"behaviour"}),
+        ("meta_only", {"meta"}),
+    ],
+)
+def test_structure_gives_the_parts_that_it_is_made_of(variant: str, present: set[str]) -> None:
+    vectors = vectors_of(item_side(variant), features_of())
+    assert {name for name in ("behaviour", "meta", "share") if getattr(vectors, name) is not None} == present
+
+
+def test_towers_alone_serve_their_own_vector() -> None:
+    behaviour_only = vectors_of(item_side("behaviour_only"), features_of())
+    np.testing.assert_array_equal(behaviour_only.vector, behaviour_only.behaviour)
+    meta_only = vectors_of(item_side("meta_only"), features_of())
+    np.testing.assert_array_equal(meta_only.vector, meta_only.meta)
+
+
+def test_base_serves_the_sum_of_both_towers_where_the_id_is_known_and_content_elsewhere() -> None:
+    vectors = vectors_of(item_side("base"), features_of())
+    total = (vectors.behaviour + vectors.meta).numpy()
+    joined = total / np.linalg.norm(total, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors.vector[:3], joined[:3], atol=1e-5)
+    np.testing.assert_array_equal(vectors.vector[3:], vectors.meta[3:])
+
+
+# The gate
+
+
+def set_share(side: ItemSide, logit: float) -> None:
+    side.gate.second.assign(tf.zeros_like(side.gate.second))
+    side.gate.second_bias.assign(tf.fill(side.gate.second_bias.shape, logit))
+
+
+@gated_variants
+def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: str) -> None:
+    side = item_side(variant)
+    set_share(side, 60.0)
+    vectors = vectors_of(side, features_of())
+    np.testing.assert_allclose(vectors.share, np.ones(COUNT))
+    np.testing.assert_allclose(vectors.vector[:, :DIM], vectors.behaviour, atol=1e-6)
+    if side.is_concat:
+        np.testing.assert_allclose(vectors.vector[:, DIM:], np.zeros((COUNT, DIM)), atol=1e-6)
+
+
+@gated_variants
+def test_gate_that_trusts_content_alone_serves_the_meta_vector(variant: str) -> None:
+    side = item_side(variant)
+    set_share(side, -60.0)
+    vectors = vectors_of(side, features_of())
+    np.testing.assert_allclose(vectors.share, np.zeros(COUNT), atol=1e-6)
+    np.testing.assert_allclose(vectors.vector[:, -DIM:], vectors.meta, atol=1e-6)
+    if side.is_concat:  # the half for behaviour is whole at any share
+        np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
+
+
+def test_gate_between_mixes_both_in_its_share() -> None:
+    side = item_side("gated")
+    set_share(side, float(np.log(0.25 / 0.75)))
+    vectors = vectors_of(side, features_of())
+    mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
+    np.testing.assert_allclose(vectors.share, np.full(COUNT, 0.25), rtol=1e-5)
+    np.testing.assert_allclose(vectors.vector, mixed / np.linalg.norm(mixed, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_concat_is_behaviour_and_the_rest_of_the_share_times_meta() -> None:
+    vectors = vectors_of(item_side("gated_concat"), features_of())
+    np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
+    rest = (1 - vectors.share.numpy())[:, np.newaxis]
+    np.testing.assert_allclose(vectors.vector[:, DIM:], rest * vectors.meta.numpy(), atol=1e-6)
+    assert np.ptp(vectors.share) > 0.01
+
+
+def test_gate_per_dimension_weighs_dimensions_differently_and_reports_their_mean() -> None:
+    vectors = vectors_of(item_side("gated_concat_per_dimension"), features_of())
+    rest = vectors.vector.numpy()[:, DIM:] / vectors.meta.numpy()  # 1 - g, [items, dim]
+    assert (np.ptp(rest, axis=1) > 0.01).all()
+    np.testing.assert_allclose(vectors.share, 1 - rest.mean(axis=1), atol=1e-4)
+
+
+def test_monotone_gate_gives_an_item_no_less_share_after_more_exposures() -> None:
+    side = item_side("gated", gate_monotone=True)
+    exposures = np.array([0, 1, 5, 20, 100, 1e5])
+    posterior = tf.constant(np.stack([exposures, exposures * 0, 4 / (exposures + 20), exposures * 0], 1), tf.float32)
+    shares = vectors_of(side, features_of(), posterior).share.numpy()
+    assert (np.diff(shares) >= 0).all()
+    assert shares[-1] > shares[0]
+
+
+# Ids: known, hidden, absent
+
+
+@every_variant
+def test_hidden_id_looks_like_an_item_out_of_vocabulary(variant: str) -> None:
+    side, features = item_side(variant), features_of()
+    hidden = tf.constant([True, False, True, False, True, True])
+    content = side.hide_ids(side.content_of(features), hidden)
+    unknown = {**features, "item_id": tf.where(hidden, 1, features["item_id"])}
+    expected = side.content_of(unknown)
+    np.testing.assert_array_equal(content.known, expected.known)
+    np.testing.assert_array_equal(side.tokens(content), side.tokens(expected))
+    for found, wanted in zip(
+        side.vectors(content, features, POSTERIOR), side.vectors(expected, unknown, POSTERIOR), strict=True
+    ):
+        assert (found is None) == (wanted is None)
+        if found is not None:
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_ids_with_an_embedding_of_their_own_are_known() -> None:
+    content = item_side("gated").content_of(features_of())
+    assert content.known.numpy().tolist() == [True, True, True, False, False, False]
+
+
+def test_hiding_ids_keeps_the_gradient_of_their_table_sparse() -> None:
+    side, features = item_side("gated"), features_of()
+    with tf.GradientTape() as tape:
+        content = side.hide_ids(side.content_of(features), tf.constant([True] + [False] * 5))
+        loss = tf.reduce_sum(side.vectors(content, features, POSTERIOR).vector[:, 0])
+    gradient = tape.gradient(loss, side.identity.weight)
+    assert isinstance(gradient, tf.IndexedSlices)
+    dense = np.abs(tf.convert_to_tensor(gradient).numpy()).max(axis=1)
+    # Item 0 (code 2) hides behind code 1; codes 4 and 5 belong to no item here.
+    np.testing.assert_array_equal(dense > 1e-7, [True, True, False, True, False, False, True])
+
+
+@pytest.mark.parametrize("variant", ["gated", "gated_concat", "base", "single", "meta_only"])
+def test_items_without_an_id_feature_are_described_by_the_rest(variant: str) -> None:
+    columns = (AUTHOR, *META)
+    side, features = item_side(variant, columns=columns), features_of(columns)
+    content = side.content_of(features)
+    assert content.identity is None
+    assert side.hide_ids(content, tf.ones([COUNT], tf.bool)) is content
+    vectors = vectors_of(side, features)
+    assert np.isfinite(vectors.vector).all()
+    assert side.tokens(content).shape == (COUNT, DIM)
+    if variant == "base":  # the behaviour of authors counts: there is no id that could be unknown
+        total = (vectors.behaviour + vectors.meta).numpy()
+        np.testing.assert_allclose(vectors.vector, total / np.linalg.norm(total, axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [(ITEM,), (ITEM, AUTHOR)])
+@pytest.mark.parametrize("variant", ["behaviour_only", "single"])
+def test_items_without_meta_features_are_described_by_their_ids(
+    variant: str, columns: tuple[EncodedColumn, ...]
+) -> None:
+    side, features = item_side(variant, columns=columns), features_of(columns)
+    content = side.content_of(features)
+    assert content.content is None
+    assert content.meta is None
+    assert norms(vectors_of(side, features).vector) == pytest.approx(np.ones(COUNT), abs=1e-5)
+    np.testing.assert_array_equal(side.tokens(content), content.identity)
+
+
+def test_items_with_neither_id_nor_content_are_refused_as_nothing_could_represent_a_history() -> None:
+    with pytest.raises(ConfigError, match=r"neither the item id .* list at least one"):
+        ItemSide((AUTHOR,), id_name=None, config=ModelConfig(structure="behaviour_only"), prior_ctr=0.2)
+
+
+# How items enter the query side
+
+
+def test_tokens_are_the_id_embedding_plus_a_projection_of_the_meta_vector() -> None:
+    side = item_side("gated")
+    content = side.content_of(features_of())
+    kernel, bias = (weight.numpy() for weight in side.token_projection.weights)
+    expected = content.identity.numpy() + content.meta.numpy() @ kernel + bias
+    np.testing.assert_allclose(side.tokens(content), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    side, features = item_side("gated", dropout=0.5), features_of()
+    np.testing.assert_array_equal(vectors_of(side, features).vector, vectors_of(side, features).vector)
+    content = side.content_of(features, training=True)
+    assert not np.allclose(content.meta, side.content_of(features).meta)
+    trained = side.vectors(side.content_of(features), features, POSTERIOR, training=True)
+    assert not np.allclose(trained.behaviour, vectors_of(side, features).behaviour)
+
+
+@every_variant
+def test_every_weight_that_serves_or_represents_items_is_trained(variant: str) -> None:
+    side, features = item_side(variant), features_of()
+    with tf.GradientTape() as tape:
+        content = side.content_of(features)
+        vectors = side.vectors(content, features, POSTERIOR)
+        loss = tf.reduce_sum(vectors.vector[:, 0]) + tf.reduce_sum(tf.square(side.tokens(content)))
+    for variable, gradient in zip(side.trainable_variables, tape.gradient(loss, side.trainable_variables), strict=True):
+        assert gradient is not None, variable.name
