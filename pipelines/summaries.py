@@ -90,8 +90,8 @@ class LogSummary:
             return HeldOut(boundaries, prior, {**starts, "serving": self.last_time_ms})
         if not self.totals["test_clicks"]:
             raise DataError(
-                f"split by last_click: no user has three clicks or more ({self.totals['users']:,} in the log), so nothing "
-                "can be held out; use more of the log, or split: {by: time}"
+                f"split by last_click: no user has three clicks or more ({self.totals['users']:,} users in the log), "
+                "so nothing can be held out; use more of the log, or split: {by: time}"
             )
         prior = Prior.of_training(
             events=self.totals["train_events"], clicks=self.totals["train_clicks"], strength=strength

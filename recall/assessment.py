@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +14,21 @@ import pandas as pd
 
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.config import Config
-from recall.dataset import Examples, read_examples, training_clicks
+from recall.dataset import read_examples, training_clicks
 from recall.evaluation import evaluate
 from recall.index import ExactIndex, Index
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import Scorer, VectorScorer, top_items
+from recall.ranking import VectorScorer, top_items
 from recall.report import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history
 
-SPLITS = ("test", "validation")
+HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 
 
 def evaluate_models(
-    config: Config, prepared: PreparedData, models: Mapping[str, Callable[[], RecallModel]]
+    config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
 ) -> dict[str, Any]:
     """The `test` and `validation` parts of metrics.json.
 
@@ -38,33 +39,29 @@ def evaluate_models(
     Args:
       config: the experiment.
       prepared: its data.
-      models: by name, each loaded when its turn comes; the first is the configured one.
+      names: of the models; the first is the configured one.
+      load: gives the model of a name; each is loaded when its turn comes.
     """
     similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
-    results: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
-    baselines_done = False
-    for name, load in models.items():
-        model = load()
-        for split in SPLITS:
+    results: dict[str, dict[str, Any]] = {split: {} for split in HELD_OUT}
+    for name in names:
+        model = load(name)
+        for split in HELD_OUT:
             posterior = prepared.posterior(split)
-
-            def judge(scorer: Scorer, examples: Examples) -> dict[str, Any]:
-                return evaluate(
-                    scorer, examples, exposures=posterior.exposures, clicks=posterior.clicks, config=config.evaluation
-                )
-
-            clicks = read_examples(prepared.shards(split))
-            examples = answerable(model, clicks)
+            judge = partial(
+                evaluate, exposures=posterior.exposures, clicks=posterior.clicks, config=config.evaluation
+            )  # fmt: skip
+            examples = read_examples(prepared.shards(split))
+            asked = answerable(model, examples)
             vectors, _ = encode_items(model, posterior.stacked())
-            results[split][name] = judge(VectorScorer(encode_queries(model, examples), vectors), examples)
+            results[split][name] = judge(VectorScorer(encode_queries(model, asked), vectors), asked)
             if model.user_tower and model.trigger_tower:
-                triggered = clicks.select(np.flatnonzero(clicks.triggers >= 0))
+                triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 queries = encode_triggers(model, triggered.triggers)
                 results[split][f"{name}_trigger"] = judge(VectorScorer(queries, vectors), triggered)
-            if not baselines_done:
-                results[split]["popularity"] = judge(PopularityScorer(posterior.clicks), examples)
-                results[split]["item_knn"] = judge(ItemKnnScorer(similarities, examples.history), examples)
-        baselines_done = True
+            if name == names[0]:
+                results[split]["popularity"] = judge(PopularityScorer(posterior.clicks), asked)
+                results[split]["item_knn"] = judge(ItemKnnScorer(similarities, asked.history), asked)
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recall.console import silence_libraries
 from recall.errors import RecallError
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="continue at the last che
 
 
 @app.command()
-def run(config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False) -> None:
+def run(
+    config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False
+) -> None:
     """All steps: prepare, train, vectors, index, evaluate, report."""
     with _clear_errors():
         from recall.config import load_config
@@ -110,10 +113,7 @@ def query(
         from recall.recaller import Recaller
 
         recaller = Recaller.load(run)
-        if user is not None:
-            found = recaller.recall(users=[user], k=k)
-        else:
-            found = recaller.similar(items=[str(item)], k=k)
+        found = recaller.recall(users=[user], k=k) if user is not None else recaller.similar(items=[str(item)], k=k)
         frame = found.to_pandas()
         if as_json:
             records = [
@@ -158,7 +158,7 @@ def dataset(
     with _clear_errors():
         from recall import datasets
 
-        readers = {
+        readers: dict[str, Callable[[Path], datasets.Dataset]] = {
             "kuairand": datasets.read_kuairand,
             "movielens": datasets.read_movielens,
             "mind": datasets.read_mind,
@@ -173,6 +173,7 @@ def dataset(
 
 def main() -> None:
     """Entry point of the `recall` command."""
+    silence_libraries()
     app()
 
 

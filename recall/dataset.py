@@ -53,8 +53,9 @@ def training_dataset(
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
     history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none.
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
-    posterior float32 [batch, time, 4], is_target bool [batch, time], before int32 [batch, time]: the last position
-    strictly earlier in time, -1 for none, trigger int32 [batch, time]. Of a longer sequence each epoch sees another window of history + 1 clicks.
+    posterior float32 [batch, time, 4], trigger int32 [batch, time], is_target bool [batch, time], before int32
+    [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer sequence each epoch sees
+    another window of history + 1 clicks.
 
     The last batch of an epoch is dropped when it is not full, unless it is the only one.
     """
@@ -101,7 +102,9 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
         return tf.where(is_target, tf.gather(parsed[name].flat_values, place), tf.cast(padding, names[name]))
 
     time_ms = cut("time_ms", 0)
-    earlier = (time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]) & is_target[:, tf.newaxis, :]  # [batch, now, then]
+    earlier = (time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]) & is_target[
+        :, tf.newaxis, :
+    ]  # [batch, now, then]
     return {
         "user": users(parsed["user_id"]),
         "items": tf.cast(cut("items", -1), tf.int32),

@@ -51,7 +51,8 @@ class QueryModule(tf.Module):
     def _user(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(history)  # [batch, time]
         known = tf.ragged.boolean_mask(rows, rows >= 0)[:, -self._length :]
-        return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), known.to_tensor(-1))}
+        padded = tf.ensure_shape(known.to_tensor(-1), [None, None])
+        return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded)}
 
     def _trigger(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(item_id)
@@ -85,8 +86,7 @@ class ItemModule(tf.Module):
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:
         result = self._model.it.item_vectors_of(features, posterior)
-        nothing = tf.fill(tf.shape(posterior)[:1], np.float32(np.nan))
-        return {"vector": result.vector, "behaviour_share": nothing if result.share is None else result.share}
+        return {"vector": result.vector, "behaviour_share": result.share_or_nan()}
 
 
 class _Untracked:

@@ -23,19 +23,12 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
     Returns:
       float32 [items, width] vectors, and float32 [items] behaviour shares, NaN where the structure has no gate.
     """
-
-    @tf.function(reduce_retracing=True)
-    def encode(rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        result = model.item_vectors_of(model.item_table.gather(rows), posterior)
-        nothing = tf.fill(tf.shape(rows), np.float32(np.nan))
-        return result.vector, nothing if result.share is None else result.share
-
-    starts = range(0, len(posterior), batch_size)
+    rows = np.arange(len(posterior), dtype=np.int32)
     parts = [
-        encode(
-            tf.range(start, min(start + batch_size, len(posterior))), tf.constant(posterior[start : start + batch_size])
+        model.encode_items(
+            tf.constant(rows[start : start + batch_size]), tf.constant(posterior[start : start + batch_size])
         )
-        for start in starts
+        for start in range(0, len(posterior), batch_size)
     ]
     vectors, shares = zip(*parts, strict=True)
     return np.concatenate(vectors), np.concatenate(shares)
@@ -45,10 +38,9 @@ def encode_users(
     model: RecallModel, users: npt.NDArray[np.object_], history: npt.NDArray[np.int32], *, batch_size: int = 4096
 ) -> Matrix:
     """User queries: user ids [n] and histories int32 [n, time] (item rows, oldest first, -1 after the end)."""
-    encode = tf.function(model.user_queries, reduce_retracing=True)
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
     parts = [
-        encode(rows[start : start + batch_size], tf.constant(history[start : start + batch_size]))
+        model.encode_users(rows[start : start + batch_size], tf.constant(history[start : start + batch_size]))
         for start in range(0, len(users), batch_size)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
@@ -56,8 +48,10 @@ def encode_users(
 
 def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
     """Trigger queries of item rows [n]."""
-    encode = tf.function(model.trigger_queries, reduce_retracing=True)
-    parts = [encode(tf.constant(items[start : start + batch_size])) for start in range(0, len(items), batch_size)]
+    parts = [
+        model.encode_triggers(tf.constant(items[start : start + batch_size]))
+        for start in range(0, len(items), batch_size)
+    ]
     return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
 
 

@@ -69,6 +69,11 @@ class RecallModel(tfrs.Model):
             trainable=model.learn_temperature,
         )
         self.table_optimizer: TableOptimizer | None = None
+        rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
+        posterior = tf.TensorSpec([None, 4], tf.float32)
+        self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
+        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history])
+        self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
 
     @property
     def tables(self) -> list[tf.Variable]:
@@ -237,6 +242,10 @@ class RecallModel(tfrs.Model):
     def item_vectors_of(self, features: Features, posterior: tf.Tensor) -> ItemVectors:
         """Vectors of items from their features and posterior, float32 [items, 4]."""
         return self.items.vectors(self.items.content_of(features), features, posterior)
+
+    def _encode_items(self, rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        result = self.item_vectors_of(self.item_table.gather(rows), posterior)
+        return result.vector, result.share_or_nan()
 
     def user_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
         """Query vectors: int32 [batch] user rows, int32 [batch, time] item rows padded with -1 -> [batch, width]."""

@@ -16,7 +16,7 @@ from recall.artifacts import read_manifest
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
-from recall.prepared import PreparedData, UserHistories
+from recall.prepared import PreparedData, ServingHistories
 from recall.towers.features import FeatureTable
 
 Matrix = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ class Recaller:
         query: Any,
         item: Any,
         encoder: TableEncoder,
-        histories: UserHistories,
+        histories: ServingHistories,
         item_ids: Sequence[str],
         titles: Mapping[str, str],
         history_length: int,
@@ -125,7 +125,10 @@ class Recaller:
         fresh = {str(user): [str(item) for item in items] for user, items in (histories or {}).items()}
         history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
         vectors = self.user_vectors(names, history)
-        seen = [set(items) | (self._seen(name) if name not in fresh else set()) for name, items in zip(names, history, strict=True)]
+        seen = [
+            set(items) | (self._seen(name) if name not in fresh else set())
+            for name, items in zip(names, history, strict=True)
+        ]
         return self._search(names, vectors, k=k, excluded=seen if exclude_seen else [set()] * len(names))
 
     def similar(self, items: Iterable[str | int], *, k: int = 100) -> Candidates:

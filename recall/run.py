@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from recall.artifacts import MANIFEST, fingerprint, read_manifest, write_json
 from recall.catalogue import check_files
 from recall.config import Config, load_config
+from recall.console import facts_table, metrics_table, step_line
 from recall.errors import ArtifactError, RecallError
 from recall.tables import expand_paths
 
@@ -143,7 +143,9 @@ class Run:
             save_index(index, self.directory / "index", fingerprint=of_vectors)
             summary = {"fingerprint": made_of, **index_summary(index, queries, k=self.config.index.k)}
             write_json(summary_path, summary)
-        self._show("index", {key: value for key, value in summary.items() if not isinstance(value, dict | list)})
+        self.console.print(
+            facts_table("index", {name: value for name, value in summary.items() if name != "fingerprint"})
+        )
         return summary
 
     def evaluate(self, *, compare: bool = False) -> dict[str, Any]:
@@ -162,13 +164,11 @@ class Run:
 
         with self._step("evaluate"):
             prepared, _ = self._load(names[0])
-            parts = evaluate_models(
-                self.config, prepared, {name: (lambda name=name: self._load(name)[1]) for name in names}
-            )  # fmt: skip
+            parts = evaluate_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
         index = {key: value for key, value in index.items() if key != "fingerprint"}
         metrics = {**parts, "index": index, "timing": self._timing(), "configured": names[0], "fingerprint": made_of}
         write_json(path, metrics)
-        self._show_metrics(metrics)
+        self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
         return metrics
 
     def report(self) -> Path:
@@ -219,7 +219,8 @@ class Run:
     def _data_fingerprint(self) -> str:
         data = self.config.data
         files = [*expand_paths(data.events.path), data.items.path, *([data.users.path] if data.users else [])]
-        files += [feature.path for feature in self.config.features.item if getattr(feature, "path", None)]
+        features = (*self.config.features.item, *self.config.features.user)
+        files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]
         sections = (data.model_dump(mode="json"), self.config.features.model_dump(mode="json"))
         return fingerprint(metadata.version("recall"), sections, stats, self.config.seed)
@@ -286,11 +287,7 @@ class Run:
     @contextmanager
     def _step(self, name: str, *, spinner: bool = True) -> Iterator[None]:
         started = time.perf_counter()
-        if spinner and self.console.is_terminal:
-            with self.console.status(f"{name} ..."):
-                yield
-        else:
-            self.console.print(f"{name} ...")
+        with step_line(self.console, name, spinner=spinner):
             yield
         seconds = time.perf_counter() - started
         write_json(self.directory / "timing.json", {**self._timing(), f"{name.replace(' ', '_')}_seconds": seconds})
@@ -299,31 +296,6 @@ class Run:
     def _timing(self) -> dict[str, float]:
         path = self.directory / "timing.json"
         return json.loads(path.read_text()) if path.exists() else {}
-
-    def _show(self, title: str, values: dict[str, Any]) -> None:
-        table = Table(title=title, title_justify="left", show_header=False)
-        for key, value in values.items():
-            table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value))
-        self.console.print(table)
-
-    def _show_metrics(self, metrics: dict[str, Any]) -> None:
-        k = min(self.config.evaluation.k, key=lambda k: abs(k - 50))
-        table = Table(title="test", title_justify="left")
-        table.add_column("model")
-        columns: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
-            (f"recall@{k}", lambda part: part["all"][f"recall@{k}"]),
-            (f"ndcg@{k}", lambda part: part["all"][f"ndcg@{k}"]),
-            (f"cold recall@{k}", lambda part: part["cold"][f"recall@{k}"]),
-            (f"cold among cold recall@{k}", lambda part: part["cold_among_cold"][f"recall@{k}"]),
-            ("coverage@100", lambda part: part["ecology"]["coverage@100"]),
-            ("cold share@100", lambda part: part["ecology"]["cold_share@100"]),
-        ]
-        for name, _ in columns:
-            table.add_column(name, justify="right")
-        for model, part in metrics["test"].items():
-            values = [read(part) for _, read in columns]
-            table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))
-        self.console.print(table)
 
 
 def versions() -> dict[str, str]:

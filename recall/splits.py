@@ -119,10 +119,9 @@ def _coarsened(
     while len(distinct) > _MAX_CELLS:
         coarser, position = np.unique(distinct >> 1, return_inverse=True)
         distinct, inverse, shift = coarser, position[inverse], shift + 1
-    totals = np.zeros((2, len(distinct)), np.int64)
-    np.add.at(totals[0], inverse, events)
-    np.add.at(totals[1], inverse, clicks)
-    return TimeHistogram(shift, distinct, totals[0], totals[1])
+    # bincount adds in float64, which is exact up to 2^53 events.
+    totals = (np.bincount(inverse, counts, minlength=len(distinct)).astype(np.int64) for counts in (events, clicks))
+    return TimeHistogram(shift, distinct, *totals)
 
 
 def split_by_time(time_ms: npt.NDArray[np.int64], boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:

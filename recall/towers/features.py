@@ -126,6 +126,6 @@ def dense_stack(hidden: Sequence[int], width: int, *, dropout: float, name: str)
     for units in hidden:
         layers += [tf.keras.layers.Dense(units, activation="gelu"), tf.keras.layers.Dropout(dropout)]
     # A bias of zeros would send an input of zeros (no tags, no history) to the zero vector, which has no direction:
-    # l2_normalize multiplies its gradient by 1e6, and Adam's moments of these weights stay large for thousands of steps.
+    # l2_normalize multiplies its gradient by 1e6, which then keeps Adam's steps small for thousands of batches.
     bias = tf.keras.initializers.RandomNormal(stddev=0.01)
     return tf.keras.Sequential([*layers, tf.keras.layers.Dense(width, bias_initializer=bias)], name=name)

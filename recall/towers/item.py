@@ -23,6 +23,12 @@ class ItemVectors(NamedTuple):
     meta: tf.Tensor | None  # [items, dim], unit length
     share: tf.Tensor | None  # [items], mean behaviour share of the gate
 
+    def share_or_nan(self) -> tf.Tensor:
+        """float32 [items]; NaN for a structure without a gate."""
+        if self.share is not None:
+            return self.share
+        return tf.fill(tf.shape(self.vector)[:1], float("nan"))
+
 
 class ItemContent(NamedTuple):
     """Representations that do not depend on the moment; computed once per distinct item of a batch."""

@@ -115,7 +115,7 @@ def test_gate_can_be_trained_towards_more_share_for_exposed_items(monotone: bool
     exposures = np.array([0, 0, 2, 10, 1000, 10_000])
     features = posterior_features(posterior(exposures, exposures // 5, exposures * 0.0), prior_ctr=PRIOR_CTR)
     target = tf.constant([[0.1], [0.1], [0.1], [0.5], [0.9], [0.9]])
-    for _ in range(150):
+    for _ in range(100):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(gate(features) - target))
         gradients = tape.gradient(loss, gate.trainable_variables)

@@ -1,0 +1,71 @@
+"""What a person sees while a run goes on: a line per step, and a short table at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def silence_libraries() -> None:
+    """Keeps the chatter of TensorFlow, Keras and Beam off the terminal; their errors still come through."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl", "apache_beam"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Beam's import tells the root logger which optional Google Cloud packages are absent.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@contextmanager
+def step_line(console: Console, name: str, *, spinner: bool) -> Iterator[None]:
+    """Shows that a step is under way: a spinner on a terminal, else a line."""
+    if spinner and console.is_terminal:
+        with console.status(f"{name} ..."):
+            yield
+    else:
+        console.print(f"{name} ...")
+        yield
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Names and values, one a row; nested values are left out."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list):
+            table.add_row(name, str(value))
+        elif isinstance(value, float):
+            table.add_row(name, f"{value:,.4g}")
+        elif isinstance(value, int):
+            table.add_row(name, f"{value:,}")
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
+    """Models side by side on the test split; a dash where a metric is undefined."""
+    columns = {
+        "recall": ("all", f"recall@{k}"),
+        "ndcg": ("all", f"ndcg@{k}"),
+        "cold": ("cold", f"recall@{k}"),
+        "cold/cold": ("cold_among_cold", f"recall@{k}"),
+        "coverage": ("ecology", "coverage@100"),
+        "cold share": ("ecology", "cold_share@100"),
+    }
+    caption = (
+        f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
+        "and (cold/cold) among cold items; coverage and cold share of lists of 100"
+    )
+    table = Table(title="test", title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for model, parts in metrics["test"].items():
+        values = [parts[part][name] for part, name in columns.values()]
+        table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))
+    return table
