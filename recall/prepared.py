@@ -153,7 +153,7 @@ class PreparedData:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Encoded features of the items; see `item_encoder.columns`."""
+        """Encoded features of the items; see `item_encoder.columns`. Vectors are list<float32>, null where missing."""
         return self._encoded("items.parquet", self.item_encoder)
 
     @cached_property
@@ -239,7 +239,14 @@ class PreparedData:
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return dict(zip(table.column_names, table.columns, strict=True))
+    return {name: _storable(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def _storable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Vectors as lists of any length: Parquet keeps no values of a null, and pyarrow then fails to read fixed sizes."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column
+    return column.cast(pa.list_(column.type.value_type))
 
 
 def _write(path: Path, columns: dict[str, Any]) -> None:

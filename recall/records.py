@@ -35,7 +35,7 @@ class _Message(NamedTuple):
 
 
 def batch_slices(values_per_row: npt.NDArray[np.int64]) -> Iterator[slice]:
-    """Cuts rows into parts that are small enough to be encoded at once; a very long row is a part of its own.
+    """Cuts rows into parts that are small enough to be encoded at once, but for one very long row in each at most.
 
     Args:
       values_per_row: int64 [rows], entries of all lists of a row.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ TIME = np.array([1, 5, 5, 5, 9, 2, 3])
 
 def lists(ranges: Ranges) -> list[list[int]]:
     offsets, positions = ranges.flatten()
-    return [ROWS[positions[start:stop]].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
+    return [ROWS[positions[start:stop]].tolist() for start, stop in itertools.pairwise(offsets)]
 
 
 def test_history_is_strictly_before_and_oldest_first() -> None:

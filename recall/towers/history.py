@@ -78,7 +78,7 @@ class AttentionHistory(HistoryEncoder):
     def __init__(self, config: ModelConfig, *, max_length: int) -> None:
         super().__init__(config.dim, name="attention_history")
         self.max_length = max_length
-        self.hidden = tf.keras.layers.Dense(config.dim, activation="tanh", name="attention_hidden")
+        self.hidden = tf.keras.layers.Dense(max(4, config.dim // 4), activation="tanh", name="attention_hidden")
         self.score = tf.keras.layers.Dense(1, use_bias=False, name="attention_score")
         self.recency = self.add_weight(name="recency", shape=(max_length,), initializer="zeros")
 

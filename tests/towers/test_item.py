@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ every_variant = pytest.mark.parametrize("variant", list(VARIANTS))
 gated_variants = pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("gated")])
 
 
-def item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
+def build_item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
     tf.keras.utils.set_random_seed(21)
     config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **VARIANTS[variant], **settings)
     id_name = "item_id" if ITEM in columns else None
@@ -72,6 +73,10 @@ def item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **set
     for variable in side.trainable_variables:
         variable.assign(random.normal(scale=0.6, size=variable.shape))
     return side
+
+
+# Shared by the tests that leave its weights alone: building one takes longer than most of them.
+item_side = functools.cache(build_item_side)
 
 
 def features_of(columns: Sequence[EncodedColumn] = COLUMNS) -> Features:
@@ -225,7 +230,7 @@ def set_share(side: ItemSide, logit: float) -> None:
 
 @gated_variants
 def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: str) -> None:
-    side = item_side(variant)
+    side = build_item_side(variant)
     set_share(side, 60.0)
     vectors = vectors_of(side, features_of())
     np.testing.assert_allclose(vectors.share, np.ones(COUNT))
@@ -236,7 +241,7 @@ def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: s
 
 @gated_variants
 def test_gate_that_trusts_content_alone_serves_the_meta_vector(variant: str) -> None:
-    side = item_side(variant)
+    side = build_item_side(variant)
     set_share(side, -60.0)
     vectors = vectors_of(side, features_of())
     np.testing.assert_allclose(vectors.share, np.zeros(COUNT), atol=1e-6)
@@ -246,7 +251,7 @@ def test_gate_that_trusts_content_alone_serves_the_meta_vector(variant: str) -> 
 
 
 def test_gate_between_mixes_both_in_its_share() -> None:
-    side = item_side("gated")
+    side = build_item_side("gated")
     set_share(side, float(np.log(0.25 / 0.75)))
     vectors = vectors_of(side, features_of())
     mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
