@@ -1,7 +1,109 @@
-"""Candidate recall that does not forget new content: gated two-tower models on TensorFlow, Beam and ScaNN."""
+"""Candidate recall that does not forget new content: gated two-tower models on TensorFlow, Beam and ScaNN.
+
+The public names, in the order of the data flow:
+
+    config = recall.load_config("experiment.yaml")      # what is to be done
+    run = recall.Run(config, "runs/mine")               # prepare, train, vectors, index, evaluate, report
+    data = recall.PreparedData.load("runs/mine/data")   # what `prepare` published
+    recaller = recall.Recaller.load("runs/mine")        # serves candidates
+
+Names are imported when they are first used, so that `import recall` is instant and needs no TensorFlow.
+"""
 
 import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# TensorFlow Recommenders runs only under Keras 2, and TensorFlow reads this when it is imported.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+from recall.errors import ArtifactError, ConfigError, DataError, RecallError
+
+if TYPE_CHECKING:
+    from recall.config import Config, load_config
+    from recall.datasets import simulate
+    from recall.evaluation import evaluate
+    from recall.index import Index, build_index, load_index, save_index
+    from recall.inference import encode_items, encode_queries
+    from recall.prepared import PreparedData
+    from recall.recaller import Candidates, Recaller
+    from recall.run import Run
+    from recall.training import load_model, train
+
+    __version__: str
+
+__all__ = [  # noqa: RUF022 - in the order of the data flow
+    "simulate",
+    "load_config",
+    "Config",
+    "Run",
+    "PreparedData",
+    "train",
+    "load_model",
+    "encode_items",
+    "encode_queries",
+    "build_index",
+    "save_index",
+    "load_index",
+    "Index",
+    "Recaller",
+    "Candidates",
+    "evaluate",
+    "RecallError",
+    "ConfigError",
+    "DataError",
+    "ArtifactError",
+]
+
+_MODULE_OF = {
+    "simulate": "recall.datasets",
+    "load_config": "recall.config",
+    "Config": "recall.config",
+    "Run": "recall.run",
+    "PreparedData": "recall.prepared",
+    "train": "recall.training",
+    "load_model": "recall.training",
+    "encode_items": "recall.inference",
+    "encode_queries": "recall.inference",
+    "build_index": "recall.index",
+    "save_index": "recall.index",
+    "load_index": "recall.index",
+    "Index": "recall.index",
+    "Recaller": "recall.recaller",
+    "Candidates": "recall.recaller",
+    "evaluate": "recall.evaluation",
+}
+
+
+def _choose_keras_2() -> None:
+    """TensorFlow Recommenders runs only under Keras 2; TensorFlow decides which Keras it has when it is imported."""
+    flag = os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    if flag not in ("1", "true", "True"):
+        raise RecallError(
+            f"the environment variable TF_USE_LEGACY_KERAS is {flag!r}, but recall needs Keras 2 in TensorFlow; "
+            "set it to 1, or unset it and let recall do so"
+        )
+    # With Keras 2 TensorFlow imports tf_keras at once.
+    if "tensorflow" in sys.modules and "tf_keras" not in sys.modules:
+        raise RecallError(
+            "TensorFlow was imported with Keras 3 before recall, which needs Keras 2; import recall before "
+            "tensorflow, or set the environment variable TF_USE_LEGACY_KERAS=1 before Python starts"
+        )
+
+
+_choose_keras_2()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            value = import_module("importlib.metadata").version("recall")
+        elif name in _MODULE_OF:
+            value = getattr(import_module(_MODULE_OF[name]), name)
+        else:
+            raise AttributeError(f"module 'recall' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -21,6 +21,7 @@ import google_crc32c
 from recall.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+HIDDEN_MANIFEST = "_manifest.json"  # readers of a folder of Parquet files pass over names with a leading underscore
 _CHUNK = 1 << 22
 
 
@@ -50,12 +51,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def publish(directory: Path, *, manifest: dict[str, Any]) -> Iterator[Path]:
+def publish(directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST) -> Iterator[Path]:
     """Yields a scratch directory that becomes `directory` when the block ends without an error.
 
     Args:
       directory: final place; an artefact that is already there is replaced.
       manifest: JSON-serialisable content; may be filled inside the block. `files` is added here.
+      name: of the manifest's file.
 
     Raises:
       ArtifactError: the disk is full or cannot be written; nothing is left behind.
@@ -66,7 +68,7 @@ def publish(directory: Path, *, manifest: dict[str, Any]) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
-        seal(scratch, manifest)
+        seal(scratch, manifest, name=name)
         if directory.exists():
             directory.rename(replaced)
         scratch.rename(directory)
@@ -80,35 +82,36 @@ def publish(directory: Path, *, manifest: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def seal(directory: Path, manifest: dict[str, Any]) -> None:
+def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST) -> None:
     """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / name)
     manifest["files"] = {
         str(path.relative_to(directory)): {"bytes": path.stat().st_size, "crc32c": checksum(path)} for path in files
     }
-    write_json(directory / MANIFEST, manifest)
+    write_json(directory / name, manifest)
 
 
-def read_manifest(directory: Path, *, made_by: str, verify: bool = False) -> dict[str, Any]:
+def read_manifest(directory: Path, *, made_by: str, verify: bool = False, name: str = MANIFEST) -> dict[str, Any]:
     """The manifest of a published directory.
 
     Args:
       directory: the artefact.
       made_by: the command that makes it, for the error message, e.g. `recall prepare`.
       verify: also compare every file's checksum (reads all bytes); sizes are always compared.
+      name: of the manifest's file.
 
     Raises:
       ArtifactError: no manifest, or a file is missing, truncated or altered.
     """
-    path = directory / MANIFEST
+    path = directory / name
     if not path.exists():
         raise ArtifactError(f"{directory}: not there yet; run `{made_by}` first")
     try:
         manifest: dict[str, Any] = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); run `{made_by}` again") from error
-    for name, entry in manifest.get("files", {}).items():
-        file = directory / name
+    for relative, entry in manifest.get("files", {}).items():
+        file = directory / relative
         size = file.stat().st_size if file.exists() else None
         if size != entry["bytes"]:
             found = "is missing" if size is None else f"has {size:,} bytes"

@@ -157,11 +157,16 @@ class TransformerConfig(Strict):
 
 
 class ColdSimulation(Strict):
-    """Replaces an item's id by the out-of-vocabulary row with probability max / (1 + exposures / half)."""
+    """Shows candidates in training as they would look if they were new.
+
+    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half). And a share of all
+    candidates is shown as brand-new: without id and without posterior, as a just published item is served.
+    """
 
     enabled: bool = True
     max_probability: Probability = 0.8
     half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
+    brand_new: Probability = Field(default=0.1, description="share of candidates shown without id and posterior")
 
 
 class LossConfig(Strict):

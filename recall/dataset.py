@@ -36,7 +36,7 @@ class UserRows:
     """User id -> row of the user table; unknown users get the row after the last one."""
 
     def __init__(self, user_ids: Sequence[str] | npt.NDArray[np.object_]) -> None:
-        keys = tf.constant(np.asarray(user_ids, dtype=object).astype(bytes) if len(user_ids) else [], tf.string)
+        keys = tf.constant(list(user_ids), tf.string)
         initializer = tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(user_ids), dtype=tf.int32))
         self.table = tf.lookup.StaticHashTable(initializer, default_value=len(user_ids))
 
@@ -55,7 +55,7 @@ def training_dataset(
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
     posterior float32 [batch, time, 4], trigger int32 [batch, time], is_target bool [batch, time], before int32
     [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer sequence each epoch sees
-    another window of history + 1 clicks.
+    another window of history + 1 clicks; what follows clicks of which the window holds none is no target there.
 
     The last batch of an epoch is dropped when it is not full, unless it is the only one.
     """
@@ -94,24 +94,26 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
     start = tf.cast(tf.random.uniform(tf.shape(lengths), dtype=tf.float64) * room, tf.int64)  # [batch]
     lengths = tf.minimum(lengths, length)
     column = tf.range(tf.reduce_max(lengths))  # [time]
-    is_target = column[tf.newaxis, :] < lengths[:, tf.newaxis]  # [batch, time]
+    is_real = column[tf.newaxis, :] < lengths[:, tf.newaxis]  # [batch, time]
 
     def cut(name: str, padding: int) -> tf.Tensor:
         splits = parsed[name].row_starts() + start  # [batch]
-        place = tf.where(is_target, splits[:, tf.newaxis] + column, 0)
-        return tf.where(is_target, tf.gather(parsed[name].flat_values, place), tf.cast(padding, names[name]))
+        place = tf.where(is_real, splits[:, tf.newaxis] + column, 0)
+        return tf.where(is_real, tf.gather(parsed[name].flat_values, place), tf.cast(padding, names[name]))
 
     time_ms = cut("time_ms", 0)
-    earlier = (time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]) & is_target[
-        :, tf.newaxis, :
-    ]  # [batch, now, then]
+    earlier = time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]  # [batch, now, then]
+    earlier &= is_real[:, tf.newaxis, :]
+    before = tf.reduce_sum(tf.cast(earlier, tf.int32), axis=2) - 1  # [batch, time]
+    # Where the window cuts a history off whole, the example would teach what users without history click.
+    is_target = is_real & ((before >= 0) | (start == 0)[:, tf.newaxis])
     return {
         "user": users(parsed["user_id"]),
         "items": tf.cast(cut("items", -1), tf.int32),
         "time_ms": time_ms,
         "posterior": tf.stack([tf.cast(cut(name, 0), tf.float32) for name in POSTERIOR], axis=-1),
         "is_target": is_target,
-        "before": tf.reduce_sum(tf.cast(earlier, tf.int32), axis=2) - 1,
+        "before": before,
         "trigger": tf.cast(cut("trigger", -1), tf.int32),
     }
 

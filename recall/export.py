@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from recall.artifacts import publish, read_manifest
+from recall.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.towers.features import Features
@@ -71,7 +71,7 @@ class ItemModule(tf.Module):
 
     def __init__(self, model: RecallModel) -> None:
         super().__init__()
-        self.new_posterior = tf.Variable([0.0, 0.0, model.items.prior_ctr, 0.0], trainable=False)
+        self.new_posterior = tf.Variable(model.items.new_posterior, trainable=False)
         self._layers = [model.items]
         self._model = _Untracked(model)
         features = {
@@ -128,13 +128,14 @@ class ItemVectorTable:
                 "exposures": self.exposures,
             }
         )
-        with publish(directory, manifest={"fingerprint": self.fingerprint, "items": len(table)}) as scratch:
+        manifest = {"fingerprint": self.fingerprint, "items": len(table)}
+        with publish(directory, manifest=manifest, name=HIDDEN_MANIFEST) as scratch:
             pq.write_table(table, scratch / _VECTORS)
 
     @classmethod
     def read(cls, directory: Path) -> ItemVectorTable:
         """Raises ArtifactError if the table is missing or damaged."""
-        manifest = read_manifest(directory, made_by="recall vectors")
+        manifest = read_manifest(directory, made_by="recall vectors", name=HIDDEN_MANIFEST)
         table = pq.read_table(directory / _VECTORS)
         vectors = table["vector"].combine_chunks()
         return cls(

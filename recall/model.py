@@ -160,7 +160,9 @@ class RecallModel(tfrs.Model):
 
         candidates = _gather_content(content, place[0])
         if training and settings.enabled:
-            candidates = self.items.hide_ids(candidates, self._hidden(posterior[:, 0]))
+            is_new = tf.random.uniform(tf.shape(rows)) < settings.brand_new  # [candidates]
+            candidates = self.items.hide_ids(candidates, is_new | self._hidden(posterior[:, 0]))
+            posterior = tf.where(is_new[:, tf.newaxis], self.items.new_posterior, posterior)
         vectors = self.items.vectors(candidates, self.item_table.gather(rows), posterior, training=training)
 
         log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None

@@ -23,8 +23,8 @@ from recall.splits import SPLITS
 FORMAT_VERSION = 1
 Moment = Literal["serving", "validation", "test"]
 
-# A dot keeps these apart from encoded columns: names of features have none, and one may well be called item_id.
-_ITEM_ID, _USER_ID, _TITLE = "item.id", "user.id", "item.title"
+_ITEM_ID, _USER_ID, _TITLE = "item_id", "user_id", "title"
+_FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _VOCABULARIES = "vocabularies"
 _POSTERIOR_FILES: dict[str, str] = {
     "serving": "posterior.parquet",
@@ -235,11 +235,12 @@ class PreparedData:
         return _flat(pq.read_table(self.directory / file, columns=[name])[name])
 
     def _encoded(self, file: str, encoder: TableEncoder) -> pa.Table:
-        return pq.read_table(self.directory / file, columns=[column.name for column in encoder.columns])
+        names = [column.name for column in encoder.columns]
+        return pq.read_table(self.directory / file, columns=[_FEATURE + name for name in names]).rename_columns(names)
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return {name: _storable(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+    return {_FEATURE + name: _storable(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _storable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.artifacts import MANIFEST, fingerprint, read_manifest, write_json
+from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manifest, write_json
 from recall.catalogue import check_files
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
@@ -242,7 +242,7 @@ class Run:
 
     def _published(self, part: str, step: str, *, compare: bool = False) -> str:
         command = self._command(step) + (" --compare" if compare else "")
-        manifest = read_manifest(self.directory / part, made_by=command)
+        manifest = read_manifest(self.directory / part, made_by=command, name=_manifest_name(part))
         if part == "model" or part.startswith("compare/"):
             structure = self.config.model.structure if part == "model" else part.removeprefix("compare/")
             if manifest["fingerprint"] != self._model_fingerprint(structure):
@@ -252,13 +252,11 @@ class Run:
         return str(manifest["fingerprint"])
 
     def _is_done(self, part: str, made_of: str) -> bool:
-        directory = self.directory / part
-        if not (directory / MANIFEST).exists():
-            return False
         try:
-            return bool(read_manifest(directory, made_by="").get("fingerprint") == made_of)
+            manifest = read_manifest(self.directory / part, made_by="", name=_manifest_name(part))
         except ArtifactError:
-            return False  # damaged: make it again
+            return False  # not there, or damaged: make it again
+        return bool(manifest.get("fingerprint") == made_of)
 
     def _load(self, structure: str) -> tuple[Any, Any]:
         from recall.prepared import PreparedData
@@ -296,6 +294,10 @@ class Run:
     def _timing(self) -> dict[str, float]:
         path = self.directory / "timing.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _manifest_name(part: str) -> str:
+    return HIDDEN_MANIFEST if part == "vectors" else MANIFEST
 
 
 def versions() -> dict[str, str]:

@@ -7,10 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-
-import recall  # noqa: F401  chooses Keras 2, which TFRS needs, before TensorFlow is imported
-
-# isort: split
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 

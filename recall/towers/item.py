@@ -89,6 +89,11 @@ class ItemSide(tf.keras.layers.Layer):
         return 2 * self.config.dim if self.is_concat else self.config.dim
 
     @property
+    def new_posterior(self) -> tf.Tensor:
+        """float32 [4], the posterior of an item that nobody was shown."""
+        return tf.constant([0.0, 0.0, self.prior_ctr, 0.0])
+
+    @property
     def is_concat(self) -> bool:
         """Whether the item vector is [b, (1 - g) m]."""
         return self.config.structure == "gated" and self.config.gate == "concat"

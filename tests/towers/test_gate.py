@@ -102,10 +102,23 @@ def test_share_can_fall_when_exposures_grow_unless_the_gate_is_monotone() -> Non
     found = []
     for monotone in (False, True):
         gate = Gate(1, hidden=1, monotone=monotone)
-        gate.set_weights([np.array([[0.0], [0.0], [1.0], [0.0]]), np.zeros(1), np.ones((1, 1)), np.zeros(1)])
+        gate.set_weights([np.zeros(weight.shape) for weight in gate.weights])
+        gate.first.assign([[0.0], [0.0], [1.0], [0.0]])
+        gate.second.assign([[1.0]])
         found.append(shares(gate, exposures, clicks, age)[:, 0])
     assert found[0][1] < found[0][0] - 0.1
-    assert found[1][1] == found[1][0]
+    assert found[1][1] == pytest.approx(found[1][0])
+
+
+@pytest.mark.parametrize("monotone", [False, True])
+@pytest.mark.parametrize("width", [1, 7])
+def test_fresh_gate_trusts_content_of_new_items_and_behaviour_of_items_seen_often(width: int, monotone: bool) -> None:
+    exposures = np.array([0.0, 10_000.0])
+    for seed in range(20):
+        tf.keras.utils.set_random_seed(seed)
+        new, often = shares(Gate(width, hidden=16, monotone=monotone), exposures, exposures / 5, exposures / 20)
+        np.testing.assert_allclose(new, 1 / (1 + np.exp(2)), rtol=1e-5)  # a logit of -2
+        assert often.mean() > 0.9
 
 
 @pytest.mark.parametrize("monotone", [False, True])

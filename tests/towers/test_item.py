@@ -224,7 +224,8 @@ def test_base_serves_the_sum_of_both_towers_where_the_id_is_known_and_content_el
 
 
 def set_share(side: ItemSide, logit: float) -> None:
-    side.gate.second.assign(tf.zeros_like(side.gate.second))
+    for weight in side.gate.weights:
+        weight.assign(tf.zeros_like(weight))
     side.gate.second_bias.assign(tf.fill(side.gate.second_bias.shape, logit))
 
 
