@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,13 +54,11 @@ def prepare(
 ) -> None:
     """Log -> point-in-time training data."""
     with _clear_errors():
-        if config is None:
-            _open(run).prepare()
-            return
         from recall.config import load_config
         from recall.run import Run
 
-        Run(load_config(config, overrides or ()), run, console=_console).prepare()
+        settings = load_config(config, overrides or ()) if config else _open(run, overrides or ()).config
+        Run(settings, run, console=_console).prepare()
 
 
 @app.command()
@@ -114,18 +112,15 @@ def query(
 
         recaller = Recaller.load(run)
         found = recaller.recall(users=[user], k=k) if user is not None else recaller.similar(items=[str(item)], k=k)
-        frame = found.to_pandas()
+        candidates = found.records()
         if as_json:
-            records = [
-                {"rank": int(row["rank"]), "item": row["item"], "score": float(row["score"]), "title": row["title"]}
-                for row in frame.to_dict("records")
-            ]
-            typer.echo(json.dumps({"query": found.queries[0], "candidates": records}, ensure_ascii=False))
+            shown = [{name: value for name, value in row.items() if name != "query"} for row in candidates]
+            typer.echo(json.dumps({"query": found.queries[0], "candidates": shown}, ensure_ascii=False))
             return
         table = Table(title=f"{'user' if user is not None else 'item'} {found.queries[0]}", title_justify="left")
         for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        for row in frame.to_dict("records"):
+        for row in candidates:
             table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
         Console(highlight=False).print(table)
 
@@ -177,10 +172,10 @@ def main() -> None:
     app()
 
 
-def _open(directory: Path) -> Run:
+def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
     from recall.run import Run
 
-    return Run.open(directory, console=_console)
+    return Run.open(directory, overrides, console=_console)
 
 
 @contextmanager
@@ -189,7 +184,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except RecallError as error:
-        _console.print(f"error: {error}", style="red", markup=False)
+        _console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 

@@ -274,6 +274,14 @@ class Config(Strict):
             raise ValueError(
                 f"model.structure {structure} needs features.behaviour; list the item id there, or use meta_only"
             )
+        has_item_id = any(
+            feature.type == "id" and feature.source == self.data.items.id for feature in self.features.item
+        )
+        if not has_item_id and not self.features.meta:
+            raise ValueError(
+                "features name neither the item id nor content, so that items have no representation in a history; "
+                f"add {{name: {self.data.items.id}, type: id}} to features.behaviour, or content to features.meta"
+            )
         if not self.features.allow_mixed:
             for feature in self.features.meta:
                 if feature.source == self.data.items.id:
@@ -289,8 +297,8 @@ class Config(Strict):
                 )
         return self
 
-    def step(self, **changes: Any) -> Config:
-        """A copy with some sections replaced, validated again; e.g. `config.step(model={'structure': 'base'})`."""
+    def replaced(self, **changes: Any) -> Config:
+        """A copy with some sections replaced, validated again; e.g. `config.replaced(model={'structure': 'base'})`."""
         content = self.model_dump(mode="json")
         for section, values in changes.items():
             content[section] = {**content[section], **values} if isinstance(values, Mapping) else values

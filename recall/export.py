@@ -135,7 +135,7 @@ class ItemVectorTable:
     @classmethod
     def read(cls, directory: Path) -> ItemVectorTable:
         """Raises ArtifactError if the table is missing or damaged."""
-        manifest = read_manifest(directory, made_by="recall vectors", name=HIDDEN_MANIFEST)
+        manifest = read_manifest(directory, made_by="recall vectors", verify=True, name=HIDDEN_MANIFEST)
         table = pq.read_table(directory / _VECTORS)
         vectors = table["vector"].combine_chunks()
         return cls(

@@ -95,7 +95,7 @@ def sampled_softmax(
 
 
 def log_expected_draws(
-    sampling_counts: tf.Tensor, *, batch_size: tf.Tensor, ranks: tf.Tensor, pool_sizes: tf.Tensor
+    frequency: tf.Tensor, *, batch_size: tf.Tensor, ranks: tf.Tensor, pool_sizes: tf.Tensor
 ) -> tf.Tensor:
     """logQ of candidates from both sources: in-batch positives and uniform negatives.
 
@@ -105,7 +105,7 @@ def log_expected_draws(
     Yi et al. (RecSys 2019) estimate them from the stream.
 
     Args:
-      sampling_counts: float32 [candidates], training examples that have the candidate as target, divided by all
+      frequency: float32 [candidates], training examples that have the candidate as target, divided by all
         training examples.
       batch_size: int scalar, in-batch positives.
       ranks: int [candidates], place of the candidate in the order in which items enter the pool.
@@ -114,7 +114,7 @@ def log_expected_draws(
     Returns:
       float32 [candidates]. A candidate that no source can draw gets the smallest positive float's log.
     """
-    in_batch = sampling_counts * tf.cast(batch_size, tf.float32)  # [candidates]
+    in_batch = frequency * tf.cast(batch_size, tf.float32)  # [candidates]
     # The first item serves an empty pool. Not counted, its logQ could be that of an impossible candidate: a bonus
     # of 85 on its logits, which would drown every other candidate of the batch.
     sizes = tf.sort(tf.maximum(pool_sizes, 1))  # [draws]

@@ -107,7 +107,7 @@ class NegativeSampler:
         pool_sizes = tf.searchsorted(self._entered_at, before, side="left")  # [draws]
         uniform = tf.random.uniform(tf.shape(pool_sizes), dtype=tf.float64)
         place = tf.cast(uniform * tf.cast(pool_sizes, tf.float64), tf.int32)
-        # Before the first exposure the pool is empty; the earliest item stands in, with no say in logQ.
+        # Before the first exposure the pool is empty; the earliest item stands in.
         rows = tf.gather(self._order, tf.minimum(place, tf.maximum(pool_sizes - 1, 0)))
         return Negatives(rows, self.posterior(rows, times_ms), pool_sizes)
 

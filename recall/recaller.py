@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
 
 from recall.artifacts import read_manifest
@@ -17,9 +18,13 @@ from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
 from recall.prepared import PreparedData, ServingHistories
+from recall.tables import id_strings
 from recall.towers.features import FeatureTable
 
 Matrix = npt.NDArray[np.float32]
+Ids = Iterable[str | int]
+
+_NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
 
 
 @dataclass(frozen=True)
@@ -38,20 +43,18 @@ class Candidates:
     scores: Matrix
     titles: Mapping[str, str]
 
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without)."""
+        return [
+            {"query": query, "rank": rank, "item": item, "score": float(score), "title": self.titles.get(item)}
+            for query, ids, scores in zip(self.queries, self.ids, self.scores, strict=True)
+            for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1)
+            if item is not None
+        ]
+
     def to_pandas(self) -> pd.DataFrame:
         """One row per candidate: query, rank (from 1), item, score, title."""
-        present = self.ids != None  # noqa: E711 - elementwise
-        row, column = np.nonzero(present)
-        items = self.ids[present]
-        return pd.DataFrame(
-            {
-                "query": np.asarray(self.queries, dtype=object)[row],
-                "rank": column + 1,
-                "item": items,
-                "score": self.scores[present],
-                "title": [self.titles.get(item) for item in items],
-            }
-        )
+        return pd.DataFrame(self.records(), columns=["query", "rank", "item", "score", "title"])
 
 
 class Recaller:
@@ -70,11 +73,10 @@ class Recaller:
         histories: ServingHistories,
         item_ids: Sequence[str],
         titles: Mapping[str, str],
-        history_length: int,
     ) -> None:
         self.index = index
         self._query, self._item, self._encoder = query, item, encoder
-        self._histories, self._titles, self._history_length = histories, titles, history_length
+        self._histories, self._titles = histories, titles
         self._item_ids = np.asarray(item_ids, dtype=object)
 
     @classmethod
@@ -85,7 +87,12 @@ class Recaller:
           ArtifactError: a step has not been run, its files are damaged, or the index belongs to another model.
         """
         run = Path(run)
-        manifest = read_manifest(run / "model", made_by=f"recall train --run {run}")
+        for part, step in _NEEDED.items():
+            if not (run / part).exists():
+                nothing = not any((run / other).exists() for other in _NEEDED)
+                command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
+                raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
+        manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
         index = load_index(run / "index", fingerprint=manifest["fingerprint"])
         prepared = PreparedData.load(run / "data")
         query = tf.saved_model.load(str(run / "model" / "query"))
@@ -98,15 +105,14 @@ class Recaller:
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
-            history_length=manifest["history"],
         )
 
     def recall(
         self,
-        users: Iterable[str | int],
+        users: Ids,
         *,
         k: int = 100,
-        histories: Mapping[str, Sequence[str | int]] | None = None,
+        histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
         exclude_seen: bool = True,
     ) -> Candidates:
         """Candidates for users (u2i).
@@ -115,37 +121,46 @@ class Recaller:
           users: ids. A user that the log does not hold is served by profile, if the users file has one, and by the
             learned answer to an empty history.
           k: candidates per user.
-          histories: clicked item ids per user, oldest first, where they are fresher than the log's.
-          exclude_seen: leave out items that the user clicked.
+          histories: clicked item ids per user, oldest first, that take the place of what the log holds of the user;
+            items that the catalogue lacks are passed over.
+          exclude_seen: leave out what the user clicked, in the log or in the history given here.
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`).
+          DataError: an id is missing, or k is below 1.
         """
-        names = [str(user) for user in users]
-        fresh = {str(user): [str(item) for item in items] for user, items in (histories or {}).items()}
+        names = _ids(users, "users")
+        given = dict(zip(_ids(histories or (), "histories"), (histories or {}).values(), strict=True))
+        fresh = {name: _ids(given[name], f"histories[{name!r}]") for name in names if name in given}
         history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
         vectors = self.user_vectors(names, history)
-        seen = [
-            set(items) | (self._seen(name) if name not in fresh else set())
-            for name, items in zip(names, history, strict=True)
-        ]
+        seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
         return self._search(names, vectors, k=k, excluded=seen if exclude_seen else [set()] * len(names))
 
-    def similar(self, items: Iterable[str | int], *, k: int = 100) -> Candidates:
+    def similar(self, items: Ids, *, k: int = 100) -> Candidates:
         """Candidates for items (i2i): by the trigger tower if the model has one, else by the items' own vectors.
 
         Raises:
-          DataError: an item that the index does not hold.
+          DataError: an item that the index does not hold, a missing id, or k below 1.
         """
-        names = [str(item) for item in items]
+        names = _ids(items, "items")
         vectors = self.vectors(names)  # refuses unknown items
         if "trigger" in self._query.signatures:
             vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
         return self._search(names, vectors, k=k, excluded=[{name} for name in names])
 
-    def vectors(self, items: Iterable[str | int]) -> Matrix:
-        """Served vectors of items of the index, float32 [items, width]; an unknown item is a DataError."""
-        return self.index.vectors([str(item) for item in items])
+    def vectors(self, items: Ids) -> Matrix:
+        """Served vectors of items of the index, float32 [items, width].
+
+        Raises:
+          DataError: an item that the index does not hold, or a missing id.
+        """
+        try:
+            return self.index.vectors(_ids(items, "items"))
+        except DataError as error:
+            raise DataError(
+                f"{error}; give ids of the items file, or ask new_item_vectors for items that came later"
+            ) from error
 
     def user_vectors(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> Matrix:
         """Query vectors of users with given histories (item ids, oldest first), float32 [users, width]."""
@@ -153,9 +168,8 @@ class Recaller:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
         if not users:
             return np.zeros((0, self.index.dim), np.float32)
-        recent = [list(history)[-self._history_length :] for history in histories]
-        longest = max(1, *map(len, recent))
-        padded = tf.constant([[*history, *[""] * (longest - len(history))] for history in recent], tf.string)
+        longest = max(1, *map(len, histories))
+        padded = tf.constant([[*history, *[""] * (longest - len(history))] for history in histories], tf.string)
         return self._query.signatures["user"](user_id=tf.constant(users, tf.string), history=padded)["vector"].numpy()
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
@@ -192,6 +206,19 @@ class Recaller:
             ids[row, : len(kept)] = found.ids[row, kept]
             scores[row, : len(kept)] = found.scores[row, kept]
         return Candidates(names, ids, scores, self._titles)
+
+
+def _ids(values: Iterable[Any], what: str) -> list[str]:
+    """Ids as the log's are read: 12 and 12.0 are "12", text is stripped."""
+    if isinstance(values, str | bytes):
+        raise DataError(f"{what}: expected a list of ids, found the text {values!r}; write [{values!r}]")
+    try:
+        ids = id_strings(pa.array(list(values), from_pandas=True))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({error})") from None
+    if ids.null_count:
+        raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
+    return list(ids.to_pylist())
 
 
 def _titles(prepared: PreparedData) -> dict[str, str]:

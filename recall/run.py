@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -17,11 +16,12 @@ from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manife
 from recall.catalogue import check_files
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
+from recall.environment import commit, versions
 from recall.errors import ArtifactError, RecallError
 from recall.tables import expand_paths
 
+_INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
-_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "apache-beam", "numpy", "pandas", "pyarrow")
 _T = TypeVar("_T")
 
 
@@ -40,10 +40,16 @@ class Run:
     def __init__(self, config: Config, directory: str | Path, *, console: Console | None = None) -> None:
         self.config, self.directory = config, Path(directory)
         self.console = console or Console(quiet=True)
+        self._prepared: Any = None  # read once for all steps
 
     @classmethod
-    def open(cls, directory: str | Path, *, console: Console | None = None) -> Run:
+    def open(cls, directory: str | Path, overrides: Iterable[str] = (), *, console: Console | None = None) -> Run:
         """The run that lies in a directory.
+
+        Args:
+          directory: of the run.
+          overrides: `dotted.key=value` pairs over its config.yaml.
+          console: as for the constructor.
 
         Raises:
           ArtifactError: there is none.
@@ -51,7 +57,7 @@ class Run:
         path = Path(directory) / "config.yaml"
         if not path.exists():
             raise ArtifactError(f"{directory}: holds no run; start one with `recall run CONFIG.yaml --out {directory}`")
-        return cls(load_config(path), directory, console=console)
+        return cls(load_config(path, overrides), directory, console=console)
 
     def all(self, *, compare: bool = False, resume: bool = False) -> dict[str, Any]:
         """Every step; returns metrics.json."""
@@ -67,15 +73,15 @@ class Run:
 
     def prepare(self) -> dict[str, Any]:
         """Log -> training data in data/; returns its manifest."""
-        check_files(self.config)
-        self._write_config()
         made_of = self._data_fingerprint()
         if self._is_done("data", made_of):
+            self._write_config(keep_versions=True)
             return self._skip("prepare", read_manifest(self.directory / "data", made_by=self._command("prepare")))
         from pipelines.training_data import counts_table, prepare
 
         with self._step("prepare"):
             manifest = prepare(self.config, self.directory / "data", fingerprint=made_of)
+            self._write_config()  # only now: input that cannot be used leaves the directory as it was
         self.console.print(counts_table(manifest))
         return manifest
 
@@ -83,19 +89,18 @@ class Run:
         """Training data -> model/, and with `compare` the other structures -> compare/NAME/."""
         names = self._models(compare)
         todo = [name for name in names if not self._is_done(self._model_path(name), self._model_fingerprint(name))]
-        self._prepared_manifest()
-        self._write_config()
         for name in names:
             if name not in todo:
                 self._skip(f"train {name}", None)
         if not todo:
-            return
+            return self._write_config(keep_versions=True)
         from recall.prepared import PreparedData
         from recall.training import train
 
         prepared = PreparedData.load(self.directory / "data")
         for name in todo:
             with self._step(f"train {name}", spinner=False):
+                self._write_config()
                 train(
                     self._config_of(name),
                     prepared,
@@ -105,6 +110,7 @@ class Run:
                     saved_models=name == names[0],
                     verbose=0 if self.console.quiet else (1 if self.console.is_terminal else 2),
                 )
+        return None
 
     def vectors(self) -> None:
         """Model -> vectors/: every item's vector as of the end of the log."""
@@ -125,15 +131,15 @@ class Run:
     def index(self) -> dict[str, Any]:
         """Vectors -> index/; returns what was chosen and how it measured."""
         of_vectors = self._published("vectors", "vectors")
-        made_of = fingerprint(of_vectors, self.config.index.model_dump(mode="json"), self.config.seed)
-        summary_path = self.directory / "index" / "summary.json"
-        if summary_path.exists() and (summary := json.loads(summary_path.read_text()))["fingerprint"] == made_of:
+        made_of = self._index_fingerprint(of_vectors)
+        if (summary := self._content(_INDEX_SUMMARY, made_of)) and self._index_is_whole():
             return self._skip("index", summary)
         from recall.assessment import index_summary
         from recall.export import ItemVectorTable
         from recall.index import build_index, save_index
 
         with self._step("index"):
+            self._write_config()
             table = ItemVectorTable.read(self.directory / "vectors")
             prepared, model = self._load(self._models(False)[0])
             queries = _sample_queries(model, prepared, seed=self.config.seed)
@@ -142,7 +148,7 @@ class Run:
             )
             save_index(index, self.directory / "index", fingerprint=of_vectors)
             summary = {"fingerprint": made_of, **index_summary(index, queries, k=self.config.index.k)}
-            write_json(summary_path, summary)
+            write_json(self.directory / _INDEX_SUMMARY, summary)
         self.console.print(
             facts_table("index", {name: value for name, value in summary.items() if name != "fingerprint"})
         )
@@ -152,37 +158,32 @@ class Run:
         """Models and baselines on test and validation -> metrics.json; returns it."""
         names = self._models(compare)
         of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
-        index_path = self.directory / "index" / "summary.json"
-        if not index_path.exists():
-            raise ArtifactError(f"{index_path}: not there yet; run `{self._command('index')}` first")
-        index = json.loads(index_path.read_text())
-        made_of = fingerprint(of_models, index["fingerprint"], self.config.evaluation.model_dump(mode="json"))
-        path = self.directory / "metrics.json"
-        if path.exists() and json.loads(path.read_text()).get("fingerprint") == made_of:
-            return self._skip("evaluate", json.loads(path.read_text()))
+        index = self._published_index()
+        made_of = self._metrics_fingerprint(of_models, index)
+        if metrics := self._content("metrics.json", made_of):
+            return self._skip("evaluate", metrics)
         from recall.assessment import evaluate_models
 
         with self._step("evaluate"):
+            self._write_config()
             prepared, _ = self._load(names[0])
             parts = evaluate_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
         index = {key: value for key, value in index.items() if key != "fingerprint"}
         metrics = {**parts, "index": index, "timing": self._timing(), "configured": names[0], "fingerprint": made_of}
-        write_json(path, metrics)
+        write_json(self.directory / "metrics.json", metrics)
         self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
         return metrics
 
     def report(self) -> Path:
         """Everything so far -> report.html; returns its path."""
         metrics_path, path = self.directory / "metrics.json", self.directory / "report.html"
-        if not metrics_path.exists():
-            raise ArtifactError(f"{metrics_path}: not there yet; run `{self._command('evaluate')}` first")
+        metrics = self._published_metrics(metrics_path)
         if path.exists() and path.stat().st_mtime_ns >= metrics_path.stat().st_mtime_ns:
             return self._skip("report", path)
         from recall.assessment import report_inputs
         from recall.report import write_report
 
         with self._step("report"):
-            metrics = json.loads(metrics_path.read_text())
             prepared, model = self._load(metrics["configured"])
             models = [name for name in COMPARED if name in metrics["test"] and name != metrics["configured"]]
             curves = {name: self.directory / self._model_path(name) for name in (metrics["configured"], *models)}
@@ -203,7 +204,7 @@ class Run:
 
     def _has_features_for(self, structure: str) -> bool:
         try:
-            self.config.step(model={"structure": structure})
+            self.config.replaced(model={"structure": structure})
         except RecallError:
             return False
         return True
@@ -211,12 +212,13 @@ class Run:
     def _config_of(self, structure: str) -> Config:
         if structure == self.config.model.structure:
             return self.config
-        return self.config.step(model={"structure": structure})
+        return self.config.replaced(model={"structure": structure})
 
     def _model_path(self, structure: str) -> str:
         return "model" if structure == self.config.model.structure else f"compare/{structure}"
 
     def _data_fingerprint(self) -> str:
+        check_files(self.config)
         data = self.config.data
         files = [*expand_paths(data.events.path), data.items.path, *([data.users.path] if data.users else [])]
         features = (*self.config.features.item, *self.config.features.user)
@@ -242,18 +244,65 @@ class Run:
 
     def _published(self, part: str, step: str, *, compare: bool = False) -> str:
         command = self._command(step) + (" --compare" if compare else "")
+        if part == "vectors":
+            made_of = self._published("model", "train")  # says what is missing further up first
         manifest = read_manifest(self.directory / part, made_by=command, name=_manifest_name(part))
-        if part == "model" or part.startswith("compare/"):
+        if part != "vectors":
             structure = self.config.model.structure if part == "model" else part.removeprefix("compare/")
-            if manifest["fingerprint"] != self._model_fingerprint(structure):
-                raise ArtifactError(
-                    f"{self.directory / part}: was trained with other data or settings; run `{command}` again"
-                )
-        return str(manifest["fingerprint"])
+            made_of = self._model_fingerprint(structure)
+        if manifest["fingerprint"] != made_of:
+            what = "was made by another model" if part == "vectors" else "was trained with other data or settings"
+            raise ArtifactError(f"{self.directory / part}: {what}; run `{command}` again")
+        return made_of
+
+    def _index_fingerprint(self, of_vectors: str) -> str:
+        return fingerprint(of_vectors, self.config.index.model_dump(mode="json"), self.config.seed)
+
+    def _index_is_whole(self) -> bool:
+        from recall.index import load_index
+
+        try:
+            load_index(self.directory / "index")  # checks every byte
+        except ArtifactError:
+            return False
+        return True
+
+    def _content(self, name: str, made_of: str) -> dict[str, Any] | None:
+        """A JSON file of the run if it is there, whole, and made of that."""
+        try:
+            content = _read_json(self.directory / name)
+        except ArtifactError:
+            return None
+        return content if content.get("fingerprint") == made_of else None
+
+    def _published_index(self) -> dict[str, Any]:
+        made_of = self._index_fingerprint(self._published("vectors", "vectors"))
+        summary = _read_json(self.directory / _INDEX_SUMMARY, made_by=self._command("index"))
+        if summary.get("fingerprint") != made_of:
+            raise ArtifactError(
+                f"{self.directory / 'index'}: was made from other vectors or settings; "
+                f"run `{self._command('index')}` again"
+            )
+        return summary
+
+    def _metrics_fingerprint(self, of_models: dict[str, str], index: dict[str, Any]) -> str:
+        return fingerprint(of_models, index["fingerprint"], self.config.evaluation.model_dump(mode="json"))
+
+    def _published_metrics(self, path: Path) -> dict[str, Any]:
+        configured = self.config.model.structure
+        self._published("model", "train")
+        metrics = _read_json(path, made_by=self._command("evaluate"))
+        compare = any(name in metrics["test"] for name in COMPARED if name != configured)
+        names = [name for name in self._models(compare) if name in metrics["test"] or name == configured]
+        of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
+        if metrics.get("fingerprint") != self._metrics_fingerprint(of_models, self._published_index()):
+            command = self._command("evaluate") + (" --compare" if compare else "")
+            raise ArtifactError(f"{path}: was measured on other models or settings; run `{command}` again")
+        return metrics
 
     def _is_done(self, part: str, made_of: str) -> bool:
         try:
-            manifest = read_manifest(self.directory / part, made_by="", name=_manifest_name(part))
+            manifest = read_manifest(self.directory / part, made_by="", verify=True, name=_manifest_name(part))
         except ArtifactError:
             return False  # not there, or damaged: make it again
         return bool(manifest.get("fingerprint") == made_of)
@@ -262,7 +311,8 @@ class Run:
         from recall.prepared import PreparedData
         from recall.training import load_model
 
-        if not hasattr(self, "_prepared"):
+        made_of = self._prepared_manifest()["fingerprint"]
+        if self._prepared is None or self._prepared.manifest["fingerprint"] != made_of:
             self._prepared = PreparedData.load(self.directory / "data")
         return self._prepared, load_model(self.directory / self._model_path(structure), self._prepared)
 
@@ -271,12 +321,18 @@ class Run:
     def _command(self, step: str) -> str:
         return f"recall {step} --run {self.directory}"
 
-    def _write_config(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _write_config(self, *, keep_versions: bool = False) -> None:
+        """Notes the experiment, and the versions that a step runs with; one that is skipped keeps those it ran with."""
         lines = [f"recall {metadata.version('recall')}, commit {commit()}"]
         lines += [f"{name} {version}" for name, version in versions().items()]
-        header = "".join(f"# {line}\n" for line in lines)
-        (self.directory / "config.yaml").write_text(header + self.config.to_yaml())
+        header, body = "".join(f"# {line}\n" for line in lines), self.config.to_yaml()
+        path = self.directory / "config.yaml"
+        there = path.read_text() if path.exists() else ""
+        if there == header + body or (keep_versions and there.endswith("\n" + body)):
+            return
+        temporary = path.with_name(".config.yaml")
+        temporary.write_text(header + body)
+        temporary.replace(path)
 
     def _skip(self, step: str, result: _T) -> _T:
         self.console.print(f"[dim]{step}: done before, inputs unchanged[/dim]")
@@ -285,34 +341,34 @@ class Run:
     @contextmanager
     def _step(self, name: str, *, spinner: bool = True) -> Iterator[None]:
         started = time.perf_counter()
-        with step_line(self.console, name, spinner=spinner):
-            yield
-        seconds = time.perf_counter() - started
-        write_json(self.directory / "timing.json", {**self._timing(), f"{name.replace(' ', '_')}_seconds": seconds})
+        try:
+            with step_line(self.console, name, spinner=spinner):
+                yield
+            seconds = time.perf_counter() - started
+            write_json(self.directory / "timing.json", {**self._timing(), f"{name.replace(' ', '_')}_seconds": seconds})
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.directory}: {name} could not read or write its files ({error}); "
+                "free some space, or choose another --out, then run the same command again"
+            ) from error
         self.console.print(f"[bold]{name}[/bold] took {seconds:.1f} s")
 
     def _timing(self) -> dict[str, float]:
         path = self.directory / "timing.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return _read_json(path) if path.exists() else {}
+
+
+def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: not there yet; run `{made_by}` first") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); remove it, then run `{made_by}` again") from error
 
 
 def _manifest_name(part: str) -> str:
     return HIDDEN_MANIFEST if part == "vectors" else MANIFEST
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    return {name: metadata.version(name) for name in _PACKAGES}
-
-
-def commit() -> str:
-    """The commit of the working tree that the library is run from, or 'unknown'."""
-    folder = Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def _sample_queries(model: Any, prepared: Any, *, seed: int, limit: int = 1000) -> Any:

@@ -69,14 +69,14 @@ class TestMeaning:
 
     def test_a_step_changes_its_section_and_leaves_the_rest(self, load: Load) -> None:
         config = load("model.dim=32")
-        changed = config.step(model={"structure": "base"}, seed=9)
+        changed = config.replaced(model={"structure": "base"}, seed=9)
         assert (changed.model.structure, changed.model.dim, changed.seed) == ("base", 32, 9)
         assert changed.data == config.data
         assert config.model.structure == "gated"
 
     def test_a_step_is_validated(self, load: Load) -> None:
         with pytest.raises(ConfigError, match=r"model\.structure"):
-            load().step(model={"structure": "triple"})
+            load().replaced(model={"structure": "triple"})
 
     def test_a_loaded_experiment_cannot_be_changed(self, load: Load) -> None:
         with pytest.raises(ValueError, match="frozen"):

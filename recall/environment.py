@@ -1,0 +1,29 @@
+"""What a result was made with, beside its data and settings: versions and the commit."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "apache-beam", "numpy", "pandas", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def commit() -> str:
+    """The commit of the working tree that the library is run from, or 'unknown'."""
+    file = Path(__file__).resolve()
+    # A copy in site-packages may lie inside the repository of another project, which does not track it.
+    commands = (["ls-files", "--error-unmatch", str(file)], ["rev-parse", "--short=12", "HEAD"])
+    try:
+        for command in commands:
+            result = subprocess.run(
+                ["git", "-C", str(file.parent), *command], capture_output=True, text=True, check=True, timeout=5
+            )
+        return result.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
