@@ -116,7 +116,8 @@ def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> Non
     if not summary.totals:
         shown = ", ".join(f"{reason} ({count:,})" for reason, count in list(reasons(rejected).items())[:_REASONS_SHOWN])
         raise DataError(
-            f"{path}: none of the {len(rejected):,} rows can be used: {shown}; check the columns that data.events names"
+            f"{path}: none of the {len(rejected):,} rows can be used: {shown}; "
+            "check the columns and the time_unit that data.events names"
         )
     if not summary.totals["clicks"]:
         raise DataError(

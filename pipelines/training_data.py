@@ -19,6 +19,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -202,9 +203,11 @@ def _running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 
 def _as_raised(error: Exception) -> Exception:
     """Runners pass errors of workers on as text in an error of their own; finds ours and a full disk in it."""
-    if isinstance(error, RecallError | OSError):
-        return error
     text = str(error)
+    if isinstance(error, RecallError):  # a runner in this process puts the name of its step behind the message
+        return type(error)(re.sub(r" \[while running .*\]$", "", text, flags=re.DOTALL))
+    if isinstance(error, OSError):
+        return error
     if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
         return DataError(found[-1])
     if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):
@@ -235,8 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def counts_table(manifest: dict[str, Any]) -> Table:
     """The counts of a manifest, for people."""
     counts = manifest["counts"]
-    table = Table("what", "count", title="training data")
-    table.columns[1].justify = "right"
+    table = Table(title="training data", title_justify="left", show_header=False, box=box.SIMPLE)
+    table.add_column("what")
+    table.add_column("count", justify="right")
     rows = {"rows read": counts["rows_read"]}
     rows |= {f"rejected: {reason}": number for reason, number in counts["rejected"].items()}
     rows |= {"exact duplicates removed": counts["duplicates"], "events": counts["events"], "clicks": counts["clicks"]}

@@ -57,12 +57,22 @@ def evaluate_models(
             results[split][name] = judge(VectorScorer(encode_queries(model, asked), vectors), asked)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
-                queries = encode_triggers(model, triggered.triggers)
-                results[split][f"{name}_trigger"] = judge(VectorScorer(queries, vectors), triggered)
+                if len(triggered):
+                    queries = encode_triggers(model, triggered.triggers)
+                    results[split][f"{name}_trigger"] = judge(VectorScorer(queries, vectors), triggered)
             if name == names[0]:
                 results[split]["popularity"] = judge(PopularityScorer(posterior.clicks), asked)
                 results[split]["item_knn"] = judge(ItemKnnScorer(similarities, asked.history), asked)
     return results
+
+
+def sample_queries(
+    model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000
+) -> npt.NDArray[np.float32]:
+    """Vectors of at most `limit` validation queries, what an index is tuned and measured with; [queries, width]."""
+    examples = answerable(model, read_examples(prepared.shards("validation")))
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
+    return encode_queries(model, examples.select(np.sort(chosen)))
 
 
 def index_summary(index: Index, queries: npt.NDArray[np.float32], *, k: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from recall.config import Config
 from recall.embeddings import read_npy, vector_array, vectors_of
 from recall.errors import ConfigError, DataError
 from recall.schema import CategoryFeature, EmbeddingFeature, Feature
-from recall.tables import expand_paths, id_strings, read_header, read_table, table_format
+from recall.tables import expand_paths, id_strings, numbers, read_header, read_table, table_format
 
 # A category with more distinct values per row than this names rows instead of describing them.
 _ID_LIKE_SHARE = 0.5
@@ -135,7 +135,21 @@ def _read_columns(
     _check_columns(read_header(path, format), features, keys, path=path)
     wanted = [name for _, name in keys if name]
     wanted += [feature.source for _, feature in features if _npy_path(feature) is None]
-    return read_table(path, format=format, columns=wanted)
+    table = read_table(path, format=format, columns=wanted)
+    _check_types(table, features, path=path)
+    return table
+
+
+def _check_types(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> None:
+    """Looks for what encoding would stumble over when the log has been read."""
+    for key, feature in features:
+        if feature.type == "number":
+            numbers(table[feature.source], what=f"{key}: column {feature.source} of {path}")
+        elif feature.type in ("id", "category") and pa.types.is_nested(kind := table[feature.source].type):
+            raise DataError(
+                f"{key}: column {feature.source} of {path} holds values of type {kind}; expected one {feature.type} "
+                "per row; use type: tags for lists of values, or type: embedding for vectors"
+            )
 
 
 def _check_columns(

@@ -120,6 +120,9 @@ def query(
         table = Table(title=f"{'user' if user is not None else 'item'} {found.queries[0]}", title_justify="left")
         for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        if not candidates:
+            _console.print(f"no candidates: {found.queries[0]} has clicked every item of the catalogue")
+            return
         for row in candidates:
             table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
         Console(highlight=False).print(table)

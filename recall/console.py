@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def step_line(console: Console, name: str, *, spinner: bool) -> Iterator[None]:
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     """Names and values, one a row; nested values are left out."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE)
     for name, value in facts.items():
         if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list):
             table.add_row(name, str(value))
@@ -61,10 +62,11 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
         f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
         "and (cold/cold) among cold items; coverage and cold share of lists of 100"
     )
-    table = Table(title="test", title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("model", no_wrap=True)
+    table = Table(title="test", title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE)
+    # On a narrow terminal names fold, and numbers stay whole.
+    table.add_column("model", overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", min_width=max(len("0.0000"), *map(len, name.split())))
     for model, parts in metrics["test"].items():
         values = [parts[part][name] for part, name in columns.values()]
         table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))

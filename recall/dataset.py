@@ -55,7 +55,7 @@ def training_dataset(
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
     posterior float32 [batch, time, 4], trigger int32 [batch, time], is_target bool [batch, time], before int32
     [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer sequence each epoch sees
-    another window of history + 1 clicks; what follows clicks of which the window holds none is no target there.
+    another window of history + 1 clicks; a click with a history of which the window holds nothing is no target.
 
     The last batch of an epoch is dropped when it is not full, unless it is the only one.
     """
@@ -66,7 +66,14 @@ def training_dataset(
     if layout == "click":
         batches = records.map(lambda serialized: _parse_clicks(serialized, users), num_parallel_calls=2)
     else:
-        batches = records.map(lambda serialized: _parse_users(serialized, users, history + 1), num_parallel_calls=2)
+        # A seed per batch: a random operation in a parallel map would give numbers in the order of its threads.
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        batches = tf.data.Dataset.zip(records, seeds).map(
+            lambda serialized, seed: _parse_users(serialized, users, length=history + 1, seed=seed),
+            num_parallel_calls=2,
+        )
+    # Keras learns the length of an epoch by running into its end, where whatever of a step needs no data still runs.
+    batches = batches.apply(tf.data.experimental.assert_cardinality(max(1, prepared.training_records // batch_size)))
     return batches.prefetch(2)
 
 
@@ -82,7 +89,7 @@ def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
     }
 
 
-def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
+def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor) -> Batch:
     names = {"items": tf.int64, "time_ms": tf.int64, "split": tf.int64, "trigger": tf.int64}
     names |= {"exposures": tf.int64, "clicks": tf.int64}
     names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32}
@@ -91,7 +98,8 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
     is_training = parsed["split"] == 0
     lengths = tf.reduce_sum(tf.cast(is_training, tf.int64), axis=1)  # training clicks stand first
     room = tf.cast(tf.maximum(lengths - length, 0) + 1, tf.float64)
-    start = tf.cast(tf.random.uniform(tf.shape(lengths), dtype=tf.float64) * room, tf.int64)  # [batch]
+    uniform = tf.random.stateless_uniform(tf.shape(lengths), [seed, 0], dtype=tf.float64)  # [batch]
+    start = tf.cast(uniform * room, tf.int64)  # [batch]
     lengths = tf.minimum(lengths, length)
     column = tf.range(tf.reduce_max(lengths))  # [time]
     is_real = column[tf.newaxis, :] < lengths[:, tf.newaxis]  # [batch, time]
@@ -105,8 +113,10 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, length: int) -> Batch:
     earlier = time_ms[:, tf.newaxis, :] < time_ms[:, :, tf.newaxis]  # [batch, now, then]
     earlier &= is_real[:, tf.newaxis, :]
     before = tf.reduce_sum(tf.cast(earlier, tf.int32), axis=2) - 1  # [batch, time]
+    first_ms = tf.gather(parsed["time_ms"].flat_values, parsed["time_ms"].row_starts())  # [batch]
     # Where the window cuts a history off whole, the example would teach what users without history click.
-    is_target = is_real & ((before >= 0) | (start == 0)[:, tf.newaxis])
+    is_target = is_real & ((before >= 0) | (time_ms == first_ms[:, tf.newaxis]))
+    is_target = tf.where(tf.reduce_any(is_target), is_target, is_real)  # no step works without any target
     return {
         "user": users(parsed["user_id"]),
         "items": tf.cast(cut("items", -1), tf.int32),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.lib.format import MAGIC_PREFIX
 
 from recall.errors import DataError
 
@@ -32,6 +33,9 @@ def read_npy(path: Path, *, rows: int, key: str, table: str) -> pa.FixedSizeList
       DataError: not a .npy file of numbers, not two-dimensional, another number of rows, NaN or infinity in some row.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ValueError("it does not begin like a .npy file")  # numpy.load would take it for a pickle
         vectors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(

@@ -149,8 +149,12 @@ class RecallModel(tfrs.Model):
         posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
 
         past = batch["history"] if "history" in batch else batch["items"]  # [batch, time]
-        distinct, places = tf.unique(tf.maximum(tf.concat([rows, targets.triggers, tf.reshape(past, [-1])], axis=0), 0))
-        place = tf.split(places, [tf.size(rows), count, tf.size(past)])
+        asked_by = [tf.reshape(past, [-1])] if self.user_tower else []
+        asked_by += [targets.triggers] if self.trigger_tower else []
+        # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
+        asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
+        distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
+        place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
         content = self.items.content_of(self.item_table.gather(distinct), training=training)
 
         seen = content
@@ -158,7 +162,7 @@ class RecallModel(tfrs.Model):
             seen = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, distinct)))
         tokens = self.items.tokens(seen)  # [distinct, dim]
 
-        candidates = _gather_content(content, place[0])
+        candidates = _gather_content(content, place)
         if training and settings.enabled:
             is_new = tf.random.uniform(tf.shape(rows)) < settings.brand_new  # [candidates]
             candidates = self.items.hide_ids(candidates, is_new | self._hidden(posterior[:, 0]))
@@ -168,11 +172,11 @@ class RecallModel(tfrs.Model):
         log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
         terms: dict[str, tf.Tensor] = {}
         if self.user_tower:
-            history = tf.reshape(tf.gather(tokens, place[2]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
+            history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
             queries = self._user_queries(batch, history, training=training)
             self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=None)
         if self.trigger_tower:
-            queries = self.trigger_tower(tf.gather(tokens, place[1]), training=training)
+            queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
             weights = tf.cast(targets.triggers >= 0, tf.float32)
             self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:

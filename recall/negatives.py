@@ -79,23 +79,22 @@ class NegativeSampler:
 
     def __init__(self, prepared: PreparedData, *, pool: str) -> None:
         counts = prepared.sampling_counts.astype(np.float64)
-        items = len(counts)
-        history = prepared.posterior_history
-        self.has_clock = history.clock
-        self.posterior: AsOfPosterior | FixedPosterior = (
-            AsOfPosterior(history) if history.clock else FixedPosterior(prepared.posterior("validation").stacked())
-        )
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
+        history, totals = prepared.posterior_history, prepared.posterior("validation")
+        self.posterior: AsOfPosterior | FixedPosterior = (
+            AsOfPosterior(history) if history.clock else FixedPosterior(totals.stacked())
+        )
+        always, never = np.iinfo(np.int64).min, np.iinfo(np.int64).max
         if pool == "catalogue":
-            entered_at = np.full(items, np.iinfo(np.int64).min)
-        elif self.has_clock:
-            entered_at = np.full(items, np.iinfo(np.int64).max)
+            entered_at = np.full(len(counts), always)
+        elif history.clock:
+            entered_at = np.full(len(counts), never)
             entered_at[history.item] = history.first_time_ms // history.bucket_ms
         else:
-            entered_at = np.where(counts > 0, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+            entered_at = np.where(totals.exposures > 0, always, never)
         order = np.argsort(entered_at, kind="stable")
-        rank = np.empty(items, np.int32)
-        rank[order] = np.arange(items, dtype=np.int32)
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
         self._order, self._rank = tf.constant(order.astype(np.int32)), tf.constant(rank)
         self._entered_at = tf.constant(entered_at[order])
 

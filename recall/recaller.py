@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Candidates:
     queries: Sequence[str]
     ids: npt.NDArray[np.object_]
     scores: Matrix
-    titles: Mapping[str, str]
+    titles: Mapping[str, str] = field(repr=False)  # of the whole catalogue
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without)."""
@@ -73,9 +73,10 @@ class Recaller:
         histories: ServingHistories,
         item_ids: Sequence[str],
         titles: Mapping[str, str],
+        id_column: str | None,
     ) -> None:
         self.index = index
-        self._query, self._item, self._encoder = query, item, encoder
+        self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles = histories, titles
         self._item_ids = np.asarray(item_ids, dtype=object)
 
@@ -97,14 +98,17 @@ class Recaller:
         prepared = PreparedData.load(run / "data")
         query = tf.saved_model.load(str(run / "model" / "query"))
         item = tf.saved_model.load(str(run / "model" / "item"))
+        encoder = TableEncoder.load(run / "model" / "encoder")
+        ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
         return cls(
             index=index,
             query=query,
             item=item,
-            encoder=TableEncoder.load(run / "model" / "encoder"),
+            encoder=encoder,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
+            id_column=next(ids, None),
         )
 
     def recall(
@@ -176,17 +180,31 @@ class Recaller:
         """Vectors of items that the log has never seen, from their content alone.
 
         Args:
-          rows: raw values under the column names of the items file; what is absent counts as missing. Vectors are
-            lists under the feature's column (or its name, where the experiment reads a .npy).
+          rows: raw values under the column names of the items file; what is absent counts as missing, and the item id
+            as unknown, whatever it is. Vectors are lists under the feature's column (or its name, where the
+            experiment reads a .npy).
 
         Returns:
           float32 [rows, width], of the posterior of an item without exposures.
+
+        Raises:
+          DataError: a value is not of its feature's type.
         """
-        records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-        table = FeatureTable(self._encoder.columns, self._encoder.encode(records))
-        features = {name: variable.value() for name, variable in table.variables.items()}
-        posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(records), 1])
-        return self._item.vectors(features, posterior)["vector"].numpy()
+        encoded = self._encoder.encode(self._without_behaviour(rows))
+        features = FeatureTable(self._encoder.columns, encoded).variables
+        posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(rows), 1])
+        inputs = {name: variable.value() for name, variable in features.items()}
+        return self._item.vectors(inputs, posterior)["vector"].numpy()
+
+    def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
+        # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.
+        new = {self._id_column: "\0"} if self._id_column else {}
+        if not isinstance(rows, pd.DataFrame):
+            return [{**row, **new} for row in rows]
+        try:
+            return pa.Table.from_pandas(rows.assign(**new), preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
 
     def _clicked(self, user: str) -> list[str]:
         return list(self._item_ids[self._histories.recent(user)])

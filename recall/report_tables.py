@@ -157,7 +157,7 @@ def _model_rows(
     winners = []
     for column, metric in enumerate(metrics):
         shown = [float(texts[column]) for texts in values.values() if texts[column] != DASH]
-        winners.append(number(best[metric](shown)) if metric in best and len(shown) > 1 else None)
+        winners.append(number(best[metric](shown)) if metric in best and len(set(shown)) > 1 else None)
     rows = []
     for model, texts in values.items():
         cells = [Cell(text, text == winner) for text, winner in zip(texts, winners, strict=True)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,9 +81,14 @@ class Run:
             return self._skip("prepare", read_manifest(self.directory / "data", made_by=self._command("prepare")))
         from pipelines.training_data import counts_table, prepare
 
-        with self._step("prepare"):
-            manifest = prepare(self.config, self.directory / "data", fingerprint=made_of)
-            self._write_config()  # only now: input that cannot be used leaves the directory as it was
+        try:
+            with self._step("prepare"):
+                manifest = prepare(self.config, self.directory / "data", fingerprint=made_of)
+                self._write_config()  # only now: input that cannot be used leaves the directory as it was
+        except RecallError:
+            with suppress(OSError):
+                self.directory.rmdir()  # if nothing is in it
+            raise
         self.console.print(counts_table(manifest))
         return manifest
 
@@ -134,7 +141,7 @@ class Run:
         made_of = self._index_fingerprint(of_vectors)
         if (summary := self._content(_INDEX_SUMMARY, made_of)) and self._index_is_whole():
             return self._skip("index", summary)
-        from recall.assessment import index_summary
+        from recall.assessment import index_summary, sample_queries
         from recall.export import ItemVectorTable
         from recall.index import build_index, save_index
 
@@ -142,7 +149,7 @@ class Run:
             self._write_config()
             table = ItemVectorTable.read(self.directory / "vectors")
             prepared, model = self._load(self._models(False)[0])
-            queries = _sample_queries(model, prepared, seed=self.config.seed)
+            queries = sample_queries(model, prepared, seed=self.config.seed)
             index = build_index(
                 table.ids, table.vectors, config=self.config.index, sample_queries=queries, seed=self.config.seed
             )
@@ -244,12 +251,13 @@ class Run:
 
     def _published(self, part: str, step: str, *, compare: bool = False) -> str:
         command = self._command(step) + (" --compare" if compare else "")
+        # What it is made of comes first: of several things that are missing, the first to make is named.
         if part == "vectors":
-            made_of = self._published("model", "train")  # says what is missing further up first
-        manifest = read_manifest(self.directory / part, made_by=command, name=_manifest_name(part))
-        if part != "vectors":
+            made_of = self._published("model", "train")
+        else:
             structure = self.config.model.structure if part == "model" else part.removeprefix("compare/")
             made_of = self._model_fingerprint(structure)
+        manifest = read_manifest(self.directory / part, made_by=command, name=_manifest_name(part))
         if manifest["fingerprint"] != made_of:
             what = "was made by another model" if part == "vectors" else "was trained with other data or settings"
             raise ArtifactError(f"{self.directory / part}: {what}; run `{command}` again")
@@ -346,9 +354,11 @@ class Run:
                 yield
             seconds = time.perf_counter() - started
             write_json(self.directory / "timing.json", {**self._timing(), f"{name.replace(' ', '_')}_seconds": seconds})
-        except OSError as error:
+        except Exception as error:
+            if not (problem := _disk_problem(error)):
+                raise
             raise ArtifactError(
-                f"{self.directory}: {name} could not read or write its files ({error}); "
+                f"{self.directory}: {name} could not read or write its files ({problem}); "
                 "free some space, or choose another --out, then run the same command again"
             ) from error
         self.console.print(f"[bold]{name}[/bold] took {seconds:.1f} s")
@@ -356,6 +366,15 @@ class Run:
     def _timing(self) -> dict[str, float]:
         path = self.directory / "timing.json"
         return _read_json(path) if path.exists() else {}
+
+
+def _disk_problem(error: Exception) -> str | None:
+    """What is wrong with the disk if that is why something failed; TensorFlow has errors of its own for it."""
+    if isinstance(error, OSError):
+        return str(error)
+    texts = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    from_tensorflow = type(error).__module__.startswith("tensorflow.")
+    return next((text for text in texts if from_tensorflow and text in str(error)), None)
 
 
 def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
@@ -369,14 +388,3 @@ def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
 
 def _manifest_name(part: str) -> str:
     return HIDDEN_MANIFEST if part == "vectors" else MANIFEST
-
-
-def _sample_queries(model: Any, prepared: Any, *, seed: int, limit: int = 1000) -> Any:
-    import numpy as np
-
-    from recall.dataset import read_examples
-    from recall.inference import answerable, encode_queries
-
-    examples = answerable(model, read_examples(prepared.shards("validation")))
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return encode_queries(model, examples.select(np.sort(chosen)))

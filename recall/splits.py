@@ -105,7 +105,8 @@ class TimeHistogram:
         for code, name in enumerate(SPLITS):
             events, clicks = int(self.events[part == code].sum()), int(self.clicks[part == code].sum())
             if not clicks:
-                what = f"no click among its {events:,} events" if events else "no event, as too many share one time"
+                why = "the log is too small or too many share one time"
+                what = f"no click among its {events:,} events" if events else f"no event, as {why}"
                 raise DataError(
                     f"split by time: {name} has {what} (the log spans {first} to {last} ms); change the fractions in "
                     "data.split, check data.events.click and time_unit, or use split: {by: last_click}"

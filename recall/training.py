@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from recall.artifacts import fingerprint as fingerprint_of
 from recall.artifacts import publish, read_manifest, write_json
 from recall.config import Config, load_config
 from recall.dataset import Examples, read_examples, training_dataset
@@ -58,8 +59,8 @@ def train(
     model.prepare_optimizers()
     work = directory.with_name(f".{directory.name}-training")
     progress = _Progress(work, model, fingerprint=fingerprint)
-    progress.restore() if resume else progress.clear()
     validation = _Validation(model, prepared, progress)
+    progress.restore() if resume else progress.clear()
     training = config.training
     batch_size = min(training.batch_size, prepared.training_records)
     dataset = training_dataset(
@@ -125,7 +126,8 @@ class _Progress:
     """What survives a kill: the last epoch with its optimizers, the best weights, and the curve so far."""
 
     def __init__(self, directory: Path, model: RecallModel, *, fingerprint: str) -> None:
-        self.directory, self.fingerprint = directory, fingerprint
+        settings = model.config.model_dump(mode="json", include={"model", "training", "seed"})
+        self.directory, self.fingerprint = directory, fingerprint_of(fingerprint, settings)
         self.weights = model.weights_checkpoint()
         self._everything = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         self.history: list[dict[str, Any]] = []

@@ -42,7 +42,7 @@ def test_training_counts_are_those_before_validation() -> None:
 
 @pytest.mark.parametrize(
     ("time", "message"),
-    [([5] * 10, "in one moment"), ([1] * 9 + [2], "train has no event, as too many share one time")],
+    [([5] * 10, "in one moment"), ([1] * 9 + [2], "train has no event, as .* too many share one time")],
 )
 def test_times_that_cannot_be_split_are_an_error(time: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):

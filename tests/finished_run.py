@@ -1,0 +1,102 @@
+"""Plugin for tests of what comes after training: one finished run on the simulated community, and its recaller."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from conftest import Experiment
+from rich.console import Console
+
+from recall.config import Config
+from recall.run import Run
+
+if TYPE_CHECKING:
+    from recall.recaller import Recaller
+
+SETTINGS = ("model.query=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
+
+
+class Outcome(NamedTuple):
+    """What a command left on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Printed(NamedTuple):
+    """A run and what it printed so far."""
+
+    run: Run
+    stream: io.StringIO
+
+    def skipped(self) -> list[str]:
+        """Steps that said they had been done before, since the last call."""
+        text = self.stream.getvalue()
+        self.stream.truncate(0)
+        self.stream.seek(0)
+        return [line.split(":")[0] for line in text.splitlines() if "done before, inputs unchanged" in line]
+
+
+@pytest.fixture(scope="session")
+def variant(experiment: Experiment) -> Experiment:
+    """Factory of the finished run's experiment with changes: `variant("index.k=50")`."""
+    return lambda *overrides: experiment(*SETTINGS, *overrides)
+
+
+@pytest.fixture(scope="session")
+def settings(variant: Experiment) -> Config:
+    """The experiment of the finished run: both query towers, one epoch."""
+    return variant()
+
+
+@pytest.fixture(scope="session")
+def finished(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every step done. Shared by all tests: one that changes a file copies the folder first."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    Run(settings, directory).all()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def recaller(finished: Path) -> Recaller:
+    """Serves the finished run."""
+    from recall.recaller import Recaller
+
+    return Recaller.load(finished)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs the `recall` command in this process: `command("query", "--run", directory, "--user", "u1")`."""
+    from recall.cli import app
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            app([str(argument) for argument in arguments])
+        return Outcome(int(exit.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def printing() -> Callable[[Config, Path], Printed]:
+    """Opens a run that remembers what it prints: `printing(config, directory)`."""
+
+    def open_run(config: Config, directory: Path) -> Printed:
+        stream = io.StringIO()
+        return Printed(Run(config, directory, console=Console(file=stream, width=200)), stream)
+
+    return open_run
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))

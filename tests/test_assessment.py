@@ -1,0 +1,182 @@
+"""What a run is judged by: who is evaluated on what, how the index is measured, what the report is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recall.assessment import evaluate_models, index_summary, report_inputs, sample_queries
+from recall.config import Config
+from recall.dataset import read_examples
+from recall.index import ExactIndex, build_index
+from recall.inference import encode_items
+from recall.model import RecallModel
+from recall.prepared import PreparedData
+from recall.report import ReportInputs
+from recall.training import load_model
+
+pytest_plugins = ("finished_run",)
+
+
+@pytest.fixture(scope="module")
+def prepared_data(finished: Path) -> PreparedData:
+    return PreparedData.load(finished / "data")
+
+
+@pytest.fixture(scope="module")
+def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
+    return load_model(finished / "model", prepared_data)
+
+
+@pytest.fixture(scope="module")
+def metrics(finished: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((finished / "metrics.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def gathered(
+    finished: Path, settings: Config, prepared_data: PreparedData, model: RecallModel, metrics: dict[str, Any]
+) -> ReportInputs:
+    curves, versions = {"gated": finished / "model"}, {"tensorflow": "2"}
+    return report_inputs(
+        finished, settings, prepared=prepared_data, model=model, metrics=metrics, curves=curves, versions=versions
+    )
+
+
+# Models side by side
+
+
+def test_both_baselines_stand_beside_the_configured_model(metrics: dict[str, Any]) -> None:
+    for split in ("test", "validation"):
+        assert list(metrics[split]) == ["gated", "gated_trigger", "popularity", "item_knn"]
+
+
+def test_everybody_is_asked_about_every_click_and_triggers_about_those_with_one(
+    metrics: dict[str, Any], prepared_data: PreparedData
+) -> None:
+    for split in ("test", "validation"):
+        examples = read_examples(prepared_data.shards(split))
+        triggered = int((examples.triggers >= 0).sum())
+        assert 0 < triggered < len(examples)
+        counted = {name: parts["all"]["examples"] for name, parts in metrics[split].items()}
+        assert counted == {"gated": len(examples), "gated_trigger": triggered, "popularity": len(examples),
+                           "item_knn": len(examples)}  # fmt: skip
+
+
+def test_models_are_loaded_one_after_the_other_and_named_as_asked(
+    settings: Config, prepared_data: PreparedData, model: RecallModel, metrics: dict[str, Any]
+) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> RecallModel:
+        loaded.append(name)
+        return model
+
+    results = evaluate_models(settings, prepared_data, ["one", "other"], load=load)
+    assert loaded == ["one", "other"]
+    assert results["test"]["one"] == results["test"]["other"]
+    assert results["test"]["one"]["all"] == pytest.approx(metrics["test"]["gated"]["all"])
+    assert [name for name in results["test"] if "trigger" not in name] == ["one", "popularity", "item_knn", "other"]
+
+
+# The index
+
+
+@pytest.fixture
+def index() -> ExactIndex:
+    vectors = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
+    built = build_index([f"i{row}" for row in range(40)], vectors)
+    assert isinstance(built, ExactIndex)
+    return built
+
+
+class Halved(ExactIndex):
+    """Finds every second of the best items, and beside them the worst."""
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        rows, scores = super()._search(queries, len(self))
+        chosen = [*range(0, k, 2), *range(len(self) - k // 2, len(self))]
+        return rows[:, chosen], scores[:, chosen]
+
+
+def test_recall_of_an_index_is_the_share_of_the_true_best_that_it_finds(index: ExactIndex) -> None:
+    queries = np.random.default_rng(4).normal(size=(9, 6)).astype(np.float32)
+    exact = index_summary(index, queries, k=10)
+    assert (exact["recall@100_vs_exact"], exact["is_exact"], exact["items"], exact["dim"]) == (1.0, True, 40, 6)
+    assert exact["query_ms_p50"] > 0
+    halved = index_summary(Halved(index.items), queries, k=10)
+    assert halved["recall@100_vs_exact"] == pytest.approx(0.5)
+    json.dumps(exact, allow_nan=False)
+
+
+def test_lists_longer_than_the_catalogue_and_no_queries_are_fine(index: ExactIndex) -> None:
+    queries = np.ones((2, 6), np.float32)
+    assert index_summary(index, queries, k=1000)["recall@100_vs_exact"] == 1.0
+    assert index_summary(index, queries[:0], k=10)["recall@100_vs_exact"] == 1.0
+
+
+def test_sample_queries_are_a_seeded_choice_of_validation_queries(
+    model: RecallModel, prepared_data: PreparedData
+) -> None:
+    everything = sample_queries(model, prepared_data, seed=1)
+    assert everything.shape == (prepared_data.manifest["counts"]["examples"]["validation"], 8)
+    few = sample_queries(model, prepared_data, seed=1, limit=5)
+    assert few.shape == (5, 8)
+    np.testing.assert_array_equal(few, sample_queries(model, prepared_data, seed=1, limit=5))
+    distances = np.abs(everything[:, np.newaxis] - few).max(axis=2)  # [validation, few]
+    assert distances.min(axis=0).max() < 1e-5
+
+
+# The report
+
+
+def test_items_of_the_report_are_as_of_the_start_of_the_test_period(
+    gathered: ReportInputs, settings: Config, prepared_data: PreparedData, model: RecallModel
+) -> None:
+    log = pd.read_parquet(settings.data.events.path)
+    past = log[log.time_ms < prepared_data.manifest["split"]["test_start_ms"]]
+    catalogue = pd.read_parquet(settings.data.items.path)
+    assert gathered.items.item_id.tolist() == catalogue.item_id.tolist()
+    assert gathered.items.title.tolist() == catalogue.title.tolist()
+    exposures = past.groupby("item_id").size().reindex(catalogue.item_id, fill_value=0)
+    assert gathered.items.exposures.tolist() == exposures.tolist()
+    vectors, shares = encode_items(model, prepared_data.posterior("test").stacked())
+    np.testing.assert_array_equal(gathered.vectors, vectors)
+    np.testing.assert_array_equal(gathered.items.behaviour_share, shares)
+
+
+def test_sample_lists_show_unseen_items_and_mark_what_was_clicked_later(
+    gathered: ReportInputs, settings: Config, prepared_data: PreparedData
+) -> None:
+    log = pd.read_parquet(settings.data.events.path)
+    clicks = log[log.is_click == 1]
+    ids = pd.read_parquet(settings.data.items.path).set_index("title").item_id
+    exposures = dict(zip(gathered.items.item_id, gathered.items.exposures, strict=True))
+    start = prepared_data.manifest["split"]["test_start_ms"]
+    assert 1 <= len(gathered.samples) <= 6
+    for sample in gathered.samples:
+        own = clicks[clicks.user_id == sample.user]
+        later = set(own[own.time_ms >= start].item_id)
+        history = [ids[title] for title in sample.history]
+        assert 1 <= len(history) <= 8
+        assert set(history) <= set(own.item_id)
+        scores = [item.score for item in sample.recalled]
+        assert scores == sorted(scores, reverse=True)
+        for item in sample.recalled:
+            row = ids[item.title]
+            assert row not in history
+            assert item.hit == (row in later)
+            assert item.exposures == exposures[row]
+            assert item.is_cold == (exposures[row] == 0)
+
+
+def test_the_report_has_a_curve_per_model_and_the_counts(gathered: ReportInputs, prepared_data: PreparedData) -> None:
+    assert [epoch["epoch"] for epoch in gathered.training["gated"]] == [1]
+    assert gathered.counts == prepared_data.manifest["counts"]
+    assert gathered.configured == "gated"

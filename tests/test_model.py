@@ -1,0 +1,392 @@
+"""The model's step against a naive forward pass, and what every structure, query and layout promises."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from conftest import Experiment
+
+from recall.dataset import Batch, training_dataset
+from recall.model import RecallModel
+from recall.negatives import Negatives
+from recall.prepared import PreparedData
+
+STRUCTURES = ("gated", "base", "single", "behaviour_only", "meta_only")
+QUERIES = ("user", "trigger", "both")
+# Nothing random is left: the same batch gives the same loss.
+PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false")
+Array = npt.NDArray[np.float64]
+
+
+class Data(NamedTuple):
+    """Prepared data by layout, with the size of a small batch of each."""
+
+    layouts: dict[str, PreparedData]
+    experiment: Experiment
+
+    def model(self, *overrides: str, layout: str = "click") -> RecallModel:
+        """An untrained model that is ready to train."""
+        tf.keras.utils.set_random_seed(11)
+        model = RecallModel(self.experiment(f"data.layout={layout}", *overrides), self.layouts[layout])
+        model.prepare_optimizers()
+        return model
+
+    def batch(self, model: RecallModel, *, size: int | None = None) -> Batch:
+        """The first batch of an epoch."""
+        layout = model.config.data.layout
+        dataset = training_dataset(
+            self.layouts[layout],
+            model.user_rows,
+            batch_size=size or {"click": 24, "user": 5}[layout],
+            history=model.config.data.history,
+            shuffle_buffer=10_000,
+            seed=1,
+        )
+        return next(iter(dataset))
+
+
+@pytest.fixture(scope="module")
+def data(prepared: PreparedData, prepared_by_user: PreparedData, experiment: Experiment) -> Data:
+    return Data({"click": prepared, "user": prepared_by_user}, experiment)
+
+
+def rows_of(batch: Batch, chosen: npt.NDArray[np.intp]) -> Batch:
+    """A smaller batch."""
+    return {name: tf.gather(value, chosen) for name, value in batch.items()}
+
+
+# The naive forward pass: one example at a time, one candidate at a time, in the words of the definitions.
+
+
+class Example(NamedTuple):
+    user: int
+    history: list[int]
+    trigger: int
+    item: int
+    posterior: npt.NDArray[np.float32]
+    time_ms: int
+
+
+def examples_of(batch: Batch) -> list[Example]:
+    values = {name: value.numpy() for name, value in batch.items()}
+    columns = ("trigger", "item", "posterior", "time_ms")
+    if "history" in batch:
+        histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
+        return [
+            Example(user, history, *(values[name][row] for name in columns))
+            for row, (user, history) in enumerate(zip(values["user"], histories, strict=True))
+        ]
+    values["item"] = values["items"]
+    return [
+        Example(
+            values["user"][row],
+            values["items"][row, : values["before"][row, place] + 1].tolist(),
+            *(values[name][row, place] for name in columns),
+        )
+        for row, place in zip(*np.nonzero(values["is_target"]), strict=True)
+    ]
+
+
+def token(model: RecallModel, item: int) -> tf.Tensor:
+    return model.items.tokens(model.items.content_of(model.item_table.gather([item])))[0]  # [dim]
+
+
+def user_query(model: RecallModel, example: Example) -> Array:
+    tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
+    features = model.user_table.gather([example.user])
+    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], tf.constant([len(example.history)]))[0].numpy()
+
+
+def trigger_query(model: RecallModel, example: Example) -> Array:
+    return model.trigger_tower(token(model, max(example.trigger, 0))[tf.newaxis])[0].numpy()
+
+
+def softmax_loss(queries: Array, vectors: Array, items: list[int], log_q: Array, weights: Array, scale: float) -> float:
+    """Weighted mean of -log softmax of each query's own candidate; other columns of the same item do not count."""
+    losses = []
+    for own, query in enumerate(queries):
+        allowed = [place for place, item in enumerate(items) if place == own or item != items[own]]
+        logits = vectors[allowed] @ query / scale - log_q[allowed]
+        peak = logits.max()
+        losses.append(np.log(np.exp(logits - peak).sum()) + peak - logits[allowed.index(own)])
+    return float(np.average(losses, weights=weights)) if weights.any() else 0.0
+
+
+def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float) -> float:
+    violations = [
+        max(0.0, margin - meta[one] @ behaviour[one] + meta[one] @ behaviour[other])
+        for one in range(len(items))
+        for other in range(len(items))
+        if items[one] != items[other]
+    ]
+    return float(np.mean(violations))
+
+
+def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[str, float]:
+    config, examples = model.config.model, examples_of(batch)
+    rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
+    posterior = np.concatenate([[example.posterior for example in examples], negatives.posterior.numpy()])
+    found = [
+        model.item_vectors_of(model.item_table.gather([row]), tf.constant(values[np.newaxis]))
+        for row, values in zip(rows, posterior, strict=True)
+    ]
+
+    def stacked(part: str) -> Array | None:
+        parts = [getattr(vectors, part) for vectors in found]
+        return None if parts[0] is None else np.concatenate(parts).astype(np.float64)
+
+    vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
+    log_q = np.zeros(len(rows))
+    if config.loss.logq:
+        pools = negatives.pool_sizes
+        log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
+    asked = []
+    if model.user_tower:
+        asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
+    if model.trigger_tower:
+        has_trigger = np.array([float(example.trigger >= 0) for example in examples])
+        asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
+    terms: dict[str, float] = {}
+    for queries, weights in asked:
+        for_behaviour, for_meta = (queries, queries)
+        if config.structure == "gated" and config.gate == "concat":
+            for_behaviour, for_meta = np.split(queries, 2, axis=1)
+        matched = {"item": (queries, vector, 1.0)}
+        if config.structure == "gated":
+            matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
+        if config.structure == "base":
+            matched = {"behaviour": (queries, behaviour, 1.0), "meta": (queries, meta, 1.0)}
+        for name, (query, candidates, weight) in matched.items():
+            loss = softmax_loss(query, candidates, rows, log_q, weights, config.temperature)
+            terms[name] = terms.get(name, 0) + weight * loss
+    if behaviour is not None and meta is not None:
+        count = len(examples)
+        terms["triplet"] = 0.3 * triplet_loss(behaviour[:count], meta[:count], rows[:count], config.loss.margin)
+    return terms
+
+
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [
+        ("click", ["model.query=both"]),
+        ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension"]),
+        ("click", ["model.structure=base", "model.loss.logq=false"]),
+        ("user", ["model.structure=single", "model.loss.negatives=catalogue"]),
+        ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
+        ("user", ["model.structure=meta_only", "model.history_encoder=transformer"]),
+    ],
+)
+def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
+    layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    batch = data.batch(model)
+    examples = examples_of(batch)
+    assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
+    assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
+    draws = 0 if model.config.model.loss.negatives == "none" else 8
+    times = tf.constant([examples[place % len(examples)].time_ms for place in range(draws)], tf.int64)
+    negatives = model.sampler.draw(times)
+    asked_at = []
+
+    def draw(moments: tf.Tensor) -> Negatives:
+        asked_at.append(moments.numpy().tolist())
+        return negatives
+
+    monkeypatch.setattr(model.sampler, "draw", draw)
+    found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
+    assert asked_at == [times.numpy().tolist()], "negatives are drawn as of the moments of the examples"
+    assert found == pytest.approx(naive_terms(model, batch, negatives), rel=1e-4)
+    assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)
+
+
+# What every combination promises
+
+
+@pytest.mark.parametrize("layout", ["click", "user"])
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_combination_learns_a_small_batch_with_all_its_weights(
+    structure: str, query: str, layout: str, data: Data
+) -> None:
+    settings = (f"model.structure={structure}", f"model.query={query}", "training.learning_rate=0.05")
+    model = data.model(*PLAIN, *settings, layout=layout)
+    batch = data.batch(model)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
+    assert losses[-1] < 0.9 * losses[0]
+    for variable, start in zip(model.trainable_variables, before, strict=True):
+        assert np.isfinite(variable.numpy()).all(), variable.name
+        assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
+
+
+def test_the_terms_of_the_loss_add_up_in_the_metrics(data: Data) -> None:
+    model = data.model("model.query=both")
+    metrics = {name: float(value) for name, value in model.train_step(data.batch(model)).items()}
+    assert set(metrics) == {"loss", "item_loss", "behaviour_loss", "meta_loss", "triplet_loss"}
+    assert sum(metrics.values()) == pytest.approx(2 * metrics["loss"], rel=1e-5)
+
+
+def test_a_weight_of_zero_takes_a_term_away(data: Data) -> None:
+    loss = "{behaviour: 0, meta: 0, triplet: 0, uniform_negatives: 8}"
+    model = data.model(f"model.loss={loss}")
+    assert set(model.loss_terms(data.batch(model), training=True)) == {"item"}
+
+
+def test_base_trains_both_towers_on_their_own(data: Data) -> None:
+    model = data.model("model.structure=base", "model.loss.triplet=0", *PLAIN)
+    batch = data.batch(model)
+    towers = {"behaviour": model.items.behaviour_stack, "meta": model.items.meta_stack}
+    for name, tower in towers.items():
+        with tf.GradientTape() as tape:
+            term = model.loss_terms(batch, training=True)[name]
+        assert all(tf.norm(gradient) > 0 for gradient in tape.gradient(term, tower.trainable_variables)), name
+
+
+def test_an_example_without_a_trigger_teaches_an_i2i_model_nothing(data: Data) -> None:
+    model = data.model("model.query=trigger", "model.structure=behaviour_only", *PLAIN)
+    batch = data.batch(model)
+    lonely = batch | {"trigger": tf.fill(tf.shape(batch["trigger"]), -1)}
+    assert float(model.compute_loss(lonely)) == 0
+    assert float(model.compute_loss(batch)) > 0
+
+
+def test_the_temperature_is_learned_only_if_asked_for(data: Data) -> None:
+    for learn in (True, False):
+        model = data.model(f"model.learn_temperature={str(learn).lower()}", "model.structure=behaviour_only")
+        model.train_step(data.batch(model))
+        assert (float(model.temperature) != pytest.approx(0.08, rel=1e-6)) == learn
+
+
+# Sparse updates
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "lazy_adam"])
+def test_a_step_moves_only_the_rows_of_the_batch(optimizer: str, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = data.model(f"training.table_optimizer={optimizer}", *PLAIN)
+    everything = data.batch(model, size=10_000)
+    # The first item of the catalogue is what a careless -1 becomes: it takes part in a first step, so that it has
+    # optimizer state, and is absent from the second, which has histories with padding.
+    involved = np.c_[everything["item"], everything["history"]]
+    has_first = (involved == 0).any(axis=1)
+    assert has_first.sum() >= 5
+    first, second = (rows_of(everything, np.flatnonzero(mask)[:20]) for mask in (has_first, ~has_first))
+    assert (second["history"].numpy() == -1).any()
+    drawn: list[tf.Tensor] = []
+    draw = model.sampler.draw
+
+    def draw_but_the_first_item(moments: tf.Tensor) -> Negatives:
+        negatives = draw(moments)
+        drawn.append(tf.maximum(negatives.rows, 1))
+        return negatives._replace(rows=drawn[-1])
+
+    monkeypatch.setattr(model.sampler, "draw", draw_but_the_first_item)
+    model.train_step(first)
+    tables = {
+        "item_id": model.items.identity.weight,
+        "author_id": model.items.context.tables["author_id"].weight,
+        "user_id": model.user_tower.profile.tables["user_id"].weight,
+    }
+    before = {name: table.numpy() for name, table in tables.items()}
+    model.train_step(second)
+    moved = {name: set(np.flatnonzero((table.numpy() != before[name]).any(axis=1))) for name, table in tables.items()}
+
+    code = {name: variable.numpy() for name, variable in model.item_table.variables.items()}
+    candidates = np.unique(np.r_[second["item"], drawn[-1]])
+    items = np.union1d(candidates, second["history"].numpy().ravel())
+    assert moved["item_id"] == set(code["item_id"][items[items >= 0]])
+    assert moved["author_id"] == set(code["author_id"][candidates])
+    assert moved["user_id"] == set(model.user_table.variables["user_id"].numpy()[second["user"].numpy()])
+    assert len(moved["item_id"]) < len(before["item_id"])
+
+
+# Cold simulation
+
+
+def loss_of(model: RecallModel, batch: Batch) -> float:
+    tf.random.set_seed(5)
+    return float(model.compute_loss(batch, training=True))
+
+
+def with_exposures(batch: Batch, exposures: float) -> Batch:
+    posterior = batch["posterior"].numpy()
+    posterior[..., 0] = exposures
+    return batch | {"posterior": tf.constant(posterior)}
+
+
+@pytest.mark.parametrize(
+    ("simulation", "exposures", "id_matters"),
+    [
+        ("{max_probability: 1, brand_new: 0}", 0, False),
+        ("{max_probability: 1, brand_new: 0}", 1e9, True),
+        ("{max_probability: 0, brand_new: 0}", 0, True),
+        ("{max_probability: 0, brand_new: 1}", 1e9, False),
+        ("{enabled: false, max_probability: 1, brand_new: 1}", 0, True),
+    ],
+)
+def test_the_id_of_a_hidden_candidate_has_no_say(
+    simulation: str, exposures: float, id_matters: bool, data: Data
+) -> None:
+    model = data.model("model.dropout=0", "model.loss.negatives=none", f"model.cold_simulation={simulation}")
+    batch = with_exposures(data.batch(model), exposures)
+    # A target that is in no history: its id speaks for the candidate alone.
+    target = np.setdiff1d(batch["item"].numpy(), batch["history"].numpy())[0]
+    code = int(model.item_table.variables["item_id"].numpy()[target])
+    assert code > 1
+    before = loss_of(model, batch)
+    table = model.items.identity.weight
+    table.scatter_nd_add([[code]], tf.random.stateless_normal([1, 8], seed=(1, 2)))
+    assert (loss_of(model, batch) != before) == id_matters
+
+
+def test_a_brand_new_candidate_shows_no_posterior(data: Data) -> None:
+    for share, matters in ((1, False), (0, True)):
+        simulation = f"model.cold_simulation={{max_probability: 0, brand_new: {share}}}"
+        model = data.model("model.dropout=0", "model.loss.negatives=none", simulation)
+        batch = data.batch(model)
+        assert (loss_of(model, batch) != loss_of(model, with_exposures(batch, 500.0))) == matters
+
+
+def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
+    model = data.model("model.cold_simulation={max_probability: 1, brand_new: 1}", "model.loss.negatives=none")
+    plain = data.model("model.cold_simulation.enabled=false", "model.loss.negatives=none")
+    batch = data.batch(model)
+    assert float(model.compute_loss(batch)) == float(plain.compute_loss(batch))
+
+
+def test_a_hidden_id_is_not_aligned_with_its_content(data: Data) -> None:
+    model = data.model("model.cold_simulation={max_probability: 0, brand_new: 1}", "model.loss.negatives=none")
+    assert float(model.loss_terms(data.batch(model), training=True)["triplet"]) == 0
+
+
+# Shapes of the answers
+
+
+def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data: Data) -> None:
+    model = data.model("model.gate=concat", "model.query=both")
+    rows = tf.range(5)
+    vectors, shares = model.encode_items(rows, tf.ones([5, 4]))
+    queries = model.encode_users(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
+    assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 16)
+    norm = np.linalg.norm(queries.reshape(5, 2, 8), axis=2)
+    np.testing.assert_allclose(norm, 1, rtol=1e-5)
+    parts = np.linalg.norm(vectors.numpy().reshape(5, 2, 8), axis=2)
+    np.testing.assert_allclose(parts, np.c_[np.ones(5), 1 - shares.numpy()], rtol=1e-5)
+
+
+def test_a_model_has_the_towers_that_its_query_asks_for(data: Data) -> None:
+    towers = {}
+    for query in QUERIES:
+        model = data.model(f"model.query={query}", "model.structure=behaviour_only")
+        towers[query] = (model.user_tower is not None, model.trigger_tower is not None)
+    assert towers == {"user": (True, False), "trigger": (False, True), "both": (True, True)}
+
+
+def test_equal_seeds_give_equal_models(data: Data) -> None:
+    one, other = data.model(), data.model()
+    for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
