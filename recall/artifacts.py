@@ -63,6 +63,8 @@ def publish(directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST) 
       ArtifactError: the disk is full or cannot be written; nothing is left behind.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in directory.parent.glob(f".{directory.name}.{'[0-9a-f]' * 8}"):  # by a killed run
+        shutil.rmtree(abandoned, ignore_errors=True)
     scratch = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     replaced = scratch.with_name(scratch.name + ".old")
     scratch.mkdir()

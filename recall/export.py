@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,16 @@ class _Untracked:
 
 def export_saved_models(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     """Writes query/ and item/ SavedModels and encoder/, which encodes new items, into a folder."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns that layers cannot be rebuilt from Keras configs, which nobody asks for
+    try:
+        _save(model, prepared, directory)
+    finally:
+        logger.setLevel(level)
+
+
+def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     query = QueryModule(model, prepared.item_ids)
     signatures = dict(query.functions)
     signatures["serving_default"] = next(iter(query.functions.values()))

@@ -99,15 +99,14 @@ class FeatureInput(tf.keras.layers.Layer):
         return tf.concat([self._dense(column, features[column.name]) for column in self.columns], axis=-1)
 
     def _dense(self, column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
-        match column.kind:
-            case "code":
-                return self.tables[column.name](values)
-            case "codes":
-                present = tf.cast(values > 0, tf.float32)[..., tf.newaxis]  # [..., tags, 1]
-                total = tf.reduce_sum(self.tables[column.name](values) * present, axis=-2)  # [..., width]
-                return total / tf.maximum(tf.reduce_sum(present, axis=-2), 1.0)
-            case "number":
-                return values
+        if column.kind == "code":
+            return self.tables[column.name](values)
+        if column.kind == "codes":
+            present = tf.cast(values > 0, tf.float32)[..., tf.newaxis]  # [..., tags, 1]
+            total = tf.reduce_sum(self.tables[column.name](values) * present, axis=-2)  # [..., width]
+            return total / tf.maximum(tf.reduce_sum(present, axis=-2), 1.0)
+        if column.kind == "number":
+            return values
         vector, missing = values[..., :-1], values[..., -1:]
         # The flag feeds a column of the projection: that column is the learned stand-in of a missing vector.
         return self.projections[column.name](tf.concat([tf.math.l2_normalize(vector, axis=-1), missing], axis=-1))
