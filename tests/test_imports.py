@@ -123,8 +123,11 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
         recall.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_tensorflow_gets_keras_2() -> None:
-    finished = python("import recall, tensorflow as tf; print(tf.keras.Model.__module__)")
+@pytest.mark.parametrize(
+    ("order", "environment"), [("recall, tensorflow", {}), ("tensorflow, recall", {"TF_USE_LEGACY_KERAS": "1"})]
+)
+def test_tensorflow_gets_keras_2(order: str, environment: dict[str, str]) -> None:
+    finished = python(f"import {order}; print(tensorflow.keras.Model.__module__)", **environment)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("tf_keras.")
 
@@ -136,11 +139,6 @@ def test_tensorflow_imported_before_with_keras_3_is_one_clear_error() -> None:
     assert message.startswith("recall.errors.RecallError: TensorFlow was imported with Keras 3 before recall")
     assert "import recall before tensorflow" in message
     assert "TF_USE_LEGACY_KERAS=1" in message
-
-
-def test_tensorflow_imported_before_with_keras_2_is_fine() -> None:
-    finished = python("import tensorflow, recall", TF_USE_LEGACY_KERAS="1")
-    assert finished.returncode == 0, finished.stderr
 
 
 def test_an_environment_that_asks_for_keras_3_is_one_clear_error() -> None:
