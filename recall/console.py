@@ -62,7 +62,9 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
         f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
         "and (cold/cold) among cold items; coverage and cold share of lists of 100"
     )
-    table = Table(title="test", title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        title="test", title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE, pad_edge=False
+    )
     # On a narrow terminal names fold, and numbers stay whole.
     table.add_column("model", overflow="fold")
     for name in columns:
