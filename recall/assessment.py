@@ -21,7 +21,7 @@ from recall.inference import answerable, encode_items, encode_queries, encode_tr
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import VectorScorer, top_items
-from recall.report import RecalledItem, RecallSample, ReportInputs
+from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")

@@ -11,7 +11,7 @@ import numpy as np
 from recall.report_numbers import best_epoch, bucket_label, chance, metric_value, validation_metric
 
 if TYPE_CHECKING:
-    from recall.report import ReportInputs
+    from recall.report_inputs import ReportInputs
 
 DASH = "–"
 

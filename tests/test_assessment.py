@@ -17,7 +17,7 @@ from recall.index import ExactIndex, build_index
 from recall.inference import encode_items
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.report import ReportInputs
+from recall.report_inputs import ReportInputs
 from recall.training import load_model
 
 pytest_plugins = ("finished_run",)

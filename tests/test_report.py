@@ -17,7 +17,8 @@ import pytest
 
 from recall import report_numbers
 from recall.errors import ArtifactError
-from recall.report import RecalledItem, RecallSample, ReportInputs, headline, render, write_report
+from recall.report import headline, render, write_report
+from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.report_tables import data_tables, duration, metric_tables
 
 # recall@50 on all clicks, on cold clicks, on cold clicks among cold items

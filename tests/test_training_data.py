@@ -127,6 +127,7 @@ def kuairand(shared_data: Path) -> Config:
         {"path": str(folder / "log*.parquet"), "item": "video_id", "time": "time_ms", "click": "is_click"},
         {"path": str(folder / "video_features_basic_pure.csv"), "id": "video_id"},
         users={"path": str(folder / "user_features_pure.csv.gz")},
+        shards=1,
     )
 
 
@@ -198,7 +199,7 @@ def test_amazon_beauty_holds_out_the_last_two_items_of_every_user(shared_data: P
     assert_agrees(tmp_path / "data", expected, items)
 
 
-def test_shards_and_files_do_not_show_in_the_examples(
+def test_one_and_seven_shards_and_a_log_in_other_files_give_the_same_examples(
     kuairand: Config, kuairand_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = pq.read_table(next(Path(kuairand.data.events.path).parent.glob("log*.parquet")))

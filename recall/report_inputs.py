@@ -1,0 +1,148 @@
+"""What a report is made from; the page, its tables and its plots read nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recall.errors import ArtifactError
+from recall.report_numbers import Floats, metric_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASELINES = ("popularity", "item_knn")
+
+
+@dataclass(frozen=True)
+class RecalledItem:
+    """One line of a recalled list.
+
+    Attributes:
+      title: the item's title, or its id where it has none.
+      score: what the list is sorted by.
+      exposures: of the item before the test period.
+      is_cold: no exposure and no click before the test period.
+      hit: the user clicked it in the test period.
+    """
+
+    title: str
+    score: float
+    exposures: int
+    is_cold: bool
+    hit: bool = False
+
+
+@dataclass(frozen=True)
+class RecallSample:
+    """What one user clicked, oldest first, and what was recalled for that, best first."""
+
+    user: str
+    history: Sequence[str]
+    recalled: Sequence[RecalledItem]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that a report shows.
+
+    Attributes:
+      title: heading of the page.
+      config_yaml: the resolved experiment file.
+      metrics: content of metrics.json: `test` and `validation` by model, `index`, `timing` (seconds, where a
+        name does not say otherwise).
+      configured: name of the configured model, a key of `metrics["test"]`.
+      training: per trained model its epochs: `epoch` (from 1), `loss`, one `val_...` metric, `seconds`; other keys
+        with `loss` in their name are terms of the loss.
+      items: one row per item of the catalogue: `exposures` and `clicks` before the test period,
+        `behaviour_share` of the item vector in [0, 1] (absent or NaN: the model has no gate).
+      vectors: float32 [items, dim], row i belongs to row i of `items`.
+      samples: recalled lists to show.
+      counts: `counts` of the training data's manifest.
+      versions: package -> version.
+
+    Raises:
+      ArtifactError: `metrics` lack the configured model, or vectors and items have different lengths.
+    """
+
+    title: str
+    config_yaml: str
+    metrics: Mapping[str, Any]
+    configured: str
+    items: pd.DataFrame
+    vectors: Floats
+    training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    samples: Sequence[RecallSample] = ()
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.configured not in self.test:
+            found = ", ".join(self.test) or "no model"
+            raise ArtifactError(
+                f"metrics.json: test has no {self.configured}, only {found}; run `recall evaluate` again"
+            )
+        if len(self.vectors) != len(self.items):
+            raise ArtifactError(
+                f"{len(self.vectors):,} vectors for {len(self.items):,} items; "
+                "they come from different runs, so run `recall vectors` again"
+            )
+
+    @property
+    def test(self) -> Mapping[str, Any]:
+        """Model -> its test metrics."""
+        return self.metrics.get("test") or {}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Models in the order of the page: the configured one, others, baselines."""
+        return [self.configured, *self.others, *self.baselines]
+
+    @cached_property
+    def others(self) -> list[str]:
+        """Models trained beside the configured one."""
+        return [name for name in self.test if name not in (self.configured, *BASELINES)]
+
+    @cached_property
+    def baselines(self) -> list[str]:
+        """Baselines of the run."""
+        return [name for name in BASELINES if name in self.test and name != self.configured]
+
+    @cached_property
+    def is_cold(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """bool [items]: neither shown nor clicked before the test period."""
+        return (self.items["exposures"].to_numpy() == 0) & (self.items["clicks"].to_numpy() == 0)
+
+    @cached_property
+    def behaviour_share(self) -> Floats:
+        """float64 [items]: share of behaviour in the item vector, NaN without a gate."""
+        if "behaviour_share" not in self.items:
+            return np.full(len(self.items), np.nan)
+        return self.items["behaviour_share"].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    @cached_property
+    def headline_metric(self) -> str:
+        """recall@50, or what comes nearest: the largest k below 50, else the smallest."""
+        found = [re.fullmatch(r"recall@(\d+)", key) for key in self.test[self.configured].get("all") or {}]
+        cutoffs = sorted(int(match[1]) for match in found if match)
+        if not cutoffs:
+            return "mrr"
+        return f"recall@{max((k for k in cutoffs if k <= 50), default=cutoffs[0])}"
+
+    def value(self, model: str, part: str, metric: str | None = None) -> float:
+        """A test metric (default: the headline metric) of a model on a slice; NaN where there is none."""
+        return metric_value(self.test[model].get(part) or {}, metric or self.headline_metric)
+
+    def highest(self, models: Sequence[str], part: str) -> str | None:
+        """Which of `models` has the highest headline metric on a slice; None where none has one."""
+        measured = [model for model in models if np.isfinite(self.value(model, part))]
+        return max(measured, key=lambda model: self.value(model, part), default=None)
+
+    def examples(self, part: str) -> int:
+        """Test examples of a slice."""
+        return int((self.test[self.configured].get(part) or {}).get("examples") or 0)
