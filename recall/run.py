@@ -154,7 +154,7 @@ class Run:
                 table.ids, table.vectors, config=self.config.index, sample_queries=queries, seed=self.config.seed
             )
             save_index(index, self.directory / "index", fingerprint=of_vectors)
-            summary = {"fingerprint": made_of, **index_summary(index, queries, k=self.config.index.k)}
+            summary = {"fingerprint": made_of, **index_summary(index, queries)}
             write_json(self.directory / _INDEX_SUMMARY, summary)
         self.console.print(
             facts_table("index", {name: value for name, value in summary.items() if name != "fingerprint"})

@@ -13,9 +13,11 @@ from conftest import Experiment
 from rich.console import Console
 
 from recall.config import Config
+from recall.prepared import PreparedData
 from recall.run import Run
 
 if TYPE_CHECKING:
+    from recall.model import RecallModel
     from recall.recaller import Recaller
 
 SETTINGS = ("model.query=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
@@ -61,6 +63,20 @@ def finished(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Path
     directory = tmp_path_factory.mktemp("finished") / "run"
     Run(settings, directory).all()
     return directory
+
+
+@pytest.fixture(scope="session")
+def prepared_data(finished: Path) -> PreparedData:
+    """The data of the finished run."""
+    return PreparedData.load(finished / "data")
+
+
+@pytest.fixture(scope="session")
+def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
+    """The model of the finished run."""
+    from recall.training import load_model
+
+    return load_model(finished / "model", prepared_data)
 
 
 @pytest.fixture(scope="session")

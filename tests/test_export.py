@@ -19,7 +19,6 @@ from recall.export import ItemVectorTable
 from recall.inference import encode_items, encode_triggers, encode_users
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.training import load_model
 
 pytest_plugins = ("finished_run",)
 
@@ -52,16 +51,6 @@ np.savez(
 assert not {"recall", "tensorflow_recommenders"} & {name.split(".")[0] for name in sys.modules}
 """
 Answers = dict[str, npt.NDArray[np.float32]]
-
-
-@pytest.fixture(scope="module")
-def prepared_data(finished: Path) -> PreparedData:
-    return PreparedData.load(finished / "data")
-
-
-@pytest.fixture(scope="module")
-def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
-    return load_model(finished / "model", prepared_data)
 
 
 @pytest.fixture(scope="module")
