@@ -159,22 +159,27 @@ class TransformerConfig(Strict):
 class ColdSimulation(Strict):
     """Shows candidates in training as they would look if they were new.
 
-    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half). And a share of all
-    candidates is shown as brand-new: without id and without posterior, as a just published item is served.
+    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and besides with
+    probability `unseen` whatever the exposures: an item published after the training is served without a trained id,
+    but soon with a posterior. `brand_new` takes away the posterior too.
     """
 
     enabled: bool = True
     max_probability: Probability = 0.8
     half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
-    brand_new: Probability = Field(default=0.1, description="share of candidates shown without id and posterior")
+    unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
+    brand_new: Probability = Field(default=0.0, description="share of candidates shown without id and posterior")
 
 
 class LossConfig(Strict):
     """The training objective: weights of its terms and where negatives come from."""
 
     item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
-    behaviour: NonNegativeFloat = Field(default=0.3, description="query against the behaviour tower alone")
-    meta: NonNegativeFloat = Field(default=0.3, description="query against the meta tower alone")
+    behaviour: NonNegativeFloat = Field(default=1.0, description="query against the behaviour tower alone")
+    meta: NonNegativeFloat = Field(default=1.0, description="query against the meta tower alone")
+    towers_move_query: bool = Field(
+        default=False, description="whether the two losses above also train the query side, or the item towers alone"
+    )
     triplet: NonNegativeFloat = Field(default=0.3, description="alignment of both towers of the same item")
     margin: NonNegativeFloat = 0.2
     triplet_negatives: Literal["all", "hard"] = "all"
@@ -194,6 +199,7 @@ class ModelConfig(Strict):
     gate_shape: Literal["scalar", "per_dimension"] = "scalar"
     gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")
     gate_hidden: PositiveInt = 16
+    appeal: bool = Field(default=True, description="gated: a score for everybody, learned from the posterior")
     dim: PositiveInt = 64
     hidden: tuple[PositiveInt, ...] = (128,)
     dropout: float = Field(default=0.2, ge=0, lt=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
@@ -49,6 +50,7 @@ class RecallModel(tfrs.Model):
             id_name=prepared.item_id_feature,
             config=model,
             prior_ctr=prepared.manifest["posterior"]["prior_ctr"],
+            id_clicks=_clicks_by_id(prepared),
         )
         parts = 2 if self.items.is_concat else 1
         self.user_tower = (
@@ -164,8 +166,10 @@ class RecallModel(tfrs.Model):
 
         candidates = _gather_content(content, place)
         if training and settings.enabled:
-            is_new = tf.random.uniform(tf.shape(rows)) < settings.brand_new  # [candidates]
-            candidates = self.items.hide_ids(candidates, is_new | self._hidden(posterior[:, 0]))
+            is_new, is_unseen = (
+                tf.random.uniform(tf.shape(rows)) < share for share in (settings.brand_new, settings.unseen)
+            )  # both [candidates]
+            candidates = self.items.hide_ids(candidates, is_new | is_unseen | self._hidden(posterior[:, 0]))
             posterior = tf.where(is_new[:, tf.newaxis], self.items.new_posterior, posterior)
         vectors = self.items.vectors(candidates, self.item_table.gather(rows), posterior, training=training)
 
@@ -201,15 +205,20 @@ class RecallModel(tfrs.Model):
         weights: tf.Tensor | None,
     ) -> None:
         config = self.config.model
-        behaviour_query, meta_query = tf.split(queries, 2, axis=-1) if self.items.is_concat else (queries, queries)
+        plain = queries[:, :-1]  # without the 1 for appeal, which both towers alone lack
+        behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if self.items.is_concat else (plain, plain)
         pairs = [("item", queries, vectors.vector, config.loss.item)]
         if config.structure == "gated":
+            if not config.loss.towers_move_query:
+                # Each tower follows the query space that the served vectors span. If both pulled at the query as well,
+                # the weaker one would bend it.
+                behaviour_query, meta_query = tf.stop_gradient(behaviour_query), tf.stop_gradient(meta_query)
             pairs.append(("behaviour", behaviour_query, vectors.behaviour, config.loss.behaviour))
             pairs.append(("meta", meta_query, vectors.meta, config.loss.meta))
         elif config.structure == "base":  # both towers are trained on their own; their sum only serves
             pairs = [
-                ("behaviour", queries, vectors.behaviour, config.loss.item),
-                ("meta", queries, vectors.meta, config.loss.item),
+                ("behaviour", plain, vectors.behaviour, config.loss.item),
+                ("meta", plain, vectors.meta, config.loss.item),
             ]
         for name, query, candidates, weight in pairs:
             if weight:
@@ -265,6 +274,16 @@ class RecallModel(tfrs.Model):
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
         assert self.trigger_tower is not None
         return self.trigger_tower(self.items.tokens(self.items.content_of(self.item_table.gather(rows))))
+
+
+def _clicks_by_id(prepared: PreparedData) -> npt.NDArray[np.int64] | None:
+    """Training clicks of each code of the item id's vocabulary, int64 [codes]."""
+    name = prepared.item_id_feature
+    if name is None:
+        return None
+    codes = np.asarray(prepared.items[name].combine_chunks())
+    size = next(column.size for column in prepared.item_encoder.columns if column.name == name)
+    return np.bincount(codes, weights=prepared.sampling_counts, minlength=size).astype(np.int64)
 
 
 def _targets(batch: Batch) -> Targets:

@@ -1,4 +1,4 @@
-"""The gate: how far an item's behaviour vector is trusted, given its posterior."""
+"""The gate: how far an item's behaviour vector is trusted, given its posterior and what the vector was trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def posterior_features(posterior: tf.Tensor, *, prior_ctr: float) -> tf.Tensor:
-    """Gate inputs of about unit scale: log counts, CTR relative to the prior, log age.
+    """Inputs of gate and appeal, of about unit scale: log counts, CTR relative to the prior, log age.
 
     Args:
       posterior: float32 [..., 4]: exposures, clicks, smoothed CTR, hours since the first exposure.
@@ -22,39 +22,55 @@ def posterior_features(posterior: tf.Tensor, *, prior_ctr: float) -> tf.Tensor:
     )
 
 
-# Where the gate starts, in logits: a share of about 0.1 without exposures, 0.5 at 11 and 0.9 at 150.
-_START_WITHOUT_EXPOSURES, _START_SLOPE = -2.0, 4.0
+def gate_features(posterior: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
+    """What the gate sees: `posterior_features` [..., 4] and log clicks that the id was trained on [...] -> [..., 5].
+
+    Both are needed. The posterior tells what the crowd knows of the item now; an item published after the training has
+    one too, but its behaviour vector has learned nothing from it.
+    """
+    return tf.concat([posterior, learned[..., tf.newaxis]], axis=-1)
+
+
+def learned_feature(clicks: tf.Tensor) -> tf.Tensor:
+    """Training clicks of ids, on the scale of `posterior_features`."""
+    return tf.math.log1p(clicks) / 5
+
+
+# Where the gate starts, in logits: a share of 0.1 for a new item, 0.4 for one that got its first 50 exposures after the
+# training, 0.7 for one with 100 exposures and 30 training clicks.
+_START_NEW, _START_SLOPE = -2.0, 2.0
 
 
 class Gate(tf.keras.layers.Layer):
-    """Behaviour share g = sigmoid(MLP(posterior) + slope * log exposures), one per item or one per dimension.
+    """Behaviour share g = sigmoid(MLP(features) + slopes * log exposures and learned clicks), one or one per dimension.
 
-    It starts as a rising function of exposures and learns from there.
+    It starts as a rising function of both and learns from there.
 
-    With `monotone` the share provably never falls when exposures or clicks grow while the age stays: along these
-    two inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). The smoothed CTR, which falls when
-    exposures grow alone, is then not an input; counts carry it.
+    With `monotone` the share provably never falls when exposures, clicks or what was learned grow while the age stays:
+    along these inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). The smoothed CTR, which falls
+    when exposures grow alone, is then not an input; counts carry it.
     """
 
     def __init__(self, width: int, *, hidden: int, monotone: bool, name: str = "gate") -> None:
         super().__init__(name=name)
         self.monotone = monotone
-        self.first = self.add_weight(name="first", shape=(4, hidden), initializer="glorot_uniform")
+        self.first = self.add_weight(name="first", shape=(5, hidden), initializer="glorot_uniform")
         self.first_bias = self.add_weight(name="first_bias", shape=(hidden,), initializer="zeros")
         self.second = self.add_weight(name="second", shape=(hidden, width), initializer="glorot_uniform")
         self.second_bias = self.add_weight(
-            name="second_bias", shape=(width,), initializer=tf.keras.initializers.Constant(_START_WITHOUT_EXPOSURES)
+            name="second_bias", shape=(width,), initializer=tf.keras.initializers.Constant(_START_NEW)
         )
-        self.slope = self.add_weight(
-            name="slope", shape=(width,), initializer=tf.keras.initializers.Constant(_START_SLOPE)
-        )  # fmt: skip
+        self.slopes = self.add_weight(
+            name="slopes", shape=(2, width), initializer=tf.keras.initializers.Constant(_START_SLOPE)
+        )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        """float32 [..., 4] of `posterior_features` -> float32 [..., width] in (0, 1)."""
-        first, second, slope = self.first, self.second, self.slope
+        """float32 [..., 5] of `gate_features` -> float32 [..., width] in (0, 1)."""
+        first, second, slopes = self.first, self.second, self.slopes
         if self.monotone:
-            exposures, clicks, ctr, age = tf.unstack(first, axis=0)
-            first = tf.stack([tf.abs(exposures), tf.abs(clicks), tf.zeros_like(ctr), age])
-            second, slope = tf.abs(second), tf.abs(slope)
+            exposures, clicks, ctr, age, learned = tf.unstack(first, axis=0)
+            first = tf.stack([tf.abs(exposures), tf.abs(clicks), tf.zeros_like(ctr), age, tf.abs(learned)])
+            second, slopes = tf.abs(second), tf.abs(slopes)
         hidden = tf.tanh(tf.tensordot(features, first, 1) + self.first_bias)
-        return tf.sigmoid(tf.tensordot(hidden, second, 1) + slope * features[..., :1] + self.second_bias)
+        rising = tf.tensordot(tf.gather(features, [0, 4], axis=-1), slopes, 1)
+        return tf.sigmoid(tf.tensordot(hidden, second, 1) + rising + self.second_bias)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from recall.config import ModelConfig
 from recall.encoding import EncodedColumn
 from recall.errors import ConfigError
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
-from recall.towers.gate import Gate, posterior_features
+from recall.towers.appeal import Appeal, with_appeal
+from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features
 from recall.vocabulary import OUT_OF_VOCABULARY
 
 
 class ItemVectors(NamedTuple):
     """What the item side says of some items."""
 
-    vector: tf.Tensor  # [items, width], what is served
+    vector: tf.Tensor  # [items, width], what is served; the last dimension is the appeal
     behaviour: tf.Tensor | None  # [items, dim], unit length
     meta: tf.Tensor | None  # [items, dim], unit length
     share: tf.Tensor | None  # [items], mean behaviour share of the gate
@@ -37,23 +40,31 @@ class ItemContent(NamedTuple):
     content: tf.Tensor | None  # [items, content], input of the meta tower
     meta: tf.Tensor | None  # [items, dim], unit length
     known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
+    learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
 
 
 class ItemSide(tf.keras.layers.Layer):
     """Both item towers, the gate, and the representation under which items enter the query side.
 
     Structures (Content recall with multimodal information, Taobao Guangguang):
-      gated: v = normalise(g b + (1 - g) m), or [b, (1 - g) m] with `gate: concat`.
+      gated: v = normalise(g b + (1 - g) m), or [b, (1 - g) m] with `gate: concat`; and the posterior's appeal.
       base: v = normalise(b + m) where the id is known, m where it is not.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
+    Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
 
     Raises:
       ConfigError: items have neither an id feature nor meta features, so a history could not be represented.
     """
 
     def __init__(
-        self, columns: Sequence[EncodedColumn], *, id_name: str | None, config: ModelConfig, prior_ctr: float
+        self,
+        columns: Sequence[EncodedColumn],
+        *,
+        id_name: str | None,
+        config: ModelConfig,
+        prior_ctr: float,
+        id_clicks: npt.NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__(name="item")
         if id_name is None and not any(column.tower == "meta" for column in columns):
@@ -68,6 +79,8 @@ class ItemSide(tf.keras.layers.Layer):
         context = [column for column in columns if column.tower == "behaviour" and column.name != id_name]
         meta = [column for column in columns if column.tower == "meta"]
         self.identity = EmbeddingTable(by_name[id_name].size, dim, name="item_id") if id_name else None
+        clicks = np.zeros(by_name[id_name].size if id_name else 1) if id_clicks is None else id_clicks
+        self.id_clicks = tf.Variable(clicks.astype(np.float32), trainable=False, name="id_clicks")
         self.context = FeatureInput(context, dim=dim, name="context") if context and structure != "meta_only" else None
         self.content = FeatureInput(meta, dim=dim, name="content") if meta else None
         # Only what the structure uses is made: an unused layer would have no weights to save or to train.
@@ -82,11 +95,12 @@ class ItemSide(tf.keras.layers.Layer):
         if structure == "gated":
             width = dim if config.gate_shape == "per_dimension" else 1
             self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone)
+            self.appeal = Appeal(hidden=config.gate_hidden) if config.appeal else None
 
     @property
     def width(self) -> int:
         """Length of the served item vector."""
-        return 2 * self.config.dim if self.is_concat else self.config.dim
+        return (2 if self.is_concat else 1) * self.config.dim + 1
 
     @property
     def new_posterior(self) -> tf.Tensor:
@@ -109,9 +123,11 @@ class ItemSide(tf.keras.layers.Layer):
         meta = self._meta(content, training=training) if content is not None else None
         if self.identity is None or self.id_name is None:
             count = tf.shape(next(iter(features.values())))[0]
-            return ItemContent(identity=None, content=content, meta=meta, known=tf.ones([count], tf.bool))
+            return ItemContent(None, content, meta, known=tf.ones([count], tf.bool), learned=tf.zeros([count]))
         codes = features[self.id_name]
-        return ItemContent(identity=self.identity(codes), content=content, meta=meta, known=codes > OUT_OF_VOCABULARY)
+        known = codes > OUT_OF_VOCABULARY
+        learned = tf.where(known, learned_feature(tf.gather(self.id_clicks, codes)), 0.0)
+        return ItemContent(self.identity(codes), content, meta, known=known, learned=learned)
 
     def tokens(self, content: ItemContent) -> tf.Tensor:
         """The items as history entries and triggers: id embedding + projected meta vector, float32 [items, dim]."""
@@ -126,7 +142,8 @@ class ItemSide(tf.keras.layers.Layer):
             return content
         unknown = self.identity(tf.constant([OUT_OF_VOCABULARY]))  # [1, dim]
         identity = tf.where(hidden[:, tf.newaxis], unknown, content.identity)
-        return content._replace(identity=identity, known=content.known & ~hidden)
+        learned = tf.where(hidden, 0.0, content.learned)
+        return content._replace(identity=identity, known=content.known & ~hidden, learned=learned)
 
     def vectors(
         self, content: ItemContent, features: Features, posterior: tf.Tensor, *, training: bool = False
@@ -145,22 +162,24 @@ class ItemSide(tf.keras.layers.Layer):
         if structure == "single":
             parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
             vector = tf.math.l2_normalize(self.single_stack(tf.concat(parts, axis=-1), training=training), axis=-1)
-            return ItemVectors(vector, None, None, None)
+            return ItemVectors(with_appeal(vector), None, None, None)
         if structure == "meta_only":
-            return ItemVectors(content.meta, None, content.meta, None)
+            return ItemVectors(with_appeal(content.meta), None, content.meta, None)
         behaviour = self._behaviour(content.identity, context, training=training)  # [items, dim]
         if structure == "behaviour_only":
-            return ItemVectors(behaviour, behaviour, None, None)
+            return ItemVectors(with_appeal(behaviour), behaviour, None, None)
         meta = content.meta
         if structure == "base":
             joined = tf.math.l2_normalize(behaviour + meta, axis=-1)
-            return ItemVectors(tf.where(content.known[:, tf.newaxis], joined, meta), behaviour, meta, None)
-        gate = self.gate(inputs)  # [items, 1 or dim]
+            served = tf.where(content.known[:, tf.newaxis], joined, meta)
+            return ItemVectors(with_appeal(served), behaviour, meta, None)
+        gate = self.gate(gate_features(inputs, content.learned))  # [items, 1 or dim]
         if self.config.gate == "concat":
             vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
         else:
             vector = tf.math.l2_normalize(gate * behaviour + (1 - gate) * meta, axis=-1)  # [items, dim]
-        return ItemVectors(vector, behaviour, meta, tf.reduce_mean(gate, axis=-1))
+        appeal = self.appeal(inputs, content.known) if self.appeal else None
+        return ItemVectors(with_appeal(vector, appeal), behaviour, meta, tf.reduce_mean(gate, axis=-1))
 
     def _behaviour(self, identity: tf.Tensor | None, context: tf.Tensor | None, *, training: bool) -> tf.Tensor:
         parts = [part for part in (identity, context) if part is not None]

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from recall.config import ModelConfig
 from recall.encoding import EncodedColumn
+from recall.towers.appeal import asking_for_appeal
 from recall.towers.features import FeatureInput, Features, dense_stack
 from recall.towers.history import HISTORY_ENCODERS
 
 
 class QueryHead(tf.keras.layers.Layer):
-    """State (and profile) -> query vector: a residual MLP, then unit length.
+    """State (and profile) -> query vector: a residual MLP, then unit length, then a 1 for the items' appeal.
 
     With parts = 2 (`gate: concat`) each half has unit length: one is matched with b, the other with (1 - g) m.
     """
@@ -27,11 +28,11 @@ class QueryHead(tf.keras.layers.Layer):
         self.dropout = tf.keras.layers.Dropout(config.dropout)
 
     def call(self, state: tf.Tensor, profile: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
-        """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim]."""
+        """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim + 1]."""
         inputs = state if profile is None else tf.concat([state, profile], axis=-1)
         output = self.stack(self.dropout(inputs, training=training), training=training) + self.shortcut(state)
         halves = tf.split(output, self.parts, axis=-1)
-        return tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1)
+        return asking_for_appeal(tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1))
 
 
 class UserTower(tf.keras.layers.Layer):

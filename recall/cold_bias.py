@@ -1,0 +1,112 @@
+"""Cold bias: how much of the lists new items get, as one number that works inside any inner-product index.
+
+A model's scores say how likely a click is, and nearly always that is a known item. How many places new content shall
+have all the same is a decision of the feed. The bias makes it: bias / (1 + exposures / 5) is added to the scores of
+an item, through the last dimension of its vector, for which every query holds a 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
+
+HALF_EXPOSURES = 5.0
+K = 50
+# On the scale of a cosine. At 0.4 the lists of the models that we measured held little else than new items.
+LEVELS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4)
+
+
+def cold_weights(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What the bias is multiplied with: 1 without exposures, half at five, 1/21 at 100; float32 [items]."""
+    return (1 / (1 + exposures / HALF_EXPOSURES)).astype(np.float32)
+
+
+def with_cold_bias(
+    vectors: npt.NDArray[np.float32], exposures: npt.NDArray[np.int64], bias: float
+) -> npt.NDArray[np.float32]:
+    """Served vectors with the bias in their last dimension: float32 [items, width], a copy.
+
+    Args:
+      vectors: float32 [items, width] of `encode_items`, whose last dimension is added to every score.
+      exposures: int64 [items], up to the same moment as the vectors.
+      bias: added to the score of an item without exposures.
+    """
+    biased = vectors.copy()
+    biased[:, -1] += np.float32(bias) * cold_weights(exposures)
+    return biased
+
+
+@dataclasses.dataclass(frozen=True)
+class ColdBias:
+    """The chosen bias, and what was found on validation at each of the others.
+
+    Attributes:
+      bias: the choice.
+      curve: one entry per bias tried: bias, recall@50 (all targets), cold_recall@50 (targets without exposures).
+    """
+
+    bias: float
+    curve: tuple[dict[str, float], ...] = ()
+
+
+def choose_cold_bias(
+    scorer: Scorer,
+    examples: EvaluationSet,
+    *,
+    exposures: npt.NDArray[np.int64],
+    absent: npt.NDArray[np.bool_] | None = None,
+    tolerance: float,
+    exclude_seen: bool = True,
+    block_bytes: int = BLOCK_BYTES,
+) -> ColdBias:
+    """The largest bias that costs validation recall@50 at most `tolerance` of its best.
+
+    Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever:
+    the tolerance is what their exploration may cost.
+
+    Args:
+      scorer: the model, its vectors without a bias.
+      examples: validation clicks.
+      exposures: int64 [items], before the validation period.
+      absent: bool [items], items that came only after the validation period. A catalogue of that day would not hold
+        them; ranked as candidates they would make cold items look worse than they will be.
+      tolerance: relative, in [0, 1).
+      exclude_seen: whether what the user clicked before is left out of the ranking.
+      block_bytes: memory for a block of scores.
+    """
+    is_cold = exposures[examples.targets] == 0
+    if not is_cold.any():
+        return ColdBias(0.0)  # nothing to choose by
+    weights = cold_weights(exposures)  # [items]
+    hits = np.zeros((len(LEVELS), len(examples)), bool)
+    for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
+        if absent is not None:
+            block.scores[:, absent] = -np.inf
+        target_weights = weights[examples.targets[block.examples]]
+        for level, bias in enumerate(LEVELS):
+            hits[level, block.examples] = _biased(block, weights, target_weights, bias).ranks() <= K
+    recalls = hits.mean(axis=1)  # [levels]
+    allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max())
+    curve = tuple(
+        {
+            "bias": bias,
+            f"recall@{K}": float(recalls[level]),
+            f"cold_recall@{K}": float(hits[level, is_cold].mean()),
+        }
+        for level, bias in enumerate(LEVELS)
+    )
+    return ColdBias(LEVELS[allowed[-1]], curve)
+
+
+def _biased(
+    block: ScoreBlock, weights: npt.NDArray[np.float32], target_weights: npt.NDArray[np.float32], bias: float
+) -> ScoreBlock:
+    step = np.float32(bias)
+    # Both sums are rounded alike, so that a target still ties with itself.
+    return dataclasses.replace(
+        block, scores=block.scores + step * weights, target_scores=block.target_scores + step * target_weights
+    )
