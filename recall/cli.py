@@ -145,9 +145,10 @@ def compare(
         from recall.comparison import compare_runs
         from recall.console import comparison_table
 
-        comparisons = compare_runs(
-            run, second, metric=metric, split=split, model=model, other=other, allow_partial=allow_partial
-        )
+        with _console.status("comparing ..."):
+            comparisons = compare_runs(
+                run, second, metric=metric, split=split, model=model, other=other, allow_partial=allow_partial
+            )
         if as_json:
             records = [comparison.record() for comparison in comparisons]
             typer.echo(json.dumps({"metric": metric, "split": split, "comparisons": records}, ensure_ascii=False))

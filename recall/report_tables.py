@@ -156,11 +156,11 @@ def _difference_table(inputs: ReportInputs) -> Table:
         if any(model in inputs.differences[part] for part in known)
     ]
     note = (
-        f"{inputs.headline_metric} of {inputs.configured} minus that of the other model, on the clicks that both were "
-        "asked about, and its 95% interval: a paired bootstrap that draws whole users. Bold: the interval excludes "
-        "zero, so that the tables above say better or worse. Of twenty models that do not differ, one will look so."
+        "On the clicks that both models were asked about, with the 95% interval of a paired bootstrap that draws whole "
+        f"users. Bold: the interval excludes zero, and the tables above say that {inputs.configured} is better or "
+        "worse. Of twenty models that do not differ, one will look as if it did."
     )
-    return Table(f"{inputs.configured} minus the others", list(known.values()), rows, note)
+    return Table(f"{inputs.headline_metric}: {inputs.configured} minus the others", list(known.values()), rows, note)
 
 
 def _interval_cell(interval: Interval | None) -> Cell:

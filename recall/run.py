@@ -314,7 +314,7 @@ class Run:
         made_of = self._metrics_fingerprint(of_models, self._published_index())
         command = self._command("evaluate") + (" --compare" if compare else "")
         ranks = read_manifest(self.directory / RANKS, made_by=command)
-        if metrics.get("fingerprint") != made_of or ranks["fingerprint"] != made_of:
+        if metrics.get("fingerprint") != made_of or ranks.get("fingerprint") != made_of:
             raise ArtifactError(f"{path}: was measured on other models or settings; run `{command}` again")
         return metrics
 
