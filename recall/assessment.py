@@ -3,33 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.comparison import differences
 from recall.config import Config
-from recall.dataset import read_examples, training_clicks
-from recall.evaluation import evaluate
+from recall.dataset import Examples, read_examples, training_clicks
+from recall.evaluation import evaluate_examples
 from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import VectorScorer, top_items
+from recall.ranking import Scorer, VectorScorer, top_items
+from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 
 
+class Assessment(NamedTuple):
+    """What models and baselines make of the held-out examples.
+
+    Attributes:
+      metrics: split -> model -> its part of metrics.json.
+      ranks: split -> model -> its `recall.ranks.ranks_table`.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    ranks: dict[str, dict[str, pa.Table]]
+
+
+class _Judge:
+    """Evaluates one model after the other on a split."""
+
+    def __init__(self, config: Config, prepared: PreparedData, split: Literal["test", "validation"]) -> None:
+        self._config, self._item_ids = config.evaluation, prepared.item_ids
+        self.posterior = prepared.posterior(split)
+        self.metrics: dict[str, Any] = {}
+        self.ranks: dict[str, pa.Table] = {}
+
+    def __call__(self, name: str, scorer: Scorer, examples: Examples) -> None:
+        exposures, clicks = self.posterior.exposures, self.posterior.clicks
+        result = evaluate_examples(scorer, examples, exposures=exposures, clicks=clicks, config=self._config)
+        self.metrics[name] = result.metrics
+        self.ranks[name] = ranks_table(
+            users=examples.users,
+            items=self._item_ids.take(pa.array(examples.targets)),
+            times_ms=examples.times_ms,
+            exposures=exposures[examples.targets],
+            ranks=result.ranks,
+            ranks_among_cold=result.ranks_among_cold,
+        )
+
+
 def evaluate_models(
     config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
 ) -> dict[str, Any]:
-    """The `test` and `validation` parts of metrics.json.
+    """The `test` and `validation` parts of metrics.json: `assess_models` without the ranks."""
+    return assess_models(config, prepared, names, load=load).metrics
+
+
+def assess_models(
+    config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
+) -> Assessment:
+    """The `test` and `validation` parts of metrics.json, and the ranks behind them.
 
     Queries are made of what a user had clicked before each example. Item vectors, popularity and the slices are as
     of the start of the period; item-kNN learns from training clicks, as models do. An i2i model is asked
@@ -42,27 +87,25 @@ def evaluate_models(
       load: gives the model of a name; each is loaded when its turn comes.
     """
     similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
-    results: dict[str, dict[str, Any]] = {split: {} for split in HELD_OUT}
+    judges: dict[str, _Judge] = {split: _Judge(config, prepared, split) for split in HELD_OUT}
     for name in names:
         model = load(name)
         for split in HELD_OUT:
-            posterior = prepared.posterior(split)
-            judge = partial(
-                evaluate, exposures=posterior.exposures, clicks=posterior.clicks, config=config.evaluation
-            )  # fmt: skip
+            judge = judges[split]
             examples = read_examples(prepared.shards(split))
             asked = answerable(model, examples)
-            vectors, _ = encode_items(model, posterior.stacked())
-            results[split][name] = judge(VectorScorer(encode_queries(model, asked), vectors), asked)
+            vectors, _ = encode_items(model, judge.posterior.stacked())
+            judge(name, VectorScorer(encode_queries(model, asked), vectors), asked)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
                     queries = encode_triggers(model, triggered.triggers)
-                    results[split][f"{name}_trigger"] = judge(VectorScorer(queries, vectors), triggered)
+                    judge(f"{name}_trigger", VectorScorer(queries, vectors), triggered)
             if name == names[0]:
-                results[split]["popularity"] = judge(PopularityScorer(posterior.clicks), asked)
-                results[split]["item_knn"] = judge(ItemKnnScorer(similarities, asked.history), asked)
-    return results
+                judge("popularity", PopularityScorer(judge.posterior.clicks), asked)
+                judge("item_knn", ItemKnnScorer(similarities, asked.history), asked)
+    metrics = {split: judge.metrics for split, judge in judges.items()}
+    return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
 
 
 def sample_queries(
@@ -113,7 +156,7 @@ def report_inputs(
             "behaviour_share": shares,
         }
     )
-    return ReportInputs(
+    inputs = ReportInputs(
         title=f"recall run {run.name}",
         config_yaml=config.to_yaml(),
         metrics=metrics,
@@ -125,6 +168,7 @@ def report_inputs(
         counts=prepared.manifest["counts"],
         versions=versions,
     )
+    return replace(inputs, differences=differences(Ranks.load(run), metric=inputs.headline_metric))
 
 
 def _samples(

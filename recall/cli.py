@@ -129,6 +129,35 @@ def query(
 
 
 @app.command()
+def compare(
+    run: Annotated[Path, typer.Argument(help="run directory")],
+    second: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="another run on the same examples")] = None,
+    metric: Annotated[str, typer.Option(help="recall@K, hit_rate@K, ndcg@K with any K, or mrr")] = "recall@50",
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    model: Annotated[str | None, typer.Option(help="of the first run; default: its configured model")] = None,
+    other: Annotated[str | None, typer.Option(help="what it is held against; default: the second run's configured "
+                                                   "model, or with one run every other model of it")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="runs that share only some examples")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:  # fmt: skip
+    """Which model is better, and whether that could be chance: two runs, or the models of one."""
+    with _clear_errors():
+        from recall.comparison import compare_runs
+        from recall.console import comparison_table
+
+        with _console.status("comparing ..."):
+            comparisons = compare_runs(
+                run, second, metric=metric, split=split, model=model, other=other, allow_partial=allow_partial
+            )
+        if as_json:
+            records = [comparison.record() for comparison in comparisons]
+            typer.echo(json.dumps({"metric": metric, "split": split, "comparisons": records}, ensure_ascii=False))
+            return
+        for comparison in comparisons:
+            Console(highlight=False).print(comparison_table(comparison, metric=metric, split=split))
+
+
+@app.command()
 def simulate(
     out: OutPath,
     users: Annotated[int, typer.Option(min=1)] = 2_000,

@@ -7,11 +7,14 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from recall.comparison import Comparison
 
 
 def silence_libraries() -> None:
@@ -72,4 +75,38 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
     for model, parts in metrics["test"].items():
         values = [parts[part][name] for part, name in columns.values()]
         table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def comparison_table(comparison: Comparison, *, metric: str, split: str) -> Table:
+    """Slices of one comparison, each with both values, the interval of their difference, and what it says in words."""
+    (first_run, first), (second_run, second) = comparison.first, comparison.second
+    same_run = first_run == second_run
+    title = f"{metric} on {split}: {first}{'' if same_run else f' ({first_run})'} against {second} ({second_run})"
+    caption = "Difference with its 95% interval, whole users resampled. The verdict is on the first model."
+    if any(comparison.unpaired):
+        own, others = comparison.unpaired
+        caption += (
+            f" Left out, as only one was asked about them: {own:,} clicks of the first, {others:,} of the second."
+        )
+    table = Table(
+        title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE, pad_edge=False,
+        show_edge=False,
+    )  # fmt: skip
+    # On a narrow terminal words fold, and numbers stay whole.
+    table.add_column("slice", overflow="fold")
+    for name in ("clicks", "first", "second", "difference", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for part in comparison.slices:
+        interval = part.interval
+        numbers = ["-"] * 4
+        if interval is not None:
+            numbers = [
+                f"{part.first:.4f}",
+                f"{part.second:.4f}",
+                f"{interval.difference:+.4f}",
+                f"{interval.low:+.4f} {interval.high:+.4f}",
+            ]
+        table.add_row(part.part.label, f"{part.examples:,}", *numbers, part.verdict)
     return table

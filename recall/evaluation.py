@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,20 @@ from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, 
 
 LIST_LENGTH = 100
 """Length of the lists behind the ecology metrics. A smaller catalogue fills fewer slots under the same name."""
+
+
+class Evaluation(NamedTuple):
+    """What one model makes of the examples.
+
+    Attributes:
+      metrics: its part of metrics.json, see `evaluate`.
+      ranks: int64 [examples], in the whole catalogue.
+      ranks_among_cold: int64 [examples], among cold items only; 0 where the target is not cold.
+    """
+
+    metrics: dict[str, Any]
+    ranks: npt.NDArray[np.int64]
+    ranks_among_cold: npt.NDArray[np.int64]
 
 
 def evaluate(
@@ -46,11 +60,26 @@ def evaluate(
     Raises:
       EvaluationError: scores are not finite or of another shape than the catalogue and the examples.
     """
+    return evaluate_examples(
+        scorer, examples, exposures=exposures, clicks=clicks, config=config, block_bytes=block_bytes
+    ).metrics
+
+
+def evaluate_examples(
+    scorer: Scorer,
+    examples: EvaluationSet,
+    *,
+    exposures: npt.NDArray[np.int64],
+    clicks: npt.NDArray[np.int64],
+    config: EvaluationConfig,
+    block_bytes: int = BLOCK_BYTES,
+) -> Evaluation:
+    """The same with the rank of every example, for what needs more than means: arguments and errors of `evaluate`."""
     _require_catalogue(scorer.item_count, exposures=exposures, clicks=clicks)
     cold = (exposures == 0) & (clicks == 0)  # [items]
     cold_items = np.flatnonzero(cold)
     all_ranks = np.empty(len(examples), np.int64)
-    ranks_among_cold = np.empty(len(examples), np.int64)  # filled where the target is cold
+    ranks_among_cold = np.zeros(len(examples), np.int64)  # filled where the target is cold
     recommended = np.zeros(scorer.item_count, np.int64)
     for block in score_blocks(scorer, examples, exclude_seen=config.exclude_seen, block_bytes=block_bytes):
         all_ranks[block.examples] = block.ranks()
@@ -58,13 +87,14 @@ def evaluate(
         ranks_among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
         recommended += metrics.recommendation_counts(block.best_items(LIST_LENGTH), scorer.item_count)
     target_is_cold = cold[examples.targets]
-    return {
+    measured = {
         "all": metrics.summary(all_ranks, config.k),
         "cold": metrics.summary(all_ranks[target_is_cold], config.k),
         "by_exposures": _by_exposures(all_ranks, exposures[examples.targets], config),
         "ecology": metrics.ecology(recommended, exposures=exposures, cold=cold, k=LIST_LENGTH),
         "cold_among_cold": metrics.summary(ranks_among_cold[target_is_cold], config.k),
     }
+    return Evaluation(measured, all_ranks, ranks_among_cold)
 
 
 def validation_metric(

@@ -6,6 +6,7 @@ measured, which is something else than a bad result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,28 @@ def summary(ranks: Int64s, ks: Sequence[int]) -> dict[str, int | float | None]:
             f"ndcg@{k}": ndcg_at(ranks, k),
         }
     return result | {"mrr": mrr(ranks)}
+
+
+def example_values(metric: str, ranks: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """What each example adds to a ranking metric: the metric is the mean of these.
+
+    Args:
+      metric: `recall@k`, `hit_rate@k` or `ndcg@k` with any k >= 1, or `mrr`.
+      ranks: integer [examples], 1 is best.
+
+    Returns:
+      float64 [examples] in [0, 1].
+
+    Raises:
+      ValueError: there is no such metric.
+    """
+    match = re.fullmatch(r"(recall|hit_rate|ndcg)@([1-9]\d*)|mrr", metric)
+    if match is None:
+        raise ValueError(f"metric {metric}: expected recall@K, hit_rate@K or ndcg@K, e.g. recall@50, or mrr")
+    if metric == "mrr":
+        return 1.0 / ranks
+    listed = ranks <= int(match[2])
+    return np.where(listed, 1.0 / np.log2(1.0 + ranks), 0.0) if match[1] == "ndcg" else listed.astype(np.float64)
 
 
 def recommendation_counts(lists: npt.NDArray[np.integer], item_count: int) -> Int64s:

@@ -121,7 +121,9 @@ def _slice_sentence(inputs: ReportInputs, part: str, name: str) -> str:
         sentence += "; there is no baseline to compare with"
     else:
         value = inputs.value(baseline, part)
-        noise = number(own) != number(value) and is_noise(own, value, examples)
+        interval = (inputs.differences.get(part) or {}).get(baseline)
+        unclear = is_noise(own, value, examples) if interval is None else not interval.excludes_zero
+        noise = number(own) != number(value) and unclear
         sentence += f", {difference(own, value)} {baseline}, the best baseline ({number(value)})"
         sentence += ", a difference within sampling noise" if noise else ""
     other = inputs.highest(inputs.others, part)
@@ -140,7 +142,8 @@ def difference(own: float, other: float) -> str:
 def is_noise(own: float, other: float, examples: int) -> bool:
     """Whether two shares differ by less than 1.96 standard errors, each taken over `examples` independent clicks.
 
-    Both models are judged on the same clicks, which as a rule makes the true error smaller.
+    For want of a paired interval. Both models are judged on the same clicks, which as a rule makes the true error
+    smaller; that the clicks of one user hang together makes it larger.
     """
     return bool(abs(own - other) <= 1.96 * np.sqrt((own * (1 - own) + other * (1 - other)) / max(examples, 1)))
 

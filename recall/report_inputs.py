@@ -16,6 +16,8 @@ from recall.report_numbers import Floats, metric_value
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recall.statistics import Interval
+
 BASELINES = ("popularity", "item_knn")
 
 
@@ -65,6 +67,8 @@ class ReportInputs:
       samples: recalled lists to show.
       counts: `counts` of the training data's manifest.
       versions: package -> version.
+      differences: test slice (`all`, `cold`, `cold_among_cold`) -> other model -> interval of the headline metric of
+        the configured model minus that of the other, on the clicks that both were asked about.
 
     Raises:
       ArtifactError: `metrics` lack the configured model, or vectors and items have different lengths.
@@ -80,6 +84,7 @@ class ReportInputs:
     samples: Sequence[RecallSample] = ()
     counts: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.configured not in self.test:

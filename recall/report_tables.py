@@ -12,6 +12,7 @@ from recall.report_numbers import best_epoch, bucket_label, chance, metric_value
 
 if TYPE_CHECKING:
     from recall.report_inputs import ReportInputs
+    from recall.statistics import Interval
 
 DASH = "–"
 
@@ -106,6 +107,7 @@ def metric_tables(inputs: ReportInputs) -> list[Table]:
         _ranking_table(inputs, inputs.test, "all", "All test clicks, ranked in the whole catalogue", catalogue),
         _ranking_table(inputs, inputs.test, "cold", "Clicks on cold items, ranked in the whole catalogue", catalogue),
         _ranking_table(inputs, inputs.test, "cold_among_cold", "The same, ranked among cold items only", cold),
+        _difference_table(inputs),
         _ecology_table(inputs),
     ]
     return [table for table in tables if table.rows]
@@ -128,7 +130,44 @@ def _ranking_table(inputs: ReportInputs, split: Mapping[str, Any], part: str, ca
     by_chance = [Cell(number(chance(metric, candidates))) for metric in metrics]
     rows.append(Row("chance", [Cell(DASH), *by_chance], "aside"))
     note = f"Chance: the mean of random orders of {candidates:,} candidates, clicked items included."
-    return Table(caption, ["clicks", *metrics], rows, note)
+    table = Table(caption, ["clicks", *metrics], rows, note)
+    return _with_verdicts(inputs, table, inputs.differences.get(part) or {}) if split is inputs.test else table
+
+
+def _with_verdicts(inputs: ReportInputs, table: Table, intervals: Mapping[str, Interval]) -> Table:
+    """Says of each model whether the configured one is better, one short word each: the table is wide already."""
+    if not intervals:
+        return table
+    words = {name: interval.verdict if interval.excludes_zero else "unclear" for name, interval in intervals.items()}
+    rows = [
+        row._replace(cells=[row.cells[0], Cell(words.get(row.label, DASH)), *row.cells[1:]]) for row in table.rows
+    ]  # fmt: skip
+    columns = [table.columns[0], f"{inputs.configured} is", *table.columns[1:]]
+    return table._replace(columns=columns, rows=rows)
+
+
+def _difference_table(inputs: ReportInputs) -> Table:
+    """How far the configured model is above or below each other one, with intervals; without rows if none is known."""
+    parts = {"all": "all test clicks", "cold": "clicks on cold items", "cold_among_cold": "the same among cold items"}
+    known = {part: label for part, label in parts.items() if inputs.differences.get(part)}
+    rows = [
+        Row(model, [_interval_cell(inputs.differences[part].get(model)) for part in known])
+        for model in inputs.models
+        if any(model in inputs.differences[part] for part in known)
+    ]
+    note = (
+        "On the clicks that both models were asked about, with the 95% interval of a paired bootstrap that draws whole "
+        f"users. Bold: the interval excludes zero, and the tables above say that {inputs.configured} is better or "
+        "worse. Of twenty models that do not differ, one will look as if it did."
+    )
+    return Table(f"{inputs.headline_metric}: {inputs.configured} minus the others", list(known.values()), rows, note)
+
+
+def _interval_cell(interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell(DASH)
+    ends = f"{interval.low:+.4f} to {interval.high:+.4f}"
+    return Cell(f"{interval.difference:+.4f} ({ends})", best=interval.excludes_zero)
 
 
 def _ecology_table(inputs: ReportInputs) -> Table:

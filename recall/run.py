@@ -20,6 +20,7 @@ from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.environment import commit, versions
 from recall.errors import ArtifactError, RecallError
+from recall.ranks import RANKS, write_ranks
 from recall.tables import expand_paths
 
 _INDEX_SUMMARY = "index/summary.json"
@@ -167,16 +168,23 @@ class Run:
         of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
         index = self._published_index()
         made_of = self._metrics_fingerprint(of_models, index)
-        if metrics := self._content("metrics.json", made_of):
+        if (metrics := self._content("metrics.json", made_of)) and self._is_done(RANKS, made_of):
             return self._skip("evaluate", metrics)
-        from recall.assessment import evaluate_models
+        from recall.assessment import assess_models
 
         with self._step("evaluate"):
             self._write_config()
             prepared, _ = self._load(names[0])
-            parts = evaluate_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
+            found = assess_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
+            of_folders = {self._model_path(name): model for name, model in of_models.items()}
+            # The ranks first: metrics.json is what says that there was an evaluation.
+            write_ranks(
+                self.directory, found.ranks, fingerprint=made_of, configured=names[0],
+                catalogue=len(prepared.item_ids), evaluation=self.config.evaluation, made_of=of_folders,
+            )  # fmt: skip
         index = {key: value for key, value in index.items() if key != "fingerprint"}
-        metrics = {**parts, "index": index, "timing": self._timing(), "configured": names[0], "fingerprint": made_of}
+        about = {"index": index, "timing": self._timing(), "configured": names[0], "fingerprint": made_of}
+        metrics = {**found.metrics, **about}
         write_json(self.directory / "metrics.json", metrics)
         self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
         return metrics
@@ -303,8 +311,10 @@ class Run:
         compare = any(name in metrics["test"] for name in COMPARED if name != configured)
         names = [name for name in self._models(compare) if name in metrics["test"] or name == configured]
         of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
-        if metrics.get("fingerprint") != self._metrics_fingerprint(of_models, self._published_index()):
-            command = self._command("evaluate") + (" --compare" if compare else "")
+        made_of = self._metrics_fingerprint(of_models, self._published_index())
+        command = self._command("evaluate") + (" --compare" if compare else "")
+        ranks = read_manifest(self.directory / RANKS, made_by=command)
+        if metrics.get("fingerprint") != made_of or ranks.get("fingerprint") != made_of:
             raise ArtifactError(f"{path}: was measured on other models or settings; run `{command}` again")
         return metrics
 

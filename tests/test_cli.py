@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("finished_run",)
 
-COMMANDS = ("run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "simulate", "dataset")
+COMMANDS = (
+    "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "compare", "simulate", "dataset",
+)  # fmt: skip
 Command = Callable[..., "Outcome"]
 
 
@@ -46,6 +48,7 @@ def test_help_lists_every_command(command: Command) -> None:
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),
         ("query", ("--run", "--user", "--item", "-k", "--json")),
+        ("compare", ("--metric", "--split", "--model", "--other", "--allow-partial", "--json")),
         ("simulate", ("--out", "--users", "--items", "--days", "--exposures", "--seed")),
         ("dataset", ("--out",)),
     ],

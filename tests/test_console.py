@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from recall.console import facts_table, metrics_table, silence_libraries, step_line
+from recall.comparison import Comparison, Slice, SliceComparison
+from recall.console import comparison_table, facts_table, metrics_table, silence_libraries, step_line
+from recall.statistics import Interval
 
 
 def printed(content: Any, *, width: int) -> str:
@@ -81,6 +83,20 @@ def test_a_spinner_turns_on_a_terminal_and_an_error_ends_it() -> None:
         raise ValueError("broken")
     with step_line(console, "again", spinner=True):  # a live display that had stayed open would refuse this
         pass
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_intervals_stay_whole_on_a_narrow_terminal(width: int) -> None:
+    interval = Interval(-0.0303, -0.1897, 0.1077, 0.95, 66_000, 900)
+    parts = [
+        SliceComparison(Slice("cold_among_cold"), 0.3012, 0.3315, interval),
+        SliceComparison(Slice("by_exposures", 100, 999), None, None, None),
+    ]
+    sides = ("runs/a", "gated"), ("runs/a", "behaviour_only_trigger")
+    text = printed(comparison_table(Comparison(*sides, (28, 0), parts), metric="recall@50", split="test"), width=width)
+    numbers = ("66,000", "0.3012", "0.3315", "-0.0303", "-0.1897 +0.1077", "100–999")
+    for whole in (*numbers, "among", "difference", "shown", "28 clicks of the first"):
+        assert whole in text
 
 
 def test_chatter_of_libraries_is_silenced_and_their_errors_are_not() -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from recall.config import EvaluationConfig
-from recall.evaluation import evaluate, validation_metric
+from recall.evaluation import evaluate, evaluate_examples, validation_metric
 from recall.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
 
 ITEMS, EXAMPLES = 240, 150
@@ -79,6 +79,18 @@ def test_cold_among_cold_ranks_the_same_targets_among_cold_items_only(case: Case
     ranks = case.slow_ranks(case.exposures == 0)[cold_target]
     assert_summarises(result["cold_among_cold"], ranks)
     assert result["cold_among_cold"]["recall@10"] > result["cold"]["recall@10"]
+
+
+def test_ranks_of_every_example_come_with_the_metrics(case: Case, result: dict[str, Any]) -> None:
+    scorer = VectorScorer(case.queries, case.items)
+    found = evaluate_examples(
+        scorer, case.examples, exposures=case.exposures, clicks=case.clicks, config=case.config
+    )  # fmt: skip
+    assert found.metrics == result
+    np.testing.assert_array_equal(found.ranks, case.slow_ranks(np.ones(ITEMS, bool)))
+    cold_target = case.exposures[case.examples.targets] == 0
+    among_cold = np.where(cold_target, case.slow_ranks(case.exposures == 0), 0)
+    np.testing.assert_array_equal(found.ranks_among_cold, among_cold)
 
 
 def test_item_that_was_clicked_without_a_logged_exposure_is_not_cold(case: Case) -> None:

@@ -15,7 +15,9 @@ import pytest
 import recall
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_TENSORFLOW = ("events", "posterior", "history", "vocabulary", "sampling", "metrics")
+WITHOUT_TENSORFLOW = (
+    "events", "posterior", "history", "vocabulary", "sampling", "metrics", "ranks", "statistics", "comparison",
+)  # fmt: skip
 HEAVY = ("tensorflow", "apache_beam", "scann", "numpy", "pandas", "pyarrow", "pydantic", "rich")
 
 

@@ -36,6 +36,22 @@ def test_mrr_looks_at_the_whole_ranking() -> None:
     assert metrics.mrr(counts(1, 4, 1000)) == pytest.approx((1 + 0.25 + 0.001) / 3)
 
 
+def test_values_of_examples_average_to_the_metric() -> None:
+    assert metrics.example_values("recall@3", RANKS).tolist() == [1, 1, 0]
+    assert metrics.example_values("hit_rate@7", RANKS).tolist() == [1, 1, 1]
+    assert metrics.example_values("ndcg@5", RANKS) == pytest.approx([1, 0.5, 0])
+    assert metrics.example_values("mrr", RANKS) == pytest.approx([1, 1 / 3, 1 / 7])
+    for name, value in metrics.summary(RANKS, (1, 3, 5)).items():
+        if name != "examples":
+            assert metrics.example_values(name, RANKS).mean() == pytest.approx(value), name
+
+
+@pytest.mark.parametrize("name", ["recall", "recall@0", "precision@5", "mrr@10", "ndcg@-1", ""])
+def test_what_is_no_metric_is_refused_with_examples_of_what_is(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected recall@K, hit_rate@K or ndcg@K, e\.g\. recall@50, or mrr"):
+        metrics.example_values(name, RANKS)
+
+
 @pytest.mark.parametrize("k", [1, 5, 10, 30])
 def test_ndcg_agrees_with_scikit_learn_on_one_relevant_item(k: int) -> None:
     rng = np.random.default_rng(0)

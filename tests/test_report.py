@@ -20,6 +20,7 @@ from recall.errors import ArtifactError
 from recall.report import headline, render, write_report
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.report_tables import data_tables, duration, metric_tables
+from recall.statistics import Interval
 
 # recall@50 on all clicks, on cold clicks, on cold clicks among cold items
 LEVELS = {
@@ -221,6 +222,35 @@ def test_headline_says_when_a_difference_is_within_sampling_noise() -> None:
     assert cold.endswith(
         "0.0100 lower than popularity, the best baseline (0.0400), a difference within sampling noise."
     )
+
+
+def differences(difference: float, low: float, high: float) -> dict[str, dict[str, Interval]]:
+    """The same interval for popularity and item_knn, on all clicks."""
+    interval = Interval(difference, low, high, 0.95, 4000, 300)
+    return {"all": {"popularity": interval, "item_knn": interval}, "cold": {}, "cold_among_cold": {}}
+
+
+def test_tables_say_of_each_model_whether_the_configured_one_differs_from_it() -> None:
+    for ends, word in (((0.01, 0.09), "better"), ((-0.02, 0.09), "unclear")):
+        everything, cold, _, shown, _ = metric_tables(report_inputs(differences=differences(0.0488, *ends)))
+        words = {row.label: row.cells[everything.columns.index("gated is")].text for row in everything.rows}
+        assert words == {
+            "gated": "–", "behaviour_only": "–", "meta_only": "–", "popularity": word, "item_knn": word, "chance": "–"
+        }  # fmt: skip
+        assert "gated is" not in cold.columns
+        assert shown.columns == ["all test clicks"]
+        low, high = ends
+        text = f"+0.0488 ({low:+.4f} to {high:+.4f})"
+        assert [(row.label, row.cells[0]) for row in shown.rows] == [
+            (name, (text, word == "better")) for name in ("popularity", "item_knn")
+        ]
+
+
+def test_headline_believes_the_paired_interval_rather_than_the_rule_of_thumb() -> None:
+    # 0.0488 above item_knn is 5.7 standard errors of independent clicks, see above; paired by user it is not shown.
+    unclear = headline(report_inputs(differences=differences(0.0488, -0.01, 0.1)))[1]
+    assert unclear.endswith("the best baseline (0.1523), a difference within sampling noise.")
+    assert "noise" not in headline(report_inputs(differences=differences(0.0488, 0.01, 0.09)))[1]
 
 
 def test_best_of_each_column_is_marked_and_the_configured_model_comes_first() -> None:

@@ -231,7 +231,7 @@ def test_other_index_settings_redo_index_evaluation_and_report_alone(
     printed.run.all()
     assert printed.skipped() == ["prepare", "train gated", "vectors"]
     assert changed_parts(before, state(copied)) == {
-        "index", "metrics.json", "report.html", "config.yaml", "timing.json"
+        "index", "metrics.json", "ranks", "report.html", "config.yaml", "timing.json"
     }  # fmt: skip
     assert load_config(copied / "config.yaml").index.k == 50
 

@@ -1,0 +1,255 @@
+"""Two models on the same examples: whether one is better, for everything and for each slice of metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from recall.errors import RecallError
+from recall.metrics import example_values
+from recall.ranks import Ranks
+from recall.report_numbers import bucket_label
+from recall.statistics import Interval, paired_bootstrap
+
+_KEY = ["user", "item", "time_ms"]
+_HEADLINE_SLICES = ("all", "cold", "cold_among_cold")
+
+
+class Slice(NamedTuple):
+    """Some of the examples, named as in metrics.json.
+
+    Attributes:
+      name: `all`, `cold`, `cold_among_cold` or `by_exposures`.
+      low: fewest exposures of the last.
+      high: most exposures of the last; None: no limit.
+    """
+
+    name: str
+    low: int | None = None
+    high: int | None = None
+
+    @property
+    def label(self) -> str:
+        """For people: `cold among cold`, `1–9 exposures`."""
+        if self.low is None:
+            return self.name.replace("_", " ")
+        return f"{bucket_label({'from': self.low, 'to': self.high})} exposures"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"slice": self.name} | ({} if self.low is None else {"from": self.low, "to": self.high})
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """The two models on some of the examples.
+
+    Attributes:
+      part: which examples.
+      first: metric of the first model; None without examples.
+      second: metric of the second model on the same examples.
+      interval: of the first minus the second, users resampled; None without examples.
+    """
+
+    part: Slice
+    first: float | None
+    second: float | None
+    interval: Interval | None
+
+    @property
+    def examples(self) -> int:
+        """Examples of the slice."""
+        return self.interval.examples if self.interval else 0
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says about the first model, in words."""
+        return self.interval.verdict if self.interval else "no examples"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        interval = self.interval
+        return {
+            **self.part.record(),
+            "examples": self.examples,
+            "users": interval.clusters if interval else 0,
+            "first": self.first,
+            "second": self.second,
+            "difference": interval.difference if interval else None,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against another.
+
+    Attributes:
+      first: (run directory, model) that the verdicts are about.
+      second: (run directory, model) that it is held against.
+      unpaired: examples of the first and of the second that the other was not asked about; they are left out.
+      slices: what came of the others.
+    """
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    unpaired: tuple[int, int]
+    slices: Sequence[SliceComparison]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        sides = zip(("first", "second"), (self.first, self.second), self.unpaired, strict=True)
+        named = {side: {"run": run, "model": model, "unpaired": left} for side, (run, model), left in sides}
+        return {**named, "slices": [part.record() for part in self.slices]}
+
+
+def compare_runs(
+    first: str | Path,
+    second: str | Path | None = None,
+    *,
+    metric: str = "recall@50",
+    split: str = "test",
+    model: str | None = None,
+    other: str | None = None,
+    allow_partial: bool = False,
+) -> list[Comparison]:
+    """Compares runs by the ranks that they published.
+
+    Slices by exposures are those of the first run. Within one run, a model that was asked about fewer examples (those
+    with a trigger) is compared on these.
+
+    Args:
+      first: run directory.
+      second: run directory; None: models of the first run among each other.
+      metric: as for `recall.metrics.example_values`; any cut-off, whether the run reported it or not.
+      split: `test` or `validation`.
+      model: of the first run; default: its configured model.
+      other: of the second run; default: its configured model, and within one run every other model in turn.
+      allow_partial: compare two runs on the examples that they share where they do not share all.
+
+    Raises:
+      RecallError: a run has no ranks, they are of other models than the run's, a name is unknown, the runs ranked
+        other items, or they were not evaluated on the same examples.
+    """
+    try:
+        example_values(metric, np.ones(1, np.int32))
+    except ValueError as error:
+        raise RecallError(str(error)) from None
+    ranks = Ranks.load(first)
+    against = ranks if second is None else Ranks.load(second)
+    name = model or ranks.configured
+    if other is not None or second is not None:
+        others = [other or against.configured]
+    else:
+        others = [candidate for candidate in ranks.models(split) if candidate != name]
+    if second is None and name in others:
+        raise RecallError(f"compare: {name} with itself shows nothing; give another --other, or a second run")
+    _require_same_candidates(ranks, against)
+    found = []
+    for candidate in others:
+        pairs, unpaired = _pair(ranks.table(split, name), against.table(split, candidate))
+        sides = (str(ranks.run), name), (str(against.run), candidate)
+        if second is not None and any(unpaired):
+            _require_overlap(sides, unpaired, shared=len(pairs), allow_partial=allow_partial)
+        chosen = _slices(pairs, exposure_buckets=ranks.manifest["exposure_buckets"])
+        found.append(Comparison(*sides, unpaired, [_compare(pairs, metric, *part) for part in chosen]))
+    return found
+
+
+def differences(ranks: Ranks, *, metric: str, split: str = "test") -> dict[str, dict[str, Interval]]:
+    """Intervals of a run's configured model minus each other one: slice -> other model -> interval.
+
+    Slices are `all`, `cold` and `cold_among_cold`; a model that shares no example of a slice is left out there.
+    """
+    own = ranks.table(split, ranks.configured)
+    found: dict[str, dict[str, Interval]] = {name: {} for name in _HEADLINE_SLICES}
+    for model in ranks.models(split):
+        if model == ranks.configured:
+            continue
+        pairs, _ = _pair(own, ranks.table(split, model))
+        for chosen in _slices(pairs, exposure_buckets=()):
+            compared = _compare(pairs, metric, *chosen)
+            if compared.interval:
+                found[compared.part.name][model] = compared.interval
+    return found
+
+
+def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """Joins two tables of ranks by (user, item, time).
+
+    Returns:
+      A row per shared example, with the first's `user` and `exposures` and both sides' `rank` and `rank_among_cold`
+      (suffixes _first and _second), and how many of each table have no partner.
+    """
+    sides = []
+    for table in (first, second):
+        frame = table.to_pandas().astype({"user": str, "item": str})
+        # A user may click an item twice in a millisecond, as the log has it: such rows pair in their order.
+        frame["repeat"] = frame.groupby(_KEY, sort=False).cumcount()
+        sides.append(frame)
+    pairs = sides[0].merge(
+        sides[1].drop(columns="exposures"), on=[*_KEY, "repeat"], suffixes=("_first", "_second"), validate="one_to_one"
+    )
+    return pairs, (len(first) - len(pairs), len(second) - len(pairs))
+
+
+def _slices(
+    pairs: pd.DataFrame, *, exposure_buckets: Sequence[int]
+) -> Iterator[tuple[Slice, npt.NDArray[np.bool_], str]]:
+    """Each slice, its members bool [pairs], and the column of ranks that counts there."""
+    everything = np.ones(len(pairs), bool)
+    cold = pairs["rank_among_cold_first"].notna().to_numpy()
+    yield Slice("all"), everything, "rank"
+    yield Slice("cold"), cold, "rank"
+    yield Slice("cold_among_cold"), cold & pairs["rank_among_cold_second"].notna().to_numpy(), "rank_among_cold"
+    exposures = pairs["exposures"].to_numpy()
+    for low, above in zip(exposure_buckets, [*exposure_buckets[1:], None], strict=False):
+        if above is None:
+            yield Slice("by_exposures", low), exposures >= low, "rank"
+        else:
+            yield Slice("by_exposures", low, above - 1), (exposures >= low) & (exposures < above), "rank"
+
+
+def _compare(
+    pairs: pd.DataFrame, metric: str, part: Slice, members: npt.NDArray[np.bool_], ranks: str
+) -> SliceComparison:
+    chosen = pairs[members]
+    if chosen.empty:
+        return SliceComparison(part, None, None, None)
+    values = [example_values(metric, chosen[f"{ranks}_{side}"].to_numpy(np.int64)) for side in ("first", "second")]
+    interval = paired_bootstrap(*values, clusters=pd.factorize(chosen["user"])[0])
+    return SliceComparison(part, float(values[0].mean()), float(values[1].mean()), interval)
+
+
+def _require_same_candidates(first: Ranks, second: Ranks) -> None:
+    for key, what in (("catalogue", "items ranked"), ("exclude_seen", "evaluation.exclude_seen")):
+        if first.manifest[key] != second.manifest[key]:
+            raise RecallError(
+                f"compare: {what} {first.manifest[key]} in {first.run} but {second.manifest[key]} in {second.run}, "
+                "so ranks mean different things; evaluate both against the same items with the same settings"
+            )
+
+
+def _require_overlap(
+    sides: Sequence[tuple[str, str]], unpaired: tuple[int, int], *, shared: int, allow_partial: bool
+) -> None:
+    if shared and allow_partial:
+        return
+    lonely = " and ".join(
+        f"{count:,} of {count + shared:,} of {model} in {run}"
+        for (run, model), count in zip(sides, unpaired, strict=True)
+    )
+    raise RecallError(
+        f"compare: the examples are not the same: {lonely} have no partner, {shared:,} are shared; "
+        + ("use runs with the same data and split" if not shared else "use runs with the same data and split, or "
+           "compare on what is shared: --allow-partial")
+    )  # fmt: skip
