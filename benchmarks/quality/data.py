@@ -3,6 +3,7 @@
 OUT/demo-data       the simulated community
 OUT/variants/NAME   logs without the early events of some items, see `variants`
 OUT/data/NAME       prepared data; NAME-xxxxxxxx for experiments that change what is prepared
+OUT/ranks           per example, what intervals are made of; see `results`
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field
 
@@ -36,6 +37,14 @@ class DataSet(Strict):
     cold_seed: int = 1
 
 
+class NamedRun(Protocol):
+    """What files of a run are called after."""
+
+    @property
+    def name(self) -> str:
+        """Unique among runs."""
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """Makes and finds the data of experiments below one folder.
@@ -48,24 +57,26 @@ class DataFolder:
     out: Path
     data_sets: dict[str, DataSet]
 
-    def config(self, name: str, overrides: Sequence[str] = ()) -> Config:
+    def config(self, name: str, overrides: Sequence[str] = (), *, config_path: Path | None = None) -> Config:
         """The experiment file of a data set with its paths and some overrides; makes what the paths need.
 
         Args:
           name: of the data set.
           overrides: `dotted.key=value` pairs.
+          config_path: an experiment file instead of the data set's own, for the same input.
         """
         data_set = self.data_sets[name]
         original = self._original_overrides(data_set)
+        path = config_path or data_set.config
         if data_set.cold_share is None:
-            return load_config(data_set.config, [*original, *overrides])
+            return load_config(path, [*original, *overrides])
         variant = self.out / "variants" / name
         config = load_config(data_set.config, original)
         made_of = fingerprint(_inputs(config), data_set.cold_share, data_set.cold_seed)
         if not _is_current(variant, made_of):
             share, seed = data_set.cold_share, data_set.cold_seed
             write_cold_variant(config, variant, share=share, seed=seed, fingerprint=made_of)
-        return load_config(data_set.config, [*original, *variant_overrides(variant), *overrides])
+        return load_config(path, [*original, *variant_overrides(variant), *overrides])
 
     def prepare(self, name: str, config: Config) -> PreparedData:
         """Prepared data for a config of `config(name, ...)`; made unless it is there and up to date.
@@ -81,6 +92,10 @@ class DataFolder:
             if self.data_sets[name].cold_share is not None:
                 check_boundaries(self.out / "variants" / name, manifest)
         return PreparedData.load(directory)
+
+    def ranks_path(self, run: NamedRun) -> Path:
+        """Where the per-example ranks of a run go."""
+        return self.out / "ranks" / f"{run.name}.npz"
 
     def _directory(self, name: str, config: Config) -> Path:
         usual = self.config(name)
