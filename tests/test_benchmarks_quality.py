@@ -22,7 +22,7 @@ from benchmarks.quality.plots import write_plots
 from benchmarks.quality.results import Ranks, Results, changed_settings, read_ranks, settings_of, write_result
 from benchmarks.quality.slices import METRICS, SLICES, block_value, chance, example_values, slice_members
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
-from benchmarks.quality.tables import all_tables, models_table, replace_tables
+from benchmarks.quality.tables import all_tables, models_table, open_claims_table, replace_tables
 from benchmarks.quality.variants import (
     draw_cold_items,
     held_out_fractions,
@@ -348,6 +348,21 @@ def test_run_leaves_a_result_that_agrees_with_its_ranks(community: Path, tmp_pat
     assert why_to_run(sweep, run, longer, prepared, results=results) == "changed: training.epochs"
 
 
+def test_blind_gate_gives_every_item_the_same_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from benchmarks.quality.interventions import blind_gate
+    from recall.towers.gate import Gate
+
+    features = tf.constant([[0.0, 0.0, 0.0, 0.0], [1.5, 0.7, -0.2, 1.0]])
+    monkeypatch.setattr(Gate, "call", Gate.call)  # puts it back after the test
+    new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
+    assert known > new
+    blind_gate()
+    new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
+    assert known == new
+
+
 # Claims and tables
 
 
@@ -419,6 +434,7 @@ def test_missing_results_and_intervals_break_claims(tmp_path: Path) -> None:
     claims = check_claims(results, Comparisons([], results), ("demo",))
     assert claims
     assert not any(claim.holds for claim in claims)
+    assert open_claims_table(claims) == f"{len(claims)} claims have no result yet."
 
 
 def test_claims_that_a_data_set_cannot_answer_are_left_open(tmp_path: Path) -> None:

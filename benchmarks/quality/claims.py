@@ -17,6 +17,7 @@ RIVALS = ("behaviour_only", "meta_only", "single", "base", "popularity", "item_k
 # A share of cold items in the lists is no use by itself; it is compared with what learns from behaviour.
 ECOLOGY_RIVALS = ("behaviour_only", "single")
 COLD_SHARE_OF_META, WARM_SHARE_OF_BEHAVIOUR = 0.95, 1.0
+NO_RESULT, NO_INTERVAL = "no result", "no interval"
 _COLD_SLICES = ("cold", "cold_among_cold")
 
 
@@ -36,6 +37,11 @@ class Claim(NamedTuple):
     statement: str
     found: str
     holds: bool | None
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether a run or an interval is missing, for which the claim does not hold either."""
+        return self.found in (NO_RESULT, NO_INTERVAL)
 
 
 def check_claims(results: Results, comparisons: Comparisons, data_sets: tuple[str, ...]) -> list[Claim]:
@@ -105,7 +111,7 @@ class _Checker:
                 ours, theirs = (mean_ecology(self._results, name, data, metric) for name in (OURS, rival))
                 statement = f"{metric} above {rival}"
                 if ours is None or theirs is None:
-                    yield Claim(data, "ecology", statement, "no result", False)
+                    yield Claim(data, "ecology", statement, NO_RESULT, False)
                 else:
                     yield Claim(data, "ecology", statement, f"{ours:.4f} against {theirs:.4f}", ours > theirs)
 
@@ -116,7 +122,7 @@ class _Checker:
                 if why := self._unanswerable(data, "cold") or self._unanswerable(data, warm):
                     yield Claim(data, "dominance", statement, why, None)
                 elif (margin := dominance_margin(self._results, rival, data, warm)) is None:
-                    yield Claim(data, "dominance", statement, "no result", False)
+                    yield Claim(data, "dominance", statement, NO_RESULT, False)
                 else:
                     found = f"least margin {margin[0]:+.4f} at cold recall@{CURVE_K} {margin[1]:.4f}"
                     yield Claim(data, "dominance", statement, found, margin[0] >= 0)
@@ -127,14 +133,14 @@ class _Checker:
             return Claim(data, topic, statement, why, None)
         ours, theirs = (mean_metric(self._results, name, data, part, metric) for name in (OURS, rival))
         if ours is None or theirs is None:
-            return Claim(data, topic, statement, "no result", False)
+            return Claim(data, topic, statement, NO_RESULT, False)
         ratio = f" ({ours / theirs:.1%})" if theirs else ""
         return Claim(data, topic, statement, f"{ours:.4f} against {theirs:.4f}{ratio}", ours >= share * theirs)
 
     def _above(self, data: str, topic: str, statement: str, rival: str, part: str, metric: str) -> Claim:
         comparison = self._comparisons.find(OURS, rival, data, part, metric)
         if comparison is None:
-            return Claim(data, topic, statement, "no interval", False)
+            return Claim(data, topic, statement, NO_INTERVAL, False)
         found = f"{comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}]"
         return Claim(data, topic, statement, found, comparison.low > 0)
 

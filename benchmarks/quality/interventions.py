@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from recall.towers.gate import Gate
@@ -13,8 +11,9 @@ def blind_gate() -> None:
     """From now on gates in this process see every item as if nothing were known of it, in training and after."""
     look = Gate.call
 
-    def call(self: Gate, features: tf.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return look(self, tf.zeros_like(features), *args, **kwargs)
+    # The same signature: Keras passes what it finds there.
+    def call(self: Gate, features: tf.Tensor) -> tf.Tensor:
+        return look(self, tf.zeros_like(features))
 
     Gate.call = call  # type: ignore[method-assign]
 

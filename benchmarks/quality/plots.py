@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.quality.bias import CURVE_K, frontier
 from benchmarks.quality.claims import OURS, RIVALS, mean_curve
@@ -75,7 +76,8 @@ def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
         axis.set_xlabel(f"recall@{CURVE_K}, cold")
         axis.set_ylabel(f"recall@{CURVE_K}, {SLICE_NAMES[_WARM]}")
         axis.set_ylim(bottom=0)
-    _legend(figure, axes)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    _legend(figure, axes, columns=2 * min(2, len(panels)))
     return figure
 
 
@@ -133,7 +135,8 @@ def draw_ablation(sweep: Sweep, comparisons: Comparisons) -> Figure | None:
         axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.set_title(data)
         axis.set_xlabel(f"change of {METRICS[0]}")
-    _legend(figure, axes)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+    _legend(figure, axes, columns=2)
     return figure
 
 
@@ -171,10 +174,10 @@ def _panels(
     return figure, axes[:count]
 
 
-def _legend(figure: Figure, axes: Sequence[Any]) -> None:
+def _legend(figure: Figure, axes: Sequence[Any], *, columns: int) -> None:
     """One legend for all panels, below them."""
     handles: dict[str, Any] = {}
     for axis in axes:
         found, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from benchmarks.quality.data import DataSet
@@ -45,9 +45,7 @@ class Experiment(Strict):
         for pattern, changes in self.where.items():
             if fnmatchcase(data, pattern):
                 merged |= changes
-        return [
-            f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for key, value in merged.items()
-        ]
+        return [f"{key}={json.dumps(value)}" for key, value in merged.items()]  # JSON is YAML
 
     def config_path(self, data: str) -> Path | None:
         """The experiment file that replaces that of the data set, if any."""

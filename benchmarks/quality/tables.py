@@ -76,9 +76,13 @@ def claims_table(claims: Sequence[Claim]) -> str:
 
 
 def open_claims_table(claims: Sequence[Claim]) -> str:
-    """The claims that do not hold, one a row."""
-    rows = [[claim.data, claim.statement, claim.found] for claim in claims if claim.holds is False]
-    return _table(["data", "claim", "found"], rows) if rows else "Every claim holds."
+    """The claims that do not hold, one a row; those without results are counted."""
+    broken = [claim for claim in claims if claim.holds is False]
+    rows = [[claim.data, claim.statement, claim.found] for claim in broken if not claim.is_unmeasured]
+    parts = [_table(["data", "claim", "found"], rows)] if rows else []
+    if unmeasured := len(broken) - len(rows):
+        parts.append(f"{unmeasured} claims have no result yet.")
+    return "\n\n".join(parts) or "Every claim holds."
 
 
 def models_table(sweep: Sweep, results: Results, data: str) -> str:
