@@ -1,0 +1,1 @@
+"""Measurements that anyone can rerun: settings in, JSON out, tables and plots derived from it."""

@@ -1,0 +1,162 @@
+"""python -m benchmarks.quality run | compare | tables | prepare"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.quality.data import DataFolder
+from benchmarks.quality.results import RESULTS, Results
+from benchmarks.quality.sweep import SWEEP, PlannedRun, load_sweep
+from recall.console import silence_libraries
+from recall.errors import RecallError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+_console = Console(stderr=True, highlight=False)
+
+Out = Annotated[Path, typer.Option("--out", help="folder of data, ranks and logs")]
+ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]
+SweepFile = Annotated[Path, typer.Option("--sweep", help="experiments")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="globs of GROUP/EXPERIMENT/DATA")]
+_OUT = Path("runs/quality")
+_README = Path(__file__).with_name("README.md")
+
+
+@app.command()
+def prepare(out: Out = _OUT, sweep: SweepFile = SWEEP) -> None:
+    """Makes the data of all data sets, which `run` does by itself."""
+    with _clear_errors():
+        plan = load_sweep(sweep)
+        folder = DataFolder(out, plan.data)
+        for name in plan.data:
+            _console.print(f"{name}: {folder.prepare(name, folder.config(name)).directory}")
+
+
+@app.command()
+def run(
+    only: Only = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="instead of the sweep's")] = None,
+    out: Out = _OUT,
+    jobs: Annotated[int, typer.Option(min=1, help="processes at a time, which share the cores")] = 1,
+    again: Annotated[bool, typer.Option("--again", help="also what has a result that stands")] = False,
+    sweep: SweepFile = SWEEP,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Trains and evaluates what has no result yet, then makes the intervals."""
+    with _clear_errors():
+        from benchmarks.quality.comparisons import update_comparisons
+        from benchmarks.quality.runner import execute_all
+
+        plan = load_sweep(sweep)
+        folder = DataFolder(out, plan.data)
+        runs = plan.plan(only or (), seeds or ())
+        failed = execute_all(
+            plan, folder, runs, sweep_path=sweep, jobs=jobs, again=again, results=results, command=_command(),
+            console=_console,
+        )  # fmt: skip
+        update_comparisons(plan, folder, Results(results), results, announce=_console.print)
+        if failed:
+            raise RecallError(f"{len(failed)} runs failed: {', '.join(run.name for run in failed)}")
+
+
+@app.command()
+def compare(out: Out = _OUT, sweep: SweepFile = SWEEP, results: ResultsFolder = RESULTS) -> None:
+    """Makes the paired intervals that are missing, from the ranks in --out; `run` ends with this."""
+    with _clear_errors():
+        from benchmarks.quality.comparisons import update_comparisons
+
+        plan = load_sweep(sweep)
+        folder = DataFolder(out, plan.data)
+        made = update_comparisons(plan, folder, Results(results), results, announce=_console.print)
+        _console.print(f"{made} intervals made")
+
+
+@app.command()
+def tables(
+    check: Annotated[bool, typer.Option("--check", help="fail if a claim does not hold; lists those")] = False,
+    sweep: SweepFile = SWEEP,
+    results: ResultsFolder = RESULTS,
+    readme: Annotated[Path, typer.Option(help="the page with the tables")] = _README,
+) -> None:
+    """Derives the tables of README.md and the plots from the results."""
+    with _clear_errors():
+        from benchmarks.quality.claims import check_claims
+        from benchmarks.quality.comparisons import Comparisons
+        from benchmarks.quality.plots import write_plots
+        from benchmarks.quality.tables import all_tables, replace_tables
+
+        plan, found = load_sweep(sweep), Results(results)
+        comparisons = Comparisons.read(found, results)
+        claims = check_claims(found, comparisons, plan.groups["models"].data)
+        replace_tables(readme, all_tables(plan, found, comparisons, claims))
+        write_plots(readme.parent / "plots", plan, found, comparisons)
+        broken = [claim for claim in claims if claim.holds is False]
+        asked = [claim for claim in claims if claim.holds is not None]
+        _console.print(f"{len(asked) - len(broken)} of {len(asked)} claims hold")
+        if check and broken:
+            for claim in broken:
+                typer.echo(f"{claim.data}: {claim.statement}: {claim.found}")
+            raise typer.Exit(1)
+
+
+@app.command(hidden=True)
+def one(
+    experiment: str,
+    data: str,
+    seed: int,
+    command: Annotated[str, typer.Option("--command")],
+    out: Out = _OUT,
+    sweep: SweepFile = SWEEP,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """A single run in this process; `run` starts it."""
+    from benchmarks.quality.worker import execute
+
+    plan = load_sweep(sweep)
+    run = PlannedRun(experiment, data, seed)
+    execute(plan, DataFolder(out, plan.data), run, command=json.loads(command), results=results)
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """Repeats the option before each of its values, as click wants it: --seeds 1 2 -> --seeds 1 --seeds 2."""
+    repeated: list[str] = []
+    option: str | None = None
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            option = argument if argument in ("--only", "--seeds") else None
+        elif option and arguments[position - 1] != option:
+            repeated.append(option)
+        repeated.append(argument)
+    return repeated
+
+
+def _command() -> list[str]:
+    """The command as it was given, without folders: where files lie changes no number."""
+    arguments, kept = iter(sys.argv[1:]), ["python", "-m", "benchmarks.quality"]
+    for argument in arguments:
+        if argument in ("--out", "--results", "--sweep"):
+            next(arguments, None)
+        elif not argument.startswith(("--out=", "--results=", "--sweep=")):
+            kept.append(argument)
+    return kept
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except RecallError as error:
+        _console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    silence_libraries()
+    app(spread(sys.argv[1:]), prog_name="python -m benchmarks.quality")

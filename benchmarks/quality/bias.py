@@ -1,0 +1,135 @@
+"""How a model trades warm against cold recall when items with few exposures get a bonus.
+
+Every score gets bias / (1 + exposures / 5): what one more dimension does that holds this in the item vector and 1 in
+the query. A model that is better at one end of the feed only because it is worse at the other falls below the curve of
+a model that is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
+
+Floats = npt.NDArray[np.float64]
+
+HALF_EXPOSURES = 5.0
+CURVE_K = 50
+WARM = {"warm_100": 100, "warm_1000": 1000}
+# In spans of the model's scores: 0, and geometric steps until cold items come first (or last).
+LEVELS = (
+    *(-0.005 * 2.0**step for step in range(7, -1, -1)),
+    0.0,
+    *(0.0025 * 2.0 ** (step / 2) for step in range(19)),
+)
+
+
+def cold_weight(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What the bias is multiplied with: 1 without exposures, half at five; float32 [items]."""
+    return (1.0 / (1.0 + exposures / HALF_EXPOSURES)).astype(np.float32)
+
+
+def bias_curve(
+    scorer: Scorer,
+    examples: EvaluationSet,
+    *,
+    exposures: npt.NDArray[np.int64],
+    exclude_seen: bool,
+    levels: Sequence[float] = LEVELS,
+    block_bytes: int = BLOCK_BYTES,
+) -> dict[str, list[float] | None]:
+    """Recall of cold and of warm targets for each bias.
+
+    Args:
+      scorer: the model.
+      examples: what was clicked in the evaluated period.
+      exposures: int64 [items], before the period.
+      exclude_seen: whether what the user clicked before is left out of the ranking.
+      levels: biases, in spans (largest minus smallest) of the first block's scores.
+      block_bytes: memory for a block of scores.
+
+    Returns:
+      Lists with an entry per level: "level", "bias", and recall@50, exact and on the whole catalogue, of "all", "cold",
+      "warm_100" and "warm_1000"; None instead of a list for a slice without examples.
+    """
+    of_target = exposures[examples.targets]
+    slices = {"all": of_target >= 0, "cold": of_target == 0}
+    slices |= {name: of_target >= least for name, least in WARM.items()}
+    weight = cold_weight(exposures)  # [items]
+    hits = np.zeros((len(levels), len(examples)), bool)
+    span: float | None = None
+    for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
+        if span is None:
+            ranked = block.scores[np.isfinite(block.scores)]
+            span = float(ranked.max() - ranked.min()) or 1.0
+        target_weight = weight[examples.targets[block.examples]]  # [block]
+        for index, level in enumerate(levels):
+            hits[index, block.examples] = _biased(block, weight, target_weight, level * span).ranks() <= CURVE_K
+    curve: dict[str, list[float] | None] = {"level": list(levels), "bias": [level * (span or 0.0) for level in levels]}
+    for name, members in slices.items():
+        curve[name] = hits[:, members].mean(axis=1).tolist() if members.any() else None
+    return curve
+
+
+def frontier(cold: Floats, warm: Floats) -> tuple[Floats, Floats]:
+    """The upper right hull of a curve: what its biases, and drawing at random between two of them, attain.
+
+    Args:
+      cold: float64 [points], cold recall.
+      warm: float64 [points], warm recall.
+
+    Returns:
+      Corners, cold recall rising and warm recall falling.
+    """
+    hull: list[tuple[float, float]] = []
+    for point in sorted(zip(cold.tolist(), warm.tolist(), strict=True)):
+        while hull and (hull[-1][1] <= point[1] or (len(hull) > 1 and _is_below(hull[-2], hull[-1], point))):
+            hull.pop()
+        hull.append(point)
+    corners = np.array(hull, np.float64).reshape(-1, 2)
+    return corners[:, 0], corners[:, 1]
+
+
+def warm_recall_at(levels: Floats, hull: tuple[Floats, Floats]) -> Floats:
+    """The warm recall that a frontier leaves at each level of cold recall; 0 beyond its largest cold recall."""
+    return np.interp(levels, *hull, right=0.0)
+
+
+def least_margin(hull: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[float, float]:
+    """How far a frontier lies above another where it is closest (negative: below).
+
+    Looked at over the levels of cold recall that the other attains. Between corners both are straight, so that the
+    least margin is at a corner of one of them.
+
+    Returns:
+      The margin in warm recall, and the cold recall where it is found.
+    """
+    last = other[0][-1]
+    levels = np.unique(np.concatenate([[0.0, last], hull[0], other[0]]))
+    # Right behind the hull's end its warm recall is 0; that level is no corner of the other.
+    if hull[0][-1] < last:
+        levels = np.unique(np.append(levels, np.nextafter(hull[0][-1], 1.0)))
+    levels = levels[levels <= last]
+    margins = warm_recall_at(levels, hull) - warm_recall_at(levels, other)
+    least = int(np.argmin(margins))
+    return float(margins[least]), float(levels[least])
+
+
+def _biased(
+    block: ScoreBlock, weight: npt.NDArray[np.float32], target_weight: npt.NDArray[np.float32], bias: float
+) -> ScoreBlock:
+    step = np.float32(bias)
+    # Both sums are rounded alike, so that a target still ties with itself.
+    return dataclasses.replace(
+        block, scores=block.scores + step * weight, target_scores=block.target_scores + step * target_weight
+    )
+
+
+def _is_below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:
+    """Whether the middle point lies on or below the line from the first to the last."""
+    (x0, y0), (x1, y1), (x2, y2) = first, middle, last
+    return (x1 - x0) * (y2 - y0) >= (x2 - x0) * (y1 - y0)

@@ -1,0 +1,216 @@
+"""The tables of README.md, derived from the results. Prose around them is written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quality.bias import WARM
+from benchmarks.quality.claims import OURS, RIVALS, Claim, dominance_margin, mean_ecology, mean_metric
+from benchmarks.quality.comparisons import Comparisons
+from benchmarks.quality.results import Results
+from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_examples, chance
+from benchmarks.quality.sweep import Sweep
+from recall.errors import ArtifactError
+
+_NOTHING = "–"
+_ABLATED = ("all", "cold", "warm_100")
+_PUBLISHED_AT = (5, 10, 20)
+
+
+def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims: Sequence[Claim]) -> dict[str, str]:
+    """Every table by the name that its markers in README.md have."""
+    tables = {"claims": claims_table(claims), "open_claims": open_claims_table(claims)}
+    tables["models"] = "\n\n".join(
+        f"**{data}** ({_counts(results, data)})\n\n{models_table(sweep, results, data)}"
+        for data in sweep.groups["models"].data
+        if results.seeds(OURS, data)
+    )
+    tables["dominance"] = dominance_table(sweep, results)
+    tables["ablation"] = "\n\n".join(
+        f"**{METRICS[0]}, {SLICE_NAMES[part]}**\n\n{ablation_table(sweep, results, comparisons, part)}"
+        for part in _ABLATED
+    )
+    tables["gate"] = gate_table(sweep, results)
+    tables["next_item"] = "\n\n".join(next_item_table(sweep, results, data) for data in sweep.published)
+    tables["made_with"] = environment_table(results)
+    return {name: text or "No results yet." for name, text in tables.items()}
+
+
+def replace_tables(page: Path, tables: Mapping[str, str]) -> None:
+    """Puts tables between their markers, `<!-- table: NAME -->` and `<!-- end -->`.
+
+    Raises:
+      ArtifactError: the page is missing, or a marker names no table.
+    """
+    if not page.exists():
+        raise ArtifactError(f"{page}: is missing; it holds the prose around the tables, restore it from the repository")
+
+    def filled(match: re.Match[str]) -> str:
+        if match[1] not in tables:
+            raise ArtifactError(f"{page}: there is no table {match[1]}; expected one of {', '.join(tables)}")
+        return f"<!-- table: {match[1]} -->\n\n{tables[match[1]]}\n\n<!-- end -->"
+
+    text = page.read_text(encoding="utf-8")
+    page.write_text(
+        re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL), encoding="utf-8"
+    )  # fmt: skip
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """How many claims of each topic hold on each data set."""
+    data_sets = list(dict.fromkeys(claim.data for claim in claims))
+    rows = []
+    for topic in dict.fromkeys(claim.topic for claim in claims):
+        cells = []
+        for data in data_sets:
+            asked = [claim.holds for claim in claims if (claim.topic, claim.data) == (topic, data)]
+            asked = [holds for holds in asked if holds is not None]
+            cells.append(f"{sum(map(bool, asked))} of {len(asked)}" if asked else _NOTHING)
+        rows.append([topic, *cells])
+    return _table(["claim", *data_sets], rows)
+
+
+def open_claims_table(claims: Sequence[Claim]) -> str:
+    """The claims that do not hold, one a row; those without results are counted."""
+    broken = [claim for claim in claims if claim.holds is False]
+    rows = [[claim.data, claim.statement, claim.found] for claim in broken if not claim.is_unmeasured]
+    parts = [_table(["data", "claim", "found"], rows)] if rows else []
+    if unmeasured := len(broken) - len(rows):
+        parts.append(f"{unmeasured} claims have no result yet.")
+    return "\n\n".join(parts) or "Every claim holds."
+
+
+def models_table(sweep: Sweep, results: Results, data: str) -> str:
+    """Experiments of the group `models` side by side, means over seeds of test metrics."""
+    ecology = ("coverage@100", "cold_share@100")
+    header = ["model", "all", "ndcg, all", *(SLICE_NAMES[part] for part in SLICES[1:]), *ecology]
+    rows = []
+    for name in sweep.members("models", data):
+        if results.seeds(name, data):
+            values = [mean_metric(results, name, data, "all", metric) for metric in METRICS]
+            values += [mean_metric(results, name, data, part, METRICS[0]) for part in SLICES[1:]]
+            values += [mean_ecology(results, name, data, metric) for metric in ecology]
+            rows.append([sweep.label(name), *map(_number, values)])
+    if rows:
+        rows.append(["chance", *_chance(results, data), *[_NOTHING] * (len(header) - 5)])
+    return _table(header, rows)
+
+
+def dominance_table(sweep: Sweep, results: Results) -> str:
+    """The least margin of our cold/warm curve above each rival's."""
+    header = ["data", "warm", *RIVALS]
+    rows = []
+    for data in sweep.groups["models"].data:
+        for warm in WARM:
+            margins = [dominance_margin(results, rival, data, warm) for rival in RIVALS]
+            if any(margins):
+                cells = [f"{margin[0]:+.4f} at {margin[1]:.3f}" if margin else _NOTHING for margin in margins]
+                rows.append([data, SLICE_NAMES[warm], *cells])
+    return _table(header, rows)
+
+
+def ablation_table(sweep: Sweep, results: Results, comparisons: Comparisons, part: str) -> str:
+    """Rows change the gated model; cells are a mean over seeds and its paired difference from the gated model."""
+    group = sweep.groups["ablation"]
+    rows = []
+    names = dict.fromkeys(name for data in group.data for name in sweep.members("ablation", data))
+    for name in names:
+        cells = [_ablation_cell(results, comparisons, group.reference or OURS, name, data, part) for data in group.data]
+        if set(cells) != {_NOTHING}:
+            rows.append([sweep.label(name), *cells])
+    return _table(["change", *group.data], rows)
+
+
+def _ablation_cell(results: Results, comparisons: Comparisons, reference: str, name: str, data: str, part: str) -> str:
+    value = mean_metric(results, name, data, part, METRICS[0])
+    if value is None or name == reference:
+        return _number(value)
+    found = comparisons.find(reference, name, data, part, METRICS[0])
+    if found is None:
+        return _number(value)
+    # The interval is of reference minus change; a table of changes reads the other way round.
+    low, high = -found.high, -found.low
+    sure = "**" if low > 0 or high < 0 else ""
+    return f"{value:.4f} ({sure}{-found.difference:+.4f}{sure} [{low:+.4f}, {high:+.4f}])"
+
+
+def gate_table(sweep: Sweep, results: Results) -> str:
+    """Mean behaviour share of the gate by exposures before the test period."""
+    rows: list[list[str]] = []
+    header: list[str] = []
+    for data in sweep.groups["models"].data:
+        shares = [result.content["gate_share"] for result in results.seeds(OURS, data).values()]
+        if not shares or None in shares:
+            continue
+        header = ["data", *(_bucket(bucket) for bucket in shares[0])]
+        cells = []
+        for buckets in zip(*shares, strict=True):
+            known = [bucket["share"] for bucket in buckets if bucket["share"] is not None]
+            cells.append(f"{np.mean(known):.2f}" if known else _NOTHING)
+        rows.append([data, *cells])
+    return _table(header, rows)
+
+
+def next_item_table(sweep: Sweep, results: Results, data: str) -> str:
+    """Our next-item results beside those published for the same data and protocol."""
+    metrics = [f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in _PUBLISHED_AT]
+    rows = [
+        [model, *(_number(value) for name in ("hit_rate", "ndcg") for value in values[name])]
+        for model, values in sweep.published[data].items()
+    ]
+    for name, experiment in sweep.experiments.items():
+        if experiment.runs_on(data) and (found := results.seeds(name, data)):
+            ours = [mean_metric(results, name, data, "all", metric) for metric in metrics]
+            rows.append([f"{sweep.label(name)} ({len(found)} seeds)", *map(_number, ours)])
+    return _table(["model", *metrics], rows)
+
+
+def environment_table(results: Results) -> str:
+    """What the results were made with, and how many of them."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for result in results:
+        made = result.content["environment"]
+        packages = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+        counts[made["commit"], made["cpu"], f"{made['threads']} of {made['cores']}", packages] += 1
+    rows = [[str(count), *key] for key, count in sorted(counts.items())]
+    return _table(["results", "commit", "CPU", "threads", "versions"], rows)
+
+
+def _counts(results: Results, data: str) -> str:
+    result = next(iter(results.seeds(OURS, data).values()))
+    block, catalogue = result.block("test"), result.content["catalogue"]
+    clicks = ", ".join(f"{SLICE_NAMES[part]} {block_examples(block, part):,}" for part in ("all", "cold", *WARM))
+    return f"{catalogue['items']:,} items, {catalogue['cold']['test']:,} of them cold; test clicks: {clicks}"
+
+
+def _chance(results: Results, data: str) -> Iterator[str]:
+    """Cells of recall and ndcg over all, of cold, and of cold among cold."""
+    catalogue = next(iter(results.seeds(OURS, data).values()), None)
+    if catalogue is None:
+        yield from [_NOTHING] * 4
+        return
+    items, cold = catalogue.content["catalogue"]["items"], catalogue.content["catalogue"]["cold"]["test"]
+    yield from (_number(chance(items, metric)) for metric in METRICS)
+    yield _number(chance(items, METRICS[0]))
+    yield _number(chance(cold, METRICS[0]) if cold else None)
+
+
+def _bucket(bucket: Mapping[str, int | None]) -> str:
+    lower, upper = bucket["from"], bucket["to"]
+    return f"≥ {lower}" if upper is None else f"{lower}" if lower == upper else f"{lower}–{upper}"
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

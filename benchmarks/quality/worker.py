@@ -1,0 +1,219 @@
+"""One run in a process of its own: train, or build a baseline; evaluate; write the result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.quality.bias import bias_curve
+from benchmarks.quality.data import DataFolder, content_fingerprint
+from benchmarks.quality.interventions import INTERVENTIONS
+from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_result
+from benchmarks.quality.runner import run_config
+from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
+from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.config import Config
+from recall.dataset import Examples, read_examples, training_clicks
+from recall.environment import commit, versions
+from recall.evaluation import evaluate
+from recall.inference import answerable, encode_items, encode_queries, encode_triggers
+from recall.model import RecallModel
+from recall.posterior import Posterior
+from recall.prepared import PreparedData
+from recall.ranking import BLOCK_BYTES, Scorer, VectorScorer, score_blocks
+from recall.training import read_history, train
+
+_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scorer with the examples that it answers.
+
+    Attributes:
+      name: in metrics.json.
+      scorer: the model.
+      examples: what it is asked about.
+      positions: int [examples], where these stand among all examples of the split.
+      shares: float32 [items], behaviour share of the gate, NaN without one; None for a baseline.
+    """
+
+    name: str
+    scorer: Scorer
+    examples: Examples
+    positions: npt.NDArray[np.intp]
+    shares: npt.NDArray[np.float32] | None
+
+
+def execute(sweep: Sweep, folder: DataFolder, run: PlannedRun, *, command: Sequence[str], results: Path) -> None:
+    """Makes one result.
+
+    Args:
+      sweep: says what the run is.
+      folder: where its data is, and where ranks go.
+      run: what to do.
+      command: what started it, for the record.
+      results: folder of the JSON.
+    """
+    experiment = sweep.experiments[run.experiment]
+    config = run_config(sweep, folder, run)
+    prepared = folder.prepare(run.data, config)
+    ranks, content = _measure(experiment, config.replaced(seed=run.seed), prepared)
+    made_of = {
+        "settings": settings_of(config, is_baseline=experiment.baseline is not None),
+        "data": content_fingerprint(prepared),
+        "intervention": experiment.intervene,
+        "baseline": experiment.baseline,
+    }
+    write_ranks(folder.ranks_path(run), ranks)
+    environment = {
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+    }
+    about = {"overrides": experiment.overrides(run.data), "command": list(command), "environment": environment}
+    write_result(run, {**about, "made_of": made_of, **content}, results)
+
+
+def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> tuple[dict[str, Ranks], dict[str, Any]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    curves: dict[str, dict[str, list[float] | None]] = {}
+    cold_items: dict[str, int] = {}
+    ranks: dict[str, Ranks] = {}
+    gate: list[dict[str, Any]] | None = None
+    with _source(experiment, config, prepared) as (model, training):
+        for split in _SPLITS:
+            posterior = prepared.posterior(split)
+            examples = read_examples(prepared.shards(split))
+            metrics[split] = {}
+            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior)):
+                metrics[split][asked.name] = evaluate(
+                    asked.scorer,
+                    asked.examples,
+                    exposures=posterior.exposures,
+                    clicks=posterior.clicks,
+                    config=config.evaluation,
+                )
+                if place:  # a second query of the same model counts as a metric only
+                    continue
+                exclude_seen = config.evaluation.exclude_seen
+                ranks[split] = _ranks(asked, posterior, examples, exclude_seen=exclude_seen)
+                curves[split] = bias_curve(
+                    asked.scorer, asked.examples, exposures=posterior.exposures, exclude_seen=exclude_seen
+                )
+                if asked.shares is not None:
+                    gate = _gate_share(asked.shares, posterior.exposures, config.evaluation.exposure_buckets)
+            cold_items[split] = int(((posterior.exposures == 0) & (posterior.clicks == 0)).sum())
+    catalogue = {"items": len(prepared.item_ids), "cold": cold_items}
+    content = {"catalogue": catalogue, "training": training, "metrics": metrics}
+    return ranks, {**content, "gate_share": gate, "bias_curve": curves}
+
+
+@contextmanager
+def _source(
+    experiment: Experiment, config: Config, prepared: PreparedData
+) -> Iterator[tuple[RecallModel | None, dict[str, Any] | None]]:
+    """The trained model and how its training went; nothing for a baseline."""
+    if experiment.baseline:
+        yield None, None
+        return
+    if experiment.intervene:
+        INTERVENTIONS[experiment.intervene]()
+    with TemporaryDirectory(prefix="recall-quality-") as scratch:
+        directory, started = Path(scratch) / "model", time.perf_counter()
+        model = train(config, prepared, directory, saved_models=False)
+        seconds = time.perf_counter() - started
+        history = read_history(directory)
+        shutil.rmtree(directory)
+        metric = f"val_{config.training.metric}@{config.training.metric_k}"
+        values = [epoch[metric] for epoch in history]
+        best = int(np.argmax(values)) + 1
+        yield model, {"epochs": len(history), "best_epoch": best, "seconds": seconds, metric: values}
+
+
+def _asked(
+    experiment: Experiment,
+    model: RecallModel | None,
+    prepared: PreparedData,
+    examples: Examples,
+    posterior: Posterior,
+) -> Iterator[Asked]:
+    """Who is evaluated, as `recall.assessment.evaluate_models` does it."""
+    everything = np.arange(len(examples))
+    if model is None:
+        scorer: Scorer
+        if experiment.baseline == "popularity":
+            scorer = PopularityScorer(posterior.clicks)
+        else:
+            similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
+            scorer = ItemKnnScorer(similarities, examples.history)
+        yield Asked(str(experiment.baseline), scorer, examples, everything, None)
+        return
+    name = model.config.model.structure
+    vectors, shares = encode_items(model, posterior.stacked())
+    triggered = np.flatnonzero(examples.triggers >= 0)
+    asked = answerable(model, examples)
+    positions = everything if model.user_tower else triggered
+    yield Asked(name, VectorScorer(encode_queries(model, asked), vectors), asked, positions, shares)
+    if model.user_tower and model.trigger_tower and len(triggered):
+        asked = examples.select(triggered)
+        scorer = VectorScorer(encode_triggers(model, asked.triggers), vectors)
+        yield Asked(f"{name}_trigger", scorer, asked, triggered, shares)
+
+
+def _ranks(asked: Asked, posterior: Posterior, everything: Examples, *, exclude_seen: bool) -> Ranks:
+    cold = (posterior.exposures == 0) & (posterior.clicks == 0)  # [items]
+    cold_items = np.flatnonzero(cold)
+    examples = asked.examples
+    is_cold = cold[examples.targets]
+    rank, among_cold = np.zeros(len(examples), np.int32), np.zeros(len(examples), np.int32)
+    for block in score_blocks(asked.scorer, examples, exclude_seen=exclude_seen, block_bytes=BLOCK_BYTES):
+        rank[block.examples] = block.ranks()
+        rows = np.flatnonzero(is_cold[block.examples])
+        among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
+    users = np.unique(everything.users.astype(str), return_inverse=True)[1]
+    return Ranks(
+        example=asked.positions.astype(np.int32),
+        user=users[asked.positions].astype(np.int32),
+        exposures=posterior.exposures[examples.targets].astype(np.int32),
+        is_cold=is_cold,
+        rank=rank,
+        rank_among_cold=among_cold,
+    )
+
+
+def _gate_share(
+    shares: npt.NDArray[np.float32], exposures: npt.NDArray[np.int64], bounds: Sequence[int]
+) -> list[dict[str, Any]] | None:
+    """Mean behaviour share of the items of each exposure bucket; None for a structure without a gate."""
+    if np.isnan(shares).all():
+        return None
+    uppers = [*(bound - 1 for bound in bounds[1:]), None]
+    buckets = []
+    for lower, upper in zip(bounds, uppers, strict=True):
+        members = (exposures >= lower) & (exposures <= (np.inf if upper is None else upper))
+        share = float(shares[members].mean()) if members.any() else None
+        buckets.append({"from": lower, "to": upper, "items": int(members.sum()), "share": share})
+    return buckets
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
