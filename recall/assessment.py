@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.comparison import differences
 from recall.config import Config
 from recall.dataset import Examples, read_examples, training_clicks
@@ -50,10 +51,10 @@ class _Judge:
         self.metrics: dict[str, Any] = {}
         self.ranks: dict[str, pa.Table] = {}
 
-    def __call__(self, name: str, scorer: Scorer, examples: Examples) -> None:
+    def __call__(self, name: str, scorer: Scorer, examples: Examples, **about: Any) -> None:
         exposures, clicks = self.posterior.exposures, self.posterior.clicks
         result = evaluate_examples(scorer, examples, exposures=exposures, clicks=clicks, config=self._config)
-        self.metrics[name] = result.metrics
+        self.metrics[name] = {**result.metrics, **about}
         self.ranks[name] = ranks_table(
             users=examples.users,
             items=self._item_ids.take(pa.array(examples.targets)),
@@ -77,7 +78,8 @@ def assess_models(
     """The `test` and `validation` parts of metrics.json, and the ranks behind them.
 
     Queries are made of what a user had clicked before each example. Item vectors, popularity and the slices are as
-    of the start of the period; item-kNN learns from training clicks, as models do. An i2i model is asked
+    of the start of the period. Every model gets the cold bias of its own that `index.cold_bias` leads to, and
+    is judged as it would be served. item-kNN learns from training clicks, as models do. An i2i model is asked
     about the examples that have a trigger, and so are the baselines then.
 
     Args:
@@ -90,22 +92,54 @@ def assess_models(
     judges: dict[str, _Judge] = {split: _Judge(config, prepared, split) for split in HELD_OUT}
     for name in names:
         model = load(name)
+        bias = cold_bias(config, prepared, model).bias
         for split in HELD_OUT:
             judge = judges[split]
             examples = read_examples(prepared.shards(split))
             asked = answerable(model, examples)
             vectors, _ = encode_items(model, judge.posterior.stacked())
-            judge(name, VectorScorer(encode_queries(model, asked), vectors), asked)
+            vectors = with_cold_bias(vectors, judge.posterior.exposures, bias)
+            judge(name, VectorScorer(encode_queries(model, asked), vectors), asked, cold_bias=bias)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
                     queries = encode_triggers(model, triggered.triggers)
-                    judge(f"{name}_trigger", VectorScorer(queries, vectors), triggered)
+                    judge(f"{name}_trigger", VectorScorer(queries, vectors), triggered, cold_bias=bias)
             if name == names[0]:
                 judge("popularity", PopularityScorer(judge.posterior.clicks), asked)
                 judge("item_knn", ItemKnnScorer(similarities, asked.history), asked)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
+
+
+def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:
+    """What `index.cold_bias` says, or the choice on at most `limit` validation examples; see `choose_cold_bias`."""
+    if config.index.cold_bias != "auto":
+        return ColdBias(config.index.cold_bias)
+    posterior = prepared.posterior("validation")
+    examples = answerable(model, read_examples(prepared.shards("validation")))
+    chosen = np.random.default_rng(config.seed).permutation(len(examples))[:limit]
+    examples = examples.select(np.sort(chosen))
+    vectors, _ = encode_items(model, posterior.stacked())
+    return choose_cold_bias(
+        VectorScorer(encode_queries(model, examples), vectors),
+        examples,
+        exposures=posterior.exposures,
+        absent=_comes_after_validation(prepared),
+        tolerance=config.index.cold_bias_tolerance,
+        exclude_seen=config.evaluation.exclude_seen,
+    )
+
+
+def _comes_after_validation(prepared: PreparedData) -> npt.NDArray[np.bool_] | None:
+    """Items whose first event is in the test period, bool [items]; None for a split without a common clock."""
+    test_start_ms = prepared.manifest["split"]["test_start_ms"]
+    if test_start_ms is None:
+        return None
+    history = prepared.posterior_history
+    absent = np.zeros(len(prepared.item_ids), bool)
+    absent[history.item] = history.first_time_ms >= test_start_ms
+    return absent
 
 
 def sample_queries(
@@ -147,6 +181,7 @@ def report_inputs(
     """Gathers what report.html shows; items are shown as of the start of the test period, as they are judged."""
     before_test = prepared.posterior("test")
     vectors, shares = encode_items(model, before_test.stacked())
+    vectors = with_cold_bias(vectors, before_test.exposures, metrics["index"]["cold_bias"])
     items = pd.DataFrame(
         {
             "item_id": prepared.item_ids.to_pylist(),

@@ -256,6 +256,12 @@ class IndexConfig(Strict):
     target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
     k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
     exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
+    cold_bias: Literal["auto"] | float = Field(
+        default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
+    )
+    cold_bias_tolerance: float = Field(
+        default=0.01, ge=0, lt=1, description="share of the best validation recall@50 that `auto` may give up"
+    )
 
 
 class Config(Strict):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from recall import metrics
 from recall.config import EvaluationConfig
-from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, ranks, score_blocks
+from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
 
 LIST_LENGTH = 100
 """Length of the lists behind the ecology metrics. A smaller catalogue fills fewer slots under the same name."""
@@ -103,15 +103,39 @@ def validation_metric(
     *,
     metric: Literal["recall", "ndcg"],
     k: int,
+    exposures: npt.NDArray[np.int64] | None = None,
     exclude_seen: bool = True,
+    block_bytes: int = BLOCK_BYTES,
 ) -> float:
     """One number to stop training by, exact on the whole catalogue.
+
+    With `exposures` targets that nobody had been shown are ranked among such items, all others among the others. How
+    both share a list is decided after the training, by the cold bias; while it lasts, cold items sink as the
+    model learns what is popular, and training would stop at a model that knows little.
+
+    Args:
+      scorer: the model.
+      examples: validation clicks.
+      metric: recall or ndcg.
+      k: cut-off.
+      exposures: int64 [items], before the validation period.
+      exclude_seen: whether what the user clicked before is left out of the ranking.
+      block_bytes: memory for a block of scores.
 
     Raises:
       EvaluationError: there are no examples, or as `evaluate`.
     """
+    cold = np.zeros(scorer.item_count, bool) if exposures is None else exposures == 0  # [items]
+    kinds = [np.flatnonzero(~cold), np.flatnonzero(cold)]
+    all_ranks = [np.empty(0, np.int64)]
+    for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
+        target_is_cold = cold[examples.targets[block.examples]]
+        for kind in (False, True):
+            others = kinds[not kind]
+            block.scores[np.ix_(target_is_cold == kind, others)] = -np.inf
+        all_ranks.append(block.ranks())
     measure = {"recall": metrics.recall_at, "ndcg": metrics.ndcg_at}[metric]
-    value = measure(ranks(scorer, examples, exclude_seen=exclude_seen), k)
+    value = measure(np.concatenate(all_ranks), k)
     if value is None:
         raise EvaluationError("there is no validation example to stop training by; raise data.split.validation")
     return value

@@ -14,6 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from recall.artifacts import read_manifest
+from recall.cold_bias import with_cold_bias
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
@@ -149,6 +150,7 @@ class Recaller:
         """
         names = _ids(items, "items")
         vectors = self.vectors(names)  # refuses unknown items
+        vectors[:, -1] = 0  # what is like an item is not what everybody likes
         if "trigger" in self._query.signatures:
             vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
         return self._search(names, vectors, k=k, excluded=[{name} for name in names])
@@ -185,7 +187,7 @@ class Recaller:
             experiment reads a .npy).
 
         Returns:
-          float32 [rows, width], of the posterior of an item without exposures.
+          float32 [rows, width], of the posterior of an item without exposures, with the index's cold bias.
 
         Raises:
           DataError: a value is not of its feature's type.
@@ -194,7 +196,8 @@ class Recaller:
         features = FeatureTable(self._encoder.columns, encoded).variables
         posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(rows), 1])
         inputs = {name: variable.value() for name, variable in features.items()}
-        return self._item.vectors(inputs, posterior)["vector"].numpy()
+        vectors = self._item.vectors(inputs, posterior)["vector"].numpy()
+        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report["cold_bias"])
 
     def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
         # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.

@@ -142,7 +142,8 @@ class Run:
         made_of = self._index_fingerprint(of_vectors)
         if (summary := self._content(_INDEX_SUMMARY, made_of)) and self._index_is_whole():
             return self._skip("index", summary)
-        from recall.assessment import index_summary, sample_queries
+        from recall.assessment import cold_bias, index_summary, sample_queries
+        from recall.cold_bias import with_cold_bias
         from recall.export import ItemVectorTable
         from recall.index import build_index, save_index
 
@@ -151,9 +152,12 @@ class Run:
             table = ItemVectorTable.read(self.directory / "vectors")
             prepared, model = self._load(self._models(False)[0])
             queries = sample_queries(model, prepared, seed=self.config.seed)
+            chosen = cold_bias(self.config, prepared, model)
+            vectors = with_cold_bias(table.vectors, table.exposures, chosen.bias)
             index = build_index(
-                table.ids, table.vectors, config=self.config.index, sample_queries=queries, seed=self.config.seed
-            )
+                table.ids, vectors, config=self.config.index, sample_queries=queries, seed=self.config.seed
+            )  # fmt: skip
+            index.report = {**index.report, "cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)}
             save_index(index, self.directory / "index", fingerprint=of_vectors)
             summary = {"fingerprint": made_of, **index_summary(index, queries)}
             write_json(self.directory / _INDEX_SUMMARY, summary)

@@ -193,7 +193,8 @@ class _Validation(tf.keras.callbacks.Callback):
         self.exclude_seen = model.config.evaluation.exclude_seen
         self.name = f"val_{self.training.metric}@{self.training.metric_k}"
         self.examples: Examples = answerable(model, read_examples(prepared.shards("validation")))
-        self.posterior = prepared.posterior("validation").stacked()
+        posterior = prepared.posterior("validation")
+        self.posterior, self.exposures = posterior.stacked(), posterior.exposures
         if not len(self.examples):
             raise DataError(
                 "no validation click has a trigger, so an i2i model cannot be judged; "
@@ -211,6 +212,7 @@ class _Validation(tf.keras.callbacks.Callback):
             self.examples,
             metric=self.training.metric,
             k=self.training.metric_k,
+            exposures=self.exposures,
             exclude_seen=self.exclude_seen,
         )
         logs = logs if logs is not None else {}
