@@ -13,7 +13,7 @@ from recall.towers.history import HISTORY_ENCODERS
 
 
 class QueryHead(tf.keras.layers.Layer):
-    """State (and profile) -> query vector: a residual MLP, then unit length.
+    """State (and profile) -> query vector: a residual MLP, then unit length unless `similarity: dot`.
 
     With parts = 2 (`gate: concat`) each half has unit length: one is matched with b, the other with (1 - g) m.
     """
@@ -21,7 +21,7 @@ class QueryHead(tf.keras.layers.Layer):
     def __init__(self, config: ModelConfig, *, parts: int, name: str) -> None:
         super().__init__(name=name)
         width = parts * config.dim
-        self.parts = parts
+        self.parts, self.unit_length = parts, config.similarity == "cosine"
         self.stack = dense_stack(config.hidden, width, dropout=config.dropout, name=f"{name}_stack")
         self.shortcut = tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_shortcut")
         self.dropout = tf.keras.layers.Dropout(config.dropout)
@@ -30,6 +30,8 @@ class QueryHead(tf.keras.layers.Layer):
         """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim]."""
         inputs = state if profile is None else tf.concat([state, profile], axis=-1)
         output = self.stack(self.dropout(inputs, training=training), training=training) + self.shortcut(state)
+        if not self.unit_length:
+            return output
         halves = tf.split(output, self.parts, axis=-1)
         return tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1)
 
