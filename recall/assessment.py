@@ -126,6 +126,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
         examples,
         exposures=posterior.exposures,
         absent=_comes_after_validation(prepared),
+        temperature=float(model.temperature),
         tolerance=config.index.cold_bias_tolerance,
         exclude_seen=config.evaluation.exclude_seen,
     )

@@ -16,8 +16,9 @@ from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score
 
 HALF_EXPOSURES = 5.0
 K = 50
-# On the scale of a cosine. At 0.4 the lists of the models that we measured held little else than new items.
-LEVELS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4)
+# In logits, so that they suit every temperature. At 5 the lists of the models that we measured held little else than
+# new items.
+LEVELS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 def cold_weights(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -59,6 +60,7 @@ def choose_cold_bias(
     *,
     exposures: npt.NDArray[np.int64],
     absent: npt.NDArray[np.bool_] | None = None,
+    temperature: float,
     tolerance: float,
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
@@ -74,6 +76,7 @@ def choose_cold_bias(
       exposures: int64 [items], before the validation period.
       absent: bool [items], items that came only after the validation period. A catalogue of that day would not hold
         them; ranked as candidates they would make cold items look worse than they will be.
+      temperature: what the model divides scores by to get logits; biases are tried in multiples of it.
       tolerance: relative, in [0, 1).
       exclude_seen: whether what the user clicked before is left out of the ranking.
       block_bytes: memory for a block of scores.
@@ -82,12 +85,13 @@ def choose_cold_bias(
     if not is_cold.any():
         return ColdBias(0.0)  # nothing to choose by
     weights = cold_weights(exposures)  # [items]
-    hits = np.zeros((len(LEVELS), len(examples)), bool)
+    biases = [level * temperature for level in LEVELS]
+    hits = np.zeros((len(biases), len(examples)), bool)
     for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
         if absent is not None:
             block.scores[:, absent] = -np.inf
         target_weights = weights[examples.targets[block.examples]]
-        for level, bias in enumerate(LEVELS):
+        for level, bias in enumerate(biases):
             hits[level, block.examples] = _biased(block, weights, target_weights, bias).ranks() <= K
     recalls = hits.mean(axis=1)  # [levels]
     allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max())
@@ -97,9 +101,9 @@ def choose_cold_bias(
             f"recall@{K}": float(recalls[level]),
             f"cold_recall@{K}": float(hits[level, is_cold].mean()),
         }
-        for level, bias in enumerate(LEVELS)
+        for level, bias in enumerate(biases)
     )
-    return ColdBias(LEVELS[allowed[-1]], curve)
+    return ColdBias(biases[allowed[-1]], curve)
 
 
 def _biased(

@@ -183,11 +183,24 @@ class LossConfig(Strict):
     triplet: NonNegativeFloat = Field(default=0.3, description="alignment of both towers of the same item")
     margin: NonNegativeFloat = 0.2
     triplet_negatives: Literal["all", "hard"] = "all"
+    softmax: Literal["sampled", "full"] = Field(
+        default="sampled",
+        description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
+    )
     logq: bool = Field(default=True, description="subtract the log of how often a candidate is drawn")
     negatives: Literal["none", "exposed", "catalogue"] = Field(
         default="exposed", description="what uniform negatives are drawn from, beside the in-batch ones"
     )
     uniform_negatives: NonNegativeInt = Field(default=512, description="uniform negatives per batch")
+
+    @model_validator(mode="after")
+    def _full_softmax_has_negatives(self) -> LossConfig:
+        if self.softmax == "full" and self.negatives == "none":
+            raise ValueError(
+                "softmax: full ranks against the catalogue, but negatives: none leaves nothing of it; "
+                "use negatives: exposed or negatives: catalogue"
+            )
+        return self
 
 
 class ModelConfig(Strict):
@@ -205,7 +218,12 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
-    temperature: PositiveFloat = Field(default=0.08, description="start value; vectors have unit length")
+    similarity: Literal["cosine", "dot"] = Field(
+        default="cosine", description="vectors of unit length, or of a length that is learned and speaks in the score"
+    )
+    temperature: PositiveFloat = Field(
+        default=0.08, description="start value of what scores are divided by; 1 fits similarity: dot"
+    )
     learn_temperature: bool = True
     cold_simulation: ColdSimulation = ColdSimulation()
     loss: LossConfig = LossConfig()
@@ -226,6 +244,10 @@ class TrainingConfig(Strict):
     table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"
     table_learning_rate: PositiveFloat | None = Field(
         default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
+    )
+    ema: Fraction | None = Field(
+        default=None,
+        description="decay per step of the moving average of the weights, which is then what is judged and kept",
     )
     patience: PositiveInt = Field(default=3, description="epochs without a better validation metric before stopping")
     metric: Literal["recall", "ndcg"] = "recall"

@@ -1,4 +1,4 @@
-"""Training objectives: the sampled softmax in chunks, its logQ terms, and the alignment of both item towers."""
+"""Training objectives: the softmax in chunks (sampled or full), logQ terms, and the alignment of both item towers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 CHUNK = 512
 _Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+_ChunkResult = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # where it ends, loss, both gradients
 
 
 def sampled_softmax(
@@ -47,9 +48,7 @@ def sampled_softmax(
     weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
     columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]  # [1, candidates]
 
-    def reduce_chunk(
-        start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    def reduce_chunk(start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor) -> _ChunkResult:
         stop = tf.minimum(start + chunk, count)
         query = queries[start:stop]  # [chunk, dim]
         own = columns == tf.range(start, stop)[:, tf.newaxis]  # [chunk, candidates]
@@ -69,22 +68,9 @@ def sampled_softmax(
 
     @tf.custom_gradient
     def fused(queries: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, _Gradients]:
-        chunks = (count + chunk - 1) // chunk
-        parts = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, queries.shape[1]])
-
-        def body(index, start, loss, parts, candidate_gradient):  # type: ignore[no-untyped-def]
-            stop, chunk_loss, query_part, candidate_part = reduce_chunk(start, queries, candidates)
-            parts = parts.write(index, query_part)
-            return index + 1, stop, loss + chunk_loss, parts, candidate_gradient + candidate_part
-
-        _, _, loss, parts, candidate_gradient = tf.while_loop(
-            lambda index, *_: index < chunks,
-            body,
-            (0, 0, 0.0, parts, tf.zeros_like(candidates)),
-            parallel_iterations=1,
-        )
+        loss, query_gradient, candidate_gradient = _sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
         own_gradient = tf.pad(weights[:, tf.newaxis] * queries, [[0, tf.shape(candidates)[0] - count], [0, 0]])
-        query_gradient, candidate_gradient = parts.concat(), candidate_gradient - own_gradient
+        candidate_gradient -= own_gradient
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return upstream * query_gradient, upstream * candidate_gradient
@@ -92,6 +78,99 @@ def sampled_softmax(
         return loss, gradient
 
     return fused(queries, candidates)
+
+
+def full_softmax(
+    queries: tf.Tensor,
+    candidates: tf.Tensor,
+    *,
+    targets: tf.Tensor,
+    pool_sizes: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    chunk: int = CHUNK,
+) -> tf.Tensor:
+    """Softmax cross-entropy of each query's target among all items that it could have been shown.
+
+    The loss that `sampled_softmax` estimates. Nothing is drawn, so nothing is corrected and nothing is masked but
+    what comes later. The logits of a chunk of queries are reduced at once to their loss and their gradients, so that
+    [queries, candidates] never exists as a whole.
+
+    Args:
+      queries: float32 [queries, dim], already divided by the temperature.
+      candidates: float32 [candidates, dim], in the order in which items enter the pool.
+      targets: int32 [queries], place of the query's own item among the candidates.
+      pool_sizes: int32 [queries], leading candidates that take part for the query; its target does in any case.
+      weights: float32 [queries], >= 0; the loss is the weighted mean. Default: all one.
+      chunk: queries whose logits are held at once.
+
+    Returns:
+      float32 scalar.
+    """
+    count = tf.shape(queries)[0]
+    # What no query of the batch could have been shown takes no time.
+    used = tf.maximum(tf.reduce_max(pool_sizes), tf.reduce_max(targets) + 1)
+    candidates = candidates[:used]
+    is_open = tf.reduce_min(pool_sizes) >= used
+    weights = tf.ones([count]) if weights is None else weights
+    weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
+    columns = tf.range(used)[tf.newaxis, :]  # [1, candidates]
+
+    def reduce_chunk(start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor) -> _ChunkResult:
+        stop = tf.minimum(start + chunk, count)
+        query, target, weight = queries[start:stop], targets[start:stop], weights[start:stop]
+        logits = tf.matmul(query, candidates, transpose_b=True)  # [chunk, candidates]
+
+        def hide_later() -> tf.Tensor:
+            takes_part = (columns < pool_sizes[start:stop, tf.newaxis]) | (columns == target[:, tf.newaxis])
+            return tf.where(takes_part, logits, logits.dtype.min)
+
+        logits = tf.cond(is_open, lambda: logits, hide_later)
+        positive = tf.gather(logits, target, batch_dims=1)  # [chunk]
+        peak = tf.reduce_max(logits, axis=1, keepdims=True)  # [chunk, 1]
+        exponentials = tf.exp(logits - peak)  # [chunk, candidates]
+        total = tf.reduce_sum(exponentials, axis=1, keepdims=True)  # [chunk, 1]
+        loss = tf.reduce_sum(weight * (tf.squeeze(tf.math.log(total) + peak, 1) - positive))
+        # Not the exponentials but the narrow factors are scaled to the weighted softmax.
+        scale = weight[:, tf.newaxis] / total  # [chunk, 1]
+        query_gradient = tf.matmul(exponentials, candidates) * scale  # [chunk, dim]
+        candidate_gradient = tf.matmul(exponentials, query * scale, transpose_a=True)  # [candidates, dim]
+        return stop, loss, query_gradient, candidate_gradient
+
+    @tf.custom_gradient
+    def fused(queries: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, _Gradients]:
+        loss, query_gradient, candidate_gradient = _sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
+        pull = weights[:, tf.newaxis]
+        query_gradient -= pull * tf.gather(candidates, targets)
+        own = tf.math.unsorted_segment_sum(pull * queries, targets, tf.shape(candidates)[0])  # [candidates, dim]
+        candidate_gradient -= own
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return upstream * query_gradient, upstream * candidate_gradient
+
+        return loss, gradient
+
+    return fused(queries, candidates)
+
+
+def _sum_over_chunks(
+    reduce_chunk: Callable[..., _ChunkResult], queries: tf.Tensor, candidates: tf.Tensor, *, chunk: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Loss, gradient of the queries and of the candidates, from one chunk of queries after the other."""
+    chunks = (tf.shape(queries)[0] + chunk - 1) // chunk
+    parts = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, queries.shape[1]])
+
+    def body(index, start, loss, parts, candidate_gradient):  # type: ignore[no-untyped-def]
+        stop, chunk_loss, query_part, candidate_part = reduce_chunk(start, queries, candidates)
+        parts = parts.write(index, query_part)
+        return index + 1, stop, loss + chunk_loss, parts, candidate_gradient + candidate_part
+
+    _, _, loss, parts, candidate_gradient = tf.while_loop(
+        lambda index, *_: index < chunks,
+        body,
+        (0, 0, 0.0, parts, tf.zeros_like(candidates)),
+        parallel_iterations=1,
+    )
+    return loss, parts.concat(), candidate_gradient
 
 
 def log_expected_draws(
@@ -141,8 +220,8 @@ def triplet_alignment(
     follows behaviour and never the other way round.
 
     Args:
-      behaviour: float32 [batch, dim], unit length.
-      meta: float32 [batch, dim], unit length.
+      behaviour: float32 [batch, dim]; compared by cosine.
+      meta: float32 [batch, dim]; compared by cosine.
       items: int [batch]; pairs of the same item are no negatives.
       known: bool [batch]; rows whose id was hidden have no behaviour to align with and are left out.
       margin: in cosine, >= 0.
@@ -153,6 +232,7 @@ def triplet_alignment(
       float32 scalar; 0 where the batch holds no pair.
     """
     behaviour, meta, items, known = (part[:limit] for part in (tf.stop_gradient(behaviour), meta, items, known))
+    behaviour, meta = tf.math.l2_normalize(behaviour, axis=1), tf.math.l2_normalize(meta, axis=1)
     similarity = tf.matmul(meta, behaviour, transpose_b=True)  # [rows, rows]
     violation = tf.nn.relu(margin - tf.linalg.diag_part(similarity)[:, tf.newaxis] + similarity)  # [rows, rows]
     is_pair = (items[:, tf.newaxis] != items[tf.newaxis, :]) & known[:, tf.newaxis] & known[tf.newaxis, :]

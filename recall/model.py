@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from recall.averaging import WeightAverage
 from recall.config import Config
 from recall.dataset import Batch, UserRows
-from recall.losses import sampled_softmax, triplet_alignment
+from recall.losses import full_softmax, sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
@@ -29,6 +31,18 @@ class Targets(NamedTuple):
     times_ms: tf.Tensor  # int64 [targets]
     posterior: tf.Tensor  # float32 [targets, 4], as of the click
     triggers: tf.Tensor  # int32 [targets], -1 where there is none
+
+
+class Candidates(NamedTuple):
+    """What the targets of a batch are ranked against; one entry may stand for several occurrences."""
+
+    rows: tf.Tensor  # int32 [candidates]
+    posterior: tf.Tensor  # float32 [candidates, 4]
+    own: tf.Tensor  # int32 [targets], place of each target among the candidates
+    pool_sizes: tf.Tensor  # int32, sizes of the pools of exposed items: of each draw, or of each target
+    log_q: tf.Tensor | None  # float32 [candidates]
+    distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
+    place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
 
 
 class RecallModel(tfrs.Model):
@@ -71,6 +85,7 @@ class RecallModel(tfrs.Model):
             trainable=model.learn_temperature,
         )
         self.table_optimizer: TableOptimizer | None = None
+        self.average: WeightAverage | None = None
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
         posterior = tf.TensorSpec([None, 4], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
@@ -107,6 +122,8 @@ class RecallModel(tfrs.Model):
         self.table_optimizer = table_optimizer(
             training.table_optimizer, self.tables, learning_rate=training.table_learning_rate or default_rate
         )
+        if training.ema is not None:
+            self.average = WeightAverage(self.tables + self.dense_variables, decay=training.ema)
         self.compile(optimizer=tf.keras.optimizers.Adam(training.learning_rate))
         self.optimizer.build(self.dense_variables)  # so that a checkpoint finds its state
 
@@ -118,6 +135,10 @@ class RecallModel(tfrs.Model):
             self.user_queries(row, tf.zeros([1, 1], tf.int32))
         if self.trigger_tower:
             self.trigger_queries(row)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the averaged weights that `training.ema` asks for; without it nothing changes."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     # Training
 
@@ -132,6 +153,8 @@ class RecallModel(tfrs.Model):
         self.table_optimizer.apply(gradients[: len(tables)])
         pairs = zip(gradients[len(tables) :], dense, strict=True)
         self.optimizer.apply_gradients([(gradient, variable) for gradient, variable in pairs if gradient is not None])
+        if self.average is not None:
+            self.average.update()
         return {"loss": loss, **{f"{name}_loss": term for name, term in terms.items()}}
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
@@ -142,66 +165,81 @@ class RecallModel(tfrs.Model):
         """Weighted terms of the loss of a batch of `training_dataset`, by name."""
         loss, settings = self.config.model.loss, self.config.model.cold_simulation
         targets = _targets(batch)
-        draws = loss.uniform_negatives if loss.negatives != "none" else 0
-        # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
-        count = tf.size(targets.items)
-        moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
-        negatives = self.sampler.draw(moments)
-        rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
-        posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
-
         past = batch["history"] if "history" in batch else batch["items"]  # [batch, time]
         asked_by = [tf.reshape(past, [-1])] if self.user_tower else []
         asked_by += [targets.triggers] if self.trigger_tower else []
-        # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
-        asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
-        distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
-        place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-        content = self.items.content_of(self.item_table.gather(distinct), training=training)
+        candidates, asking = self._candidates(targets, asked_by)
+        features = self.item_table.gather(candidates.distinct)
+        content = self.items.content_of(features, training=training)
 
         seen = content
         if training and settings.enabled:
-            seen = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, distinct)))
+            seen = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, candidates.distinct)))
         tokens = self.items.tokens(seen)  # [distinct, dim]
 
-        candidates = _gather_content(content, place)
+        posterior = candidates.posterior
+        if candidates.place is not None:
+            features = self.item_table.gather(candidates.rows)
+            content = _gather_content(content, candidates.place)
         if training and settings.enabled:
             is_new, is_unseen = (
-                tf.random.uniform(tf.shape(rows)) < share for share in (settings.brand_new, settings.unseen)
+                tf.random.uniform(tf.shape(candidates.rows)) < share for share in (settings.brand_new, settings.unseen)
             )  # both [candidates]
-            candidates = self.items.hide_ids(candidates, is_new | is_unseen | self._hidden(posterior[:, 0]))
+            content = self.items.hide_ids(content, is_new | is_unseen | self._hidden(posterior[:, 0]))
             posterior = tf.where(is_new[:, tf.newaxis], self.items.new_posterior, posterior)
-        vectors = self.items.vectors(candidates, self.item_table.gather(rows), posterior, training=training)
+        vectors = self.items.vectors(content, features, posterior, training=training)
 
-        log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
         terms: dict[str, tf.Tensor] = {}
         if self.user_tower:
             history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
             queries = self._user_queries(batch, history, training=training)
-            self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=None)
+            self._add_retrieval(terms, queries, vectors, candidates, weights=None)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
             weights = tf.cast(targets.triggers >= 0, tf.float32)
-            self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=weights)
+            self._add_retrieval(terms, queries, vectors, candidates, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
-                vectors.behaviour[:count],
-                vectors.meta[:count],
+                tf.gather(vectors.behaviour, candidates.own),
+                tf.gather(vectors.meta, candidates.own),
                 items=targets.items,
-                known=candidates.known[:count],
+                known=tf.gather(content.known, candidates.own),
                 margin=loss.margin,
                 negatives=loss.triplet_negatives,
             )
         return terms
+
+    def _candidates(self, targets: Targets, asked_by: list[tf.Tensor]) -> tuple[Candidates, list[tf.Tensor]]:
+        """What the targets are ranked against, and where the items of `asked_by` (-1: none) are in `distinct`."""
+        loss, count = self.config.model.loss, tf.size(targets.items)
+        if loss.softmax == "full":
+            catalogue = self.sampler.catalogue(targets.times_ms)
+            own = tf.gather(catalogue.places, targets.items)
+            pool_sizes = self.sampler.pool_sizes(targets.times_ms)
+            asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
+            rows = catalogue.rows
+            return Candidates(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
+        draws = loss.uniform_negatives if loss.negatives != "none" else 0
+        # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
+        moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
+        negatives = self.sampler.draw(moments)
+        rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
+        posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
+        # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
+        asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
+        distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
+        place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
+        log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
+        own = tf.range(count)
+        return Candidates(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking
 
     def _add_retrieval(
         self,
         terms: dict[str, tf.Tensor],
         queries: tf.Tensor,
         vectors: ItemVectors,
-        rows: tf.Tensor,
+        candidates: Candidates,
         *,
-        log_q: tf.Tensor | None,
         weights: tf.Tensor | None,
     ) -> None:
         config = self.config.model
@@ -220,17 +258,26 @@ class RecallModel(tfrs.Model):
                 ("behaviour", plain, vectors.behaviour, config.loss.item),
                 ("meta", plain, vectors.meta, config.loss.item),
             ]
-        for name, query, candidates, weight in pairs:
+        for name, query, items, weight in pairs:
             if weight:
-                value = weight * sampled_softmax(
-                    query / self.temperature,
-                    candidates,
-                    query_items=rows[: tf.shape(queries)[0]],
-                    candidate_items=rows,
-                    log_q=log_q,
-                    weights=weights,
-                )
+                value = weight * self._softmax(query / self.temperature, items, candidates, weights=weights)
                 terms[name] = terms[name] + value if name in terms else value
+
+    def _softmax(
+        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        if self.config.model.loss.softmax == "full":
+            return full_softmax(
+                queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, weights=weights
+            )
+        return sampled_softmax(
+            queries,
+            items,
+            query_items=tf.gather(candidates.rows, candidates.own),
+            candidate_items=candidates.rows,
+            log_q=candidates.log_q,
+            weights=weights,
+        )
 
     def _user_queries(self, batch: Batch, history: tf.Tensor, *, training: bool) -> tf.Tensor:
         assert self.user_tower is not None

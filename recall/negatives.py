@@ -20,6 +20,14 @@ class Negatives(NamedTuple):
     pool_sizes: tf.Tensor  # int32 [draws], how many items each draw chose from
 
 
+class Catalogue(NamedTuple):
+    """All items at one moment, in the order in which they enter the pool of negatives."""
+
+    rows: tf.Tensor  # int32 [items]
+    posterior: tf.Tensor  # float32 [items, 4]
+    places: tf.Tensor  # int32 [items], place in `rows` of each item of the catalogue
+
+
 class AsOfPosterior:
     """The posterior of any item at any moment: one binary search per pair.
 
@@ -100,15 +108,29 @@ class NegativeSampler:
 
     def draw(self, times_ms: tf.Tensor) -> Negatives:
         """One uniform draw for each moment, int64 [draws], from the items exposed (and visible) by then."""
-        before = tf.zeros_like(times_ms)
-        if isinstance(self.posterior, AsOfPosterior):
-            before = self.posterior.visible_before(times_ms)
-        pool_sizes = tf.searchsorted(self._entered_at, before, side="left")  # [draws]
+        pool_sizes = self.pool_sizes(times_ms)
         uniform = tf.random.uniform(tf.shape(pool_sizes), dtype=tf.float64)
         place = tf.cast(uniform * tf.cast(pool_sizes, tf.float64), tf.int32)
         # Before the first exposure the pool is empty; the earliest item stands in.
         rows = tf.gather(self._order, tf.minimum(place, tf.maximum(pool_sizes - 1, 0)))
         return Negatives(rows, self.posterior(rows, times_ms), pool_sizes)
+
+    def catalogue(self, times_ms: tf.Tensor) -> Catalogue:
+        """Every item with its posterior as of one of the moments, int64 [moments], drawn at random.
+
+        One moment for all: a posterior per pair of example and item would make the item vectors as many. Whatever
+        an example sees of later events lies within its batch's spread in time, and over the batches as many
+        examples see a past posterior as a future one.
+        """
+        moment = times_ms[tf.random.uniform([], 0, tf.size(times_ms), tf.int32)]
+        return Catalogue(self._order, self.posterior(self._order, tf.fill(tf.shape(self._order), moment)), self._rank)
+
+    def pool_sizes(self, times_ms: tf.Tensor) -> tf.Tensor:
+        """How many items had been exposed (and were visible) by each moment: int64 [moments] -> int32 [moments]."""
+        before = tf.zeros_like(times_ms)
+        if isinstance(self.posterior, AsOfPosterior):
+            before = self.posterior.visible_before(times_ms)
+        return tf.searchsorted(self._entered_at, before, side="left")
 
     def log_q(self, rows: tf.Tensor, *, batch_size: tf.Tensor, pool_sizes: tf.Tensor) -> tf.Tensor:
         """logQ of candidates; see `log_expected_draws`. int32 [candidates] -> float32 [candidates]."""

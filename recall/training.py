@@ -128,7 +128,7 @@ class _Progress:
     def __init__(self, directory: Path, model: RecallModel, *, fingerprint: str) -> None:
         settings = model.config.model_dump(mode="json", include={"model", "training", "seed"})
         self.directory, self.fingerprint = directory, fingerprint_of(fingerprint, settings)
-        self.weights = model.weights_checkpoint()
+        self.model, self.weights = model, model.weights_checkpoint()
         self._everything = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = 0
@@ -164,7 +164,8 @@ class _Progress:
         self.history.append(entry)
         if value > self.best:
             self.best, self.best_epoch = value, self.epoch
-            self.weights.write(self._path("best", self.epoch))
+            with self.model.averaged():
+                self.weights.write(self._path("best", self.epoch))
         self._everything.write(self._path("last", self.epoch))
         state = {"fingerprint": self.fingerprint, "best": self.best, "best_epoch": self.best_epoch}
         write_json(self.directory / _STATE, {**state, "history": self.history})
@@ -205,8 +206,9 @@ class _Validation(tf.keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        vectors, _ = encode_items(self.model, self.posterior)
-        scorer = VectorScorer(encode_queries(self.model, self.examples), vectors)
+        with self.model.averaged():
+            vectors, _ = encode_items(self.model, self.posterior)
+            scorer = VectorScorer(encode_queries(self.model, self.examples), vectors)
         value = validation_metric(
             scorer,
             self.examples,

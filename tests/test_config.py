@@ -152,6 +152,12 @@ class TestMistakes:
             ("model.dim=0", "model.dim", "found 0"),
             ("model.dim=true", "model", "dim cannot be true"),
             ("model.dropout=1", "model.dropout", "found 1"),
+            (
+                "model.loss={softmax: full, negatives: none}",
+                "model.loss",
+                "use negatives: exposed or negatives: catalogue",
+            ),
+            ("training.ema=1", "training.ema", "found 1"),
             ("training.epochs=null", "training.epochs", "found None"),
             ("training.learning_rate=.inf", "training.learning_rate", "finite"),
             ("data.events.click={column: rating, at_least: .nan}", "data.events.click.at_least", "finite"),

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from recall.losses import log_expected_draws, sampled_softmax, triplet_alignment
+from recall.losses import full_softmax, log_expected_draws, sampled_softmax, triplet_alignment
 
 Array = np.ndarray
 
@@ -50,7 +50,7 @@ def assert_same(found: tuple[Array, ...], expected: tuple[Array, ...], *, tolera
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance / 10)
 
 
-def full_softmax(
+def textbook_softmax(
     batch: Batch, *, log_q: Array | None = None, weights: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """The textbook's way in float64: all logits at once, autodiff; hits other than the own column are left out."""
@@ -112,7 +112,7 @@ def test_softmax_with_extra_negatives_equals_the_full_softmax() -> None:
     log_q = np.random.default_rng(8).normal(size=17).astype(np.float32)
     weights = np.random.default_rng(9).uniform(0, 2, 11).astype(np.float32)
     ours = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=log_q, weights=weights)
-    assert_same(ours, full_softmax(batch, log_q=log_q, weights=weights))
+    assert_same(ours, textbook_softmax(batch, log_q=log_q, weights=weights))
 
 
 def test_softmax_takes_a_probability_of_one_in_a_billion_exactly() -> None:
@@ -135,12 +135,12 @@ def test_softmax_does_not_depend_on_the_size_of_its_chunks(chunk: int) -> None:
     log_q = np.linspace(-4, 1, 23, dtype=np.float32)
     weights = np.linspace(0, 1, 20, dtype=np.float32)
     ours = value_and_gradients(sampled_softmax, batch, **batch.items, log_q=log_q, weights=weights, chunk=chunk)
-    assert_same(ours, full_softmax(batch, log_q=log_q, weights=weights))
+    assert_same(ours, textbook_softmax(batch, log_q=log_q, weights=weights))
 
 
 def test_softmax_over_many_full_chunks_equals_the_full_softmax() -> None:
     batch = make_batch(queries=1030, extra=50)
-    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), full_softmax(batch), tolerance=1e-4)
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), textbook_softmax(batch), tolerance=1e-4)
 
 
 def test_softmax_in_a_graph_takes_batches_of_any_size() -> None:
@@ -165,7 +165,7 @@ def test_softmax_in_a_graph_takes_batches_of_any_size() -> None:
 
     for queries, extra in [(3, 0), (4, 5), (9, 1)]:
         batch = make_batch(queries=queries, extra=extra, items=6)
-        assert_same(tuple(part.numpy() for part in graph(*batch)), full_softmax(batch))
+        assert_same(tuple(part.numpy() for part in graph(*batch)), textbook_softmax(batch))
     assert len(traces) == 1
 
 
@@ -176,7 +176,7 @@ def test_softmax_passes_gradients_on_to_what_queries_and_candidates_are_made_of(
         loss = 3.0 * sampled_softmax(batch.queries / temperature, tf.constant(batch.candidates), **batch.items)
 
     def at(value: float) -> float:
-        return float(3.0 * full_softmax(batch._replace(queries=batch.queries.astype(np.float64) / value))[0])
+        return float(3.0 * textbook_softmax(batch._replace(queries=batch.queries.astype(np.float64) / value))[0])
 
     numeric = (at(0.7 + step) - at(0.7 - step)) / (2 * step)
     assert tape.gradient(loss, temperature).numpy() == pytest.approx(numeric, rel=1e-3)
@@ -224,7 +224,59 @@ def test_batch_without_any_weight_has_neither_loss_nor_gradient() -> None:
 def test_softmax_survives_logits_far_beyond_the_range_of_exp() -> None:
     batch = make_batch(items=6)
     batch = batch._replace(queries=batch.queries * 1000)
-    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), full_softmax(batch), tolerance=1e-4)
+    assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), textbook_softmax(batch), tolerance=1e-4)
+
+
+# The full softmax
+
+
+def naive_full_softmax(
+    batch: Batch, *, targets: Array, pool_sizes: Array, weights: Array
+) -> tuple[Array, Array, Array]:
+    """One query at a time in float64 by autodiff: the items of its pool, and its own."""
+    queries, candidates = tf.constant(batch.queries, tf.float64), tf.constant(batch.candidates, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([queries, candidates])
+        losses = []
+        for row, (target, size) in enumerate(zip(targets.tolist(), pool_sizes.tolist(), strict=True)):
+            pool = sorted({*range(size), target})
+            logits = tf.linalg.matvec(tf.gather(candidates, pool), queries[row])
+            losses.append(tf.reduce_logsumexp(logits) - logits[pool.index(target)])
+        value = tf.tensordot(tf.stack(losses), tf.constant(weights / weights.sum(), tf.float64), 1)
+    return value.numpy(), *(
+        tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(value, [queries, candidates])
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 512])
+@pytest.mark.parametrize("pools", ["everything", "growing", "none before the target"])
+def test_the_full_softmax_is_that_over_each_querys_own_pool(pools: str, chunk: int) -> None:
+    batch = make_batch(queries=9, extra=21)
+    random = np.random.default_rng(5)
+    targets = random.integers(0, 30, 9).astype(np.int32)
+    targets[1] = targets[0]  # two queries look for the same item
+    sizes = {"everything": np.full(9, 30), "growing": np.arange(3, 12), "none before the target": np.zeros(9)}
+    settings = {
+        "targets": targets,
+        "pool_sizes": sizes[pools].astype(np.int32),
+        "weights": random.uniform(0, 2, 9).astype(np.float32),
+    }
+    expected = naive_full_softmax(batch, **settings)
+    assert_same(value_and_gradients(full_softmax, batch, **settings, chunk=chunk), expected)
+    if pools == "none before the target":
+        assert expected[0] == pytest.approx(0), "alone in its pool a target has nothing to be told from"
+
+
+def test_the_full_softmax_over_the_candidates_of_a_batch_equals_tfrs_retrieval() -> None:
+    batch = make_batch()
+    ours = value_and_gradients(full_softmax, batch, targets=np.arange(9), pool_sizes=np.full(9, 9))
+    assert_same(ours, retrieval_task(batch))
+
+
+def test_items_that_no_query_could_have_been_shown_get_no_gradient() -> None:
+    batch = make_batch(queries=4, extra=6)
+    *_, gradient = value_and_gradients(full_softmax, batch, targets=np.array([0, 5, 1, 2]), pool_sizes=np.full(4, 4))
+    assert np.flatnonzero(np.abs(gradient).sum(axis=1)).tolist() == [0, 1, 2, 3, 5]
 
 
 # logQ
@@ -332,6 +384,13 @@ def test_alignment_equals_a_double_loop(negatives: str, known: list[bool]) -> No
     found = align(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, negatives=negatives)
     expected = slow_alignment(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, hard=negatives == "hard")
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_alignment_compares_directions() -> None:
+    lengths = np.linspace(0.5, 4, 14, dtype=np.float32)[:, np.newaxis]
+    longer = VECTORS * lengths
+    found = align(longer[:7], longer[7:], ITEMS, KNOWN, margin=0.3)
+    assert found == pytest.approx(align(VECTORS[:7], VECTORS[7:], ITEMS, KNOWN, margin=0.3), abs=1e-6)
 
 
 @pytest.mark.parametrize("negatives", ["all", "hard"])

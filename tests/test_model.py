@@ -105,14 +105,23 @@ def trigger_query(model: RecallModel, example: Example) -> Array:
     return model.trigger_tower(token(model, max(example.trigger, 0))[tf.newaxis])[0].numpy()
 
 
-def softmax_loss(queries: Array, vectors: Array, items: list[int], log_q: Array, weights: Array, scale: float) -> float:
-    """Weighted mean of -log softmax of each query's own candidate; other columns of the same item do not count."""
+class Ranked(NamedTuple):
+    """Candidates as a definition names them: each query's own, those that take part for it, and their logQ."""
+
+    rows: list[int]
+    posterior: npt.NDArray[np.float32]  # [candidates, 4]
+    own: list[int]  # [queries]
+    takes_part: npt.NDArray[np.bool_]  # [queries, candidates]
+    log_q: Array  # [candidates]
+
+
+def softmax_loss(queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float) -> float:
+    """Weighted mean of -log softmax of each query's own candidate among those that take part for it."""
     losses = []
-    for own, query in enumerate(queries):
-        allowed = [place for place, item in enumerate(items) if place == own or item != items[own]]
-        logits = vectors[allowed] @ query / scale - log_q[allowed]
-        peak = logits.max()
-        losses.append(np.log(np.exp(logits - peak).sum()) + peak - logits[allowed.index(own)])
+    for query, own, takes_part in zip(queries, ranked.own, ranked.takes_part, strict=True):
+        logits = vectors @ query / scale - ranked.log_q
+        peak = logits[takes_part].max()
+        losses.append(np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits[own])
     return float(np.average(losses, weights=weights)) if weights.any() else 0.0
 
 
@@ -126,13 +135,37 @@ def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float)
     return float(np.mean(violations))
 
 
-def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[str, float]:
-    config, examples = model.config.model, examples_of(batch)
+def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Negatives) -> Ranked:
     rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
     posterior = np.concatenate([[example.posterior for example in examples], negatives.posterior.numpy()])
+    log_q = np.zeros(len(rows))
+    if model.config.model.loss.logq:
+        pools = negatives.pool_sizes
+        log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
+    count = len(examples)
+    takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
+    np.fill_diagonal(takes_part, val=True)
+    return Ranked(rows, posterior, list(range(count)), takes_part, log_q)
+
+
+def whole_catalogue(model: RecallModel, examples: list[Example], prepared: PreparedData, *, time_ms: int) -> Ranked:
+    """All items with their posterior at one moment; those exposed before an example, and its own, take part."""
+    history, rows = prepared.posterior_history, np.arange(len(prepared.item_ids))
+    posterior = history.as_of(rows, np.full(len(rows), time_ms)).stacked()
+    own = [example.item for example in examples]
+    takes_part = np.array(
+        [history.as_of(rows, np.full(len(rows), example.time_ms)).exposures > 0 for example in examples]
+    )
+    takes_part |= model.config.model.loss.negatives == "catalogue"
+    takes_part[np.arange(len(own)), own] = True
+    return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)))
+
+
+def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, float]:
+    config, examples, rows = model.config.model, examples_of(batch), ranked.rows
     found = [
         model.item_vectors_of(model.item_table.gather([row]), tf.constant(values[np.newaxis]))
-        for row, values in zip(rows, posterior, strict=True)
+        for row, values in zip(rows, ranked.posterior, strict=True)
     ]
 
     def stacked(part: str) -> Array | None:
@@ -140,10 +173,6 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
         return None if parts[0] is None else np.concatenate(parts).astype(np.float64)
 
     vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
-    log_q = np.zeros(len(rows))
-    if config.loss.logq:
-        pools = negatives.pool_sizes
-        log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
     asked = []
     if model.user_tower:
         asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
@@ -161,11 +190,11 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
         if config.structure == "base":
             matched = {"behaviour": (queries, behaviour, 1.0), "meta": (queries, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():
-            loss = softmax_loss(query, candidates, rows, log_q, weights, config.temperature)
+            loss = softmax_loss(query, candidates, ranked, weights, config.temperature)
             terms[name] = terms.get(name, 0) + weight * loss
     if behaviour is not None and meta is not None:
-        count = len(examples)
-        terms["triplet"] = 0.3 * triplet_loss(behaviour[:count], meta[:count], rows[:count], config.loss.margin)
+        items = [example.item for example in examples]
+        terms["triplet"] = 0.3 * triplet_loss(behaviour[ranked.own], meta[ranked.own], items, config.loss.margin)
     return terms
 
 
@@ -200,8 +229,35 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     monkeypatch.setattr(model.sampler, "draw", draw)
     found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
     assert asked_at == [times.numpy().tolist()], "negatives are drawn as of the moments of the examples"
-    assert found == pytest.approx(naive_terms(model, batch, negatives), rel=1e-4)
+    expected = naive_terms(model, batch, drawn_candidates(model, examples, negatives))
+    assert found == pytest.approx(expected, rel=1e-4)
     assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [
+        ("click", ["model.query=both"]),
+        ("user", ["model.query=both", "model.gate=concat", "model.loss.negatives=catalogue"]),
+        ("click", ["model.structure=base", "model.query=trigger"]),
+        ("user", ["model.structure=single", "model.history_encoder=transformer"]),
+    ],
+)
+def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
+    layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = data.model(*PLAIN, "model.loss.softmax=full", *overrides, layout=layout)
+    batch = data.batch(model)
+    examples = examples_of(batch)
+    time_ms = examples[-1].time_ms
+    catalogue = model.sampler.catalogue(tf.constant([time_ms], tf.int64))
+    monkeypatch.setattr(model.sampler, "catalogue", lambda moments: catalogue)
+    found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
+    ranked = whole_catalogue(model, examples, data.layouts[layout], time_ms=time_ms)
+    if model.config.model.loss.negatives == "exposed":
+        sizes = ranked.takes_part.sum(axis=1)
+        assert 1 < sizes.min() < sizes.max() < len(ranked.rows), "the examples differ in what had been shown by then"
+    assert found == pytest.approx(naive_terms(model, batch, ranked), rel=1e-4)
 
 
 # What every combination promises
@@ -213,7 +269,9 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
 def test_every_combination_learns_a_small_batch_with_all_its_weights(
     structure: str, query: str, layout: str, data: Data
 ) -> None:
-    settings = (f"model.structure={structure}", f"model.query={query}", "training.learning_rate=0.05")
+    softmax = "full" if query == "user" else "sampled"
+    settings = (f"model.structure={structure}", f"model.query={query}", f"model.loss.softmax={softmax}")
+    settings += ("training.learning_rate=0.05",)
     model = data.model(*PLAIN, *settings, layout=layout)
     batch = data.batch(model)
     before = [variable.numpy() for variable in model.trainable_variables]

@@ -180,3 +180,35 @@ def test_without_a_clock_items_of_the_training_events_are_drawn_with_their_total
     assert_uniform(drawn.rows.numpy(), pool)
     np.testing.assert_array_equal(drawn.posterior.numpy(), totals.stacked()[drawn.rows.numpy()])
     np.testing.assert_array_equal(totals.clicks, without_clock.sampling_counts)
+
+
+def test_the_catalogue_is_seen_as_of_one_moment_of_the_batch(prepared: PreparedData, moments: Times) -> None:
+    tf.random.set_seed(9)
+    sampler, chosen = NegativeSampler(prepared, pool="exposed"), moments[-3:]
+    found = set()
+    for _ in range(20):
+        catalogue = sampler.catalogue(tf.constant(chosen))
+        rows = catalogue.rows.numpy()
+        assert sorted(rows.tolist()) == list(range(len(prepared.item_ids)))
+        np.testing.assert_array_equal(rows[catalogue.places.numpy()], np.arange(len(rows)))
+        as_of = [prepared.posterior_history.as_of(rows, np.full(len(rows), time_ms)) for time_ms in chosen]
+        exposures = catalogue.posterior.numpy()[:, 0].tolist()
+        found.add([known.exposures.tolist() for known in as_of].index(exposures))
+    assert found == {0, 1, 2}, "each moment of the batch has its turn"
+
+
+def test_what_was_visible_by_a_moment_leads_the_catalogue(prepared: PreparedData) -> None:
+    moments = late_moments(prepared, 20)
+    sampler = NegativeSampler(prepared, pool="exposed")
+    rows = sampler.catalogue(tf.constant(moments)).rows.numpy()
+    for time_ms, size in zip(moments, sampler.pool_sizes(tf.constant(moments)).numpy(), strict=True):
+        assert set(rows[:size]) == set(visible_items(prepared, time_ms).tolist())
+
+
+def test_without_a_clock_the_catalogue_shows_the_training_totals(without_clock: PreparedData) -> None:
+    totals = without_clock.posterior("validation")
+    sampler = NegativeSampler(without_clock, pool="exposed")
+    catalogue = sampler.catalogue(tf.constant([3, 1], tf.int64))
+    np.testing.assert_array_equal(catalogue.posterior.numpy(), totals.stacked()[catalogue.rows.numpy()])
+    sizes = sampler.pool_sizes(tf.constant([3, 1], tf.int64)).numpy()
+    assert sizes.tolist() == [np.count_nonzero(totals.exposures)] * 2

@@ -166,6 +166,22 @@ def assert_same_training(one: Path, other: Path, prepared: PreparedData) -> None
 # Which epoch is kept, and when to stop
 
 
+def test_the_averaged_weights_are_judged_and_published(
+    experiment: Experiment, prepared: PreparedData, tmp_path: Path
+) -> None:
+    settings = (*SMALL, "training.learning_rate=0.05", "training.metric_k=20")
+    vectors = {}
+    for name, overrides in {"last": [], "just last": ["training.ema=1e-9"], "average": ["training.ema=0.9"]}.items():
+        directory = tmp_path / name
+        train(experiment(*settings, *overrides), prepared, directory, saved_models=False)
+        model = load_model(directory, prepared)
+        best = max(entry["val_recall@20"] for entry in read_history(directory))
+        assert recall_at(model, prepared, 20) == pytest.approx(best)
+        vectors[name] = validation_vectors(model, prepared)
+    np.testing.assert_array_equal(vectors["just last"], vectors["last"])
+    assert np.abs(vectors["average"] - vectors["last"]).max() > 0.01
+
+
 def test_training_stops_after_patience_and_keeps_the_best_epoch(
     experiment: Experiment, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

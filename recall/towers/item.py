@@ -161,7 +161,7 @@ class ItemSide(tf.keras.layers.Layer):
         context = self.context(features) if self.context else None
         if structure == "single":
             parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
-            vector = tf.math.l2_normalize(self.single_stack(tf.concat(parts, axis=-1), training=training), axis=-1)
+            vector = self._scaled(self.single_stack(tf.concat(parts, axis=-1), training=training))
             return ItemVectors(with_appeal(vector), None, None, None)
         if structure == "meta_only":
             return ItemVectors(with_appeal(content.meta), None, content.meta, None)
@@ -170,14 +170,14 @@ class ItemSide(tf.keras.layers.Layer):
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
         meta = content.meta
         if structure == "base":
-            joined = tf.math.l2_normalize(behaviour + meta, axis=-1)
+            joined = self._scaled(behaviour + meta)
             served = tf.where(content.known[:, tf.newaxis], joined, meta)
             return ItemVectors(with_appeal(served), behaviour, meta, None)
         gate = self.gate(gate_features(inputs, content.learned))  # [items, 1 or dim]
         if self.config.gate == "concat":
             vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
         else:
-            vector = tf.math.l2_normalize(gate * behaviour + (1 - gate) * meta, axis=-1)  # [items, dim]
+            vector = self._scaled(gate * behaviour + (1 - gate) * meta)  # [items, dim]
         appeal = self.appeal(inputs, content.known) if self.appeal else None
         return ItemVectors(with_appeal(vector, appeal), behaviour, meta, tf.reduce_mean(gate, axis=-1))
 
@@ -186,7 +186,10 @@ class ItemSide(tf.keras.layers.Layer):
         output = self.behaviour_stack(tf.concat(parts, axis=-1), training=training)  # [items, dim]
         if identity is not None:
             output += identity
-        return tf.math.l2_normalize(output, axis=-1)
+        return self._scaled(output)
 
     def _meta(self, content: tf.Tensor, *, training: bool) -> tf.Tensor:
-        return tf.math.l2_normalize(self.meta_stack(content, training=training) + self.meta_shortcut(content), axis=-1)
+        return self._scaled(self.meta_stack(content, training=training) + self.meta_shortcut(content))
+
+    def _scaled(self, vectors: tf.Tensor) -> tf.Tensor:
+        return tf.math.l2_normalize(vectors, axis=-1) if self.config.similarity == "cosine" else vectors

@@ -14,7 +14,7 @@ from recall.towers.history import HISTORY_ENCODERS
 
 
 class QueryHead(tf.keras.layers.Layer):
-    """State (and profile) -> query vector: a residual MLP, then unit length, then a 1 for the items' appeal.
+    """State (and profile) -> query vector: a residual MLP, unit length unless `similarity: dot`, a 1 for appeal.
 
     With parts = 2 (`gate: concat`) each half has unit length: one is matched with b, the other with (1 - g) m.
     """
@@ -22,7 +22,7 @@ class QueryHead(tf.keras.layers.Layer):
     def __init__(self, config: ModelConfig, *, parts: int, name: str) -> None:
         super().__init__(name=name)
         width = parts * config.dim
-        self.parts = parts
+        self.parts, self.unit_length = parts, config.similarity == "cosine"
         self.stack = dense_stack(config.hidden, width, dropout=config.dropout, name=f"{name}_stack")
         self.shortcut = tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_shortcut")
         self.dropout = tf.keras.layers.Dropout(config.dropout)
@@ -31,8 +31,10 @@ class QueryHead(tf.keras.layers.Layer):
         """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim + 1]."""
         inputs = state if profile is None else tf.concat([state, profile], axis=-1)
         output = self.stack(self.dropout(inputs, training=training), training=training) + self.shortcut(state)
-        halves = tf.split(output, self.parts, axis=-1)
-        return asking_for_appeal(tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1))
+        if self.unit_length:
+            halves = tf.split(output, self.parts, axis=-1)
+            output = tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1)
+        return asking_for_appeal(output)
 
 
 class UserTower(tf.keras.layers.Layer):

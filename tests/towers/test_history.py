@@ -182,3 +182,15 @@ def test_transformer_drops_out_in_training_only() -> None:
     trained = encoder.last_state(TOKENS, LENGTHS, training=True).numpy()
     assert not np.allclose(trained, last_state(encoder), atol=1e-3)
     np.testing.assert_array_equal(last_state(encoder), last_state(encoder))
+
+
+def test_a_long_history_beside_short_ones_changes_none_of_them() -> None:
+    # 16 and fewer are padded apart from longer ones.
+    config = ModelConfig(dim=DIM, dropout=0.0)
+    encoder = HISTORY_ENCODERS["transformer"](config, max_length=40)
+    lengths = tf.constant([40, 3, 16, 0, 17])
+    tokens = tf.constant(np.random.default_rng(8).normal(size=(5, 40, DIM)), tf.float32)
+    together = encoder.states(tokens, lengths).numpy()
+    for row, length in enumerate(lengths.numpy()):
+        alone = encoder.states(tokens[row : row + 1, :length], tf.constant([length])).numpy()
+        np.testing.assert_allclose(together[row, :length], alone[0], rtol=1e-4, atol=1e-5)

@@ -260,6 +260,18 @@ def test_gate_between_mixes_both_in_its_share() -> None:
     np.testing.assert_allclose(vectors.vector, mixed / np.linalg.norm(mixed, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_dot_product_lets_both_towers_keep_their_lengths() -> None:
+    cosine, dot = (build_item_side("gated", similarity=kind) for kind in ("cosine", "dot"))
+    for side in (cosine, dot):
+        set_share(side, float(np.log(0.25 / 0.75)))
+    directions, vectors = vectors_of(cosine, features_of()), vectors_of(dot, features_of())
+    for tower in (vectors.behaviour, vectors.meta):
+        assert np.ptp(norms(tower)) > 0.1
+    np.testing.assert_allclose(directions.meta, vectors.meta / norms(vectors.meta)[:, np.newaxis], rtol=1e-4, atol=1e-5)
+    mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
+    np.testing.assert_allclose(vectors.vector, mixed, rtol=1e-4, atol=1e-5)
+
+
 def test_concat_is_behaviour_and_the_rest_of_the_share_times_meta() -> None:
     vectors = vectors_of(item_side("gated_concat"), features_of())
     np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)

@@ -165,3 +165,17 @@ def test_every_weight_of_the_user_tower_is_trained(encoder: str) -> None:
     gradients = tape.gradient(loss, tower.trainable_variables)
     missing = [v.name for v, g in zip(tower.trainable_variables, gradients, strict=True) if g is None]
     assert not missing
+
+
+@both_widths
+def test_dot_product_keeps_the_length_of_queries(parts: int) -> None:
+    state = TOKENS[:, 0]
+    outputs = {}
+    for similarity in ("cosine", "dot"):
+        head = QueryHead(model_config(similarity=similarity), parts=parts, name="head")
+        head(state)
+        randomise(head)
+        outputs[similarity] = head(state).numpy().reshape(USERS, parts, DIM)
+    lengths = np.linalg.norm(outputs["dot"], axis=2, keepdims=True)
+    assert np.ptp(lengths) > 0.1
+    np.testing.assert_allclose(outputs["dot"] / lengths, outputs["cosine"], rtol=1e-4, atol=1e-5)
