@@ -18,7 +18,7 @@ HALF_EXPOSURES = 5.0
 K = 50
 # In logits, so that they suit every temperature. At 5 the lists of the models that we measured held little else than
 # new items.
-LEVELS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
+LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 def cold_weights(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -22,7 +22,9 @@ from benchmarks.quality.interventions import INTERVENTIONS
 from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_result
 from benchmarks.quality.runner import run_config
 from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
+from recall.assessment import cold_bias
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.cold_bias import with_cold_bias
 from recall.config import Config
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.environment import commit, versions
@@ -43,7 +45,8 @@ class Asked:
 
     Attributes:
       name: in metrics.json.
-      scorer: the model.
+      scorer: the model as it is served.
+      unbiased: the same without its cold bias.
       examples: what it is asked about.
       positions: int [examples], where these stand among all examples of the split.
       shares: float32 [items], behaviour share of the gate, NaN without one; None for a baseline.
@@ -51,6 +54,7 @@ class Asked:
 
     name: str
     scorer: Scorer
+    unbiased: Scorer
     examples: Examples
     positions: npt.NDArray[np.intp]
     shares: npt.NDArray[np.float32] | None
@@ -95,11 +99,12 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
     ranks: dict[str, Ranks] = {}
     gate: list[dict[str, Any]] | None = None
     with _source(experiment, config, prepared) as (model, training):
+        bias = cold_bias(config, prepared, model).bias if model else 0.0
         for split in _SPLITS:
             posterior = prepared.posterior(split)
             examples = read_examples(prepared.shards(split))
             metrics[split] = {}
-            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior)):
+            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior, bias=bias)):
                 metrics[split][asked.name] = evaluate(
                     asked.scorer,
                     asked.examples,
@@ -112,14 +117,14 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
                 exclude_seen = config.evaluation.exclude_seen
                 ranks[split] = _ranks(asked, posterior, examples, exclude_seen=exclude_seen)
                 curves[split] = bias_curve(
-                    asked.scorer, asked.examples, exposures=posterior.exposures, exclude_seen=exclude_seen
+                    asked.unbiased, asked.examples, exposures=posterior.exposures, exclude_seen=exclude_seen
                 )
                 if asked.shares is not None:
                     gate = _gate_share(asked.shares, posterior.exposures, config.evaluation.exposure_buckets)
             cold_items[split] = int(((posterior.exposures == 0) & (posterior.clicks == 0)).sum())
     catalogue = {"items": len(prepared.item_ids), "cold": cold_items}
     content = {"catalogue": catalogue, "training": training, "metrics": metrics}
-    return ranks, {**content, "gate_share": gate, "bias_curve": curves}
+    return ranks, {**content, "cold_bias": bias, "gate_share": gate, "bias_curve": curves}
 
 
 @contextmanager
@@ -150,6 +155,8 @@ def _asked(
     prepared: PreparedData,
     examples: Examples,
     posterior: Posterior,
+    *,
+    bias: float,
 ) -> Iterator[Asked]:
     """Who is evaluated, as `recall.assessment.evaluate_models` does it."""
     everything = np.arange(len(examples))
@@ -160,18 +167,20 @@ def _asked(
         else:
             similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
             scorer = ItemKnnScorer(similarities, examples.history)
-        yield Asked(str(experiment.baseline), scorer, examples, everything, None)
+        yield Asked(str(experiment.baseline), scorer, scorer, examples, everything, None)
         return
     name = model.config.model.structure
     vectors, shares = encode_items(model, posterior.stacked())
     triggered = np.flatnonzero(examples.triggers >= 0)
+    biased = with_cold_bias(vectors, posterior.exposures, bias)
     asked = answerable(model, examples)
+    queries = encode_queries(model, asked)
     positions = everything if model.user_tower else triggered
-    yield Asked(name, VectorScorer(encode_queries(model, asked), vectors), asked, positions, shares)
+    yield Asked(name, VectorScorer(queries, biased), VectorScorer(queries, vectors), asked, positions, shares)
     if model.user_tower and model.trigger_tower and len(triggered):
         asked = examples.select(triggered)
-        scorer = VectorScorer(encode_triggers(model, asked.triggers), vectors)
-        yield Asked(f"{name}_trigger", scorer, asked, triggered, shares)
+        scorer = VectorScorer(encode_triggers(model, asked.triggers), biased)
+        yield Asked(f"{name}_trigger", scorer, scorer, asked, triggered, shares)
 
 
 def _ranks(asked: Asked, posterior: Posterior, everything: Examples, *, exclude_seen: bool) -> Ranks:
