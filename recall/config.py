@@ -219,14 +219,19 @@ class ModelConfig(Strict):
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
     similarity: Literal["cosine", "dot"] = Field(
-        default="cosine", description="vectors of unit length, or of a length that is learned and speaks in the score"
+        default="dot", description="vectors of unit length, or of a length that is learned and speaks in the score"
     )
-    temperature: PositiveFloat = Field(
-        default=0.08, description="start value of what scores are divided by; 1 fits similarity: dot"
+    temperature: PositiveFloat | None = Field(
+        default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
     )
     learn_temperature: bool = True
     cold_simulation: ColdSimulation = ColdSimulation()
     loss: LossConfig = LossConfig()
+
+    @property
+    def start_temperature(self) -> float:
+        """`temperature`, or what suits the similarity."""
+        return self.temperature or {"dot": 1.0, "cosine": 0.08}[self.similarity]
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> ModelConfig:
@@ -245,9 +250,10 @@ class TrainingConfig(Strict):
     table_learning_rate: PositiveFloat | None = Field(
         default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
     )
-    ema: Fraction | None = Field(
-        default=None,
-        description="decay per step of the moving average of the weights, which is then what is judged and kept",
+    ema: Literal["auto"] | Fraction | None = Field(
+        default="auto",
+        description="decay per step of the moving average of the weights, which is then what is judged and kept; "
+        "auto: 0.99 while the tables are small, as each step touches all their rows",
     )
     patience: PositiveInt = Field(default=3, description="epochs without a better validation metric before stopping")
     metric: Literal["recall", "ndcg"] = "recall"
