@@ -160,7 +160,10 @@ class _Job:
             "item_id_feature": _id_feature(self.config),
             "user_id_column": user_id_column,
             "examples": {
-                name: {field.name: str(field.type) for field in example_schema(data.layout, split)}
+                name: {
+                    field.name: str(field.type)
+                    for field in example_schema(data.layout, split, weighted=data.events.weight is not None)
+                }
                 for split, name in enumerate(SPLITS)
             },
         }

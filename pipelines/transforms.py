@@ -220,5 +220,5 @@ class WriteShards(beam.DoFn):
 
 def _examples(clicks: Clicks, split: int, *, layout: str) -> Iterator[pa.Table]:
     tables = clicks.user_examples() if split == TRAIN and layout == "user" else clicks.examples(split)
-    schema = example_schema(layout, split)
+    schema = example_schema(layout, split, weighted=clicks.weight is not None)
     return (table.cast(schema) for table in tables)

@@ -49,6 +49,44 @@ class ClickRule(Strict):
     at_least: float = 1.0
 
 
+class WeightRule(ClickRule):
+    """A click counts `weight` times when `column` is at least `at_least`."""
+
+    weight: PositiveFloat
+
+
+class WeightConfig(Strict):
+    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
+
+    In the experiment file it is a column's name or a list of rules.
+    """
+
+    column: str | None = None
+    rules: tuple[WeightRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            return {"column": values}
+        return {"rules": values} if isinstance(values, list | tuple) else values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WeightConfig:
+        if (self.column is None) == (not self.rules):
+            raise ValueError(
+                "expected either the name of a column with a number per row, or a list of rules like "
+                "[{column: is_like, weight: 3}]"
+            )
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the log by where the experiment names them, below data.events."""
+        named = {"weight": self.column} if self.column else {}
+        return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
+
+
 class EventsConfig(Strict):
     """The exposure log: one row per exposure, with whether it was clicked."""
 
@@ -60,6 +98,7 @@ class EventsConfig(Strict):
     time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
     click: ClickRule | None = Field(default=None, description="without it every row is a click")
     trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
+    weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +110,12 @@ class EventsConfig(Strict):
             if values.get("format") == "sequences":
                 values["time_unit"] = "order"
         return values
+
+    @model_validator(mode="after")
+    def _sequences_have_no_columns(self) -> EventsConfig:
+        if self.format == "sequences" and self.weight:
+            raise ValueError("weight: lines of format sequences hold ids alone; use another format, or remove weight")
+        return self
 
 
 class ItemsConfig(Strict):

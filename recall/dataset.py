@@ -25,6 +25,7 @@ _SCALARS = {
     "clicks": tf.io.FixedLenFeature([], tf.int64),
     "smoothed_ctr": tf.io.FixedLenFeature([], tf.float32),
     "age_hours": tf.io.FixedLenFeature([], tf.float32),
+    "weight": tf.io.FixedLenFeature([], tf.float32, default_value=1.0),
 }
 
 
@@ -51,11 +52,13 @@ def training_dataset(
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
-    history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none.
+    history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none, weight
+    float32 [batch].
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
-    posterior float32 [batch, time, 4], trigger int32 [batch, time], is_target bool [batch, time], before int32
-    [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer sequence each epoch sees
-    another window of history + 1 clicks; a click with a history of which the window holds nothing is no target.
+    posterior float32 [batch, time, 4], trigger int32 [batch, time], weight float32 [batch, time], is_target bool
+    [batch, time], before int32 [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer
+    sequence each epoch sees another window of history + 1 clicks; a click with a history of which the window holds
+    nothing is no target.
 
     The last batch of an epoch is dropped when it is not full, unless it is the only one.
     """
@@ -69,7 +72,9 @@ def training_dataset(
         # A seed per batch: a random operation in a parallel map would give numbers in the order of its threads.
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         batches = tf.data.Dataset.zip(records, seeds).map(
-            lambda serialized, seed: _parse_users(serialized, users, length=history + 1, seed=seed),
+            lambda serialized, seed: _parse_users(
+                serialized, users, length=history + 1, seed=seed, weighted=prepared.is_weighted
+            ),
             num_parallel_calls=2,
         )
     # Keras learns the length of an epoch by running into its end, where whatever of a step needs no data still runs.
@@ -84,17 +89,20 @@ def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
         "item": tf.cast(parsed["item"], tf.int32),
         "time_ms": parsed["time_ms"],
         "trigger": tf.cast(parsed["trigger"], tf.int32),
+        "weight": parsed["weight"],
         "history": tf.cast(parsed["history"].to_tensor(-1), tf.int32),
         "posterior": tf.stack([tf.cast(parsed[name], tf.float32) for name in POSTERIOR], axis=-1),
     }
 
 
-def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor) -> Batch:
+def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor, weighted: bool) -> Batch:
     names = {"items": tf.int64, "time_ms": tf.int64, "split": tf.int64, "trigger": tf.int64}
     names |= {"exposures": tf.int64, "clicks": tf.int64}
-    names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32}
+    names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32, "weight": tf.float32}
     lists = {name: _ragged(name, dtype) for name, dtype in names.items()}
     parsed = tf.io.parse_example(serialized, {"user_id": _SCALARS["user_id"], **lists})
+    if not weighted:
+        parsed["weight"] = tf.ones_like(parsed["smoothed_ctr"])
     is_training = parsed["split"] == 0
     lengths = tf.reduce_sum(tf.cast(is_training, tf.int64), axis=1)  # training clicks stand first
     room = tf.cast(tf.maximum(lengths - length, 0) + 1, tf.float64)
@@ -125,6 +133,7 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: t
         "is_target": is_target,
         "before": before,
         "trigger": tf.cast(cut("trigger", -1), tf.int32),
+        "weight": cut("weight", 0),
     }
 
 
@@ -135,10 +144,12 @@ class Examples(EvaluationSet):
     Attributes:
       times_ms: int64 [examples].
       triggers: int32 [examples], item row that the user came from, -1 where there is none.
+      weights: float32 [examples], how much the click counts in training; 1 where the log has no weights.
     """
 
     times_ms: npt.NDArray[np.int64]
     triggers: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
 
     def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
         """The examples at some positions."""
@@ -149,6 +160,7 @@ class Examples(EvaluationSet):
             seen=_take(self.seen, chosen),
             times_ms=self.times_ms[chosen],
             triggers=self.triggers[chosen],
+            weights=self.weights[chosen],
         )
 
 
@@ -179,6 +191,7 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
         seen=lists("seen"),
         times_ms=column("time_ms", np.int64),
         triggers=column("trigger", np.int32),
+        weights=column("weight", np.float32),
     )
     return examples.select(np.lexsort((examples.targets, users.astype(str), examples.times_ms)))
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.config import EventsConfig
+from recall.config import EventsConfig, WeightConfig
 from recall.errors import DataError
 from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
 from recall.times import parse_times
@@ -28,6 +28,7 @@ EVENT_SCHEMA = pa.schema(
         ("trigger", pa.string()),
     ]
 )
+_KEYS = EVENT_SCHEMA.names
 REJECTED_SCHEMA = pa.schema(
     [("file", pa.string()), ("row", pa.int64())]
     + [(name, pa.string()) for name in ("reason", "user", "item", "time", "click")]
@@ -48,6 +49,11 @@ class Piece(NamedTuple):
     path: str
     row_groups: tuple[int, ...] = ()
     first_row: int = 0
+
+
+def event_schema(events: EventsConfig) -> pa.Schema:
+    """`EVENT_SCHEMA`, and `weight` float32 where the log has weights."""
+    return EVENT_SCHEMA.append(pa.field("weight", pa.float32())) if events.weight else EVENT_SCHEMA
 
 
 def plan_pieces(events: EventsConfig) -> list[Piece]:
@@ -92,7 +98,7 @@ def read_events(
       known_items: ids of the catalogue; None accepts every item.
 
     Returns:
-      Accepted events (`EVENT_SCHEMA`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
+      Accepted events (`event_schema`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
 
     Raises:
       DataError: the file is truncated or otherwise unreadable.
@@ -115,9 +121,9 @@ def validate_events(
     """Parses the columns; rows that cannot be used are set aside with the first reason that applies.
 
     Args:
-      raw: columns user, item, time and, where the log has them, click and trigger, of any type.
+      raw: columns user, item, time and, where the log has them, click, trigger and those of the weights, of any type.
       rows: int64 [rows], where each row stands in its file.
-      events: unit of time and click rule.
+      events: unit of time, click rule and weights.
       piece: where the rows come from, for errors and the rejected rows.
       known_items: ids of the catalogue; None accepts every item.
 
@@ -142,9 +148,14 @@ def validate_events(
         unknown = pc.invert(pc.is_in(item, value_set=known_items)).to_numpy(zero_copy_only=False)
         reasons.append(("item is not in the items file", unknown))
     trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), pa.string())
+    columns = [user, item, pa.array(time.ms), pa.array(click), trigger]
+    if events.weight:
+        weight, faults = click_weights(raw, events.weight, click=click)
+        columns.append(pa.array(weight))
+        reasons += faults
 
     reason = np.select([mask for _, mask in reasons], range(len(reasons)), default=-1)
-    accepted = pa.table([user, item, pa.array(time.ms), pa.array(click), trigger], schema=EVENT_SCHEMA)
+    accepted = pa.table(columns, schema=event_schema(events))
     refused = np.flatnonzero(reason >= 0)
     if not len(refused):
         return accepted, REJECTED_SCHEMA.empty_table()
@@ -152,15 +163,52 @@ def validate_events(
     return accepted.filter(pa.array(reason < 0)), _rejected(raw, refused, rows[refused], names, piece)
 
 
+def click_weights(
+    raw: pa.Table, config: WeightConfig, *, click: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], list[tuple[str, npt.NDArray[np.bool_]]]]:
+    """How much each click counts.
+
+    Only clicks have a weight: what stands in the column of other rows (often nothing, or 0) is not looked at.
+
+    Args:
+      raw: the columns that `config.columns` names, under its keys.
+      config: a column, or rules of which the largest that holds decides; a click for which none holds weighs 1, and
+        a rule does not hold where its column is empty.
+      click: bool [rows].
+
+    Returns:
+      float32 [rows], 1 for what is no click; and the reasons to set clicks aside, with where they apply: the
+      column's number is missing, unreadable, or not a positive float32.
+    """
+    weight = np.ones(len(raw), np.float32)
+    if config.column:
+        value, wrong = parse_numbers(raw["weight"])
+        missing = np.isnan(value) & ~wrong
+        with np.errstate(over="ignore"):
+            weight = np.where(click, value, 1).astype(np.float32)
+        unusable = ~missing & ~wrong & ~((weight > 0) & np.isfinite(weight))
+        faults = {"weight is missing": missing, "weight is not a number": wrong, "weight is not above 0": unusable}
+        return weight, [(reason, mask & click) for reason, mask in faults.items()]
+    unreadable = np.zeros(len(raw), bool)
+    decided = np.zeros(len(raw), np.float32)
+    for key, rule in zip(config.columns, config.rules, strict=True):
+        value, wrong = parse_numbers(raw[key])
+        unreadable |= wrong
+        decided = np.where(value >= rule.at_least, np.maximum(decided, np.float32(rule.weight)), decided)
+    weight = np.where(click & (decided > 0), decided, weight)
+    return weight, [("weight is not a number", unreadable & click)]
+
+
 def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     """Orders the events of whole users and drops exact duplicates.
 
     Args:
-      events: as `EVENT_SCHEMA`, all events of each user that occurs, in any order.
+      events: as `event_schema`, all events of each user that occurs, in any order.
 
     Returns:
       The events by (user, time_ms, item, click, trigger), ids as dictionaries in the order of their text; and how
-      many rows were dropped because another row agreed with them in all five columns.
+      many rows were dropped because another row agreed with them in all five columns. What else is known of an
+      event (its weight) is no part of its identity: of rows that agree the largest value is kept.
     """
     user, users = _ranks(events["user"])
     item, items = _ranks(events["item"])
@@ -175,6 +223,7 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
         ordered = key[order]
         differs[1:] |= ordered[1:] != ordered[:-1]
     keep = order[differs]
+    starts = np.flatnonzero(differs)
     columns = {
         "user": _dictionary(user[keep], users),
         "item": _dictionary(item[keep], items),
@@ -182,6 +231,10 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
         "click": pa.array(click[keep]),
         "trigger": _dictionary(trigger[keep], triggers),
     }
+    for name in events.column_names:
+        if name not in _KEYS:
+            values = events[name].to_numpy()[order]
+            columns[name] = pa.array(np.maximum.reduceat(values, starts) if len(starts) else values)
     return pa.table(columns), len(order) - len(keep)
 
 
@@ -192,6 +245,8 @@ def _columns(events: EventsConfig) -> dict[str, str]:
         columns["click"] = events.click.column
     if events.trigger:
         columns["trigger"] = events.trigger
+    if events.weight:
+        columns |= events.weight.columns
     return columns
 
 
@@ -200,7 +255,7 @@ def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
     if piece.row_groups:
         table = _read_row_groups(piece, sorted(set(columns.values())))
     else:
-        table = read_table(piece.path, format=events.format, columns=list(columns.values()))
+        table = read_table(piece.path, format=events.format, columns=list(dict.fromkeys(columns.values())))
     return pa.table({name: table[column] for name, column in columns.items()})
 
 

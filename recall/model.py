@@ -28,6 +28,7 @@ class Targets(NamedTuple):
     times_ms: tf.Tensor  # int64 [targets]
     posterior: tf.Tensor  # float32 [targets, 4], as of the click
     triggers: tf.Tensor  # int32 [targets], -1 where there is none
+    weights: tf.Tensor  # float32 [targets], how much each counts among the targets
 
 
 class RecallModel(tfrs.Model):
@@ -174,10 +175,10 @@ class RecallModel(tfrs.Model):
         if self.user_tower:
             history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
             queries = self._user_queries(batch, history, training=training)
-            self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=None)
+            self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
-            weights = tf.cast(targets.triggers >= 0, tf.float32)
+            weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
             self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
@@ -198,7 +199,7 @@ class RecallModel(tfrs.Model):
         rows: tf.Tensor,
         *,
         log_q: tf.Tensor | None,
-        weights: tf.Tensor | None,
+        weights: tf.Tensor,
     ) -> None:
         config = self.config.model
         behaviour_query, meta_query = tf.split(queries, 2, axis=-1) if self.items.is_concat else (queries, queries)
@@ -268,11 +269,12 @@ class RecallModel(tfrs.Model):
 
 
 def _targets(batch: Batch) -> Targets:
+    names = ("time_ms", "posterior", "trigger", "weight")
     if "history" in batch:
-        return Targets(batch["item"], batch["time_ms"], batch["posterior"], batch["trigger"])
+        return Targets(batch["item"], *(batch[name] for name in names))
     mask = batch["is_target"]
     return Targets(
-        *(tf.boolean_mask(batch[name], mask) for name in ("items", "time_ms", "posterior", "trigger"))
+        *(tf.boolean_mask(batch[name], mask) for name in ("items", *names))
     )  # fmt: skip
 
 

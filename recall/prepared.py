@@ -198,6 +198,11 @@ class PreparedData:
         """Records in the training shards: clicks, or users in the layout `user`."""
         return int(self.manifest["counts"]["records"]["train"])
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether clicks carry a weight (`data.events.weight`)."""
+        return "weight" in self.manifest["examples"]["train"]
+
     def posterior(self, moment: Moment) -> Posterior:
         """Of every item: at serving all events are known, else what is known when the split begins."""
         table = pq.read_table(self.directory / _POSTERIOR_FILES[moment])

@@ -69,11 +69,12 @@ class Example(NamedTuple):
     item: int
     posterior: npt.NDArray[np.float32]
     time_ms: int
+    weight: float
 
 
 def examples_of(batch: Batch) -> list[Example]:
     values = {name: value.numpy() for name, value in batch.items()}
-    columns = ("trigger", "item", "posterior", "time_ms")
+    columns = ("trigger", "item", "posterior", "time_ms", "weight")
     if "history" in batch:
         histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
         return [
@@ -146,9 +147,10 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
         log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
     asked = []
     if model.user_tower:
-        asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
+        weights = np.array([example.weight for example in examples])
+        asked.append((np.array([user_query(model, example) for example in examples]), weights))
     if model.trigger_tower:
-        has_trigger = np.array([float(example.trigger >= 0) for example in examples])
+        has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
     terms: dict[str, float] = {}
     for queries, weights in asked:
@@ -185,6 +187,8 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
 ) -> None:
     model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
     batch = data.batch(model)
+    assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
+    batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
     examples = examples_of(batch)
     assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
     assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
