@@ -23,6 +23,7 @@ from pydantic import (
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.schema import FeatureSchema, Strict
+from recall.weights import WeightConfig
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -40,6 +41,7 @@ def parse_duration_ms(value: Any) -> int:
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+HistoryTime = Literal["none", "gap", "age", "both"]
 
 
 class ClickRule(Strict):
@@ -47,44 +49,6 @@ class ClickRule(Strict):
 
     column: str
     at_least: float = 1.0
-
-
-class WeightRule(ClickRule):
-    """A click counts `weight` times when `column` is at least `at_least`."""
-
-    weight: PositiveFloat
-
-
-class WeightConfig(Strict):
-    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
-
-    In the experiment file it is a column's name or a list of rules.
-    """
-
-    column: str | None = None
-    rules: tuple[WeightRule, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, values: Any) -> Any:
-        if isinstance(values, str):
-            return {"column": values}
-        return {"rules": values} if isinstance(values, list | tuple) else values
-
-    @model_validator(mode="after")
-    def _one_source(self) -> WeightConfig:
-        if (self.column is None) == (not self.rules):
-            raise ValueError(
-                "expected either the name of a column with a number per row, or a list of rules like "
-                "[{column: is_like, weight: 3}]"
-            )
-        return self
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Columns of the log by where the experiment names them, below data.events."""
-        named = {"weight": self.column} if self.column else {}
-        return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
 
 
 class EventsConfig(Strict):
@@ -244,6 +208,14 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
+    history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
+        default="none",
+        description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
+        " auto: both where the log has a clock",
+    )
+    history_time_hidden: Probability = Field(
+        default=0.1, description="share of training histories without times, for users whose times are unknown"
+    )
     temperature: PositiveFloat = Field(default=0.08, description="start value; vectors have unit length")
     learn_temperature: bool = True
     cold_simulation: ColdSimulation = ColdSimulation()
@@ -307,6 +279,23 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
     seed: int = 1
+
+    @property
+    def history_time(self) -> HistoryTime:
+        """`model.history_time` with auto resolved: a log without a clock has nothing to see."""
+        chosen = self.model.history_time
+        if chosen != "auto":
+            return chosen
+        return "none" if self.data.events.time_unit == "order" else "both"
+
+    @model_validator(mode="after")
+    def _times_need_a_clock(self) -> Config:
+        if self.data.events.time_unit == "order" and self.history_time != "none":
+            raise ValueError(
+                f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
+                "use history_time: none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.config import EventsConfig, WeightConfig
+from recall.config import EventsConfig
 from recall.errors import DataError
 from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
 from recall.times import parse_times
+from recall.weights import click_weights
 
 EVENT_SCHEMA = pa.schema(
     [
@@ -161,42 +162,6 @@ def validate_events(
         return accepted, REJECTED_SCHEMA.empty_table()
     names = [reasons[code][0] for code in reason[refused]]
     return accepted.filter(pa.array(reason < 0)), _rejected(raw, refused, rows[refused], names, piece)
-
-
-def click_weights(
-    raw: pa.Table, config: WeightConfig, *, click: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], list[tuple[str, npt.NDArray[np.bool_]]]]:
-    """How much each click counts.
-
-    Only clicks have a weight: what stands in the column of other rows (often nothing, or 0) is not looked at.
-
-    Args:
-      raw: the columns that `config.columns` names, under its keys.
-      config: a column, or rules of which the largest that holds decides; a click for which none holds weighs 1, and
-        a rule does not hold where its column is empty.
-      click: bool [rows].
-
-    Returns:
-      float32 [rows], 1 for what is no click; and the reasons to set clicks aside, with where they apply: the
-      column's number is missing, unreadable, or not a positive float32.
-    """
-    weight = np.ones(len(raw), np.float32)
-    if config.column:
-        value, wrong = parse_numbers(raw["weight"])
-        missing = np.isnan(value) & ~wrong
-        with np.errstate(over="ignore"):
-            weight = np.where(click, value, 1).astype(np.float32)
-        unusable = ~missing & ~wrong & ~((weight > 0) & np.isfinite(weight))
-        faults = {"weight is missing": missing, "weight is not a number": wrong, "weight is not above 0": unusable}
-        return weight, [(reason, mask & click) for reason, mask in faults.items()]
-    unreadable = np.zeros(len(raw), bool)
-    decided = np.zeros(len(raw), np.float32)
-    for key, rule in zip(config.columns, config.rules, strict=True):
-        value, wrong = parse_numbers(raw[key])
-        unreadable |= wrong
-        decided = np.where(value >= rule.at_least, np.maximum(decided, np.float32(rule.weight)), decided)
-    weight = np.where(click & (decided > 0), decided, weight)
-    return weight, [("weight is not a number", unreadable & click)]
 
 
 def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
