@@ -52,8 +52,8 @@ def training_dataset(
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
-    history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none, weight
-    float32 [batch].
+    history int32 [batch, longest] padded with -1, oldest first, history_time_ms int64 [batch, longest], trigger int32
+    [batch], -1 where there is none, weight float32 [batch].
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
     posterior float32 [batch, time, 4], trigger int32 [batch, time], weight float32 [batch, time], is_target bool
     [batch, time], before int32 [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer
@@ -83,7 +83,8 @@ def training_dataset(
 
 
 def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
-    parsed = tf.io.parse_example(serialized, {**_SCALARS, "history": _ragged("history", tf.int64)})
+    lists = {name: _ragged(name, tf.int64) for name in ("history", "history_time_ms")}
+    parsed = tf.io.parse_example(serialized, {**_SCALARS, **lists})
     return {
         "user": users(parsed["user_id"]),
         "item": tf.cast(parsed["item"], tf.int32),
@@ -91,6 +92,7 @@ def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
         "trigger": tf.cast(parsed["trigger"], tf.int32),
         "weight": parsed["weight"],
         "history": tf.cast(parsed["history"].to_tensor(-1), tf.int32),
+        "history_time_ms": parsed["history_time_ms"].to_tensor(0),
         "posterior": tf.stack([tf.cast(parsed[name], tf.float32) for name in POSTERIOR], axis=-1),
     }
 
@@ -145,11 +147,13 @@ class Examples(EvaluationSet):
       times_ms: int64 [examples].
       triggers: int32 [examples], item row that the user came from, -1 where there is none.
       weights: float32 [examples], how much the click counts in training; 1 where the log has no weights.
+      history_times_ms: per example when the clicks of its history happened, int64.
     """
 
     times_ms: npt.NDArray[np.int64]
     triggers: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
+    history_times_ms: Ragged
 
     def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
         """The examples at some positions."""
@@ -161,12 +165,13 @@ class Examples(EvaluationSet):
             times_ms=self.times_ms[chosen],
             triggers=self.triggers[chosen],
             weights=self.weights[chosen],
+            history_times_ms=_take(self.history_times_ms, chosen),
         )
 
 
 def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     """Reads records of the click layout into memory; `seen` is empty where records carry none."""
-    features = {**_SCALARS, "history": _ragged("history", tf.int64), "seen": _ragged("seen", tf.int64)}
+    features = {**_SCALARS, **{name: _ragged(name, tf.int64) for name in ("history", "history_time_ms", "seen")}}
     batches = [
         tf.io.parse_example(serialized, features)
         for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).batch(batch_size)
@@ -175,11 +180,11 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     def column(name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         return np.concatenate([np.zeros(0, dtype), *(batch[name].numpy().astype(dtype) for batch in batches)])
 
-    def lists(name: str) -> Ragged:
-        values = [batch[name].flat_values.numpy().astype(np.int32) for batch in batches]
+    def lists(name: str, dtype: npt.DTypeLike = np.int32) -> Ragged:
+        values = [batch[name].flat_values.numpy().astype(dtype) for batch in batches]
         lengths = [batch[name].row_lengths().numpy() for batch in batches]
         return Ragged(
-            np.concatenate([np.zeros(0, np.int32), *values]),
+            np.concatenate([np.zeros(0, dtype), *values]),
             np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64),
         )
 
@@ -192,6 +197,7 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
         times_ms=column("time_ms", np.int64),
         triggers=column("trigger", np.int32),
         weights=column("weight", np.float32),
+        history_times_ms=lists("history_time_ms", np.int64),
     )
     return examples.select(np.lexsort((examples.targets, users.astype(str), examples.times_ms)))
 
@@ -204,12 +210,12 @@ def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:
 
 
 def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:
-    """The last `width` entries of each list, padded at the end with -1: int32 [lists, width]."""
+    """The last `width` entries of each list, padded at the end with -1: [lists, width], int32 as the values are."""
     lengths = np.minimum(np.diff(lists.offsets), width)
     column = np.arange(width)
     is_real = column < lengths[:, np.newaxis]  # [lists, width]
     place = (lists.offsets[1:] - lengths)[:, np.newaxis] + column
-    padded = np.full(is_real.shape, -1, np.int32)
+    padded = np.full(is_real.shape, -1, lists.values.dtype)
     padded[is_real] = lists.values[place[is_real]]
     return padded
 

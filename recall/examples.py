@@ -50,7 +50,9 @@ USER_SCHEMA = pa.schema(
 )
 
 _WEIGHTED = {"click": pa.field("weight", pa.float32()), "user": pa.field("weight", _FLOAT_LIST)}
-HISTORY_SCHEMA = pa.schema([("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST)])
+HISTORY_SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST), ("recent_time_ms", _INT64_LIST)]
+)
 
 
 def example_schema(layout: str, split: int, *, weighted: bool = False) -> pa.Schema:
@@ -217,6 +219,7 @@ class Clicks:
             "user_id": self.users.take(pa.array(self.user[starts])),
             "recent": _lists(offsets, self.rows[positions]),
             "seen": _lists(*seen_items(self.rows, first_clicks(self.user, self.rows), spans)),
+            "recent_time_ms": _lists(offsets, self.time_ms[positions]),
         }
         return pa.table(columns).cast(HISTORY_SCHEMA)
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from recall.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.model import RecallModel
 from recall.prepared import PreparedData
+from recall.times import MS_PER_HOUR
 from recall.towers.features import Features
 
 _VECTORS = "vectors.parquet"
@@ -26,6 +27,8 @@ class QueryModule(tf.Module):
     Signatures (those of towers that the model has; the first is the default):
       user: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "") -> vector
         float32 [batch, width]. Unknown users have no profile; unknown items are left out of the history.
+      user_with_times: as user, and history_age_hours float32 [batch, time], how long ago each item was clicked;
+        negative or NaN is unknown, which is what `user` takes all of them for. Only where the model reads times.
       trigger: item_id string [batch] -> vector float32 [batch, width]. Item ids have to be known.
     """
 
@@ -45,15 +48,33 @@ class QueryModule(tf.Module):
             user_id = tf.TensorSpec([None], tf.string, name="user_id")
             history = tf.TensorSpec([None, None], tf.string, name="history")
             self.functions["user"] = tf.function(self._user, input_signature=[user_id, history])
+            if model.user_tower.reads_times:
+                age_hours = tf.TensorSpec([None, None], tf.float32, name="history_age_hours")
+                self.functions["user_with_times"] = tf.function(
+                    self._user_with_times, input_signature=[user_id, history, age_hours]
+                )
         if model.trigger_tower:
             item_id = tf.TensorSpec([None], tf.string, name="item_id")
             self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id])
 
     def _user(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(history)  # [batch, time]
-        known = tf.ragged.boolean_mask(rows, rows >= 0)[:, -self._length :]
-        padded = tf.ensure_shape(known.to_tensor(-1), [None, None])
+        padded = self._last(rows, rows >= 0)
         return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded)}
+
+    def _user_with_times(
+        self, user_id: tf.Tensor, history: tf.Tensor, history_age_hours: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        rows = self._item_rows.lookup(history)  # [batch, time]
+        age_ms = tf.cast(tf.round(history_age_hours * MS_PER_HOUR), tf.int64)
+        age_ms = tf.where(history_age_hours >= 0, age_ms, -1)  # NaN is not >= 0 either
+        padded, ages = self._last(rows, rows >= 0), self._last(age_ms, rows >= 0)
+        return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded, ages)}
+
+    def _last(self, values: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        """The last known entries of each row, as many as the model reads, padded at the end with -1."""
+        kept = tf.ragged.boolean_mask(values, known)[:, -self._length :]
+        return tf.ensure_shape(kept.to_tensor(-1), [None, None])
 
     def _trigger(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(item_id)

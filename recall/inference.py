@@ -35,12 +35,28 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
 
 
 def encode_users(
-    model: RecallModel, users: npt.NDArray[np.object_], history: npt.NDArray[np.int32], *, batch_size: int = 4096
+    model: RecallModel,
+    users: npt.NDArray[np.object_],
+    history: npt.NDArray[np.int32],
+    *,
+    age_ms: npt.NDArray[np.int64] | None = None,
+    batch_size: int = 4096,
 ) -> Matrix:
-    """User queries: user ids [n] and histories int32 [n, time] (item rows, oldest first, -1 after the end)."""
+    """User queries.
+
+    Args:
+      model: a trained model.
+      users: ids [n].
+      history: int32 [n, time], item rows, oldest first, -1 after the end.
+      age_ms: int64 [n, time], how long before the query each click happened; negative, or None, is unknown.
+      batch_size: users per call.
+    """
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
+    encode, inputs = (
+        (model.encode_users, (rows, history)) if age_ms is None else (model.encode_timed_users, (rows, history, age_ms))
+    )
     parts = [
-        model.encode_users(rows[start : start + batch_size], tf.constant(history[start : start + batch_size]))
+        encode(*(tf.constant(part[start : start + batch_size]) for part in inputs))
         for start in range(0, len(users), batch_size)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
@@ -65,5 +81,8 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
 def encode_queries(model: RecallModel, examples: Examples) -> Matrix:
     """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower."""
     if model.user_tower:
-        return encode_users(model, examples.users, pad(examples.history, width=model.config.data.history))
+        width = model.config.data.history
+        history, clicked_ms = (pad(lists, width=width) for lists in (examples.history, examples.history_times_ms))
+        age_ms = np.where(history >= 0, examples.times_ms[:, np.newaxis] - clicked_ms, -1)
+        return encode_users(model, examples.users, history, age_ms=age_ms)
     return encode_triggers(model, examples.triggers)

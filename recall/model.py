@@ -15,6 +15,7 @@ from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
+from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemContent, ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
 
@@ -54,11 +55,15 @@ class RecallModel(tfrs.Model):
         parts = 2 if self.items.is_concat else 1
         self.user_tower = (
             UserTower(
-                prepared.user_encoder.columns, config=model, parts=parts, max_length=config.data.history + 1
+                prepared.user_encoder.columns,
+                config=model,
+                parts=parts,
+                max_length=config.data.history + 1,
+                history_time=config.history_time,
             )
             if model.query != "trigger"
             else None
-        )  # fmt: skip
+        )
         self.trigger_tower = TriggerTower(model, parts=parts) if model.query != "user" else None
         self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
         exposures = prepared.posterior("validation").exposures
@@ -73,7 +78,9 @@ class RecallModel(tfrs.Model):
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
         posterior = tf.TensorSpec([None, 4], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
+        ages = tf.TensorSpec([None, None], tf.int64)
         self.encode_users = tf.function(self.user_queries, input_signature=[rows, history])
+        self.encode_timed_users = tf.function(self.user_queries, input_signature=[rows, history, ages])
         self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
 
     @property
@@ -228,7 +235,9 @@ class RecallModel(tfrs.Model):
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
         if "history" in batch:
-            return self.user_tower(users, history, _lengths(batch["history"]), training=training)
+            lengths = _lengths(batch["history"])
+            times = ClickTimes.before_query(batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"], lengths)
+            return self.user_tower(users, history, lengths, times=times, training=training)
         owners = tf.where(batch["is_target"])  # [targets, 2]: user of the batch, position
         return self.user_tower.at_positions(
             users,
@@ -236,6 +245,7 @@ class RecallModel(tfrs.Model):
             _lengths(batch["items"]),
             users=tf.cast(owners[:, 0], tf.int32),
             positions=tf.boolean_mask(batch["before"], batch["is_target"]),
+            times=ClickTimes.inside_sequences(batch["time_ms"]),
             training=training,
         )
 
@@ -254,13 +264,24 @@ class RecallModel(tfrs.Model):
         result = self.item_vectors_of(self.item_table.gather(rows), posterior)
         return result.vector, result.share_or_nan()
 
-    def user_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
-        """Query vectors: int32 [batch] user rows, int32 [batch, time] item rows padded with -1 -> [batch, width]."""
+    def user_queries(self, users: tf.Tensor, history: tf.Tensor, age_ms: tf.Tensor | None = None) -> tf.Tensor:
+        """Query vectors of users.
+
+        Args:
+          users: int32 [batch], rows of the user table.
+          history: int32 [batch, time], item rows, oldest first, padded with -1.
+          age_ms: int64 [batch, time], how long ago each was clicked; negative, or None, is unknown.
+
+        Returns:
+          float32 [batch, width].
+        """
         assert self.user_tower is not None
         distinct, places = tf.unique(tf.maximum(tf.reshape(history, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
         tokens = tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(history)), self.config.model.dim])
-        return self.user_tower(self.user_table.gather(users), tokens, _lengths(history))
+        lengths = _lengths(history)
+        times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
+        return self.user_tower(self.user_table.gather(users), tokens, lengths, times=times)
 
     def trigger_queries(self, rows: tf.Tensor) -> tf.Tensor:
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""

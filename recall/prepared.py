@@ -86,11 +86,16 @@ class ServingHistories:
 
     def __init__(self, table: pa.Table) -> None:
         self._position = {user: position for position, user in enumerate(table["user_id"].to_pylist())}
-        self._lists = {name: _flat(table[name]) for name in ("recent", "seen")}
+        names = [name for name in table.column_names if name != "user_id"]
+        self._lists = {name: _flat(table[name]) for name in names}
 
     def recent(self, user: str) -> npt.NDArray[np.int64]:
         """The last `data.history` clicked items, oldest first."""
         return self._of(user, "recent")
+
+    def recent_times_ms(self, user: str) -> npt.NDArray[np.int64] | None:
+        """When each of `recent` was clicked, in Unix milliseconds; None if the data was prepared without it."""
+        return self._of(user, "recent_time_ms") if "recent_time_ms" in self._lists else None
 
     def seen(self, user: str) -> npt.NDArray[np.int64]:
         """All clicked items, each once, sorted."""

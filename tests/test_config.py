@@ -183,6 +183,7 @@ class TestMistakes:
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("model.history_time=days", "model.history_time", "found 'days'"),
             ("data.events.time_unit=order", "data", "use split: {by: last_click}"),
             ("features.meta.0.type=idd", "features.meta[0].type", "found idd; expected id, category, tags"),
             ("features.meta.0={name: x}", "features.meta[0]", "has no type"),
@@ -215,6 +216,15 @@ class TestMistakes:
         load("model.transformer.heads=3")
         with pytest.raises(ConfigError, match=r"dim 64 has to be a multiple of transformer\.heads 3"):
             load("model.transformer.heads=3", "model.history_encoder=transformer")
+
+    def test_history_times_need_a_clock(self, load: Load) -> None:
+        order = ("data.events.time_unit=order", "data.split.by=last_click")
+        assert load("model.history_time=auto").history_time == "both"
+        assert load("model.history_time=auto", *order).history_time == "none"
+        with pytest.raises(
+            ConfigError, match=r"history_time gap needs times, and data\.events\.time_unit: order has none"
+        ):
+            load("model.history_time=gap", *order)
 
     def test_user_ids_need_no_users_file(self, load: Load) -> None:
         assert load("features.user=[{name: user_id, type: id}]").data.users is None

@@ -14,11 +14,12 @@ from recall.dataset import Batch, training_dataset
 from recall.model import RecallModel
 from recall.negatives import Negatives
 from recall.prepared import PreparedData
+from recall.towers.history_time import AgeBias, ClickTimes, GapEmbedding
 
 STRUCTURES = ("gated", "base", "single", "behaviour_only", "meta_only")
 QUERIES = ("user", "trigger", "both")
 # Nothing random is left: the same batch gives the same loss.
-PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false")
+PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")
 Array = npt.NDArray[np.float64]
 
 
@@ -65,6 +66,7 @@ def rows_of(batch: Batch, chosen: npt.NDArray[np.intp]) -> Batch:
 class Example(NamedTuple):
     user: int
     history: list[int]
+    clicked_ms: list[int]
     trigger: int
     item: int
     posterior: npt.NDArray[np.float32]
@@ -78,14 +80,19 @@ def examples_of(batch: Batch) -> list[Example]:
     if "history" in batch:
         histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
         return [
-            Example(user, history, *(values[name][row] for name in columns))
+            Example(
+                user,
+                history,
+                values["history_time_ms"][row, : len(history)].tolist(),
+                *(values[name][row] for name in columns),
+            )
             for row, (user, history) in enumerate(zip(values["user"], histories, strict=True))
         ]
     values["item"] = values["items"]
     return [
         Example(
             values["user"][row],
-            values["items"][row, : values["before"][row, place] + 1].tolist(),
+            *(values[name][row, : values["before"][row, place] + 1].tolist() for name in ("items", "time_ms")),
             *(values[name][row, place] for name in columns),
         )
         for row, place in zip(*np.nonzero(values["is_target"]), strict=True)
@@ -99,7 +106,10 @@ def token(model: RecallModel, item: int) -> tf.Tensor:
 def user_query(model: RecallModel, example: Example) -> Array:
     tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
     features = model.user_table.gather([example.user])
-    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], tf.constant([len(example.history)]))[0].numpy()
+    lengths = tf.constant([len(example.history)])
+    age_ms = [example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0]
+    times = ClickTimes.before_query(tf.constant([age_ms], tf.int64), lengths)
+    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], lengths, times=times)[0].numpy()
 
 
 def trigger_query(model: RecallModel, example: Example) -> Array:
@@ -174,18 +184,21 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
 @pytest.mark.parametrize(
     ("layout", "overrides"),
     [
-        ("click", ["model.query=both"]),
+        ("click", ["model.query=both", "model.history_time=both"]),
         ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension"]),
         ("click", ["model.structure=base", "model.loss.logq=false"]),
-        ("user", ["model.structure=single", "model.loss.negatives=catalogue"]),
+        ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
-        ("user", ["model.structure=meta_only", "model.history_encoder=transformer"]),
+        ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    for layer in model.submodules:  # at zero, where they start, no time would matter
+        if isinstance(layer, AgeBias | GapEmbedding):
+            layer.rows.assign(tf.random.stateless_normal(layer.rows.shape, [3, 4]))
     batch = data.batch(model)
     assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
     batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)

@@ -387,6 +387,7 @@ def test_a_small_log_comes_out_as_worked_out_by_hand(small: Callable[..., Config
     assert prepared.posterior("test").clicks.tolist() == [2, 1, 0, 0]
     assert prepared.posterior("serving").age_hours.tolist() == [10, 8, 1, 0]
     assert prepared.histories.recent("u").tolist() == [0, 1, 0, 2]
+    assert prepared.histories.recent_times_ms("u").tolist() == [hour * HOUR for hour in (0, 2, 5, 9)]
     assert prepared.histories.seen("u").tolist() == [0, 1, 2]
     assert prepared.histories.recent("nobody").tolist() == []
     assert prepared.user_ids.to_pylist() == ["u"]

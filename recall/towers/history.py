@@ -11,21 +11,30 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from recall.config import ModelConfig
+from recall.towers.history_time import AgeBias, ClickTimes, TimedSelfAttention, causal_softmax
+
+Times = ClickTimes | None
 
 
 class HistoryEncoder(tf.keras.layers.Layer):
-    """Base of the encoders. A history without clicks has a learned state."""
+    """Base of the encoders. A history without clicks has a learned state.
+
+    Encoders made with `ages` need the times of the clicks; others do without.
+    """
 
     def __init__(self, dim: int, *, name: str) -> None:
         super().__init__(name=name)
         self.empty = self.add_weight(name="empty", shape=(dim,), initializer="zeros")
 
-    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def states(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         """State after each position.
 
         Args:
           tokens: float32 [batch, time, dim], oldest first, padded at the end.
           lengths: int [batch], entries that are real.
+          times: of the entries.
           training: whether dropout is on.
 
         Returns:
@@ -33,9 +42,11 @@ class HistoryEncoder(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def last_state(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         """State after the last real position, the learned empty state where there is none: float32 [batch, dim]."""
-        return self.select(self.states(tokens, lengths, training=training), lengths - 1)
+        return self.select(self.states(tokens, lengths, times=times, training=training), lengths - 1)
 
     def select(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """The state after one position of each row ([batch, dim]); position -1 is the empty history."""
@@ -49,19 +60,29 @@ class HistoryEncoder(tf.keras.layers.Layer):
 
 
 class MeanHistory(HistoryEncoder):
-    """The mean of the entries so far."""
+    """The mean of the entries so far; with `ages`, each weighted by the softmax of a number per age."""
 
-    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+    def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
         del max_length
         super().__init__(config.dim, name="mean_history")
+        self.age_bias = AgeBias() if ages else None
 
-    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def states(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         del lengths, training
+        if self.age_bias is not None and times is not None:
+            return tf.matmul(causal_softmax(tf.squeeze(self.age_bias(times.ages()), -1)), tokens)
         count = tf.range(1, tf.shape(tokens)[1] + 1, dtype=tokens.dtype)
         return tf.cumsum(tokens, axis=1) / count[:, tf.newaxis]
 
-    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def last_state(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         del training
+        if self.age_bias is not None and times is not None:
+            scores = tf.squeeze(self.age_bias(times.last_ages(lengths)), -1)  # [batch, time]
+            return self.or_empty(pool(tokens, scores, lengths), lengths - 1)
         mask = tf.sequence_mask(lengths, tf.shape(tokens)[1], dtype=tokens.dtype)[..., tf.newaxis]
         total = tf.reduce_sum(tokens * mask, axis=1)  # [batch, dim]
         mean = total / tf.cast(tf.maximum(lengths, 1), tokens.dtype)[:, tf.newaxis]
@@ -72,39 +93,49 @@ class AttentionHistory(HistoryEncoder):
     """Attention pooling: weights from what an entry is and how many clicks ago it was.
 
     softmax_i(w . tanh(W x_i) + r[age of i in clicks]), additive attention (Bahdanau et al., ICLR 2015) with a learned
-    vector in place of a query, plus a bias per recency.
+    vector in place of a query, plus a bias per recency and, with `ages`, one per age on the clock.
     """
 
-    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+    def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
         super().__init__(config.dim, name="attention_history")
+        self.age_bias = AgeBias() if ages else None
         self.max_length = max_length
         self.hidden = tf.keras.layers.Dense(max(4, config.dim // 4), activation="tanh", name="attention_hidden")
         self.score = tf.keras.layers.Dense(1, use_bias=False, name="attention_score")
         self.recency = self.add_weight(name="recency", shape=(max_length,), initializer="zeros")
 
-    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def states(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         del lengths, training
         time = tf.range(tf.shape(tokens)[1])
         age = time[:, tf.newaxis] - time[tf.newaxis, :]  # [now, then]
         scores = tf.transpose(self.score(self.hidden(tokens)), [0, 2, 1]) + self._recency(age)  # [batch, now, then]
-        scores = tf.where(age >= 0, scores, scores.dtype.min)
-        return tf.matmul(tf.nn.softmax(scores, axis=-1), tokens)
+        if self.age_bias is not None and times is not None:
+            scores += tf.squeeze(self.age_bias(times.ages()), -1)
+        return tf.matmul(causal_softmax(scores), tokens)
 
-    def last_state(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def last_state(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
         del training
         age = lengths[:, tf.newaxis] - 1 - tf.range(tf.shape(tokens)[1])  # [batch, time]
         scores = tf.squeeze(self.score(self.hidden(tokens)), -1) + self._recency(age)
-        weights = tf.nn.softmax(tf.where(age >= 0, scores, scores.dtype.min), axis=-1)
-        return self.or_empty(tf.reduce_sum(weights[..., tf.newaxis] * tokens, axis=1), lengths - 1)
+        if self.age_bias is not None and times is not None:
+            scores += tf.squeeze(self.age_bias(times.last_ages(lengths)), -1)
+        return self.or_empty(pool(tokens, scores, lengths), lengths - 1)
 
     def _recency(self, age: tf.Tensor) -> tf.Tensor:
         return tf.gather(self.recency, tf.clip_by_value(age, 0, self.max_length - 1))
 
 
 class TransformerHistory(HistoryEncoder):
-    """A causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU."""
+    """A causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU.
 
-    def __init__(self, config: ModelConfig, *, max_length: int) -> None:
+    With `ages`, every head of every layer also weighs by the time that has passed.
+    """
+
+    def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
         super().__init__(config.dim, name="transformer_history")
         dim = config.dim
         self.position = self.add_weight(
@@ -113,34 +144,52 @@ class TransformerHistory(HistoryEncoder):
         self.input_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.input_dropout = tf.keras.layers.Dropout(config.dropout)
         self.blocks = [
-            _Block(dim, heads=config.transformer.heads, dropout=config.dropout, name=f"block_{index}")
+            _Block(dim, heads=config.transformer.heads, dropout=config.dropout, ages=ages, name=f"block_{index}")
             for index in range(config.transformer.layers)
         ]
+        self.needs_ages = ages
 
-    def states(self, tokens: tf.Tensor, lengths: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def states(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
+    ) -> tf.Tensor:
+        ages = times.ages() if self.needs_ages and times is not None else None
         del lengths  # padding stands at the end, where a causal mask hides it from real positions
         states = tokens + self.position[: tf.shape(tokens)[1]]
         states = self.input_dropout(self.input_norm(states), training=training)
         for block in self.blocks:
-            states = block(states, training=training)
+            states = block(states, ages=ages, training=training)
         return states
 
 
 class _Block(tf.keras.layers.Layer):
-    def __init__(self, dim: int, *, heads: int, dropout: float, name: str) -> None:
+    def __init__(self, dim: int, *, heads: int, dropout: float, ages: bool, name: str) -> None:
         super().__init__(name=name)
-        self.attention = tf.keras.layers.MultiHeadAttention(heads, dim // heads, dropout=dropout)
+        self.attention = (
+            TimedSelfAttention(heads, dim, dropout=dropout)
+            if ages
+            else tf.keras.layers.MultiHeadAttention(heads, dim // heads, dropout=dropout)
+        )
         self.attention_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.inner = tf.keras.layers.Dense(4 * dim, activation="gelu")
         self.outer = tf.keras.layers.Dense(dim)
         self.outer_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = tf.keras.layers.Dropout(dropout)
 
-    def call(self, states: tf.Tensor, training: bool = False) -> tf.Tensor:
-        attended = self.attention(states, states, use_causal_mask=True, training=training)
+    def call(self, states: tf.Tensor, ages: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+        if ages is None:
+            attended = self.attention(states, states, use_causal_mask=True, training=training)
+        else:
+            attended = self.attention(states, ages, training=training)
         states = self.attention_norm(states + self.dropout(attended, training=training))
         inner = self.outer(self.dropout(self.inner(states), training=training))
         return self.outer_norm(states + self.dropout(inner, training=training))
+
+
+def pool(tokens: tf.Tensor, scores: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """Mean of the real entries [batch, time, dim] by the softmax of their scores [batch, time]: [batch, dim]."""
+    is_real = tf.sequence_mask(lengths, tf.shape(tokens)[1])
+    weights = tf.nn.softmax(tf.where(is_real, scores, scores.dtype.min), axis=-1)  # [batch, time]
+    return tf.reduce_sum(weights[..., tf.newaxis] * tokens, axis=1)
 
 
 HISTORY_ENCODERS: dict[str, Callable[..., HistoryEncoder]] = {
