@@ -22,6 +22,7 @@ from pydantic import (
 
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
+from recall.histories import HistoryConfig
 from recall.schema import FeatureSchema, Strict
 from recall.weights import WeightConfig
 
@@ -41,6 +42,7 @@ def parse_duration_ms(value: Any) -> int:
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 HistoryTime = Literal["none", "gap", "age", "both"]
 
 
@@ -147,7 +149,30 @@ class DataConfig(Strict):
     split: SplitConfig = SplitConfig()
     posterior: PosteriorConfig = PosteriorConfig()
     trigger: TriggerConfig = TriggerConfig()
+    histories: dict[HistoryName, HistoryConfig] = Field(
+        default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
+    )
     shards: PositiveInt = 4
+
+    @property
+    def further_logs(self) -> dict[str, EventsConfig]:
+        """What further histories are read from, by name: logs whose clicks are the entries."""
+        events = self.events.model_dump()
+        return {name: EventsConfig.model_validate(history.as_log(events)) for name, history in self.histories.items()}
+
+    @model_validator(mode="after")
+    def _histories_fit(self) -> DataConfig:
+        if self.histories and self.layout == "user":
+            raise ValueError("histories need one record per click; use layout: click, or remove data.histories")
+        if self.events.time_unit == "order":
+            others = [name for name, history in self.histories.items() if history.path]
+            if others or (self.histories and self.events.format == "sequences"):
+                name = next(iter(others or self.histories))
+                raise ValueError(
+                    f"histories.{name}: a log without timestamps (time_unit: order) shares no clock with another file, "
+                    "and lines of format sequences have no further columns; remove it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _order_has_no_clock(self) -> DataConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.histories import PREFIX
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
 
@@ -53,7 +54,8 @@ def training_dataset(
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
     history int32 [batch, longest] padded with -1, oldest first, history_time_ms int64 [batch, longest], trigger int32
-    [batch], -1 where there is none, weight float32 [batch].
+    [batch], -1 where there is none, weight float32 [batch], and of each further history `history.NAME` int32 [batch,
+    its longest] padded with -1.
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
     posterior float32 [batch, time, 4], trigger int32 [batch, time], weight float32 [batch, time], is_target bool
     [batch, time], before int32 [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer
@@ -67,7 +69,8 @@ def training_dataset(
     records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
     if layout == "click":
-        batches = records.map(lambda serialized: _parse_clicks(serialized, users), num_parallel_calls=2)
+        further = [PREFIX + name for name in prepared.history_lengths]
+        batches = records.map(lambda serialized: _parse_clicks(serialized, users, further), num_parallel_calls=2)
     else:
         # A seed per batch: a random operation in a parallel map would give numbers in the order of its threads.
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
@@ -82,8 +85,8 @@ def training_dataset(
     return batches.prefetch(2)
 
 
-def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
-    lists = {name: _ragged(name, tf.int64) for name in ("history", "history_time_ms")}
+def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]) -> Batch:
+    lists = {name: _ragged(name, tf.int64) for name in ("history", "history_time_ms", *further)}
     parsed = tf.io.parse_example(serialized, {**_SCALARS, **lists})
     return {
         "user": users(parsed["user_id"]),
@@ -91,7 +94,7 @@ def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
         "time_ms": parsed["time_ms"],
         "trigger": tf.cast(parsed["trigger"], tf.int32),
         "weight": parsed["weight"],
-        "history": tf.cast(parsed["history"].to_tensor(-1), tf.int32),
+        **{name: tf.cast(parsed[name].to_tensor(-1), tf.int32) for name in ("history", *further)},
         "history_time_ms": parsed["history_time_ms"].to_tensor(0),
         "posterior": tf.stack([tf.cast(parsed[name], tf.float32) for name in POSTERIOR], axis=-1),
     }
@@ -148,12 +151,14 @@ class Examples(EvaluationSet):
       triggers: int32 [examples], item row that the user came from, -1 where there is none.
       weights: float32 [examples], how much the click counts in training; 1 where the log has no weights.
       history_times_ms: per example when the clicks of its history happened, int64.
+      further: further histories by name, per example its item rows or codes, oldest first.
     """
 
     times_ms: npt.NDArray[np.int64]
     triggers: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
     history_times_ms: Ragged
+    further: Mapping[str, Ragged]
 
     def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
         """The examples at some positions."""
@@ -166,12 +171,15 @@ class Examples(EvaluationSet):
             triggers=self.triggers[chosen],
             weights=self.weights[chosen],
             history_times_ms=_take(self.history_times_ms, chosen),
+            further={name: _take(lists, chosen) for name, lists in self.further.items()},
         )
 
 
 def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     """Reads records of the click layout into memory; `seen` is empty where records carry none."""
-    features = {**_SCALARS, **{name: _ragged(name, tf.int64) for name in ("history", "history_time_ms", "seen")}}
+    further = _further_histories(paths)
+    names = ("history", "history_time_ms", "seen", *(PREFIX + name for name in further))
+    features = {**_SCALARS, **{name: _ragged(name, tf.int64) for name in names}}
     batches = [
         tf.io.parse_example(serialized, features)
         for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).batch(batch_size)
@@ -198,8 +206,17 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
         triggers=column("trigger", np.int32),
         weights=column("weight", np.float32),
         history_times_ms=lists("history_time_ms", np.int64),
+        further={name: lists(PREFIX + name) for name in further},
     )
     return examples.select(np.lexsort((examples.targets, users.astype(str), examples.times_ms)))
+
+
+def _further_histories(paths: Sequence[Path]) -> list[str]:
+    """Names of the further histories that the records carry: all carry the same, so that the first one tells."""
+    for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).take(1):
+        names = tf.train.Example.FromString(serialized.numpy()).features.feature
+        return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX) and name.count(".") == 1)
+    return []
 
 
 def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:

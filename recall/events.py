@@ -57,23 +57,31 @@ def event_schema(events: EventsConfig) -> pa.Schema:
     return EVENT_SCHEMA.append(pa.field("weight", pa.float32())) if events.weight else EVENT_SCHEMA
 
 
-def plan_pieces(events: EventsConfig) -> list[Piece]:
+def plan_pieces(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:
     """The pieces of the log, after a look at the columns of each file.
+
+    Args:
+      events: names and meaning of the columns.
+      section: where the experiment names them.
+      click_key: what the column of the click rule is called there.
 
     Raises:
       DataError: no file matches, a file cannot be read, or lacks a column (says which there are).
     """
-    return [piece for path in expand_paths(events.path) for piece in _pieces_of(path, events)]
+    return [piece for path in expand_paths(events.path) for piece in _pieces_of(path, events, section, click_key)]
 
 
-def _pieces_of(path: Path, events: EventsConfig) -> Iterator[Piece]:
+def _pieces_of(path: Path, events: EventsConfig, section: str, click_key: str) -> Iterator[Piece]:
     if events.format == "sequences":
         yield Piece(str(path))
         return
     names = read_header(path, events.format)
     for key, column in _columns(events).items():
         if column not in names:
-            raise DataError(f"data.events.{key}: {path} has no column {column}; its columns are {', '.join(names)}")
+            raise DataError(
+                f"{section}.{click_key if key == 'click' else key}: {path} has no column {column}; "
+                f"its columns are {', '.join(names)}"
+            )
     if table_format(path, events.format) != "parquet":
         yield Piece(str(path))
         return

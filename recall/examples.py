@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.histories import PREFIX, FurtherHistory
 from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 from recall.posterior import Posterior, PosteriorHistory
 from recall.records import batch_slices
@@ -55,13 +56,25 @@ HISTORY_SCHEMA = pa.schema(
 )
 
 
-def example_schema(layout: str, split: int, *, weighted: bool = False) -> pa.Schema:
-    """The columns of a split's examples; `weighted` ones carry the weight of the click (of each click, by user)."""
+def example_schema(layout: str, split: int, *, weighted: bool = False, histories: Iterable[str] = ()) -> pa.Schema:
+    """The columns of a split's examples.
+
+    Args:
+      layout: of the training records.
+      split: 0 train, 1 validation, 2 test.
+      weighted: whether they carry the weight of the click (of each click, by user).
+      histories: names of further histories, each with its items (or codes) and times.
+    """
     if split != TRAIN:
         schema, layout = HELD_OUT_SCHEMA, "click"
     else:
         schema = CLICK_SCHEMA if layout == "click" else USER_SCHEMA
-    return schema.append(_WEIGHTED[layout]) if weighted else schema
+    if weighted:
+        schema = schema.append(_WEIGHTED[layout])
+    for name in histories:
+        for column in (PREFIX + name, f"{PREFIX}{name}.time_ms"):
+            schema = schema.append(pa.field(column, _INT64_LIST))
+    return schema
 
 
 @dataclass(frozen=True)
@@ -162,6 +175,7 @@ class Clicks:
       earlier: the user's clicks strictly before.
       history: the last of these.
       weight: how much the click counts; None where all count once.
+      further: further histories by name, each with the entries that every click has of it.
     """
 
     users: pa.StringArray
@@ -174,6 +188,14 @@ class Clicks:
     earlier: Ranges
     history: Ranges
     weight: npt.NDArray[np.float32] | None = None
+    further: Mapping[str, tuple[FurtherHistory, Ranges]] = field(default_factory=dict)
+
+    def joined(self, histories: Mapping[str, FurtherHistory]) -> Clicks:
+        """With further histories, by name, as of each click."""
+        found = {
+            name: (history, history.before(self.users, self.user, self.time_ms)) for name, history in histories.items()
+        }
+        return replace(self, further=found)
 
     def examples(self, split: int) -> Iterator[pa.Table]:
         """One example per click of a split, as `example_schema` of layout click; those of training are shuffled."""
@@ -185,6 +207,7 @@ class Clicks:
         else:
             values = self.earlier.take(chosen).lengths() + 2 * self.history.take(chosen).lengths()
             first = first_clicks(self.user, self.rows)
+        values += sum(2 * ranges.take(chosen).lengths() for _, ranges in self.further.values())
         for part in batch_slices(values):
             yield self._click_table(chosen[part], first)
 
@@ -238,8 +261,13 @@ class Clicks:
         if first is not None:
             columns["seen"] = _lists(*seen_items(self.rows, first, self.earlier.take(chosen)))
         columns |= {name: column[chosen] for name, column in self._weights().items()}
+        for name, (history, ranges) in self.further.items():
+            offsets, positions = ranges.take(chosen).flatten()
+            columns[PREFIX + name] = _lists(offsets, history.codes[positions])
+            columns[f"{PREFIX}{name}.time_ms"] = _lists(offsets, history.time_ms[positions])
         split = TRAIN if first is None else TEST
-        return pa.table(columns, schema=example_schema("click", split, weighted=self.weight is not None))
+        schema = example_schema("click", split, weighted=self.weight is not None, histories=self.further)
+        return pa.table(columns, schema=schema)
 
     def _weights(self) -> dict[str, npt.NDArray[np.float32]]:
         return {} if self.weight is None else {"weight": self.weight}

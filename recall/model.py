@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,13 @@ import tensorflow_recommenders as tfrs
 
 from recall.config import Config
 from recall.dataset import Batch, UserRows
+from recall.histories import PREFIX
 from recall.losses import sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
+from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemContent, ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
@@ -60,11 +63,18 @@ class RecallModel(tfrs.Model):
                 parts=parts,
                 max_length=config.data.history + 1,
                 history_time=config.history_time,
+                fusion=_fusion(config, prepared),
             )
             if model.query != "trigger"
             else None
         )
         self.trigger_tower = TriggerTower(model, parts=parts) if model.query != "user" else None
+        fusion = self.user_tower.fusion if self.user_tower else None
+        self.history_lengths = prepared.history_lengths
+        self.further_histories = fusion.names if fusion else ()
+        self.shared_histories = tuple(
+            name for name in self.further_histories if name not in prepared.history_vocabularies
+        )
         self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
         exposures = prepared.posterior("validation").exposures
         self.training_exposures = tf.constant(exposures.astype(np.float32))
@@ -79,8 +89,8 @@ class RecallModel(tfrs.Model):
         posterior = tf.TensorSpec([None, 4], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
         ages = tf.TensorSpec([None, None], tf.int64)
-        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history])
-        self.encode_timed_users = tf.function(self.user_queries, input_signature=[rows, history, ages])
+        further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
+        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further])
         self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
 
     @property
@@ -156,8 +166,9 @@ class RecallModel(tfrs.Model):
         rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
         posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
 
-        past = batch["history"] if "history" in batch else batch["items"]  # [batch, time]
-        asked_by = [tf.reshape(past, [-1])] if self.user_tower else []
+        pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
+        pasts += [batch[PREFIX + name] for name in self.shared_histories]
+        asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower else []
         asked_by += [targets.triggers] if self.trigger_tower else []
         # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
         asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
@@ -180,8 +191,12 @@ class RecallModel(tfrs.Model):
         log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
         terms: dict[str, tf.Tensor] = {}
         if self.user_tower:
-            history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
-            queries = self._user_queries(batch, history, training=training)
+            gathered = [
+                tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
+                for places, past in zip(asking, pasts, strict=False)
+            ]
+            further = dict(zip(self.shared_histories, gathered[1:], strict=True))
+            queries = self._user_queries(batch, gathered[0], further, training=training)
             self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
@@ -231,13 +246,18 @@ class RecallModel(tfrs.Model):
                 )
                 terms[name] = terms[name] + value if name in terms else value
 
-    def _user_queries(self, batch: Batch, history: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def _user_queries(
+        self, batch: Batch, history: tf.Tensor, further: dict[str, tf.Tensor], *, training: bool
+    ) -> tf.Tensor:
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
         if "history" in batch:
             lengths = _lengths(batch["history"])
             times = ClickTimes.before_query(batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"], lengths)
-            return self.user_tower(users, history, lengths, times=times, training=training)
+            rows = {name: batch[PREFIX + name] for name in self.further_histories}
+            return self.user_tower(
+                users, history, lengths, times=times, further=self._further_tokens(rows, further), training=training
+            )
         owners = tf.where(batch["is_target"])  # [targets, 2]: user of the batch, position
         return self.user_tower.at_positions(
             users,
@@ -264,29 +284,61 @@ class RecallModel(tfrs.Model):
         result = self.item_vectors_of(self.item_table.gather(rows), posterior)
         return result.vector, result.share_or_nan()
 
-    def user_queries(self, users: tf.Tensor, history: tf.Tensor, age_ms: tf.Tensor | None = None) -> tf.Tensor:
+    def user_queries(
+        self,
+        users: tf.Tensor,
+        history: tf.Tensor,
+        age_ms: tf.Tensor | None = None,
+        further: Mapping[str, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
         """Query vectors of users.
 
         Args:
           users: int32 [batch], rows of the user table.
           history: int32 [batch, time], item rows, oldest first, padded with -1.
           age_ms: int64 [batch, time], how long ago each was clicked; negative, or None, is unknown.
+          further: further histories by name, int32 [batch, time] item rows or codes, oldest first, padded with -1; a
+            name that is absent is empty.
 
         Returns:
           float32 [batch, width].
         """
         assert self.user_tower is not None
-        distinct, places = tf.unique(tf.maximum(tf.reshape(history, [-1]), 0))
-        tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
-        tokens = tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(history)), self.config.model.dim])
+        none = tf.fill([tf.shape(history)[0], 1], -1)
+        rows = {name: (further or {}).get(name, none) for name in self.further_histories}
+        shared = {name: self._item_tokens(rows[name]) for name in self.shared_histories}
+        tokens = self._item_tokens(history)
         lengths = _lengths(history)
         times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
-        return self.user_tower(self.user_table.gather(users), tokens, lengths, times=times)
+        return self.user_tower(
+            self.user_table.gather(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
+        )
+
+    def _item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
+        """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""
+        distinct, places = tf.unique(tf.maximum(tf.reshape(rows, [-1]), 0))
+        tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
+        return tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(rows)), self.config.model.dim])
+
+    def _further_tokens(self, rows: Mapping[str, tf.Tensor], shared: Mapping[str, tf.Tensor]) -> FurtherTokens | None:
+        """Tokens and lengths of all further histories, from those of the catalogue's items and own embeddings."""
+        assert self.user_tower is not None
+        if self.user_tower.fusion is None:
+            return None
+        own = {name: table(tf.maximum(rows[name], 0)) for name, table in self.user_tower.fusion.tables.items()}
+        return {name: (tokens, _lengths(rows[name])) for name, tokens in (*shared.items(), *own.items())}
 
     def trigger_queries(self, rows: tf.Tensor) -> tf.Tensor:
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
         assert self.trigger_tower is not None
         return self.trigger_tower(self.items.tokens(self.items.content_of(self.item_table.gather(rows))))
+
+
+def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:
+    if not prepared.history_lengths:
+        return None
+    own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
+    return HistoryFusion(config.model, lengths=prepared.history_lengths, own=own)
 
 
 def _targets(batch: Batch) -> Targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from recall.prepared import PreparedData, ServingHistories
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
+from recall.vocabulary import FIRST_CODE
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
@@ -59,6 +60,17 @@ class Candidates:
         return pd.DataFrame(self.records(), columns=["query", "rank", "item", "score", "title"])
 
 
+class FurtherIds(NamedTuple):
+    """A further history of every user of the log, and the item id of each of its codes ("\0" for none)."""
+
+    histories: ServingHistories
+    ids: npt.NDArray[np.object_]
+
+    def of(self, user: str) -> list[str]:
+        """Item ids of one user, oldest first."""
+        return list(self.ids[self.histories.recent(user)])
+
+
 class Recaller:
     """Serves a finished run: users or items in, candidates out.
 
@@ -77,11 +89,13 @@ class Recaller:
         titles: Mapping[str, str],
         id_column: str | None,
         now_ms: int = 0,
+        further: Mapping[str, FurtherIds] | None = None,
     ) -> None:
         self.index = index
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
+        self._further = dict(further or {})
 
     @classmethod
     def load(cls, run: str | Path) -> Recaller:
@@ -113,6 +127,10 @@ class Recaller:
             titles=_titles(prepared),
             id_column=next(ids, None),
             now_ms=prepared.manifest["last_time_ms"],
+            further={
+                name: FurtherIds(histories, _codes_to_ids(prepared, name))
+                for name, histories in prepared.further_histories.items()
+            },
         )
 
     def recall(
@@ -123,6 +141,7 @@ class Recaller:
         histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
         history_times_ms: Mapping[str, Sequence[int]] | Mapping[int, Sequence[int]] | None = None,
         now_ms: int | None = None,
+        further_histories: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]] | None = None,
         exclude_seen: bool = True,
     ) -> Candidates:
         """Candidates for users (u2i).
@@ -137,11 +156,13 @@ class Recaller:
             model with `model.history_time` reads times.
           now_ms: the moment of the query (Unix milliseconds); default: the end of the log. Clicks that come later
             happened at an unknown time.
+          further_histories: by name of `data.histories`, item ids per user that take the place of what the log holds.
           exclude_seen: leave out what the user clicked, in the log or in the history given here.
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`).
-          DataError: an id is missing, times do not belong to a history given here, or k is below 1.
+          DataError: an id is missing, times do not belong to a history given here, the model has no history of such
+            a name, or k is below 1.
         """
         names = _ids(users, "users")
         given, times = _by_id(histories, "histories"), _by_id(history_times_ms, "history_times_ms")
@@ -154,7 +175,9 @@ class Recaller:
                 )
         history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
         clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
-        vectors = self.user_vectors(names, history, ages_hours=self._ages(history, clicked_ms, now_ms))
+        ages_hours = self._ages(history, clicked_ms, now_ms)
+        further = self._further_of(names, further_histories or {})
+        vectors = self.user_vectors(names, history, ages_hours=ages_hours, further=further)
         seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
         return self._search(names, vectors, k=k, excluded=seen if exclude_seen else [set()] * len(names))
 
@@ -189,6 +212,7 @@ class Recaller:
         histories: Sequence[Sequence[str]],
         *,
         ages_hours: Sequence[Sequence[float]] | None = None,
+        further: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> Matrix:
         """Query vectors of users.
 
@@ -196,6 +220,7 @@ class Recaller:
           users: ids.
           histories: per user the clicked item ids, oldest first.
           ages_hours: per user how long ago each was clicked; negative, NaN, or None is unknown.
+          further: by name of a further history, item ids per user, oldest first; without, they are empty.
 
         Returns:
           float32 [users, width].
@@ -209,11 +234,16 @@ class Recaller:
             return np.zeros((0, self.index.dim), np.float32)
         longest = max(1, *map(len, histories))
         inputs = {"user_id": tf.constant(users, tf.string), "history": tf.constant(_padded(histories, "", longest))}
-        signature = "user"
-        if ages_hours is not None and "user_with_times" in self._query.signatures:
-            signature = "user_with_times"
-            inputs["history_age_hours"] = tf.constant(_padded(ages_hours, -1.0, longest), tf.float32)
-        return self._query.signatures[signature](**inputs)["vector"].numpy()
+        if "user_in_full" not in self._query.signatures:
+            return self._query.signatures["user"](**inputs)["vector"].numpy()
+        signature = self._query.signatures["user_in_full"]
+        if "history_age_hours" in signature.structured_input_signature[1]:
+            ages = ages_hours or [[-1.0] * len(history) for history in histories]
+            inputs["history_age_hours"] = tf.constant(_padded(ages, -1.0, longest), tf.float32)
+        for name in self._further:
+            own = (further or {}).get(name) or [[]] * len(users)
+            inputs[f"history_{name}"] = tf.constant(_padded(own, "", max(1, *map(len, own))), tf.string)
+        return signature(**inputs)["vector"].numpy()
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
         """Vectors of items that the log has never seen, from their content alone.
@@ -244,6 +274,20 @@ class Recaller:
             return pa.Table.from_pandas(rows.assign(**new), preserve_index=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
+
+    def _further_of(
+        self, users: Sequence[str], given: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]]
+    ) -> dict[str, list[list[str]]]:
+        """Further histories of users by name: those given, else those of the log."""
+        if unknown := sorted(given.keys() - self._further.keys()):
+            there = ", ".join(sorted(self._further)) or "none"
+            raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
+        found = {}
+        for name, known in self._further.items():
+            what = f"further_histories[{name!r}]"
+            own = _by_id(given.get(name), what)
+            found[name] = [_ids(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
+        return found
 
     def _ages(
         self, histories: Sequence[Sequence[str]], clicked_ms: Sequence[Iterable[int] | None], now_ms: int | None
@@ -294,6 +338,13 @@ def _by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
 
 def _padded(lists: Sequence[Sequence[_T]], padding: _T, width: int) -> list[list[_T]]:
     return [[*values, *[padding] * (width - len(values))] for values in lists]
+
+
+def _codes_to_ids(prepared: PreparedData, name: str) -> npt.NDArray[np.object_]:
+    if name not in prepared.history_vocabularies:
+        return np.asarray(prepared.item_ids.to_pylist(), dtype=object)
+    # No id holds NUL, so that these are out of vocabulary again when they are looked up.
+    return np.array(["\0"] * FIRST_CODE + prepared.history_vocabularies[name].values.to_pylist(), dtype=object)
 
 
 def _titles(prepared: PreparedData) -> dict[str, str]:

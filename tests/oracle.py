@@ -241,6 +241,23 @@ def examples(
             }
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Something that a user did, for a further history."""
+
+    user: str
+    item: str
+    time: int
+
+
+def entries_before(entries: Iterable[Entry], asked: Iterable[tuple[str, int]], *, length: int) -> list[list[Entry]]:
+    """For each user and moment the last distinct entries strictly before, oldest first, equal times by item."""
+    by_user = defaultdict(list)
+    for entry in sorted(set(entries), key=lambda entry: (entry.time, entry.item)):
+        by_user[entry.user].append(entry)
+    return [[entry for entry in by_user[user] if entry.time < time][-length:] for user, time in asked]
+
+
 def ctr(clicks: int, exposures: int, prior: float, settings: Settings) -> np.float32:
     return np.float32((clicks + prior * settings.strength) / (exposures + settings.strength))
 

@@ -43,7 +43,7 @@ served = item.vectors({name.removeprefix("feature "): value for name, value in f
 np.savez(
     f"{answers}/answered.npz",
     user=query.signatures["user"](user_id=users, history=histories)["vector"],
-    timed=query.signatures["user_with_times"](user_id=users, history=histories, history_age_hours=ages)["vector"],
+    timed=query.signatures["user_in_full"](user_id=users, history=histories, history_age_hours=ages)["vector"],
     default=query.signatures["serving_default"](user_id=users, history=histories)["vector"],
     no_history=query.signatures["user"](user_id=users, history=tf.zeros([len(users), 0], tf.string))["vector"],
     trigger=query.signatures["trigger"](item_id=triggers)["vector"],

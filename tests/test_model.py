@@ -387,7 +387,7 @@ def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data
     model = data.model("model.gate=concat", "model.query=both")
     rows = tf.range(5)
     vectors, shares = model.encode_items(rows, tf.ones([5, 4]))
-    queries = model.encode_users(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
+    queries = model.user_queries(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
     assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 16)
     norm = np.linalg.norm(queries.reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(norm, 1, rtol=1e-5)

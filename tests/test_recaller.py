@@ -41,7 +41,7 @@ class Exported(SimpleNamespace):
         if ages_hours is None:
             return self.query.signatures["user"](**inputs)["vector"].numpy()[0]
         inputs["history_age_hours"] = tf.constant([list(ages_hours) or [-1]], tf.float32)
-        return self.query.signatures["user_with_times"](**inputs)["vector"].numpy()[0]
+        return self.query.signatures["user_in_full"](**inputs)["vector"].numpy()[0]
 
     def clicked_hours_ago(self, user: str, now_ms: int) -> list[float]:
         own = self.clicks[self.clicks.user_id == user]

@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.config import HistoryTime, ModelConfig
 from recall.encoding import EncodedColumn
 from recall.towers.features import FeatureInput, Features, dense_stack
+from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.history_time import ClickTimes, GapEmbedding
 
@@ -46,6 +47,7 @@ class UserTower(tf.keras.layers.Layer):
         parts: int,
         max_length: int,
         history_time: HistoryTime = "none",
+        fusion: HistoryFusion | None = None,
     ) -> None:
         super().__init__(name="user")
         self.profile = FeatureInput(columns, dim=config.dim, name="profile") if columns else None
@@ -54,6 +56,7 @@ class UserTower(tf.keras.layers.Layer):
         self.gap = GapEmbedding(config.dim) if history_time in ("gap", "both") else None
         ages = history_time in ("age", "both")
         self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length, ages=ages)
+        self.fusion = fusion
         self.head = QueryHead(config, parts=parts, name="user_head")
 
     def call(
@@ -62,6 +65,7 @@ class UserTower(tf.keras.layers.Layer):
         tokens: tf.Tensor,
         lengths: tf.Tensor,
         times: ClickTimes | None = None,
+        further: FurtherTokens | None = None,
         training: bool = False,
     ) -> tf.Tensor:
         """Queries after the whole history.
@@ -71,6 +75,7 @@ class UserTower(tf.keras.layers.Layer):
           tokens: float32 [batch, time, dim], `ItemSide.tokens` of the history, oldest first, padded at the end.
           lengths: int [batch].
           times: of the history's clicks; None where they are unknown.
+          further: the user's further histories, where the model has a fusion.
           training: whether dropout is on.
 
         Returns:
@@ -78,6 +83,8 @@ class UserTower(tf.keras.layers.Layer):
         """
         tokens, times = self._timed(tokens, times, training=training)
         state = self.history.last_state(tokens, lengths, times=times, training=training)
+        if self.fusion is not None:
+            state = self.fusion(state, lengths, further, training=training)
         return self.head(state, self.profile(features) if self.profile else None, training=training)
 
     def at_positions(
