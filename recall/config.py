@@ -22,7 +22,9 @@ from pydantic import (
 
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
+from recall.histories import HistoryConfig
 from recall.schema import FeatureSchema, Strict
+from recall.weights import WeightConfig
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -40,6 +42,8 @@ def parse_duration_ms(value: Any) -> int:
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+HistoryTime = Literal["none", "gap", "age", "both"]
 
 
 class ClickRule(Strict):
@@ -60,6 +64,7 @@ class EventsConfig(Strict):
     time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
     click: ClickRule | None = Field(default=None, description="without it every row is a click")
     trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
+    weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +76,12 @@ class EventsConfig(Strict):
             if values.get("format") == "sequences":
                 values["time_unit"] = "order"
         return values
+
+    @model_validator(mode="after")
+    def _sequences_have_no_columns(self) -> EventsConfig:
+        if self.format == "sequences" and self.weight:
+            raise ValueError("weight: lines of format sequences hold ids alone; use another format, or remove weight")
+        return self
 
 
 class ItemsConfig(Strict):
@@ -138,7 +149,30 @@ class DataConfig(Strict):
     split: SplitConfig = SplitConfig()
     posterior: PosteriorConfig = PosteriorConfig()
     trigger: TriggerConfig = TriggerConfig()
+    histories: dict[HistoryName, HistoryConfig] = Field(
+        default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
+    )
     shards: PositiveInt = 4
+
+    @property
+    def further_logs(self) -> dict[str, EventsConfig]:
+        """What further histories are read from, by name: logs whose clicks are the entries."""
+        events = self.events.model_dump()
+        return {name: EventsConfig.model_validate(history.as_log(events)) for name, history in self.histories.items()}
+
+    @model_validator(mode="after")
+    def _histories_fit(self) -> DataConfig:
+        if self.histories and self.layout == "user":
+            raise ValueError("histories need one record per click; use layout: click, or remove data.histories")
+        if self.events.time_unit == "order":
+            others = [name for name, history in self.histories.items() if history.path]
+            if others or (self.histories and self.events.format == "sequences"):
+                name = next(iter(others or self.histories))
+                raise ValueError(
+                    f"histories.{name}: a log without timestamps (time_unit: order) shares no clock with another file, "
+                    "and lines of format sequences have no further columns; remove it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _order_has_no_clock(self) -> DataConfig:
@@ -218,6 +252,14 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
+    history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
+        default="none",
+        description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
+        " auto: both where the log has a clock",
+    )
+    history_time_hidden: Probability = Field(
+        default=0.1, description="share of training histories without times, for users whose times are unknown"
+    )
     similarity: Literal["cosine", "dot"] = Field(
         default="cosine", description="vectors of unit length, or of a length that is learned and speaks in the score"
     )
@@ -296,6 +338,23 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
     seed: int = 1
+
+    @property
+    def history_time(self) -> HistoryTime:
+        """`model.history_time` with auto resolved: a log without a clock has nothing to see."""
+        chosen = self.model.history_time
+        if chosen != "auto":
+            return chosen
+        return "none" if self.data.events.time_unit == "order" else "both"
+
+    @model_validator(mode="after")
+    def _times_need_a_clock(self) -> Config:
+        if self.data.events.time_unit == "order" and self.history_time != "none":
+            raise ValueError(
+                f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
+                "use history_time: none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:

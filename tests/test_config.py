@@ -59,12 +59,27 @@ class TestMeaning:
         assert (flag.column, flag.at_least) == ("is_click", 1.0)
         assert (rated.column, rated.at_least) == ("rating", 4.0)
 
+    def test_a_weight_may_be_a_column_or_rules(self, load: Load) -> None:
+        assert load().data.events.weight is None
+        number = load("data.events.weight=watched_s").data.events.weight
+        rules = load(
+            "data.events.weight=[{column: long_view, weight: 2}, {column: stars, at_least: 4, weight: 3}]"
+        ).data.events.weight
+        assert number is not None
+        assert rules is not None
+        assert (number.column, number.rules) == ("watched_s", ())
+        assert [(rule.column, rule.at_least, rule.weight) for rule in rules.rules] == [
+            ("long_view", 1, 2),
+            ("stars", 4, 3),
+        ]
+
     def test_sequences_have_an_order_and_no_clock(self, load: Load) -> None:
         config = load("data.events.format=sequences", "data.split.by=last_click")
         assert config.data.events.time_unit == "order"
 
     def test_resolved_experiment_loads_as_itself(self, load: Load) -> None:
-        config = load("data.posterior.delay=30m", "model.gate=concat", "data.events.click=is_click")
+        weight = "data.events.weight=[{column: is_like, weight: 2}]"
+        config = load("data.posterior.delay=30m", "model.gate=concat", "data.events.click=is_click", weight)
         assert load(content=config.to_yaml()) == config
 
     def test_a_step_changes_its_section_and_leaves_the_rest(self, load: Load) -> None:
@@ -162,6 +177,10 @@ class TestMistakes:
             ("training.learning_rate=.inf", "training.learning_rate", "finite"),
             ("data.events.click={column: rating, at_least: .nan}", "data.events.click.at_least", "finite"),
             ("data.events.click={at_least: 4}", "data.events.click.column", "is missing; add it"),
+            ("data.events.weight=[]", "data.events.weight", "either the name of a column"),
+            ("data.events.weight=[{column: x, weight: 0}]", "data.events.weight.rules[0].weight", "found 0"),
+            ("data.events.weight=[{column: x}]", "data.events.weight.rules[0].weight", "is missing; add it"),
+            ("data.events={path: x.txt, format: sequences, weight: x}", "data.events", "hold ids alone"),
             ("data.events=null", "data.events", "expected a section with keys"),
             ("data.items={id: item_id}", "data.items.path", "is missing; add it"),
             ("data.items.path=", "data.items.path", "expected a path"),
@@ -170,6 +189,7 @@ class TestMistakes:
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("model.history_time=days", "model.history_time", "found 'days'"),
             ("data.events.time_unit=order", "data", "use split: {by: last_click}"),
             ("features.meta.0.type=idd", "features.meta[0].type", "found idd; expected id, category, tags"),
             ("features.meta.0={name: x}", "features.meta[0]", "has no type"),
@@ -202,6 +222,15 @@ class TestMistakes:
         load("model.transformer.heads=3")
         with pytest.raises(ConfigError, match=r"dim 64 has to be a multiple of transformer\.heads 3"):
             load("model.transformer.heads=3", "model.history_encoder=transformer")
+
+    def test_history_times_need_a_clock(self, load: Load) -> None:
+        order = ("data.events.time_unit=order", "data.split.by=last_click")
+        assert load("model.history_time=auto").history_time == "both"
+        assert load("model.history_time=auto", *order).history_time == "none"
+        with pytest.raises(
+            ConfigError, match=r"history_time gap needs times, and data\.events\.time_unit: order has none"
+        ):
+            load("model.history_time=gap", *order)
 
     def test_user_ids_need_no_users_file(self, load: Load) -> None:
         assert load("features.user=[{name: user_id, type: id}]").data.users is None

@@ -14,11 +14,12 @@ from recall.dataset import Batch, training_dataset
 from recall.model import RecallModel
 from recall.negatives import Negatives
 from recall.prepared import PreparedData
+from recall.towers.history_time import AgeBias, ClickTimes, GapEmbedding
 
 STRUCTURES = ("gated", "base", "single", "behaviour_only", "meta_only")
 QUERIES = ("user", "trigger", "both")
 # Nothing random is left: the same batch gives the same loss.
-PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false")
+PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")
 Array = npt.NDArray[np.float64]
 
 
@@ -65,26 +66,33 @@ def rows_of(batch: Batch, chosen: npt.NDArray[np.intp]) -> Batch:
 class Example(NamedTuple):
     user: int
     history: list[int]
+    clicked_ms: list[int]
     trigger: int
     item: int
     posterior: npt.NDArray[np.float32]
     time_ms: int
+    weight: float
 
 
 def examples_of(batch: Batch) -> list[Example]:
     values = {name: value.numpy() for name, value in batch.items()}
-    columns = ("trigger", "item", "posterior", "time_ms")
+    columns = ("trigger", "item", "posterior", "time_ms", "weight")
     if "history" in batch:
         histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
         return [
-            Example(user, history, *(values[name][row] for name in columns))
+            Example(
+                user,
+                history,
+                values["history_time_ms"][row, : len(history)].tolist(),
+                *(values[name][row] for name in columns),
+            )
             for row, (user, history) in enumerate(zip(values["user"], histories, strict=True))
         ]
     values["item"] = values["items"]
     return [
         Example(
             values["user"][row],
-            values["items"][row, : values["before"][row, place] + 1].tolist(),
+            *(values[name][row, : values["before"][row, place] + 1].tolist() for name in ("items", "time_ms")),
             *(values[name][row, place] for name in columns),
         )
         for row, place in zip(*np.nonzero(values["is_target"]), strict=True)
@@ -98,7 +106,10 @@ def token(model: RecallModel, item: int) -> tf.Tensor:
 def user_query(model: RecallModel, example: Example) -> Array:
     tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
     features = model.user_table.gather([example.user])
-    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], tf.constant([len(example.history)]))[0].numpy()
+    lengths = tf.constant([len(example.history)])
+    age_ms = [example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0]
+    times = ClickTimes.before_query(tf.constant([age_ms], tf.int64), lengths)
+    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], lengths, times=times)[0].numpy()
 
 
 def trigger_query(model: RecallModel, example: Example) -> Array:
@@ -175,9 +186,10 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
     asked = []
     if model.user_tower:
-        asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
+        weights = np.array([example.weight for example in examples])
+        asked.append((np.array([user_query(model, example) for example in examples]), weights))
     if model.trigger_tower:
-        has_trigger = np.array([float(example.trigger >= 0) for example in examples])
+        has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
     terms: dict[str, float] = {}
     for queries, weights in asked:
@@ -201,19 +213,24 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
 @pytest.mark.parametrize(
     ("layout", "overrides"),
     [
-        ("click", ["model.query=both"]),
+        ("click", ["model.query=both", "model.history_time=both"]),
         ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension"]),
         ("click", ["model.structure=base", "model.loss.logq=false"]),
-        ("user", ["model.structure=single", "model.loss.negatives=catalogue"]),
+        ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
-        ("user", ["model.structure=meta_only", "model.history_encoder=transformer"]),
+        ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    for layer in model.submodules:  # at zero, where they start, no time would matter
+        if isinstance(layer, AgeBias | GapEmbedding):
+            layer.rows.assign(tf.random.stateless_normal(layer.rows.shape, [3, 4]))
     batch = data.batch(model)
+    assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
+    batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
     examples = examples_of(batch)
     assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
     assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
@@ -428,7 +445,7 @@ def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data
     model = data.model("model.gate=concat", "model.query=both")
     rows = tf.range(5)
     vectors, shares = model.encode_items(rows, tf.ones([5, 4]))
-    queries = model.encode_users(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
+    queries = model.user_queries(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
     assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 16)
     norm = np.linalg.norm(queries.reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(norm, 1, rtol=1e-5)

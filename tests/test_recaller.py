@@ -33,11 +33,19 @@ class Exported(SimpleNamespace):
     ids: list[str]
     vectors: Matrix
     clicks: pd.DataFrame
+    last_ms: int
     query: Any
 
-    def user_query(self, user: str, history: Sequence[str]) -> Matrix:
+    def user_query(self, user: str, history: Sequence[str], ages_hours: Sequence[float] | None = None) -> Matrix:
         inputs = {"user_id": tf.constant([user]), "history": tf.constant([list(history) or [""]])}
-        return self.query.signatures["user"](**inputs)["vector"].numpy()[0]
+        if ages_hours is None:
+            return self.query.signatures["user"](**inputs)["vector"].numpy()[0]
+        inputs["history_age_hours"] = tf.constant([list(ages_hours) or [-1]], tf.float32)
+        return self.query.signatures["user_in_full"](**inputs)["vector"].numpy()[0]
+
+    def clicked_hours_ago(self, user: str, now_ms: int) -> list[float]:
+        own = self.clicks[self.clicks.user_id == user]
+        return list((now_ms - own.sort_values(["time_ms", "item_id"]).time_ms) / 3.6e6)
 
     def clicked(self, user: str) -> list[str]:
         own = self.clicks[self.clicks.user_id == user]
@@ -57,6 +65,7 @@ def exported(finished: Path, settings: Config) -> Exported:
         ids=table.item_id.tolist(),
         vectors=np.stack(list(table.vector)),
         clicks=log[log.is_click == 1],
+        last_ms=int(log.time_ms.max()),
         query=tf.saved_model.load(str(finished / "model" / "query")),
     )
 
@@ -84,8 +93,33 @@ def test_candidates_of_users_are_the_best_unseen_by_brute_force(
     for row, user in enumerate(active):
         clicked = exported.clicked(user)
         assert len(clicked) > HISTORY, "so that history and seen items differ"
-        query = exported.user_query(user, clicked[-HISTORY:])
+        ages = exported.clicked_hours_ago(user, exported.last_ms)
+        query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
         assert_same_candidates(found.ids[row], found.scores[row], exported.best(query, without=clicked, k=10))
+
+
+def test_the_same_clicks_say_something_else_a_month_later(
+    recaller: Recaller, exported: Exported, active: list[str]
+) -> None:
+    later_ms, user = exported.last_ms + 30 * 24 * 3_600_000, active[0]
+    clicked, ages = exported.clicked(user), exported.clicked_hours_ago(user, later_ms)
+    found = recaller.recall([user], k=10, now_ms=later_ms)
+    query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
+    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=clicked, k=10))
+    assert np.abs(found.scores - recaller.recall([user], k=10).scores).max() > 1e-5
+
+
+def test_a_fresh_history_may_bring_its_times(recaller: Recaller, exported: Exported) -> None:
+    fresh, now_ms = ["i010", "gone from the catalogue", "i020"], exported.last_ms
+    times = {"nobody": [now_ms - 7_200_000, now_ms - 3_600_000, now_ms]}
+    found = recaller.recall(["nobody"], k=10, histories={"nobody": fresh}, history_times_ms=times)
+    query = exported.user_query("nobody", ["i010", "i020"], [2, 0])
+    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=fresh[::2], k=10))
+    for histories in ({"nobody": fresh[:2]}, None):
+        with pytest.raises(
+            DataError, match=r"history_times_ms\['nobody'\]: expected one time for each of the [02] items"
+        ):
+            recaller.recall(["nobody"], histories=histories, history_times_ms=times)
 
 
 def test_seen_items_never_come_back_and_every_list_is_full(
