@@ -156,6 +156,20 @@ class TransformerConfig(Strict):
     heads: PositiveInt = 2
 
 
+class InterestsConfig(Strict):
+    """Several query vectors for a user: how many, and what makes them of the history."""
+
+    count: PositiveInt = Field(default=4, description="query vectors per user; 1 is the model without interests")
+    extractor: Literal["attention", "routing"] = Field(
+        default="attention", description="self-attentive pooling (ComiRec-SA), or dynamic routing (MIND)"
+    )
+    objective: Literal["served", "chosen"] = Field(
+        default="served",
+        description="a candidate of the softmax is scored by its own best interest, as in search; or by the one "
+        "that scores the clicked item best (ComiRec)",
+    )
+
+
 class ColdSimulation(Strict):
     """Shows candidates in training as they would look if they were new.
 
@@ -199,6 +213,7 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
+    interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
     temperature: PositiveFloat = Field(default=0.08, description="start value; vectors have unit length")
     learn_temperature: bool = True
     cold_simulation: ColdSimulation = ColdSimulation()
@@ -209,6 +224,20 @@ class ModelConfig(Strict):
         if self.history_encoder == "transformer" and self.dim % self.transformer.heads:
             raise ValueError(f"dim {self.dim} has to be a multiple of transformer.heads {self.transformer.heads}")
         return self
+
+    @model_validator(mode="after")
+    def _interests_are_of_users(self) -> ModelConfig:
+        if self.interest_count > 1 and self.query == "trigger":
+            raise ValueError(
+                f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
+                "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @property
+    def interest_count(self) -> int:
+        """Query vectors per user."""
+        return self.interests.count if self.interests else 1
 
 
 class TrainingConfig(Strict):
@@ -262,6 +291,16 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _every_position_has_interests(self) -> Config:
+        interests = self.model.interests
+        if self.data.layout == "user" and interests and interests.count > 1 and interests.extractor == "routing":
+            raise ValueError(
+                "data.layout user learns at every position of a history, but model.interests.extractor routing makes "
+                "interests of a whole history only; use extractor: attention, or layout: click"
+            )
+        return self
 
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:

@@ -25,7 +25,9 @@ class QueryModule(tf.Module):
 
     Signatures (those of towers that the model has; the first is the default):
       user: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "") -> vector
-        float32 [batch, width]. Unknown users have no profile; unknown items are left out of the history.
+        float32 [batch, width], or [batch, interests, width] where `model.interests` asks for several: an item's score
+        is then the largest of its inner products. Unknown users have no profile; unknown items are left out of the
+        history.
       trigger: item_id string [batch] -> vector float32 [batch, width]. Item ids have to be known.
     """
 

@@ -37,13 +37,23 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
 def encode_users(
     model: RecallModel, users: npt.NDArray[np.object_], history: npt.NDArray[np.int32], *, batch_size: int = 4096
 ) -> Matrix:
-    """User queries: user ids [n] and histories int32 [n, time] (item rows, oldest first, -1 after the end)."""
+    """User queries.
+
+    Args:
+      model: one with a user tower.
+      users: ids [n]; those that the users file lacks have no profile.
+      history: int32 [n, time], item rows, oldest first, -1 after the end.
+      batch_size: users per call.
+
+    Returns:
+      float32 [n, width], or [n, interests, width] of a model with several interests.
+    """
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
     parts = [
         model.encode_users(rows[start : start + batch_size], tf.constant(history[start : start + batch_size]))
-        for start in range(0, len(users), batch_size)
+        for start in range(0, max(1, len(users)), batch_size)  # nobody has a shape too
     ]
-    return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
+    return np.concatenate(parts)
 
 
 def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
@@ -63,7 +73,10 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
 
 
 def encode_queries(model: RecallModel, examples: Examples) -> Matrix:
-    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower."""
+    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
+
+    As `encode_users`: [examples, interests, width] where users have several interests.
+    """
     if model.user_tower:
         return encode_users(model, examples.users, pad(examples.history, width=model.config.data.history))
     return encode_triggers(model, examples.triggers)

@@ -10,6 +10,7 @@ import tensorflow_recommenders as tfrs
 
 from recall.config import Config
 from recall.dataset import Batch, UserRows
+from recall.interest_losses import best_interest, best_interest_softmax
 from recall.losses import sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
@@ -174,6 +175,9 @@ class RecallModel(tfrs.Model):
         if self.user_tower:
             history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
             queries = self._user_queries(batch, history, training=training)
+            interests = self.config.model.interests
+            if queries.shape.rank == 3 and interests and interests.objective == "chosen":
+                queries = best_interest(queries, vectors.vector[:count])
             self._add_retrieval(terms, queries, vectors, rows, log_q=log_q, weights=None)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
@@ -211,9 +215,10 @@ class RecallModel(tfrs.Model):
                 ("behaviour", queries, vectors.behaviour, config.loss.item),
                 ("meta", queries, vectors.meta, config.loss.item),
             ]
+        softmax = sampled_softmax if queries.shape.rank == 2 else best_interest_softmax
         for name, query, candidates, weight in pairs:
             if weight:
-                value = weight * sampled_softmax(
+                value = weight * softmax(
                     query / self.temperature,
                     candidates,
                     query_items=rows[: tf.shape(queries)[0]],
@@ -254,7 +259,10 @@ class RecallModel(tfrs.Model):
         return result.vector, result.share_or_nan()
 
     def user_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
-        """Query vectors: int32 [batch] user rows, int32 [batch, time] item rows padded with -1 -> [batch, width]."""
+        """Query vectors: int32 [batch] user rows, int32 [batch, time] item rows padded with -1 -> [batch, width].
+
+        With several interests [batch, interests, width].
+        """
         assert self.user_tower is not None
         distinct, places = tf.unique(tf.maximum(tf.reshape(history, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))

@@ -34,7 +34,8 @@ class Candidates:
     Attributes:
       queries: the users or items that were asked for.
       ids: object [queries, k], item ids; None where the catalogue had no more to give.
-      scores: float32 [queries, k], inner products; -inf where the id is None.
+      scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
+        of the interest that scores the item highest.
       titles: titles by item id, where the catalogue has some.
     """
 
@@ -167,13 +168,16 @@ class Recaller:
             ) from error
 
     def user_vectors(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> Matrix:
-        """Query vectors of users with given histories (item ids, oldest first), float32 [users, width]."""
+        """Query vectors of users with given histories (item ids, oldest first).
+
+        Returns:
+          float32 [users, width], or [users, interests, width] of a model with several interests.
+        """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if not users:
-            return np.zeros((0, self.index.dim), np.float32)
-        longest = max(1, *map(len, histories))
+        longest = max([1, *map(len, histories)])
         padded = tf.constant([[*history, *[""] * (longest - len(history))] for history in histories], tf.string)
+        padded = tf.reshape(padded, [len(users), longest])  # nobody has a width too
         return self._query.signatures["user"](user_id=tf.constant(users, tf.string), history=padded)["vector"].numpy()
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
@@ -216,7 +220,11 @@ class Recaller:
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
-        found = self.index.search(vectors, min(k + longest, len(self.index)))
+        asked = min(k + longest, len(self.index))
+        if vectors.ndim == 3:  # [users, interests, width]
+            found = self.index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
+        else:
+            found = self.index.search(vectors, asked)
         ids = np.full((len(names), k), None, dtype=object)
         scores = np.full((len(names), k), -np.inf, dtype=np.float32)
         for row, seen in enumerate(excluded):

@@ -106,11 +106,14 @@ def trigger_query(model: RecallModel, example: Example) -> Array:
 
 
 def softmax_loss(queries: Array, vectors: Array, items: list[int], log_q: Array, weights: Array, scale: float) -> float:
-    """Weighted mean of -log softmax of each query's own candidate; other columns of the same item do not count."""
+    """Weighted mean of -log softmax of each query's own candidate; other columns of the same item do not count.
+
+    Of several interests (queries [examples, interests, dim]) each candidate's score is the best.
+    """
     losses = []
     for own, query in enumerate(queries):
         allowed = [place for place, item in enumerate(items) if place == own or item != items[own]]
-        logits = vectors[allowed] @ query / scale - log_q[allowed]
+        logits = (vectors[allowed] @ np.atleast_2d(query).T).max(axis=1) / scale - log_q[allowed]
         peak = logits.max()
         losses.append(np.log(np.exp(logits - peak).sum()) + peak - logits[allowed.index(own)])
     return float(np.average(losses, weights=weights)) if weights.any() else 0.0
@@ -146,7 +149,11 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
         log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
     asked = []
     if model.user_tower:
-        asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
+        queries = np.array([user_query(model, example) for example in examples])
+        if config.interests and config.interests.objective == "chosen":
+            best = [np.argmax(own @ positive) for own, positive in zip(queries, vector, strict=False)]
+            queries = queries[np.arange(len(queries)), best]
+        asked.append((queries, np.ones(len(examples))))
     if model.trigger_tower:
         has_trigger = np.array([float(example.trigger >= 0) for example in examples])
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
@@ -154,7 +161,7 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
     for queries, weights in asked:
         for_behaviour, for_meta = (queries, queries)
         if config.structure == "gated" and config.gate == "concat":
-            for_behaviour, for_meta = np.split(queries, 2, axis=1)
+            for_behaviour, for_meta = np.split(queries, 2, axis=-1)
         matched = {"item": (queries, vector, 1.0)}
         if config.structure == "gated":
             matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
@@ -178,6 +185,10 @@ def naive_terms(model: RecallModel, batch: Batch, negatives: Negatives) -> dict[
         ("user", ["model.structure=single", "model.loss.negatives=catalogue"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
         ("user", ["model.structure=meta_only", "model.history_encoder=transformer"]),
+        ("user", ["model.interests={count: 3}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 2, objective: chosen}", "model.gate=concat"]),
+        ("click", ["model.interests={count: 2, objective: chosen, extractor: routing}", "model.query=both"]),
+        ("click", ["model.interests={count: 2, extractor: routing}", "model.structure=base"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
@@ -221,6 +232,28 @@ def test_every_combination_learns_a_small_batch_with_all_its_weights(
     assert losses[-1] < 0.9 * losses[0]
     for variable, start in zip(model.trainable_variables, before, strict=True):
         assert np.isfinite(variable.numpy()).all(), variable.name
+        assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
+
+
+@pytest.mark.parametrize(
+    ("layout", "interests", "encoder"),
+    [
+        ("user", "{count: 3}", "transformer"),
+        ("user", "{count: 2, objective: chosen}", "attention"),
+        ("click", "{count: 3, extractor: routing}", "attention"),
+        ("click", "{count: 2}", "mean"),
+    ],
+)
+def test_a_model_with_interests_learns_a_small_batch_with_all_its_weights(
+    layout: str, interests: str, encoder: str, data: Data
+) -> None:
+    settings = (f"model.interests={interests}", f"model.history_encoder={encoder}", "training.learning_rate=0.05")
+    model = data.model(*PLAIN, *settings, layout=layout)
+    batch = data.batch(model)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
+    assert losses[-1] < 0.9 * losses[0]
+    for variable, start in zip(model.trainable_variables, before, strict=True):
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
 

@@ -37,6 +37,15 @@ class HistoryEncoder(tf.keras.layers.Layer):
         """State after the last real position, the learned empty state where there is none: float32 [batch, dim]."""
         return self.select(self.states(tokens, lengths, training=training), lengths - 1)
 
+    def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        """One vector per click that is still about that click, float32 [batch, time, dim]: what interests are made of.
+
+        The tokens themselves, unless an encoder puts them into context: states that pool all clicks so far would hand
+        the same mixture to every interest.
+        """
+        del states
+        return tokens
+
     def select(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """The state after one position of each row ([batch, dim]); position -1 is the empty history."""
         empty = tf.broadcast_to(self.empty, [tf.shape(states)[0], 1, states.shape[-1]])
@@ -123,6 +132,10 @@ class TransformerHistory(HistoryEncoder):
         states = self.input_dropout(self.input_norm(states), training=training)
         for block in self.blocks:
             states = block(states, training=training)
+        return states
+
+    def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        del tokens
         return states
 
 

@@ -10,6 +10,7 @@ from recall.config import ModelConfig
 from recall.encoding import EncodedColumn
 from recall.towers.features import FeatureInput, Features, dense_stack
 from recall.towers.history import HISTORY_ENCODERS
+from recall.towers.interests import INTEREST_EXTRACTORS, InterestExtractor
 
 
 class QueryHead(tf.keras.layers.Layer):
@@ -35,12 +36,15 @@ class QueryHead(tf.keras.layers.Layer):
 
 
 class UserTower(tf.keras.layers.Layer):
-    """Profile and history of clicked items -> query vector."""
+    """Profile and history of clicked items -> query vector, or several of them (`model.interests`)."""
 
     def __init__(self, columns: Sequence[EncodedColumn], *, config: ModelConfig, parts: int, max_length: int) -> None:
         super().__init__(name="user")
         self.profile = FeatureInput(columns, dim=config.dim, name="profile") if columns else None
         self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length)
+        self.interests: InterestExtractor | None = None
+        if config.interests and config.interest_count > 1:
+            self.interests = INTEREST_EXTRACTORS[config.interests.extractor](config, max_length=max_length)
         self.head = QueryHead(config, parts=parts, name="user_head")
 
     def call(self, features: Features, tokens: tf.Tensor, lengths: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -53,10 +57,16 @@ class UserTower(tf.keras.layers.Layer):
           training: whether dropout is on.
 
         Returns:
-          float32 [batch, width].
+          float32 [batch, width], or [batch, interests, width] where the configuration asks for several.
         """
+        profile = self.profile(features) if self.profile else None
+        if self.interests:
+            states = self.history.states(tokens, lengths, training=training)  # [batch, time, dim]
+            interests = self.interests.last(self.history.entries(tokens, states), lengths)
+            state = self.history.select(states, lengths - 1)
+            return self._interest_queries(interests, state, profile, training=training)
         state = self.history.last_state(tokens, lengths, training=training)
-        return self.head(state, self.profile(features) if self.profile else None, training=training)
+        return self.head(state, profile, training=training)
 
     def at_positions(
         self,
@@ -71,13 +81,25 @@ class UserTower(tf.keras.layers.Layer):
         """Queries inside sequences: query j is user `users[j]` after position `positions[j]` (-1: before any).
 
         Returns:
-          float32 [queries, width].
+          float32 [queries, width], or [queries, interests, width].
         """
         states = self.history.states(tokens, lengths, training=training)  # [batch, time, dim]
-        chosen = tf.gather_nd(states, tf.stack([users, tf.maximum(positions, 0)], axis=1))  # [queries, dim]
-        chosen = self.history.or_empty(chosen, positions)
+        places = tf.stack([users, tf.maximum(positions, 0)], axis=1)  # [queries, 2]
+        chosen = self.history.or_empty(tf.gather_nd(states, places), positions)  # [queries, dim]
         profile = tf.gather(self.profile(features), users) if self.profile else None
+        if self.interests:
+            inside = self.interests.at_every_position(self.history.entries(tokens, states))
+            interests = self.interests.or_empty(tf.gather_nd(inside, places), positions)  # [queries, interests, dim]
+            return self._interest_queries(interests, chosen, profile, training=training)
         return self.head(chosen, profile, training=training)
+
+    def _interest_queries(
+        self, interests: tf.Tensor, state: tf.Tensor, profile: tf.Tensor | None, *, training: bool
+    ) -> tf.Tensor:
+        """One head for all interests; what they have in common, the history's state and the profile, stands beside."""
+        shared = state if profile is None else tf.concat([state, profile], axis=-1)  # [n, shared]
+        shared = tf.repeat(shared[:, tf.newaxis], interests.shape[1], axis=1)  # [n, interests, shared]
+        return self.head(interests, shared, training=training)
 
 
 class TriggerTower(tf.keras.layers.Layer):
