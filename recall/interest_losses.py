@@ -69,12 +69,10 @@ def best_interest_softmax(
         logits = tf.where(same_item & ~own, logits.dtype.min, logits)
         positive = tf.boolean_mask(logits, own)  # [chunk]
         loss = tf.reduce_sum(weight * (tf.reduce_logsumexp(logits, axis=1) - positive))
-        slope = (tf.nn.softmax(logits, axis=1) - tf.cast(own, tf.float32)) * weight[
-            :, tf.newaxis
-        ]  # [chunk, candidates]
+        slope = tf.nn.softmax(logits, axis=1) - tf.cast(own, tf.float32)  # [chunk, candidates]
         # The gradient of a score goes to the interest that made it; of equal ones to the first.
         winner = tf.one_hot(tf.argmax(scores, axis=1), interests, axis=1)  # [chunk, interests, candidates]
-        routed = winner * slope[:, tf.newaxis]
+        routed = winner * (slope * weight[:, tf.newaxis])[:, tf.newaxis]
         return stop, loss, tf.einsum("qic,cd->qid", routed, candidates), tf.einsum("qic,qid->cd", routed, query)
 
     @tf.custom_gradient
@@ -85,13 +83,8 @@ def best_interest_softmax(
 
         def body(index, start, loss, parts, candidate_gradient):  # type: ignore[no-untyped-def]
             stop, chunk_loss, query_part, candidate_part = reduce_chunk(start, queries, candidates)
-            return (
-                index + 1,
-                stop,
-                loss + chunk_loss,
-                parts.write(index, query_part),
-                candidate_gradient + candidate_part,
-            )
+            parts = parts.write(index, query_part)
+            return index + 1, stop, loss + chunk_loss, parts, candidate_gradient + candidate_part
 
         _, _, loss, parts, candidate_gradient = tf.while_loop(
             lambda index, *_: index < chunks,

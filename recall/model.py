@@ -215,6 +215,7 @@ class RecallModel(tfrs.Model):
                 ("behaviour", queries, vectors.behaviour, config.loss.item),
                 ("meta", queries, vectors.meta, config.loss.item),
             ]
+        # With several interests each term scores a candidate by the interest that scores it highest in that term.
         softmax = sampled_softmax if queries.shape.rank == 2 else best_interest_softmax
         for name, query, candidates, weight in pairs:
             if weight:

@@ -177,7 +177,8 @@ class MultiVectorScorer:
     def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """The largest inner products, float32 [stop - start, items]."""
         best = self._scorer.scores(start, stop)  # [examples, items]
-        for first in range(self._examples, self._interests * self._examples, self._examples):
+        for interest in range(1, self._interests):
+            first = interest * self._examples
             np.maximum(best, self._scorer.scores(first + start, first + stop), out=best)
         return best
 

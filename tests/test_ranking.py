@@ -275,4 +275,4 @@ def test_the_scorer_follows_from_the_shape_of_the_queries() -> None:
         MultiVectorScorer(queries[:, 0], vectors)
     with pytest.raises(EvaluationError, match="expected two matrices of the same width"):
         MultiVectorScorer(queries, vectors[:, :5])
-    assert ranks(vector_scorer(queries[:0], vectors), example_set([])).tolist() == []
+    assert vector_scorer(queries[:0], vectors).scores(0, 0).shape == (0, 70)
