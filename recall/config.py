@@ -190,6 +190,20 @@ class TransformerConfig(Strict):
     heads: PositiveInt = 2
 
 
+class InterestsConfig(Strict):
+    """Several query vectors for a user: how many, and what makes them of the history."""
+
+    count: PositiveInt = Field(default=4, description="query vectors per user; 1 is the model without interests")
+    extractor: Literal["attention", "routing"] = Field(
+        default="attention", description="self-attentive pooling (ComiRec-SA), or dynamic routing (MIND)"
+    )
+    objective: Literal["served", "chosen"] = Field(
+        default="served",
+        description="a candidate of the softmax is scored by its own best interest, as in search; or by the one "
+        "that scores the clicked item best (ComiRec)",
+    )
+
+
 class ColdSimulation(Strict):
     """Shows candidates in training as they would look if they were new.
 
@@ -252,6 +266,7 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
+    interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
     history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
         default="none",
         description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
@@ -275,6 +290,20 @@ class ModelConfig(Strict):
         if self.history_encoder == "transformer" and self.dim % self.transformer.heads:
             raise ValueError(f"dim {self.dim} has to be a multiple of transformer.heads {self.transformer.heads}")
         return self
+
+    @model_validator(mode="after")
+    def _interests_are_of_users(self) -> ModelConfig:
+        if self.interest_count > 1 and self.query == "trigger":
+            raise ValueError(
+                f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
+                "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @property
+    def interest_count(self) -> int:
+        """Query vectors per user."""
+        return self.interests.count if self.interests else 1
 
 
 class TrainingConfig(Strict):
@@ -353,6 +382,16 @@ class Config(Strict):
             raise ValueError(
                 f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
                 "use history_time: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_position_has_interests(self) -> Config:
+        interests = self.model.interests
+        if self.data.layout == "user" and interests and interests.count > 1 and interests.extractor == "routing":
+            raise ValueError(
+                "data.layout user learns at every position of a history, but model.interests.extractor routing makes "
+                "interests of a whole history only; use extractor: attention, or layout: click"
             )
         return self
 

@@ -28,7 +28,9 @@ class QueryModule(tf.Module):
 
     Signatures (those of towers that the model has; the first is the default):
       user: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "") -> vector
-        float32 [batch, width]. Unknown users have no profile; unknown items are left out of the history.
+        float32 [batch, width], or [batch, interests, width] where `model.interests` asks for several: an item's score
+        is then the largest of its inner products. Unknown users have no profile; unknown items are left out of the
+        history.
       user_in_full: as user, with everything else that the model reads of a user, which `user` takes for unknown or
         empty. With `model.history_time`: history_age_hours float32 [batch, time], how long ago each item was clicked;
         negative or NaN is unknown. Of each of `data.histories`: history_NAME string [batch, its time], as history.

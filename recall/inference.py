@@ -48,12 +48,15 @@ def encode_users(
     """User queries.
 
     Args:
-      model: a trained model.
-      users: ids [n].
+      model: one with a user tower.
+      users: ids [n]; those that the users file lacks have no profile.
       history: int32 [n, time], item rows, oldest first, -1 after the end.
       age_ms: int64 [n, time], how long before the query each click happened; negative, or None, is unknown.
       further: further histories by name, int32 [n, time] likewise; a name that is absent is empty.
       batch_size: users per call.
+
+    Returns:
+      float32 [n, width], or [n, interests, width] of a model with several interests.
     """
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
     age_ms = np.full(history.shape, -1, np.int64) if age_ms is None else age_ms
@@ -64,8 +67,8 @@ def encode_users(
         own = {name: tf.constant(lists[chosen]) for name, lists in histories.items()}
         return model.encode_users(*(tf.constant(part[chosen]) for part in (rows, history, age_ms)), own)
 
-    parts = [encode(slice(start, start + batch_size)) for start in range(0, len(users), batch_size)]
-    return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
+    starts = range(0, max(1, len(users)), batch_size)  # nobody has a shape too
+    return np.concatenate([encode(slice(start, start + batch_size)) for start in starts])
 
 
 def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
@@ -85,7 +88,10 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
 
 
 def encode_queries(model: RecallModel, examples: Examples) -> Matrix:
-    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower."""
+    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
+
+    As `encode_users`: [examples, interests, width] where users have several interests.
+    """
     if model.user_tower:
         width = model.config.data.history
         history, clicked_ms = (pad(lists, width=width) for lists in (examples.history, examples.history_times_ms))

@@ -15,6 +15,7 @@ from recall.averaging import WeightAverage
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.histories import PREFIX
+from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
 from recall.losses import full_softmax, sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
@@ -216,6 +217,9 @@ class RecallModel(tfrs.Model):
             ]
             further = dict(zip(self.shared_histories, gathered[1:], strict=True))
             queries = self._user_queries(batch, gathered[0], further, training=training)
+            interests = self.config.model.interests
+            if queries.shape.rank == 3 and interests and interests.objective == "chosen":
+                queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
             self._add_retrieval(terms, queries, vectors, candidates, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
@@ -266,7 +270,7 @@ class RecallModel(tfrs.Model):
         weights: tf.Tensor,
     ) -> None:
         config = self.config.model
-        plain = queries[:, :-1]  # without the 1 for appeal, which both towers alone lack
+        plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
         behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if self.items.is_concat else (plain, plain)
         pairs = [("item", queries, vectors.vector, config.loss.item)]
         if config.structure == "gated":
@@ -289,11 +293,13 @@ class RecallModel(tfrs.Model):
     def _softmax(
         self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, weights: tf.Tensor
     ) -> tf.Tensor:
+        """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best."""
+        several = queries.shape.rank == 3
         if self.config.model.loss.softmax == "full":
-            return full_softmax(
+            return (best_interest_full_softmax if several else full_softmax)(
                 queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, weights=weights
             )
-        return sampled_softmax(
+        return (best_interest_softmax if several else sampled_softmax)(
             queries,
             items,
             query_items=tf.gather(candidates.rows, candidates.own),
@@ -357,7 +363,7 @@ class RecallModel(tfrs.Model):
             name that is absent is empty.
 
         Returns:
-          float32 [batch, width].
+          float32 [batch, width], or [batch, interests, width] of a model with several interests.
         """
         assert self.user_tower is not None
         none = tf.fill([tf.shape(history)[0], 1], -1)

@@ -38,7 +38,8 @@ class Candidates:
     Attributes:
       queries: the users or items that were asked for.
       ids: object [queries, k], item ids; None where the catalogue had no more to give.
-      scores: float32 [queries, k], inner products; -inf where the id is None.
+      scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
+        of the interest that scores the item highest.
       titles: titles by item id, where the catalogue has some.
     """
 
@@ -225,26 +226,23 @@ class Recaller:
           further: by name of a further history, item ids per user, oldest first; without, they are empty.
 
         Returns:
-          float32 [users, width].
+          float32 [users, width], or [users, interests, width] of a model with several interests.
 
         Raises:
           ArtifactError: the model has no user tower.
         """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if not users:
-            return np.zeros((0, self.index.dim), np.float32)
-        longest = max(1, *map(len, histories))
-        inputs = {"user_id": tf.constant(users, tf.string), "history": tf.constant(_padded(histories, "", longest))}
+        inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
         if "user_in_full" not in self._query.signatures:
             return self._query.signatures["user"](**inputs)["vector"].numpy()
         signature = self._query.signatures["user_in_full"]
         if "history_age_hours" in signature.structured_input_signature[1]:
             ages = ages_hours or [[-1.0] * len(history) for history in histories]
-            inputs["history_age_hours"] = tf.constant(_padded(ages, -1.0, longest), tf.float32)
+            inputs["history_age_hours"] = _padded(ages, -1.0, tf.float32)
         for name in self._further:
             own = (further or {}).get(name) or [[]] * len(users)
-            inputs[f"history_{name}"] = tf.constant(_padded(own, "", max(1, *map(len, own))), tf.string)
+            inputs[f"history_{name}"] = _padded(own, "", tf.string)
         return signature(**inputs)["vector"].numpy()
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
@@ -312,7 +310,11 @@ class Recaller:
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
-        found = self.index.search(vectors, min(k + longest, len(self.index)))
+        asked = min(k + longest, len(self.index))
+        if vectors.ndim == 3:  # [users, interests, width]
+            found = self.index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
+        else:
+            found = self.index.search(vectors, asked)
         ids = np.full((len(names), k), None, dtype=object)
         scores = np.full((len(names), k), -np.inf, dtype=np.float32)
         for row, seen in enumerate(excluded):
@@ -339,8 +341,10 @@ def _by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
     return dict(zip(_ids(values or (), what), (values or {}).values(), strict=True))
 
 
-def _padded(lists: Sequence[Sequence[_T]], padding: _T, width: int) -> list[list[_T]]:
-    return [[*values, *[padding] * (width - len(values))] for values in lists]
+def _padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
+    width = max([1, *map(len, lists)])
+    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
+    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])  # no list at all has a width too
 
 
 def _codes_to_ids(prepared: PreparedData, name: str) -> npt.NDArray[np.object_]:

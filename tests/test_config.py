@@ -204,6 +204,10 @@ class TestMistakes:
             ("evaluation.k=[]", "evaluation.k", "at least one entry"),
             ("evaluation.exposure_buckets=[1, 10]", "evaluation", "start at 0"),
             ("index.target_recall=1.5", "index.target_recall", "found 1.5"),
+            ("model.interests.count=0", "model.interests.count", "found 0"),
+            ("model.interests.counts=2", "model.interests.counts", "unknown key"),
+            ("model.interests.extractor=mean", "model.interests.extractor", "found 'mean'"),
+            ("model={query: trigger, interests: {count: 2}}", "model", "use query: user or both, or remove interests"),
         ],
     )
     def test_message_names_the_key_and_what_is_wrong(self, load: Load, override: str, key: str, told: str) -> None:
@@ -231,6 +235,17 @@ class TestMistakes:
             ConfigError, match=r"history_time gap needs times, and data\.events\.time_unit: order has none"
         ):
             load("model.history_time=gap", *order)
+
+    def test_routing_makes_interests_of_whole_histories_only(self, load: Load) -> None:
+        routing = "model.interests={count: 2, extractor: routing}"
+        load(routing)
+        load("data.layout=user", "model.interests={count: 2, extractor: attention}")
+        with pytest.raises(ConfigError, match=r"data\.layout user .* use extractor: attention, or layout: click"):
+            load(routing, "data.layout=user")
+
+    def test_one_interest_is_allowed_wherever_none_is(self, load: Load) -> None:
+        one = load("model.interests={count: 1, extractor: routing}", "model.query=trigger", "data.layout=user")
+        assert one.model.interest_count == load().model.interest_count == 1
 
     def test_user_ids_need_no_users_file(self, load: Load) -> None:
         assert load("features.user=[{name: user_id, type: id}]").data.users is None

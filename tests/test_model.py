@@ -127,10 +127,13 @@ class Ranked(NamedTuple):
 
 
 def softmax_loss(queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float) -> float:
-    """Weighted mean of -log softmax of each query's own candidate among those that take part for it."""
+    """Weighted mean of -log softmax of each query's own candidate among those that take part for it.
+
+    Of several interests (queries [examples, interests, dim]) each candidate's score is the best.
+    """
     losses = []
     for query, own, takes_part in zip(queries, ranked.own, ranked.takes_part, strict=True):
-        logits = vectors @ query / scale - ranked.log_q
+        logits = (vectors @ np.atleast_2d(query).T).max(axis=1) / scale - ranked.log_q
         peak = logits[takes_part].max()
         losses.append(np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits[own])
     return float(np.average(losses, weights=weights)) if weights.any() else 0.0
@@ -186,8 +189,11 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
     asked = []
     if model.user_tower:
-        weights = np.array([example.weight for example in examples])
-        asked.append((np.array([user_query(model, example) for example in examples]), weights))
+        queries = np.array([user_query(model, example) for example in examples])
+        if config.interests and config.interests.objective == "chosen":
+            best = [np.argmax(own @ vector[place]) for own, place in zip(queries, ranked.own, strict=True)]
+            queries = queries[np.arange(len(queries)), best]
+        asked.append((queries, np.array([example.weight for example in examples])))
     if model.trigger_tower:
         has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
@@ -195,7 +201,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     for queries, weights in asked:
         for_behaviour, for_meta = (queries, queries)
         if config.structure == "gated" and config.gate == "concat":
-            for_behaviour, for_meta = np.split(queries, 2, axis=1)
+            for_behaviour, for_meta = np.split(queries, 2, axis=-1)
         matched = {"item": (queries, vector, 1.0)}
         if config.structure == "gated":
             matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
@@ -219,6 +225,10 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
         ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
+        ("user", ["model.interests={count: 3}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 2, objective: chosen}", "model.gate=concat", "model.history_time=both"]),
+        ("click", ["model.interests={count: 2, objective: chosen, extractor: routing}", "model.query=both"]),
+        ("click", ["model.interests={count: 2, extractor: routing}", "model.structure=base"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
@@ -258,6 +268,8 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         ("user", ["model.query=both", "model.gate=concat", "model.loss.negatives=catalogue"]),
         ("click", ["model.structure=base", "model.query=trigger"]),
         ("user", ["model.structure=single", "model.history_encoder=transformer"]),
+        ("click", ["model.interests={count: 2}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 3, objective: chosen}"]),
     ],
 )
 def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
@@ -296,6 +308,28 @@ def test_every_combination_learns_a_small_batch_with_all_its_weights(
     assert losses[-1] < 0.9 * losses[0]
     for variable, start in zip(model.trainable_variables, before, strict=True):
         assert np.isfinite(variable.numpy()).all(), variable.name
+        assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
+
+
+@pytest.mark.parametrize(
+    ("layout", "interests", "encoder"),
+    [
+        ("user", "{count: 3}", "transformer"),
+        ("user", "{count: 2, objective: chosen}", "attention"),
+        ("click", "{count: 3, extractor: routing}", "attention"),
+        ("click", "{count: 2}", "mean"),
+    ],
+)
+def test_a_model_with_interests_learns_a_small_batch_with_all_its_weights(
+    layout: str, interests: str, encoder: str, data: Data
+) -> None:
+    settings = (f"model.interests={interests}", f"model.history_encoder={encoder}", "training.learning_rate=0.05")
+    model = data.model(*PLAIN, *settings, layout=layout)
+    batch = data.batch(model)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
+    assert losses[-1] < 0.9 * losses[0]
+    for variable, start in zip(model.trainable_variables, before, strict=True):
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
 

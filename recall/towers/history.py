@@ -49,6 +49,15 @@ class HistoryEncoder(tf.keras.layers.Layer):
         """State after the last real position, the learned empty state where there is none: float32 [batch, dim]."""
         return self.select(self.states(tokens, lengths, times=times, training=training), lengths - 1)
 
+    def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        """One vector per click that is still about that click, float32 [batch, time, dim]: what interests are made of.
+
+        The tokens themselves, unless an encoder puts them into context: states that pool all clicks so far would hand
+        the same mixture to every interest.
+        """
+        del states
+        return tokens
+
     def select(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """The state after one position of each row ([batch, dim]); position -1 is the empty history."""
         empty = tf.broadcast_to(self.empty, [tf.shape(states)[0], 1, states.shape[-1]])
@@ -160,6 +169,10 @@ class TransformerHistory(HistoryEncoder):
         for block in self.blocks:
             states = block(states, groups, training=training)
         return tf.scatter_nd(places, states, tf.shape(tokens))
+
+    def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        del tokens
+        return states
 
 
 class _Block(tf.keras.layers.Layer):

@@ -13,6 +13,7 @@ from recall.towers.features import FeatureInput, Features, dense_stack
 from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.history_time import ClickTimes, GapEmbedding
+from recall.towers.interests import INTEREST_EXTRACTORS, InterestExtractor
 
 
 class QueryHead(tf.keras.layers.Layer):
@@ -40,7 +41,7 @@ class QueryHead(tf.keras.layers.Layer):
 
 
 class UserTower(tf.keras.layers.Layer):
-    """Profile and history of clicked items -> query vector."""
+    """Profile and history of clicked items -> query vector, or several of them (`model.interests`)."""
 
     def __init__(
         self,
@@ -60,6 +61,9 @@ class UserTower(tf.keras.layers.Layer):
         ages = history_time in ("age", "both")
         self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length, ages=ages)
         self.fusion = fusion
+        self.interests: InterestExtractor | None = None
+        if config.interests and config.interest_count > 1:
+            self.interests = INTEREST_EXTRACTORS[config.interests.extractor](config, max_length=max_length)
         self.head = QueryHead(config, parts=parts, name="user_head")
 
     def call(
@@ -82,13 +86,22 @@ class UserTower(tf.keras.layers.Layer):
           training: whether dropout is on.
 
         Returns:
-          float32 [batch, width].
+          float32 [batch, width], or [batch, interests, width] where the configuration asks for several.
         """
         tokens, times = self._timed(tokens, times, training=training)
-        state = self.history.last_state(tokens, lengths, times=times, training=training)
+        profile = self.profile(features) if self.profile else None
+        interests = None
+        if self.interests:
+            states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
+            interests = self.interests.last(self.history.entries(tokens, states), lengths)
+            state = self.history.select(states, lengths - 1)
+        else:
+            state = self.history.last_state(tokens, lengths, times=times, training=training)
         if self.fusion is not None:
             state = self.fusion(state, lengths, further, training=training)
-        return self.head(state, self.profile(features) if self.profile else None, training=training)
+        if interests is not None:
+            return self._interest_queries(interests, state, profile, training=training)
+        return self.head(state, profile, training=training)
 
     def at_positions(
         self,
@@ -104,13 +117,17 @@ class UserTower(tf.keras.layers.Layer):
         """Queries inside sequences: query j is user `users[j]` after position `positions[j]` (-1: before any).
 
         Returns:
-          float32 [queries, width].
+          float32 [queries, width], or [queries, interests, width].
         """
         tokens, times = self._timed(tokens, times, training=training)
         states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
-        chosen = tf.gather_nd(states, tf.stack([users, tf.maximum(positions, 0)], axis=1))  # [queries, dim]
-        chosen = self.history.or_empty(chosen, positions)
+        places = tf.stack([users, tf.maximum(positions, 0)], axis=1)  # [queries, 2]
+        chosen = self.history.or_empty(tf.gather_nd(states, places), positions)  # [queries, dim]
         profile = tf.gather(self.profile(features), users) if self.profile else None
+        if self.interests:
+            inside = self.interests.at_every_position(self.history.entries(tokens, states))
+            interests = self.interests.or_empty(tf.gather_nd(inside, places), positions)  # [queries, interests, dim]
+            return self._interest_queries(interests, chosen, profile, training=training)
         return self.head(chosen, profile, training=training)
 
     def _timed(
@@ -123,6 +140,14 @@ class UserTower(tf.keras.layers.Layer):
         if training and self.hidden_times:
             times = times.hidden(self.hidden_times)
         return (tokens if self.gap is None else tokens + self.gap(times)), times
+
+    def _interest_queries(
+        self, interests: tf.Tensor, state: tf.Tensor, profile: tf.Tensor | None, *, training: bool
+    ) -> tf.Tensor:
+        """One head for all interests; what they have in common, the history's state and the profile, stands beside."""
+        shared = state if profile is None else tf.concat([state, profile], axis=-1)  # [n, shared]
+        shared = tf.repeat(shared[:, tf.newaxis], interests.shape[1], axis=1)  # [n, interests, shared]
+        return self.head(interests, shared, training=training)
 
 
 class TriggerTower(tf.keras.layers.Layer):

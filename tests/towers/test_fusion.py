@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.config import ModelConfig
 from recall.towers.fusion import HistoryFusion
 from recall.towers.history import HISTORY_ENCODERS
+from recall.towers.query import UserTower
 
 DIM, USERS = 4, 4
 CLICKS = tf.constant([2, 0, 3, 0])  # entries of each user
@@ -54,3 +55,16 @@ def test_what_is_absent_has_no_say(fusion: HistoryFusion) -> None:
     assert (np.abs(found[:3] - others[:3]).max(axis=1) > 1e-3).all()
     moved = fusion(state() + 1.0, CLICKS, entries()).numpy()
     np.testing.assert_array_equal(moved[1], found[1])  # who never clicked is known by the others alone
+
+
+def test_what_all_histories_say_together_reaches_every_interest() -> None:
+    tf.keras.utils.set_random_seed(2)
+    config = ModelConfig(dim=DIM, dropout=0.0, interests={"count": 3})
+    fusion = HistoryFusion(config, lengths={"other": 3, "likes": 3}, own={"other": 9})
+    tower = UserTower((), config=config, parts=1, max_length=3, fusion=fusion)
+    clicks = tf.random.stateless_normal([USERS, 3, DIM], [7, 7])
+    found, others = (tower({}, clicks, CLICKS, further=entries(seed=seed)).numpy() for seed in (5, 6))
+    assert found.shape == (USERS, 3, DIM + 1)
+    np.testing.assert_array_equal(found[..., -1], 1)
+    np.testing.assert_array_equal(others[3], found[3])  # who has no further history is served as before
+    assert (np.abs(found[:3] - others[:3]).max(axis=-1) > 1e-4).all()
