@@ -311,7 +311,7 @@ class TrainingConfig(Strict):
 
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 0.001
+    learning_rate: PositiveFloat = 0.002
     table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"
     table_learning_rate: PositiveFloat | None = Field(
         default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"

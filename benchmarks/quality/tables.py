@@ -19,6 +19,7 @@ from recall.errors import ArtifactError
 
 _NOTHING = "–"
 _ABLATED = ("all", "cold", "warm_100")
+_CHANGES = ("defaults", "extensions")
 _PUBLISHED_AT = (5, 10, 20)
 
 
@@ -32,9 +33,11 @@ def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims:
     )
     tables["dominance"] = dominance_table(sweep, results)
     tables["ablation"] = "\n\n".join(
-        f"**{METRICS[0]}, {SLICE_NAMES[part]}**\n\n{ablation_table(sweep, results, comparisons, part)}"
+        f"**{METRICS[0]}, {SLICE_NAMES[part]}**\n\n{changes_table(sweep, results, comparisons, 'ablation', part)}"
         for part in _ABLATED
     )
+    for group in _CHANGES:
+        tables[group] = changes_table(sweep, results, comparisons, group, "all")
     tables["gate"] = gate_table(sweep, results)
     tables["next_item"] = "\n\n".join(next_item_table(sweep, results, data) for data in sweep.published)
     tables["made_with"] = environment_table(results)
@@ -114,19 +117,19 @@ def dominance_table(sweep: Sweep, results: Results) -> str:
     return _table(header, rows)
 
 
-def ablation_table(sweep: Sweep, results: Results, comparisons: Comparisons, part: str) -> str:
+def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, group_name: str, part: str) -> str:
     """Rows change the gated model; cells are a mean over seeds and its paired difference from the gated model."""
-    group = sweep.groups["ablation"]
+    group = sweep.groups[group_name]
     rows = []
-    names = dict.fromkeys(name for data in group.data for name in sweep.members("ablation", data))
+    names = dict.fromkeys(name for data in group.data for name in sweep.members(group_name, data))
     for name in names:
-        cells = [_ablation_cell(results, comparisons, group.reference or OURS, name, data, part) for data in group.data]
+        cells = [_changed_cell(results, comparisons, group.reference or OURS, name, data, part) for data in group.data]
         if set(cells) != {_NOTHING}:
             rows.append([sweep.label(name), *cells])
     return _table(["change", *group.data], rows)
 
 
-def _ablation_cell(results: Results, comparisons: Comparisons, reference: str, name: str, data: str, part: str) -> str:
+def _changed_cell(results: Results, comparisons: Comparisons, reference: str, name: str, data: str, part: str) -> str:
     value = mean_metric(results, name, data, part, METRICS[0])
     if value is None or name == reference:
         return _number(value)
