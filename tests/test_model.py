@@ -140,6 +140,7 @@ def softmax_loss(queries: Array, vectors: Array, ranked: Ranked, weights: Array,
 
 
 def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float) -> float:
+    behaviour, meta = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (behaviour, meta))
     violations = [
         max(0.0, margin - meta[one] @ behaviour[one] + meta[one] @ behaviour[other])
         for one in range(len(items))
@@ -270,6 +271,7 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         ("user", ["model.structure=single", "model.history_encoder=transformer"]),
         ("click", ["model.interests={count: 2}", "model.gate=concat"]),
         ("user", ["model.interests={count: 3, objective: chosen}"]),
+        ("user", ["model.similarity=dot"]),
     ],
 )
 def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
