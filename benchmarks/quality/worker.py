@@ -22,7 +22,9 @@ from benchmarks.quality.interventions import INTERVENTIONS
 from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_result
 from benchmarks.quality.runner import run_config
 from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
+from recall.assessment import cold_bias
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.cold_bias import with_cold_bias
 from recall.config import Config
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.environment import commit, versions
@@ -95,11 +97,12 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
     ranks: dict[str, Ranks] = {}
     gate: list[dict[str, Any]] | None = None
     with _source(experiment, config, prepared) as (model, training):
+        bias = cold_bias(config, prepared, model).bias if model else 0.0
         for split in _SPLITS:
             posterior = prepared.posterior(split)
             examples = read_examples(prepared.shards(split))
             metrics[split] = {}
-            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior)):
+            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior, bias)):
                 metrics[split][asked.name] = evaluate(
                     asked.scorer,
                     asked.examples,
@@ -119,7 +122,7 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
             cold_items[split] = int(((posterior.exposures == 0) & (posterior.clicks == 0)).sum())
     catalogue = {"items": len(prepared.item_ids), "cold": cold_items}
     content = {"catalogue": catalogue, "training": training, "metrics": metrics}
-    return ranks, {**content, "gate_share": gate, "bias_curve": curves}
+    return ranks, {**content, "cold_bias": bias, "gate_share": gate, "bias_curve": curves}
 
 
 @contextmanager
@@ -150,6 +153,7 @@ def _asked(
     prepared: PreparedData,
     examples: Examples,
     posterior: Posterior,
+    bias: float,
 ) -> Iterator[Asked]:
     """Who is evaluated, as `recall.assessment.evaluate_models` does it."""
     everything = np.arange(len(examples))
@@ -164,6 +168,7 @@ def _asked(
         return
     name = model.config.model.structure
     vectors, shares = encode_items(model, posterior.stacked())
+    vectors = with_cold_bias(vectors, posterior.exposures, bias)
     triggered = np.flatnonzero(examples.triggers >= 0)
     asked = answerable(model, examples)
     positions = everything if model.user_tower else triggered
