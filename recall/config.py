@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,7 +40,21 @@ def parse_duration_ms(value: Any) -> int:
     return round(float(match[1]) * _UNITS_MS[match[2]])
 
 
+def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
+    """'auto', or a finite number."""
+    if value == "auto":
+        return "auto"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("expected auto or a finite number, e.g. 0.05")
+    return number
+
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
+AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -300,6 +315,17 @@ class ModelConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _something_trains_the_query(self) -> ModelConfig:
+        loss = self.loss
+        towers_do = self.structure == "gated" and loss.towers_move_query and (loss.behaviour or loss.meta)
+        if not loss.item and not towers_do:
+            raise ValueError(
+                "loss.item 0 leaves nothing that trains the query side; raise it, or let both towers of a gated model "
+                "do so with loss.towers_move_query: true"
+            )
+        return self
+
     @property
     def interest_count(self) -> int:
         """Query vectors per user."""
@@ -349,7 +375,7 @@ class IndexConfig(Strict):
     target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
     k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
     exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
-    cold_bias: Literal["auto"] | float = Field(
+    cold_bias: AutoOrNumber = Field(
         default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
     )
     cold_bias_tolerance: float = Field(

@@ -166,7 +166,7 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class ItemVectorTable:
-    """Item vectors as they are served, aligned with the catalogue."""
+    """Item vectors of the model, aligned with the catalogue; an index adds its cold bias to their last dimension."""
 
     ids: pa.StringArray  # [items]
     vectors: npt.NDArray[np.float32]  # [items, width]

@@ -264,7 +264,7 @@ class Recaller:
         posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(rows), 1])
         inputs = {name: variable.value() for name, variable in features.items()}
         vectors = self._item.vectors(inputs, posterior)["vector"].numpy()
-        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report["cold_bias"])
+        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report.get("cold_bias", 0.0))
 
     def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
         # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.

@@ -208,6 +208,16 @@ class TestMistakes:
             ("model.interests.counts=2", "model.interests.counts", "unknown key"),
             ("model.interests.extractor=mean", "model.interests.extractor", "found 'mean'"),
             ("model={query: trigger, interests: {count: 2}}", "model", "use query: user or both, or remove interests"),
+            ("index.cold_bias=soon", "index.cold_bias", "expected auto or a finite number, e.g. 0.05, found 'soon'"),
+            ("index.cold_bias=null", "index.cold_bias", "expected auto or a finite number, e.g. 0.05, found None"),
+            ("index.cold_bias=.nan", "index.cold_bias", "finite"),
+            ("index.cold_bias=true", "index", "cold_bias cannot be true"),
+            ("index.cold_bias_tolerance=1", "index.cold_bias_tolerance", "found 1"),
+            ("index.cold_bias_tolerance=-0.1", "index.cold_bias_tolerance", "found -0.1"),
+            ("model.cold_simulation.unseen=1.2", "model.cold_simulation.unseen", "found 1.2"),
+            ("model.loss.towers_move_query=3", "model.loss.towers_move_query", "found 3"),
+            ("model.appeal=0.5", "model.appeal", "found 0.5"),
+            ("model.loss.item=0", "model", "loss.item 0 leaves nothing that trains the query side"),
         ],
     )
     def test_message_names_the_key_and_what_is_wrong(self, load: Load, override: str, key: str, told: str) -> None:
@@ -246,6 +256,23 @@ class TestMistakes:
     def test_one_interest_is_allowed_wherever_none_is(self, load: Load) -> None:
         one = load("model.interests={count: 1, extractor: routing}", "model.query=trigger", "data.layout=user")
         assert one.model.interest_count == load().model.interest_count == 1
+
+    @pytest.mark.parametrize(("text", "bias"), [("auto", "auto"), ("0.07", 0.07), ("0", 0.0), ("-1", -1.0)])
+    def test_cold_bias_is_chosen_or_a_number(self, load: Load, text: str, bias: str | float) -> None:
+        config = load(f"index.cold_bias={text}")
+        assert config.index.cold_bias == bias
+        assert type(config.index.cold_bias) is type(bias)
+        assert load(content=config.to_yaml()) == config
+
+    def test_towers_alone_may_train_the_query_if_they_move_it(self, load: Load) -> None:
+        load("model.loss={item: 0, towers_move_query: true}")
+        towers_without_weight = "model.loss={item: 0, behaviour: 0, meta: 0, towers_move_query: true}"
+        for overrides in (
+            [towers_without_weight],
+            ["model.loss={item: 0, towers_move_query: true}", "model.structure=base"],
+        ):
+            with pytest.raises(ConfigError, match=r"raise it, or let both towers of a gated model"):
+                load(*overrides)
 
     def test_user_ids_need_no_users_file(self, load: Load) -> None:
         assert load("features.user=[{name: user_id, type: id}]").data.users is None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import Experiment
@@ -200,14 +201,15 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
     terms: dict[str, float] = {}
     for queries, weights in asked:
-        for_behaviour, for_meta = (queries, queries)
+        taste = queries[..., :-1]  # what is left is matched with the appeal, which no tower alone has
+        for_behaviour, for_meta = (taste, taste)
         if config.structure == "gated" and config.gate == "concat":
-            for_behaviour, for_meta = np.split(queries, 2, axis=-1)
+            for_behaviour, for_meta = np.split(taste, 2, axis=-1)
         matched = {"item": (queries, vector, 1.0)}
         if config.structure == "gated":
-            matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
+            matched |= {"behaviour": (for_behaviour, behaviour, 1.0), "meta": (for_meta, meta, 1.0)}
         if config.structure == "base":
-            matched = {"behaviour": (queries, behaviour, 1.0), "meta": (queries, meta, 1.0)}
+            matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():
             loss = softmax_loss(query, candidates, ranked, weights, config.temperature)
             terms[name] = terms.get(name, 0) + weight * loss
@@ -242,6 +244,9 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     batch = data.batch(model)
     assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
     batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
+    # Appeal starts at zero, where a wrong place for it would not show.
+    if model.items.config.structure == "gated":
+        model.items.appeal.score.kernel.assign(tf.random.stateless_normal([16, 1], seed=(3, 4)))
     examples = examples_of(batch)
     assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
     assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
@@ -358,6 +363,35 @@ def test_base_trains_both_towers_on_their_own(data: Data) -> None:
         assert all(tf.norm(gradient) > 0 for gradient in tape.gradient(term, tower.trainable_variables)), name
 
 
+def gradient_norm(model: RecallModel, batch: Batch, term: str, variables: list[tf.Variable]) -> float:
+    """Length of the gradient of one term of the loss."""
+    with tf.GradientTape() as tape:
+        value = model.loss_terms(batch, training=True)[term]
+    gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, variables) if gradient is not None]
+    return float(tf.linalg.global_norm(gradients)) if gradients else 0.0
+
+
+@pytest.mark.parametrize("gate", ["sum", "concat"])
+def test_losses_of_the_towers_alone_do_not_move_the_query_unless_asked_to(gate: str, data: Data) -> None:
+    for moves in (False, True):
+        settings = ("model.query=both", f"model.gate={gate}", f"model.loss.towers_move_query={str(moves).lower()}")
+        model = data.model(*PLAIN, *settings)
+        batch = data.batch(model)
+        query_side = [model.user_tower, model.trigger_tower, model.items.token_projection]
+        variables = [variable for layer in query_side for variable in layer.trainable_variables]
+        for term, tower in (("behaviour", model.items.behaviour_stack), ("meta", model.items.meta_stack)):
+            assert (gradient_norm(model, batch, term, variables) > 0) == moves, term
+            assert gradient_norm(model, batch, term, tower.trainable_variables) > 0, term
+        assert gradient_norm(model, batch, "item", variables) > 0
+
+
+def test_towers_of_a_base_model_train_the_query_as_nothing_else_does(data: Data) -> None:
+    model = data.model(*PLAIN, "model.structure=base", "model.loss.triplet=0")
+    batch = data.batch(model)
+    for term in ("behaviour", "meta"):
+        assert gradient_norm(model, batch, term, model.user_tower.head.trainable_variables) > 0
+
+
 def test_an_example_without_a_trigger_teaches_an_i2i_model_nothing(data: Data) -> None:
     model = data.model("model.query=trigger", "model.structure=behaviour_only", *PLAIN)
     batch = data.batch(model)
@@ -432,11 +466,12 @@ def with_exposures(batch: Batch, exposures: float) -> Batch:
 @pytest.mark.parametrize(
     ("simulation", "exposures", "id_matters"),
     [
-        ("{max_probability: 1, brand_new: 0}", 0, False),
-        ("{max_probability: 1, brand_new: 0}", 1e9, True),
-        ("{max_probability: 0, brand_new: 0}", 0, True),
-        ("{max_probability: 0, brand_new: 1}", 1e9, False),
-        ("{enabled: false, max_probability: 1, brand_new: 1}", 0, True),
+        ("{max_probability: 1, unseen: 0}", 0, False),
+        ("{max_probability: 1, unseen: 0}", 1e9, True),
+        ("{max_probability: 0, unseen: 0}", 0, True),
+        ("{max_probability: 0, unseen: 1}", 1e9, False),
+        ("{max_probability: 0, unseen: 0, brand_new: 1}", 1e9, False),
+        ("{enabled: false, max_probability: 1, unseen: 1, brand_new: 1}", 0, True),
     ],
 )
 def test_the_id_of_a_hidden_candidate_has_no_say(
@@ -454,24 +489,39 @@ def test_the_id_of_a_hidden_candidate_has_no_say(
     assert (loss_of(model, batch) != before) == id_matters
 
 
-def test_a_brand_new_candidate_shows_no_posterior(data: Data) -> None:
-    for share, matters in ((1, False), (0, True)):
-        simulation = f"model.cold_simulation={{max_probability: 0, brand_new: {share}}}"
+def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: Data) -> None:
+    for shares, matters in (("brand_new: 1", False), ("unseen: 1", True), ("unseen: 0", True)):
+        simulation = f"model.cold_simulation={{max_probability: 0, {shares}}}"
         model = data.model("model.dropout=0", "model.loss.negatives=none", simulation)
         batch = data.batch(model)
         assert (loss_of(model, batch) != loss_of(model, with_exposures(batch, 500.0))) == matters
 
 
 def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
-    model = data.model("model.cold_simulation={max_probability: 1, brand_new: 1}", "model.loss.negatives=none")
+    model = data.model(
+        "model.cold_simulation={max_probability: 1, unseen: 1, brand_new: 1}", "model.loss.negatives=none"
+    )
     plain = data.model("model.cold_simulation.enabled=false", "model.loss.negatives=none")
     batch = data.batch(model)
     assert float(model.compute_loss(batch)) == float(plain.compute_loss(batch))
 
 
-def test_a_hidden_id_is_not_aligned_with_its_content(data: Data) -> None:
-    model = data.model("model.cold_simulation={max_probability: 0, brand_new: 1}", "model.loss.negatives=none")
+@pytest.mark.parametrize("hides", ["unseen", "brand_new"])
+def test_a_hidden_id_is_not_aligned_with_its_content(hides: str, data: Data) -> None:
+    model = data.model(f"model.cold_simulation={{max_probability: 0, {hides}: 1}}", "model.loss.negatives=none")
     assert float(model.loss_terms(data.batch(model), training=True)["triplet"]) == 0
+
+
+def test_the_gate_is_told_the_training_clicks_of_each_id(data: Data) -> None:
+    model, prepared = data.model(), data.layouts["click"]
+    log = pd.read_parquet(model.config.data.events.path).drop_duplicates()
+    training = log[(log.is_click == 1) & (log.time_ms < prepared.manifest["split"]["validation_start_ms"])]
+    clicks = training.groupby("item_id").size().reindex(prepared.item_ids.to_pylist(), fill_value=0).to_numpy()
+    content = model.items.content_of(model.item_table.gather(tf.range(len(clicks))))
+    known = content.known.numpy()
+    assert (known == (clicks > 0)).all()
+    assert 0 < known.sum() < len(known)
+    np.testing.assert_allclose(content.learned, np.log1p(clicks) / 5, rtol=1e-5)
 
 
 # Shapes of the answers
@@ -482,10 +532,10 @@ def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data
     rows = tf.range(5)
     vectors, shares = model.encode_items(rows, tf.ones([5, 4]))
     queries = model.user_queries(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
-    assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 16)
-    norm = np.linalg.norm(queries.reshape(5, 2, 8), axis=2)
+    assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 17)
+    norm = np.linalg.norm(queries[:, :-1].reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(norm, 1, rtol=1e-5)
-    parts = np.linalg.norm(vectors.numpy().reshape(5, 2, 8), axis=2)
+    parts = np.linalg.norm(vectors.numpy()[:, :-1].reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(parts, np.c_[np.ones(5), 1 - shares.numpy()], rtol=1e-5)
 
 
