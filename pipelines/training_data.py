@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.exchange import Scratch
+from pipelines.further import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
 from pipelines.summaries import LogSummary, encode_tables, item_totals, posterior_history, require_usable
-from pipelines.transforms import ExampleJob, collect_events, write_examples
+from pipelines.transforms import ExampleJob, Source, collect_events, write_examples
 from recall.artifacts import publish
 from recall.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.config import Config, load_config
 from recall.errors import DataError, RecallError
-from recall.events import REJECTED_SCHEMA, Piece, plan_pieces
+from recall.events import REJECTED_SCHEMA
 from recall.examples import HISTORY_SCHEMA, example_schema
 from recall.posterior import split_snapshots
 from recall.prepared import FORMAT_VERSION, write_tables
@@ -66,7 +67,7 @@ def prepare(
       ArtifactError: the directory cannot be written.
     """
     announce("looking at the input files")
-    pieces = plan_pieces(config.data.events)
+    pieces = plan_sources(config.data)
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
     with publish(Path(directory), manifest=manifest) as folder:
@@ -86,7 +87,7 @@ class _Job:
     options: PipelineOptions
 
     def run(
-        self, pieces: Sequence[Piece], items: ItemTable, users: UserTable | None, announce: Callable[[str], None]
+        self, pieces: Sequence[Source], items: ItemTable, users: UserTable | None, announce: Callable[[str], None]
     ) -> dict[str, Any]:
         """Runs both pipelines, writes all files, returns what the manifest says."""
         data, scratch = self.config.data, self.scratch
@@ -109,6 +110,8 @@ class _Job:
         history = posterior_history(buckets, item_ids=items.ids, data=data, prior=held_out.prior)
         scratch.write("history", 0, history.table())
 
+        vocabularies = build_vocabularies(scratch, data, held_out.boundaries)
+
         announce("writing examples")
         with _running(self.options) as pipeline:
             write_examples(
@@ -119,6 +122,7 @@ class _Job:
         announce("fitting vocabularies and clusters")
         totals = item_totals(scratch, items=len(items))
         trained = pa.concat_tables(scratch.read_all("users"))
+        further_rejected = rejected_entries(scratch, data)
         encoded_items, encoded_users, user_id_column = encode_tables(
             self.config, items, users, item_clicks=sampling_counts(totals), user_clicks=trained
         )
@@ -132,7 +136,11 @@ class _Job:
             ),
             sampling_counts=sampling_counts(totals),
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
-            rejected=rejected.sort_by([("file", "ascending"), ("row", "ascending")]),
+            further_histories=recent_entries(scratch, data),
+            history_vocabularies=vocabularies,
+            rejected=pa.concat_tables([rejected, *further_rejected.values()]).sort_by(
+                [("file", "ascending"), ("row", "ascending")]
+            ),
         )
         written = pa.concat_tables(scratch.read_all("written"))
         exposed = int((totals.exposures.sum(axis=1) > 0).sum())
@@ -160,15 +168,21 @@ class _Job:
             "item_id_feature": _id_feature(self.config),
             "user_id_column": user_id_column,
             "examples": {
-                name: {field.name: str(field.type) for field in example_schema(data.layout, split)}
+                name: {
+                    field.name: str(field.type)
+                    for field in example_schema(
+                        data.layout, split, weighted=data.events.weight is not None, histories=data.histories
+                    )
+                }
                 for split, name in enumerate(SPLITS)
             },
+            **({"histories": dict(described(scratch, data, vocabularies, further_rejected))} if data.histories else {}),
         }
 
 
-def _partitions(pieces: Sequence[Piece], shards: int) -> int:
+def _partitions(pieces: Sequence[Source], shards: int) -> int:
     """A multiple of the shards, so that each shard gets as many partitions as any other."""
-    total = sum(Path(path).stat().st_size for path in {piece.path for piece in pieces})
+    total = sum(Path(path).stat().st_size for path in {piece.path for _, piece in pieces})
     return shards * -(-max(total, 1) // (shards * _BYTES_PER_PARTITION))
 
 

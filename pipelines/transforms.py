@@ -6,7 +6,8 @@ work too. What the driver or the second pipeline needs lies in a scratch folder 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,25 +15,33 @@ from typing import BinaryIO
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
-from recall.config import DataConfig, EventsConfig
+from recall.config import DataConfig
 from recall.events import Piece, read_events, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
+from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.posterior import BucketCounts, PosteriorHistory, Prior, count_buckets, count_totals
 from recall.prepared import shard_path
 from recall.records import encode_examples, frame_records
 from recall.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
+from recall.vocabulary import Vocabulary
+
+THE_LOG = ""
+"""Stands where otherwise the name of a further history stands."""
+
+Source = tuple[str, Piece]
 
 
 def collect_events(
-    pipeline: beam.Pipeline, pieces: Sequence[Piece], *, data: DataConfig, scratch: Scratch, partitions: int
+    pipeline: beam.Pipeline, pieces: Sequence[Source], *, data: DataConfig, scratch: Scratch, partitions: int
 ) -> beam.pvalue.PCollection[int]:
     """Log files -> ordered events per user partition, and counts per item and bucket, in the scratch folder.
 
     Args:
       pipeline: what to add the steps to.
-      pieces: what to read.
+      pieces: what to read, of the log and of further histories.
       data: columns, split and buckets.
       scratch: holds `catalogue` (item ids) if events of other items are to be rejected.
       partitions: how many parts users, and items, are cut into.
@@ -44,7 +53,7 @@ def collect_events(
         pipeline
         | "ListPieces" >> beam.Create(list(enumerate(pieces)))
         | "SpreadPieces" >> beam.Reshuffle()
-        | "ReadEvents" >> beam.ParDo(ReadEvents(data.events, scratch, partitions))
+        | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions))
         | "GroupByUser" >> beam.GroupByKey()
         | "SortUsers" >> beam.ParDo(SortUsers(data, scratch, partitions))
         | "GroupByItem" >> beam.GroupByKey()
@@ -63,10 +72,12 @@ def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCol
 
 
 class ReadEvents(beam.DoFn):
-    """(number, piece) -> (user partition, events); rejected rows go to the scratch folder."""
+    """(number, source) -> (user partition, (history, events or entries)); rejected rows go to the scratch folder."""
 
-    def __init__(self, events: EventsConfig, scratch: Scratch, partitions: int) -> None:
-        self._events, self._scratch, self._partitions = events, scratch, partitions
+    def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
+        self._logs = {THE_LOG: data.events, **data.further_logs}
+        self._own = {name for name, history in data.histories.items() if history.domain == "own"}
+        self._scratch, self._partitions = scratch, partitions
         self._known_items: pa.StringArray | None = None
 
     def setup(self) -> None:
@@ -74,13 +85,17 @@ class ReadEvents(beam.DoFn):
         if self._scratch.exists("catalogue", 0):
             self._known_items = self._scratch.read("catalogue")["item"].combine_chunks()
 
-    def process(self, element: tuple[int, Piece]) -> Iterator[tuple[int, bytes]]:
+    def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, bytes]]]:
         """Reads, validates and partitions one piece."""
-        number, piece = element
-        events, rejected = read_events(Piece(*piece), self._events, known_items=self._known_items)
+        number, (history, piece) = element
+        known = None if history in self._own else self._known_items
+        events, rejected = read_events(Piece(*piece), self._logs[history], known_items=known)
         if len(rejected):
-            self._scratch.write("rejected", number, rejected)
-        yield from partitioned(events, "user", partitions=self._partitions)
+            self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
+        if history:
+            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names)
+        for partition, batch in partitioned(events, "user", partitions=self._partitions):
+            yield partition, (history, batch)
 
 
 class SortUsers(beam.DoFn):
@@ -89,10 +104,18 @@ class SortUsers(beam.DoFn):
     def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
         self._data, self._scratch, self._partitions = data, scratch, partitions
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
+    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[tuple[int, bytes]]:
         """Orders the events, drops duplicates, and counts."""
-        partition, batches = element
-        events, duplicates = sort_events(from_bytes(batches))
+        partition, sources = element
+        batches = defaultdict(list)
+        for history, batch in sources:
+            batches[history].append(batch)
+        log = batches.pop(THE_LOG, None)
+        for history, entries in batches.items():
+            self._scratch.write(f"entries.{history}", partition, sort_entries(from_bytes(entries)))
+        if log is None:
+            return
+        events, duplicates = sort_events(from_bytes(log))
         self._scratch.write("events", partition, events)
 
         user, item = (events[name].combine_chunks() for name in ("user", "item"))
@@ -138,7 +161,8 @@ class ExampleJob:
 
     Attributes:
       data: history, triggers, layout, number of shards.
-      scratch: holds `catalogue` (item ids), `history` (entries of the posterior history) and `events`.
+      scratch: holds `catalogue` (item ids), `history` (entries of the posterior history), `events`, and of each
+        further history `entries` and, for an own domain, `vocabulary`.
       partitions: how many parts the users were cut into; shard i takes every shards-th, beginning with i.
       directory: where the shards go.
       boundaries: of a split by time; None splits by last click.
@@ -176,6 +200,11 @@ class WriteShards(beam.DoFn):
             trigger_window_ms=data.trigger.window,
             explicit_trigger=data.events.trigger is not None,
         )
+        self._vocabularies = {
+            name: Vocabulary.from_table(self._job.scratch.read(f"vocabulary.{name}"))
+            for name, history in data.histories.items()
+            if history.domain == "own"
+        }
 
     def process(self, shard: int) -> Iterator[int]:
         """Goes through the user partitions of a shard one by one."""
@@ -186,19 +215,36 @@ class WriteShards(beam.DoFn):
         ]
         try:
             for partition in range(shard, job.partitions, job.data.shards):
+                further = {name: self._further(name, partition) for name in job.data.histories}
+                for name, history in further.items():
+                    job.scratch.write(f"histories.{name}", partition, history.recent())
                 if job.scratch.exists("events", partition):
-                    self._write_partition(partition, files)
+                    self._write_partition(partition, files, further)
         finally:
             for file in files:
                 file.close()
         yield shard
 
-    def _write_partition(self, partition: int, files: Sequence[BinaryIO]) -> None:
+    def _further(self, name: str, partition: int) -> FurtherHistory:
+        settings, scratch = self._job.data.histories[name], self._job.scratch
+        stored = f"entries.{name}"
+        entries = scratch.read(stored, partition) if scratch.exists(stored, partition) else ENTRY_SCHEMA.empty_table()
+        items = entries["item"].combine_chunks()
+        codes = (
+            self._vocabularies[name].encode(items)
+            if settings.domain == "own"
+            else pc.index_in(items, value_set=self._item_ids).fill_null(-1).to_numpy()
+        )
+        return FurtherHistory.of(entries, codes, length=settings.length or self._job.data.history)
+
+    def _write_partition(
+        self, partition: int, files: Sequence[BinaryIO], further: Mapping[str, FurtherHistory]
+    ) -> None:
         job = self._job
         events = UserEvents.from_table(
             job.scratch.read("events", partition), item_ids=self._item_ids, boundaries=job.boundaries
         )
-        clicks = self._builder.prepare(events)
+        clicks = self._builder.prepare(events).joined(further)
         written = {}
         for split, (name, file) in enumerate(zip(SPLITS, files, strict=True)):
             written[f"{name}_records"] = 0
@@ -220,5 +266,5 @@ class WriteShards(beam.DoFn):
 
 def _examples(clicks: Clicks, split: int, *, layout: str) -> Iterator[pa.Table]:
     tables = clicks.user_examples() if split == TRAIN and layout == "user" else clicks.examples(split)
-    schema = example_schema(layout, split)
+    schema = example_schema(layout, split, weighted=clicks.weight is not None, histories=clicks.further)
     return (table.cast(schema) for table in tables)

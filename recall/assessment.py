@@ -22,7 +22,7 @@ from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import Scorer, VectorScorer, top_items
+from recall.ranking import Scorer, VectorScorer, top_items, vector_scorer
 from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history
@@ -99,7 +99,7 @@ def assess_models(
             asked = answerable(model, examples)
             vectors, _ = encode_items(model, judge.posterior.stacked())
             vectors = with_cold_bias(vectors, judge.posterior.exposures, bias)
-            judge(name, VectorScorer(encode_queries(model, asked), vectors), asked, cold_bias=bias)
+            judge(name, vector_scorer(encode_queries(model, asked), vectors), asked, cold_bias=bias)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
@@ -122,7 +122,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
     examples = examples.select(np.sort(chosen))
     vectors, _ = encode_items(model, posterior.stacked())
     return choose_cold_bias(
-        VectorScorer(encode_queries(model, examples), vectors),
+        vector_scorer(encode_queries(model, examples), vectors),
         examples,
         exposures=posterior.exposures,
         absent=_comes_after_validation(prepared),
@@ -146,10 +146,16 @@ def _comes_after_validation(prepared: PreparedData) -> npt.NDArray[np.bool_] | N
 def sample_queries(
     model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000
 ) -> npt.NDArray[np.float32]:
-    """Vectors of at most `limit` validation queries, what an index is tuned and measured with; [queries, width]."""
+    """At most `limit` vectors of validation queries, what an index is tuned and measured with; [queries, width].
+
+    Each interest of a user is a query of its own, as the index is asked.
+    """
     examples = answerable(model, read_examples(prepared.shards("validation")))
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return encode_queries(model, examples.select(np.sort(chosen)))
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(examples))[:limit]
+    queries = encode_queries(model, examples.select(np.sort(chosen)))
+    queries = queries.reshape(-1, queries.shape[-1])
+    return queries[np.sort(generator.permutation(len(queries))[:limit])]
 
 
 def index_summary(index: Index, queries: npt.NDArray[np.float32]) -> dict[str, Any]:
@@ -228,7 +234,7 @@ def _samples(
         ]
     )  # fmt: skip
     picked = examples.select(chosen)
-    scorer = VectorScorer(encode_queries(model, picked), vectors)
+    scorer = vector_scorer(encode_queries(model, picked), vectors)
     lists = top_items(scorer, picked, 10)
     clicked_later: dict[str, set[int]] = {}
     for user, item in zip(examples.users, examples.targets, strict=True):

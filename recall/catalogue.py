@@ -55,10 +55,13 @@ def check_files(config: Config) -> None:
       ConfigError: lists each key whose file is not there.
     """
     problems = []
-    try:
-        expand_paths(config.data.events.path)
-    except DataError as error:
-        problems.append(f"data.events.path: {error}")
+    logs = {"data.events": config.data.events.path}
+    logs |= {f"data.histories.{name}": history.path for name, history in config.data.histories.items() if history.path}
+    for key, pattern in logs.items():
+        try:
+            expand_paths(pattern)
+        except DataError as error:
+            problems.append(f"{key}.path: {error}")
     files = [("data.items.path", config.data.items.path)]
     if config.data.users:
         files.append(("data.users.path", config.data.users.path))

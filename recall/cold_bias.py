@@ -65,7 +65,7 @@ def choose_cold_bias(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> ColdBias:
-    """The largest bias that costs validation recall@50 at most `tolerance` of its best.
+    """The largest bias that costs validation recall@50 at most `tolerance` of its best; 0 where no bias matters.
 
     Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever:
     the tolerance is what their exploration may cost.
@@ -92,9 +92,12 @@ def choose_cold_bias(
             block.scores[:, absent] = -np.inf
         target_weights = weights[examples.targets[block.examples]]
         for level, bias in enumerate(biases):
-            hits[level, block.examples] = _biased(block, weights, target_weights, bias).ranks() <= K
+            biased = biased_scores(block, bias, weights=weights, target_weights=target_weights)
+            hits[level, block.examples] = biased.ranks() <= K
     recalls = hits.mean(axis=1)  # [levels]
-    allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max())
+    # Where no bias adds or takes a hit (a catalogue of K items, a model without any) the largest would win for nothing.
+    has_say = (hits != hits[0]).any()
+    allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max()) if has_say else [LEVELS.index(0.0)]
     curve = tuple(
         {
             "bias": bias,
@@ -106,9 +109,17 @@ def choose_cold_bias(
     return ColdBias(biases[allowed[-1]], curve)
 
 
-def _biased(
-    block: ScoreBlock, weights: npt.NDArray[np.float32], target_weights: npt.NDArray[np.float32], bias: float
+def biased_scores(
+    block: ScoreBlock, bias: float, *, weights: npt.NDArray[np.float32], target_weights: npt.NDArray[np.float32]
 ) -> ScoreBlock:
+    """Scores as they are with a bias.
+
+    Args:
+      block: [block, items] scores without it.
+      bias: added to the score of an item of weight 1.
+      weights: float32 [items], `cold_weights`.
+      target_weights: float32 [block], of the targets.
+    """
     step = np.float32(bias)
     # Both sums are rounded alike, so that a target still ties with itself.
     return dataclasses.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,9 @@ from pydantic import (
 
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
+from recall.histories import HistoryConfig
 from recall.schema import FeatureSchema, Strict
+from recall.weights import WeightConfig
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -37,9 +40,25 @@ def parse_duration_ms(value: Any) -> int:
     return round(float(match[1]) * _UNITS_MS[match[2]])
 
 
+def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
+    """'auto', or a finite number."""
+    if value == "auto":
+        return "auto"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("expected auto or a finite number, e.g. 0.05")
+    return number
+
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
+AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+HistoryTime = Literal["none", "gap", "age", "both"]
 
 
 class ClickRule(Strict):
@@ -60,6 +79,7 @@ class EventsConfig(Strict):
     time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
     click: ClickRule | None = Field(default=None, description="without it every row is a click")
     trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
+    weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +91,12 @@ class EventsConfig(Strict):
             if values.get("format") == "sequences":
                 values["time_unit"] = "order"
         return values
+
+    @model_validator(mode="after")
+    def _sequences_have_no_columns(self) -> EventsConfig:
+        if self.format == "sequences" and self.weight:
+            raise ValueError("weight: lines of format sequences hold ids alone; use another format, or remove weight")
+        return self
 
 
 class ItemsConfig(Strict):
@@ -138,7 +164,30 @@ class DataConfig(Strict):
     split: SplitConfig = SplitConfig()
     posterior: PosteriorConfig = PosteriorConfig()
     trigger: TriggerConfig = TriggerConfig()
+    histories: dict[HistoryName, HistoryConfig] = Field(
+        default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
+    )
     shards: PositiveInt = 4
+
+    @property
+    def further_logs(self) -> dict[str, EventsConfig]:
+        """What further histories are read from, by name: logs whose clicks are the entries."""
+        events = self.events.model_dump()
+        return {name: EventsConfig.model_validate(history.as_log(events)) for name, history in self.histories.items()}
+
+    @model_validator(mode="after")
+    def _histories_fit(self) -> DataConfig:
+        if self.histories and self.layout == "user":
+            raise ValueError("histories need one record per click; use layout: click, or remove data.histories")
+        if self.events.time_unit == "order":
+            others = [name for name, history in self.histories.items() if history.path]
+            if others or (self.histories and self.events.format == "sequences"):
+                name = next(iter(others or self.histories))
+                raise ValueError(
+                    f"histories.{name}: a log without timestamps (time_unit: order) shares no clock with another file, "
+                    "and lines of format sequences have no further columns; remove it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _order_has_no_clock(self) -> DataConfig:
@@ -154,6 +203,20 @@ class TransformerConfig(Strict):
 
     layers: PositiveInt = 2
     heads: PositiveInt = 2
+
+
+class InterestsConfig(Strict):
+    """Several query vectors for a user: how many, and what makes them of the history."""
+
+    count: PositiveInt = Field(default=4, description="query vectors per user; 1 is the model without interests")
+    extractor: Literal["attention", "routing"] = Field(
+        default="attention", description="self-attentive pooling (ComiRec-SA), or dynamic routing (MIND)"
+    )
+    objective: Literal["served", "chosen"] = Field(
+        default="served",
+        description="a candidate of the softmax is scored by its own best interest, as in search; or by the one "
+        "that scores the clicked item best (ComiRec)",
+    )
 
 
 class ColdSimulation(Strict):
@@ -218,6 +281,15 @@ class ModelConfig(Strict):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
+    interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
+    history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
+        default="none",
+        description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
+        " auto: both where the log has a clock",
+    )
+    history_time_hidden: Probability = Field(
+        default=0.1, description="share of training histories without times, for users whose times are unknown"
+    )
     similarity: Literal["cosine", "dot"] = Field(
         default="dot", description="vectors of unit length, or of a length that is learned and speaks in the score"
     )
@@ -238,6 +310,31 @@ class ModelConfig(Strict):
         if self.history_encoder == "transformer" and self.dim % self.transformer.heads:
             raise ValueError(f"dim {self.dim} has to be a multiple of transformer.heads {self.transformer.heads}")
         return self
+
+    @model_validator(mode="after")
+    def _interests_are_of_users(self) -> ModelConfig:
+        if self.interest_count > 1 and self.query == "trigger":
+            raise ValueError(
+                f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
+                "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains_the_query(self) -> ModelConfig:
+        loss = self.loss
+        towers_do = self.structure == "gated" and loss.towers_move_query and (loss.behaviour or loss.meta)
+        if not loss.item and not towers_do:
+            raise ValueError(
+                "loss.item 0 leaves nothing that trains the query side; raise it, or let both towers of a gated model "
+                "do so with loss.towers_move_query: true"
+            )
+        return self
+
+    @property
+    def interest_count(self) -> int:
+        """Query vectors per user."""
+        return self.interests.count if self.interests else 1
 
 
 class TrainingConfig(Strict):
@@ -284,7 +381,7 @@ class IndexConfig(Strict):
     target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
     k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
     exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
-    cold_bias: Literal["auto"] | float = Field(
+    cold_bias: AutoOrNumber = Field(
         default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
     )
     cold_bias_tolerance: float = Field(
@@ -302,6 +399,33 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
     seed: int = 1
+
+    @property
+    def history_time(self) -> HistoryTime:
+        """`model.history_time` with auto resolved: a log without a clock has nothing to see."""
+        chosen = self.model.history_time
+        if chosen != "auto":
+            return chosen
+        return "none" if self.data.events.time_unit == "order" else "both"
+
+    @model_validator(mode="after")
+    def _times_need_a_clock(self) -> Config:
+        if self.data.events.time_unit == "order" and self.history_time != "none":
+            raise ValueError(
+                f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
+                "use history_time: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_position_has_interests(self) -> Config:
+        interests = self.model.interests
+        if self.data.layout == "user" and interests and interests.count > 1 and interests.extractor == "routing":
+            raise ValueError(
+                "data.layout user learns at every position of a history, but model.interests.extractor routing makes "
+                "interests of a whole history only; use extractor: attention, or layout: click"
+            )
+        return self
 
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.histories import PREFIX
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
 
@@ -25,6 +26,7 @@ _SCALARS = {
     "clicks": tf.io.FixedLenFeature([], tf.int64),
     "smoothed_ctr": tf.io.FixedLenFeature([], tf.float32),
     "age_hours": tf.io.FixedLenFeature([], tf.float32),
+    "weight": tf.io.FixedLenFeature([], tf.float32, default_value=1.0),
 }
 
 
@@ -51,11 +53,14 @@ def training_dataset(
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
-    history int32 [batch, longest] padded with -1, oldest first, trigger int32 [batch], -1 where there is none.
+    history int32 [batch, longest] padded with -1, oldest first, history_time_ms int64 [batch, longest], trigger int32
+    [batch], -1 where there is none, weight float32 [batch], and of each further history `history.NAME` int32 [batch,
+    its longest] padded with -1.
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
-    posterior float32 [batch, time, 4], trigger int32 [batch, time], is_target bool [batch, time], before int32
-    [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer sequence each epoch sees
-    another window of history + 1 clicks; a click with a history of which the window holds nothing is no target.
+    posterior float32 [batch, time, 4], trigger int32 [batch, time], weight float32 [batch, time], is_target bool
+    [batch, time], before int32 [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer
+    sequence each epoch sees another window of history + 1 clicks; a click with a history of which the window holds
+    nothing is no target.
 
     The last batch of an epoch is dropped when it is not full, unless it is the only one.
     """
@@ -64,12 +69,15 @@ def training_dataset(
     records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
     if layout == "click":
-        batches = records.map(lambda serialized: _parse_clicks(serialized, users), num_parallel_calls=2)
+        further = [PREFIX + name for name in prepared.history_lengths]
+        batches = records.map(lambda serialized: _parse_clicks(serialized, users, further), num_parallel_calls=2)
     else:
         # A seed per batch: a random operation in a parallel map would give numbers in the order of its threads.
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         batches = tf.data.Dataset.zip(records, seeds).map(
-            lambda serialized, seed: _parse_users(serialized, users, length=history + 1, seed=seed),
+            lambda serialized, seed: _parse_users(
+                serialized, users, length=history + 1, seed=seed, weighted=prepared.is_weighted
+            ),
             num_parallel_calls=2,
         )
     # Keras learns the length of an epoch by running into its end, where whatever of a step needs no data still runs.
@@ -77,24 +85,29 @@ def training_dataset(
     return batches.prefetch(2)
 
 
-def _parse_clicks(serialized: tf.Tensor, users: UserRows) -> Batch:
-    parsed = tf.io.parse_example(serialized, {**_SCALARS, "history": _ragged("history", tf.int64)})
+def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]) -> Batch:
+    lists = {name: _ragged(name, tf.int64) for name in ("history", "history_time_ms", *further)}
+    parsed = tf.io.parse_example(serialized, {**_SCALARS, **lists})
     return {
         "user": users(parsed["user_id"]),
         "item": tf.cast(parsed["item"], tf.int32),
         "time_ms": parsed["time_ms"],
         "trigger": tf.cast(parsed["trigger"], tf.int32),
-        "history": tf.cast(parsed["history"].to_tensor(-1), tf.int32),
+        "weight": parsed["weight"],
+        **{name: tf.cast(parsed[name].to_tensor(-1), tf.int32) for name in ("history", *further)},
+        "history_time_ms": parsed["history_time_ms"].to_tensor(0),
         "posterior": tf.stack([tf.cast(parsed[name], tf.float32) for name in POSTERIOR], axis=-1),
     }
 
 
-def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor) -> Batch:
+def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor, weighted: bool) -> Batch:
     names = {"items": tf.int64, "time_ms": tf.int64, "split": tf.int64, "trigger": tf.int64}
     names |= {"exposures": tf.int64, "clicks": tf.int64}
-    names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32}
+    names |= {"smoothed_ctr": tf.float32, "age_hours": tf.float32, "weight": tf.float32}
     lists = {name: _ragged(name, dtype) for name, dtype in names.items()}
     parsed = tf.io.parse_example(serialized, {"user_id": _SCALARS["user_id"], **lists})
+    if not weighted:
+        parsed["weight"] = tf.ones_like(parsed["smoothed_ctr"])
     is_training = parsed["split"] == 0
     lengths = tf.reduce_sum(tf.cast(is_training, tf.int64), axis=1)  # training clicks stand first
     room = tf.cast(tf.maximum(lengths - length, 0) + 1, tf.float64)
@@ -125,6 +138,7 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: t
         "is_target": is_target,
         "before": before,
         "trigger": tf.cast(cut("trigger", -1), tf.int32),
+        "weight": cut("weight", 0),
     }
 
 
@@ -135,10 +149,16 @@ class Examples(EvaluationSet):
     Attributes:
       times_ms: int64 [examples].
       triggers: int32 [examples], item row that the user came from, -1 where there is none.
+      weights: float32 [examples], how much the click counts in training; 1 where the log has no weights.
+      history_times_ms: per example when the clicks of its history happened, int64.
+      further: further histories by name, per example its item rows or codes, oldest first.
     """
 
     times_ms: npt.NDArray[np.int64]
     triggers: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    history_times_ms: Ragged
+    further: Mapping[str, Ragged]
 
     def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
         """The examples at some positions."""
@@ -149,12 +169,17 @@ class Examples(EvaluationSet):
             seen=_take(self.seen, chosen),
             times_ms=self.times_ms[chosen],
             triggers=self.triggers[chosen],
+            weights=self.weights[chosen],
+            history_times_ms=_take(self.history_times_ms, chosen),
+            further={name: _take(lists, chosen) for name, lists in self.further.items()},
         )
 
 
 def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     """Reads records of the click layout into memory; `seen` is empty where records carry none."""
-    features = {**_SCALARS, "history": _ragged("history", tf.int64), "seen": _ragged("seen", tf.int64)}
+    further = _further_histories(paths)
+    names = ("history", "history_time_ms", "seen", *(PREFIX + name for name in further))
+    features = {**_SCALARS, **{name: _ragged(name, tf.int64) for name in names}}
     batches = [
         tf.io.parse_example(serialized, features)
         for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).batch(batch_size)
@@ -163,11 +188,11 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     def column(name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         return np.concatenate([np.zeros(0, dtype), *(batch[name].numpy().astype(dtype) for batch in batches)])
 
-    def lists(name: str) -> Ragged:
-        values = [batch[name].flat_values.numpy().astype(np.int32) for batch in batches]
+    def lists(name: str, dtype: npt.DTypeLike = np.int32) -> Ragged:
+        values = [batch[name].flat_values.numpy().astype(dtype) for batch in batches]
         lengths = [batch[name].row_lengths().numpy() for batch in batches]
         return Ragged(
-            np.concatenate([np.zeros(0, np.int32), *values]),
+            np.concatenate([np.zeros(0, dtype), *values]),
             np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64),
         )
 
@@ -179,8 +204,19 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
         seen=lists("seen"),
         times_ms=column("time_ms", np.int64),
         triggers=column("trigger", np.int32),
+        weights=column("weight", np.float32),
+        history_times_ms=lists("history_time_ms", np.int64),
+        further={name: lists(PREFIX + name) for name in further},
     )
     return examples.select(np.lexsort((examples.targets, users.astype(str), examples.times_ms)))
+
+
+def _further_histories(paths: Sequence[Path]) -> list[str]:
+    """Names of the further histories that the records carry: all carry the same, so that the first one tells."""
+    for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).take(1):
+        names = tf.train.Example.FromString(serialized.numpy()).features.feature
+        return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX) and name.count(".") == 1)
+    return []
 
 
 def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:
@@ -191,12 +227,12 @@ def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:
 
 
 def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:
-    """The last `width` entries of each list, padded at the end with -1: int32 [lists, width]."""
+    """The last `width` entries of each list, padded at the end with -1: [lists, width], int32 as the values are."""
     lengths = np.minimum(np.diff(lists.offsets), width)
     column = np.arange(width)
     is_real = column < lengths[:, np.newaxis]  # [lists, width]
     place = (lists.offsets[1:] - lengths)[:, np.newaxis] + column
-    padded = np.full(is_real.shape, -1, np.int32)
+    padded = np.full(is_real.shape, -1, lists.values.dtype)
     padded[is_real] = lists.values[place[is_real]]
     return padded
 

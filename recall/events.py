@@ -18,6 +18,7 @@ from recall.config import EventsConfig
 from recall.errors import DataError
 from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
 from recall.times import parse_times
+from recall.weights import click_weights
 
 EVENT_SCHEMA = pa.schema(
     [
@@ -28,6 +29,7 @@ EVENT_SCHEMA = pa.schema(
         ("trigger", pa.string()),
     ]
 )
+_KEYS = EVENT_SCHEMA.names
 REJECTED_SCHEMA = pa.schema(
     [("file", pa.string()), ("row", pa.int64())]
     + [(name, pa.string()) for name in ("reason", "user", "item", "time", "click")]
@@ -50,23 +52,36 @@ class Piece(NamedTuple):
     first_row: int = 0
 
 
-def plan_pieces(events: EventsConfig) -> list[Piece]:
+def event_schema(events: EventsConfig) -> pa.Schema:
+    """`EVENT_SCHEMA`, and `weight` float32 where the log has weights."""
+    return EVENT_SCHEMA.append(pa.field("weight", pa.float32())) if events.weight else EVENT_SCHEMA
+
+
+def plan_pieces(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:
     """The pieces of the log, after a look at the columns of each file.
+
+    Args:
+      events: names and meaning of the columns.
+      section: where the experiment names them.
+      click_key: what the column of the click rule is called there.
 
     Raises:
       DataError: no file matches, a file cannot be read, or lacks a column (says which there are).
     """
-    return [piece for path in expand_paths(events.path) for piece in _pieces_of(path, events)]
+    return [piece for path in expand_paths(events.path) for piece in _pieces_of(path, events, section, click_key)]
 
 
-def _pieces_of(path: Path, events: EventsConfig) -> Iterator[Piece]:
+def _pieces_of(path: Path, events: EventsConfig, section: str, click_key: str) -> Iterator[Piece]:
     if events.format == "sequences":
         yield Piece(str(path))
         return
     names = read_header(path, events.format)
     for key, column in _columns(events).items():
         if column not in names:
-            raise DataError(f"data.events.{key}: {path} has no column {column}; its columns are {', '.join(names)}")
+            raise DataError(
+                f"{section}.{click_key if key == 'click' else key}: {path} has no column {column}; "
+                f"its columns are {', '.join(names)}"
+            )
     if table_format(path, events.format) != "parquet":
         yield Piece(str(path))
         return
@@ -92,7 +107,7 @@ def read_events(
       known_items: ids of the catalogue; None accepts every item.
 
     Returns:
-      Accepted events (`EVENT_SCHEMA`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
+      Accepted events (`event_schema`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
 
     Raises:
       DataError: the file is truncated or otherwise unreadable.
@@ -115,9 +130,9 @@ def validate_events(
     """Parses the columns; rows that cannot be used are set aside with the first reason that applies.
 
     Args:
-      raw: columns user, item, time and, where the log has them, click and trigger, of any type.
+      raw: columns user, item, time and, where the log has them, click, trigger and those of the weights, of any type.
       rows: int64 [rows], where each row stands in its file.
-      events: unit of time and click rule.
+      events: unit of time, click rule and weights.
       piece: where the rows come from, for errors and the rejected rows.
       known_items: ids of the catalogue; None accepts every item.
 
@@ -142,9 +157,14 @@ def validate_events(
         unknown = pc.invert(pc.is_in(item, value_set=known_items)).to_numpy(zero_copy_only=False)
         reasons.append(("item is not in the items file", unknown))
     trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), pa.string())
+    columns = [user, item, pa.array(time.ms), pa.array(click), trigger]
+    if events.weight:
+        weight, faults = click_weights(raw, events.weight, click=click)
+        columns.append(pa.array(weight))
+        reasons += faults
 
     reason = np.select([mask for _, mask in reasons], range(len(reasons)), default=-1)
-    accepted = pa.table([user, item, pa.array(time.ms), pa.array(click), trigger], schema=EVENT_SCHEMA)
+    accepted = pa.table(columns, schema=event_schema(events))
     refused = np.flatnonzero(reason >= 0)
     if not len(refused):
         return accepted, REJECTED_SCHEMA.empty_table()
@@ -156,11 +176,12 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     """Orders the events of whole users and drops exact duplicates.
 
     Args:
-      events: as `EVENT_SCHEMA`, all events of each user that occurs, in any order.
+      events: as `event_schema`, all events of each user that occurs, in any order.
 
     Returns:
       The events by (user, time_ms, item, click, trigger), ids as dictionaries in the order of their text; and how
-      many rows were dropped because another row agreed with them in all five columns.
+      many rows were dropped because another row agreed with them in all five columns. What else is known of an
+      event (its weight) is no part of its identity: of rows that agree the largest value is kept.
     """
     user, users = _ranks(events["user"])
     item, items = _ranks(events["item"])
@@ -175,6 +196,7 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
         ordered = key[order]
         differs[1:] |= ordered[1:] != ordered[:-1]
     keep = order[differs]
+    starts = np.flatnonzero(differs)
     columns = {
         "user": _dictionary(user[keep], users),
         "item": _dictionary(item[keep], items),
@@ -182,6 +204,10 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
         "click": pa.array(click[keep]),
         "trigger": _dictionary(trigger[keep], triggers),
     }
+    for name in events.column_names:
+        if name not in _KEYS:
+            values = events[name].to_numpy()[order]
+            columns[name] = pa.array(np.maximum.reduceat(values, starts) if len(starts) else values)
     return pa.table(columns), len(order) - len(keep)
 
 
@@ -192,6 +218,8 @@ def _columns(events: EventsConfig) -> dict[str, str]:
         columns["click"] = events.click.column
     if events.trigger:
         columns["trigger"] = events.trigger
+    if events.weight:
+        columns |= events.weight.columns
     return columns
 
 
@@ -200,7 +228,7 @@ def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
     if piece.row_groups:
         table = _read_row_groups(piece, sorted(set(columns.values())))
     else:
-        table = read_table(piece.path, format=events.format, columns=list(columns.values()))
+        table = read_table(piece.path, format=events.format, columns=list(dict.fromkeys(columns.values())))
     return pa.table({name: table[column] for name, column in columns.items()})
 
 

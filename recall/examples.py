@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.histories import PREFIX, FurtherHistory
 from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 from recall.posterior import Posterior, PosteriorHistory
 from recall.records import batch_slices
-from recall.splits import TRAIN, TimeBoundaries, split_by_last_click, split_by_time
+from recall.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
 
 Int64s = npt.NDArray[np.int64]
 
@@ -49,14 +50,31 @@ USER_SCHEMA = pa.schema(
     ]
 )
 
-HISTORY_SCHEMA = pa.schema([("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST)])
+_WEIGHTED = {"click": pa.field("weight", pa.float32()), "user": pa.field("weight", _FLOAT_LIST)}
+HISTORY_SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST), ("recent_time_ms", _INT64_LIST)]
+)
 
 
-def example_schema(layout: str, split: int) -> pa.Schema:
-    """The columns of a split's examples."""
+def example_schema(layout: str, split: int, *, weighted: bool = False, histories: Iterable[str] = ()) -> pa.Schema:
+    """The columns of a split's examples.
+
+    Args:
+      layout: of the training records.
+      split: 0 train, 1 validation, 2 test.
+      weighted: whether they carry the weight of the click (of each click, by user).
+      histories: names of further histories, each with its items (or codes) and times.
+    """
     if split != TRAIN:
-        return HELD_OUT_SCHEMA
-    return CLICK_SCHEMA if layout == "click" else USER_SCHEMA
+        schema, layout = HELD_OUT_SCHEMA, "click"
+    else:
+        schema = CLICK_SCHEMA if layout == "click" else USER_SCHEMA
+    if weighted:
+        schema = schema.append(_WEIGHTED[layout])
+    for name in histories:
+        for column in (PREFIX + name, f"{PREFIX}{name}.time_ms"):
+            schema = schema.append(pa.field(column, _INT64_LIST))
+    return schema
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,7 @@ class UserEvents:
       click: bool [events].
       trigger: int64 [events], row of the item that the log names as trigger, -1 where it names none.
       split: int8 [events].
+      weight: float32 [events], how much a click counts; None where all count once.
     """
 
     users: pa.StringArray
@@ -80,6 +99,7 @@ class UserEvents:
     click: npt.NDArray[np.bool_]
     trigger: Int64s
     split: npt.NDArray[np.int8]
+    weight: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def from_table(cls, events: pa.Table, *, item_ids: pa.StringArray, boundaries: TimeBoundaries | None) -> UserEvents:
@@ -95,7 +115,8 @@ class UserEvents:
         time_ms, click = events["time_ms"].to_numpy(), events["click"].to_numpy()
         split = split_by_last_click(user, click) if boundaries is None else split_by_time(time_ms, boundaries)
         rows, trigger = (_rows(events[name].combine_chunks(), item_ids) for name in ("item", "trigger"))
-        return cls(users.dictionary, user, rows, time_ms, click, trigger, split)
+        weight = events["weight"].to_numpy() if "weight" in events.column_names else None
+        return cls(users.dictionary, user, rows, time_ms, click, trigger, split, weight)
 
 
 @dataclass(frozen=True)
@@ -135,6 +156,7 @@ class ExampleBuilder:
             posterior=self.posterior.as_of(rows, time_ms, own=split == TRAIN),
             earlier=earlier,
             history=last_clicks(earlier, self.history),
+            weight=None if events.weight is None else events.weight[clicked],
         )
 
 
@@ -152,6 +174,8 @@ class Clicks:
       posterior: of the item as of the click.
       earlier: the user's clicks strictly before.
       history: the last of these.
+      weight: how much the click counts; None where all count once.
+      further: further histories by name, each with the entries that every click has of it.
     """
 
     users: pa.StringArray
@@ -163,39 +187,51 @@ class Clicks:
     posterior: Posterior
     earlier: Ranges
     history: Ranges
+    weight: npt.NDArray[np.float32] | None = None
+    further: Mapping[str, tuple[FurtherHistory, Ranges]] = field(default_factory=dict)
+
+    def joined(self, histories: Mapping[str, FurtherHistory]) -> Clicks:
+        """With further histories, by name, as of each click."""
+        found = {
+            name: (history, history.before(self.users, self.user, self.time_ms)) for name, history in histories.items()
+        }
+        return replace(self, further=found)
 
     def examples(self, split: int) -> Iterator[pa.Table]:
-        """One example per click of a split: `CLICK_SCHEMA` for training, shuffled, else `HELD_OUT_SCHEMA`."""
+        """One example per click of a split, as `example_schema` of layout click; those of training are shuffled."""
         chosen = np.flatnonzero(self.split == split)
         if split == TRAIN:
             chosen = chosen[self._shuffled(chosen)]
-            weights = 2 * self.history.take(chosen).lengths()
+            values = 2 * self.history.take(chosen).lengths()
             first = None
         else:
-            weights = self.earlier.take(chosen).lengths() + 2 * self.history.take(chosen).lengths()
+            values = self.earlier.take(chosen).lengths() + 2 * self.history.take(chosen).lengths()
             first = first_clicks(self.user, self.rows)
-        for part in batch_slices(weights):
+        values += sum(2 * ranges.take(chosen).lengths() for _, ranges in self.further.values())
+        for part in batch_slices(values):
             yield self._click_table(chosen[part], first)
 
     def user_examples(self) -> Iterator[pa.Table]:
-        """One example per user with a training click, holding all clicks: `USER_SCHEMA`."""
+        """One example per user with a training click, holding all clicks, as `example_schema` of layout user."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         stops = np.append(starts[1:], len(self.user))
         trained = np.add.reduceat(self.split == TRAIN, starts) > 0 if len(starts) else np.zeros(0, bool)
         spans = Ranges(starts[trained], stops[trained])
-        for part in batch_slices(len(USER_SCHEMA) * spans.lengths()):
+        schema = example_schema("user", TRAIN, weighted=self.weight is not None)
+        columns = {
+            "items": self.rows,
+            "time_ms": self.time_ms,
+            "trigger": self.trigger,
+            "split": self.split.astype(np.int64),
+            **self.posterior._asdict(),
+            **self._weights(),
+        }
+        for part in batch_slices(len(schema) * spans.lengths()):
             span = spans.part(part)
             offsets, positions = span.flatten()
-            columns = {
-                "items": self.rows,
-                "time_ms": self.time_ms,
-                "trigger": self.trigger,
-                "split": self.split.astype(np.int64),
-                **self.posterior._asdict(),
-            }
             lists = {name: _lists(offsets, column[positions]) for name, column in columns.items()}
             users = self.users.take(pa.array(self.user[span.starts]))
-            yield pa.table({"user_id": users, **lists}).select(USER_SCHEMA.names).cast(USER_SCHEMA)
+            yield pa.table({"user_id": users, **lists}).select(schema.names).cast(schema)
 
     def serving_histories(self, length: int) -> pa.Table:
         """Per user with a click, after the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
@@ -206,6 +242,7 @@ class Clicks:
             "user_id": self.users.take(pa.array(self.user[starts])),
             "recent": _lists(offsets, self.rows[positions]),
             "seen": _lists(*seen_items(self.rows, first_clicks(self.user, self.rows), spans)),
+            "recent_time_ms": _lists(offsets, self.time_ms[positions]),
         }
         return pa.table(columns).cast(HISTORY_SCHEMA)
 
@@ -221,10 +258,19 @@ class Clicks:
             "trigger": self.trigger[chosen],
             **{name: column[chosen] for name, column in self.posterior._asdict().items()},
         }
-        if first is None:
-            return pa.table(columns, schema=CLICK_SCHEMA)
-        columns["seen"] = _lists(*seen_items(self.rows, first, self.earlier.take(chosen)))
-        return pa.table(columns, schema=HELD_OUT_SCHEMA)
+        if first is not None:
+            columns["seen"] = _lists(*seen_items(self.rows, first, self.earlier.take(chosen)))
+        columns |= {name: column[chosen] for name, column in self._weights().items()}
+        for name, (history, ranges) in self.further.items():
+            offsets, positions = ranges.take(chosen).flatten()
+            columns[PREFIX + name] = _lists(offsets, history.codes[positions])
+            columns[f"{PREFIX}{name}.time_ms"] = _lists(offsets, history.time_ms[positions])
+        split = TRAIN if first is None else TEST
+        schema = example_schema("click", split, weighted=self.weight is not None, histories=self.further)
+        return pa.table(columns, schema=schema)
+
+    def _weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {} if self.weight is None else {"weight": self.weight}
 
     def _shuffled(self, chosen: Int64s) -> Int64s:
         """An order that depends on nothing but the clicks: otherwise a shard would go through its users by id."""

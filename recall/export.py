@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import tensorflow as tf
 from recall.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.model import RecallModel
 from recall.prepared import PreparedData
+from recall.times import MS_PER_HOUR
 from recall.towers.features import Features
+from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
 _VECTORS = "vectors.parquet"
 
@@ -25,11 +28,19 @@ class QueryModule(tf.Module):
 
     Signatures (those of towers that the model has; the first is the default):
       user: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "") -> vector
-        float32 [batch, width]. Unknown users have no profile; unknown items are left out of the history.
+        float32 [batch, width], or [batch, interests, width] where `model.interests` asks for several: an item's score
+        is then the largest of its inner products. Unknown users have no profile; unknown items are left out of the
+        history.
+      user_in_full: as user, with everything else that the model reads of a user, which `user` takes for unknown or
+        empty. With `model.history_time`: history_age_hours float32 [batch, time], how long ago each item was clicked;
+        negative or NaN is unknown. Of each of `data.histories`: history_NAME string [batch, its time], as history.
+        The signature is there if the model reads either.
       trigger: item_id string [batch] -> vector float32 [batch, width]. Item ids have to be known.
     """
 
-    def __init__(self, model: RecallModel, item_ids: pa.StringArray) -> None:
+    def __init__(
+        self, model: RecallModel, item_ids: pa.StringArray, vocabularies: Mapping[str, Vocabulary] | None = None
+    ) -> None:
         super().__init__()
         keys = tf.constant(item_ids.to_pylist(), tf.string)
         rows = tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(item_ids), dtype=tf.int32))
@@ -39,27 +50,62 @@ class QueryModule(tf.Module):
         self._layers = [layer for layer in (model.items, model.user_tower, model.trigger_tower) if layer]
         self._model = _Untracked(model)
         self._length = model.config.data.history
+        self._codes = {name: _lookup(vocabulary) for name, vocabulary in (vocabularies or {}).items()}
 
         self.functions: dict[str, tf.types.experimental.GenericFunction] = {}
         if model.user_tower:
             user_id = tf.TensorSpec([None], tf.string, name="user_id")
             history = tf.TensorSpec([None, None], tf.string, name="history")
             self.functions["user"] = tf.function(self._user, input_signature=[user_id, history])
+            inputs = {}
+            if model.user_tower.reads_times:
+                inputs["history_age_hours"] = tf.TensorSpec([None, None], tf.float32, name="history_age_hours")
+            for name in model.further_histories:
+                inputs[f"history_{name}"] = tf.TensorSpec([None, None], tf.string, name=f"history_{name}")
+            if inputs:
+                self.functions["user_in_full"] = tf.function(
+                    self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}]
+                )
         if model.trigger_tower:
             item_id = tf.TensorSpec([None], tf.string, name="item_id")
             self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id])
 
     def _user(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(history)  # [batch, time]
-        known = tf.ragged.boolean_mask(rows, rows >= 0)[:, -self._length :]
-        padded = tf.ensure_shape(known.to_tensor(-1), [None, None])
+        padded = self._last(rows, rows >= 0)
         return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded)}
+
+    def _user_in_full(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        rows = self._item_rows.lookup(inputs["history"])  # [batch, time]
+        padded, ages = self._last(rows, rows >= 0), None
+        if "history_age_hours" in inputs:
+            hours = inputs["history_age_hours"]
+            age_ms = tf.where(hours >= 0, tf.cast(tf.round(hours * MS_PER_HOUR), tf.int64), -1)  # NaN is not >= 0
+            ages = self._last(age_ms, rows >= 0)
+        further = {}
+        for name in self._model.it.further_histories:
+            codes = self._codes.get(name, self._item_rows).lookup(inputs[f"history_{name}"])  # [batch, time]
+            further[name] = self._last(codes, codes >= 0, length=self._model.it.history_lengths[name])
+        users = self._user_rows.lookup(inputs["user_id"])
+        return {"vector": self._model.it.user_queries(users, padded, ages, further)}
+
+    def _last(self, values: tf.Tensor, known: tf.Tensor, *, length: int | None = None) -> tf.Tensor:
+        """The last known entries of each row, as many as the model reads, padded at the end with -1."""
+        kept = tf.ragged.boolean_mask(values, known)[:, -(length or self._length) :]
+        return tf.ensure_shape(kept.to_tensor(-1), [None, None])
 
     def _trigger(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(item_id)
         check = tf.debugging.assert_non_negative(rows, "trigger: an item id is not in the catalogue")
         with tf.control_dependencies([check]):
             return {"vector": self._model.it.trigger_queries(tf.identity(rows))}
+
+
+def _lookup(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:
+    """Item ids of a domain of its own -> codes; "" is padding (-1), an id that is not listed out of vocabulary."""
+    keys = tf.constant(["", *vocabulary.values.to_pylist()], tf.string)
+    codes = tf.constant([-1, *range(FIRST_CODE, vocabulary.size)], tf.int32)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, codes), default_value=OUT_OF_VOCABULARY)
 
 
 class ItemModule(tf.Module):
@@ -109,7 +155,7 @@ def export_saved_models(model: RecallModel, prepared: PreparedData, directory: P
 
 
 def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
-    query = QueryModule(model, prepared.item_ids)
+    query = QueryModule(model, prepared.item_ids, prepared.history_vocabularies)
     signatures = dict(query.functions)
     signatures["serving_default"] = next(iter(query.functions.values()))
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
@@ -120,7 +166,7 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class ItemVectorTable:
-    """Item vectors as they are served, aligned with the catalogue."""
+    """Item vectors of the model, aligned with the catalogue; an index adds its cold bias to their last dimension."""
 
     ids: pa.StringArray  # [items]
     vectors: npt.NDArray[np.float32]  # [items, width]

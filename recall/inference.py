@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -35,15 +37,38 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
 
 
 def encode_users(
-    model: RecallModel, users: npt.NDArray[np.object_], history: npt.NDArray[np.int32], *, batch_size: int = 4096
+    model: RecallModel,
+    users: npt.NDArray[np.object_],
+    history: npt.NDArray[np.int32],
+    *,
+    age_ms: npt.NDArray[np.int64] | None = None,
+    further: Mapping[str, npt.NDArray[np.int32]] | None = None,
+    batch_size: int = 4096,
 ) -> Matrix:
-    """User queries: user ids [n] and histories int32 [n, time] (item rows, oldest first, -1 after the end)."""
+    """User queries.
+
+    Args:
+      model: one with a user tower.
+      users: ids [n]; those that the users file lacks have no profile.
+      history: int32 [n, time], item rows, oldest first, -1 after the end.
+      age_ms: int64 [n, time], how long before the query each click happened; negative, or None, is unknown.
+      further: further histories by name, int32 [n, time] likewise; a name that is absent is empty.
+      batch_size: users per call.
+
+    Returns:
+      float32 [n, width], or [n, interests, width] of a model with several interests.
+    """
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
-    parts = [
-        model.encode_users(rows[start : start + batch_size], tf.constant(history[start : start + batch_size]))
-        for start in range(0, len(users), batch_size)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
+    age_ms = np.full(history.shape, -1, np.int64) if age_ms is None else age_ms
+    empty = np.full((len(users), 1), -1, np.int32)
+    histories = {name: (further or {}).get(name, empty) for name in model.further_histories}
+
+    def encode(chosen: slice) -> tf.Tensor:
+        own = {name: tf.constant(lists[chosen]) for name, lists in histories.items()}
+        return model.encode_users(*(tf.constant(part[chosen]) for part in (rows, history, age_ms)), own)
+
+    starts = range(0, max(1, len(users)), batch_size)  # nobody has a shape too
+    return np.concatenate([encode(slice(start, start + batch_size)) for start in starts])
 
 
 def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
@@ -63,7 +88,17 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
 
 
 def encode_queries(model: RecallModel, examples: Examples) -> Matrix:
-    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower."""
+    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
+
+    As `encode_users`: [examples, interests, width] where users have several interests.
+    """
     if model.user_tower:
-        return encode_users(model, examples.users, pad(examples.history, width=model.config.data.history))
+        width = model.config.data.history
+        history, clicked_ms = (pad(lists, width=width) for lists in (examples.history, examples.history_times_ms))
+        age_ms = np.where(history >= 0, examples.times_ms[:, np.newaxis] - clicked_ms, -1)
+        further = {
+            name: pad(lists, width=max(1, int(np.diff(lists.offsets).max(initial=0))))
+            for name, lists in examples.further.items()
+        }
+        return encode_users(model, examples.users, history, age_ms=age_ms, further=further)
     return encode_triggers(model, examples.triggers)

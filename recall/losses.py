@@ -68,7 +68,7 @@ def sampled_softmax(
 
     @tf.custom_gradient
     def fused(queries: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, _Gradients]:
-        loss, query_gradient, candidate_gradient = _sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
+        loss, query_gradient, candidate_gradient = sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
         own_gradient = tf.pad(weights[:, tf.newaxis] * queries, [[0, tf.shape(candidates)[0] - count], [0, 0]])
         candidate_gradient -= own_gradient
 
@@ -138,7 +138,7 @@ def full_softmax(
 
     @tf.custom_gradient
     def fused(queries: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, _Gradients]:
-        loss, query_gradient, candidate_gradient = _sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
+        loss, query_gradient, candidate_gradient = sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
         pull = weights[:, tf.newaxis]
         query_gradient -= pull * tf.gather(candidates, targets)
         own = tf.math.unsorted_segment_sum(pull * queries, targets, tf.shape(candidates)[0])  # [candidates, dim]
@@ -152,12 +152,12 @@ def full_softmax(
     return fused(queries, candidates)
 
 
-def _sum_over_chunks(
+def sum_over_chunks(
     reduce_chunk: Callable[..., _ChunkResult], queries: tf.Tensor, candidates: tf.Tensor, *, chunk: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Loss, gradient of the queries and of the candidates, from one chunk of queries after the other."""
+    """Loss, gradient of the queries [queries, ...] and of the candidates, from one chunk of queries after the other."""
     chunks = (tf.shape(queries)[0] + chunk - 1) // chunk
-    parts = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, queries.shape[1]])
+    parts = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, *queries.shape[1:]])
 
     def body(index, start, loss, parts, candidate_gradient):  # type: ignore[no-untyped-def]
         stop, chunk_loss, query_part, candidate_part = reduce_chunk(start, queries, candidates)

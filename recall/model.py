@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -13,11 +14,15 @@ import tensorflow_recommenders as tfrs
 from recall.averaging import WeightAverage
 from recall.config import Config
 from recall.dataset import Batch, UserRows
+from recall.histories import PREFIX
+from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
 from recall.losses import full_softmax, sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
+from recall.towers.fusion import FurtherTokens, HistoryFusion
+from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemContent, ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
 
@@ -33,6 +38,7 @@ class Targets(NamedTuple):
     times_ms: tf.Tensor  # int64 [targets]
     posterior: tf.Tensor  # float32 [targets, 4], as of the click
     triggers: tf.Tensor  # int32 [targets], -1 where there is none
+    weights: tf.Tensor  # float32 [targets], how much each counts among the targets
 
 
 class Candidates(NamedTuple):
@@ -71,12 +77,23 @@ class RecallModel(tfrs.Model):
         parts = 2 if self.items.is_concat else 1
         self.user_tower = (
             UserTower(
-                prepared.user_encoder.columns, config=model, parts=parts, max_length=config.data.history + 1
+                prepared.user_encoder.columns,
+                config=model,
+                parts=parts,
+                max_length=config.data.history + 1,
+                history_time=config.history_time,
+                fusion=_fusion(config, prepared),
             )
             if model.query != "trigger"
             else None
-        )  # fmt: skip
+        )
         self.trigger_tower = TriggerTower(model, parts=parts) if model.query != "user" else None
+        fusion = self.user_tower.fusion if self.user_tower else None
+        self.history_lengths = prepared.history_lengths
+        self.further_histories = fusion.names if fusion else ()
+        self.shared_histories = tuple(
+            name for name in self.further_histories if name not in prepared.history_vocabularies
+        )
         self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
         exposures = prepared.posterior("validation").exposures
         self.training_exposures = tf.constant(exposures.astype(np.float32))
@@ -91,7 +108,9 @@ class RecallModel(tfrs.Model):
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
         posterior = tf.TensorSpec([None, 4], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
-        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history])
+        ages = tf.TensorSpec([None, None], tf.int64)
+        further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
+        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further])
         self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
 
     @property
@@ -169,8 +188,9 @@ class RecallModel(tfrs.Model):
         """Weighted terms of the loss of a batch of `training_dataset`, by name."""
         loss, settings = self.config.model.loss, self.config.model.cold_simulation
         targets = _targets(batch)
-        past = batch["history"] if "history" in batch else batch["items"]  # [batch, time]
-        asked_by = [tf.reshape(past, [-1])] if self.user_tower else []
+        pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
+        pasts += [batch[PREFIX + name] for name in self.shared_histories]
+        asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower else []
         asked_by += [targets.triggers] if self.trigger_tower else []
         candidates, asking = self._candidates(targets, asked_by)
         features = self.item_table.gather(candidates.distinct)
@@ -195,12 +215,19 @@ class RecallModel(tfrs.Model):
 
         terms: dict[str, tf.Tensor] = {}
         if self.user_tower:
-            history = tf.reshape(tf.gather(tokens, asking[0]), [*tf.unstack(tf.shape(past)), self.config.model.dim])
-            queries = self._user_queries(batch, history, training=training)
-            self._add_retrieval(terms, queries, vectors, candidates, weights=None)
+            gathered = [
+                tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
+                for places, past in zip(asking, pasts, strict=False)
+            ]
+            further = dict(zip(self.shared_histories, gathered[1:], strict=True))
+            queries = self._user_queries(batch, gathered[0], further, training=training)
+            interests = self.config.model.interests
+            if queries.shape.rank == 3 and interests and interests.objective == "chosen":
+                queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
+            self._add_retrieval(terms, queries, vectors, candidates, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
-            weights = tf.cast(targets.triggers >= 0, tf.float32)
+            weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
             self._add_retrieval(terms, queries, vectors, candidates, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
@@ -244,10 +271,10 @@ class RecallModel(tfrs.Model):
         vectors: ItemVectors,
         candidates: Candidates,
         *,
-        weights: tf.Tensor | None,
+        weights: tf.Tensor,
     ) -> None:
         config = self.config.model
-        plain = queries[:, :-1]  # without the 1 for appeal, which both towers alone lack
+        plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
         behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if self.items.is_concat else (plain, plain)
         pairs = [("item", queries, vectors.vector, config.loss.item)]
         if config.structure == "gated":
@@ -268,13 +295,15 @@ class RecallModel(tfrs.Model):
                 terms[name] = terms[name] + value if name in terms else value
 
     def _softmax(
-        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, weights: tf.Tensor | None
+        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, weights: tf.Tensor
     ) -> tf.Tensor:
+        """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best."""
+        several = queries.shape.rank == 3
         if self.config.model.loss.softmax == "full":
-            return full_softmax(
+            return (best_interest_full_softmax if several else full_softmax)(
                 queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, weights=weights
             )
-        return sampled_softmax(
+        return (best_interest_softmax if several else sampled_softmax)(
             queries,
             items,
             query_items=tf.gather(candidates.rows, candidates.own),
@@ -283,11 +312,18 @@ class RecallModel(tfrs.Model):
             weights=weights,
         )
 
-    def _user_queries(self, batch: Batch, history: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def _user_queries(
+        self, batch: Batch, history: tf.Tensor, further: dict[str, tf.Tensor], *, training: bool
+    ) -> tf.Tensor:
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
         if "history" in batch:
-            return self.user_tower(users, history, _lengths(batch["history"]), training=training)
+            lengths = _lengths(batch["history"])
+            times = ClickTimes.before_query(batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"], lengths)
+            rows = {name: batch[PREFIX + name] for name in self.further_histories}
+            return self.user_tower(
+                users, history, lengths, times=times, further=self._further_tokens(rows, further), training=training
+            )
         owners = tf.where(batch["is_target"])  # [targets, 2]: user of the batch, position
         return self.user_tower.at_positions(
             users,
@@ -295,6 +331,7 @@ class RecallModel(tfrs.Model):
             _lengths(batch["items"]),
             users=tf.cast(owners[:, 0], tf.int32),
             positions=tf.boolean_mask(batch["before"], batch["is_target"]),
+            times=ClickTimes.inside_sequences(batch["time_ms"]),
             training=training,
         )
 
@@ -313,13 +350,49 @@ class RecallModel(tfrs.Model):
         result = self.item_vectors_of(self.item_table.gather(rows), posterior)
         return result.vector, result.share_or_nan()
 
-    def user_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
-        """Query vectors: int32 [batch] user rows, int32 [batch, time] item rows padded with -1 -> [batch, width]."""
+    def user_queries(
+        self,
+        users: tf.Tensor,
+        history: tf.Tensor,
+        age_ms: tf.Tensor | None = None,
+        further: Mapping[str, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
+        """Query vectors of users.
+
+        Args:
+          users: int32 [batch], rows of the user table.
+          history: int32 [batch, time], item rows, oldest first, padded with -1.
+          age_ms: int64 [batch, time], how long ago each was clicked; negative, or None, is unknown.
+          further: further histories by name, int32 [batch, time] item rows or codes, oldest first, padded with -1; a
+            name that is absent is empty.
+
+        Returns:
+          float32 [batch, width], or [batch, interests, width] of a model with several interests.
+        """
         assert self.user_tower is not None
-        distinct, places = tf.unique(tf.maximum(tf.reshape(history, [-1]), 0))
+        none = tf.fill([tf.shape(history)[0], 1], -1)
+        rows = {name: (further or {}).get(name, none) for name in self.further_histories}
+        shared = {name: self._item_tokens(rows[name]) for name in self.shared_histories}
+        tokens = self._item_tokens(history)
+        lengths = _lengths(history)
+        times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
+        return self.user_tower(
+            self.user_table.gather(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
+        )
+
+    def _item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
+        """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""
+        distinct, places = tf.unique(tf.maximum(tf.reshape(rows, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
-        tokens = tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(history)), self.config.model.dim])
-        return self.user_tower(self.user_table.gather(users), tokens, _lengths(history))
+        return tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(rows)), self.config.model.dim])
+
+    def _further_tokens(self, rows: Mapping[str, tf.Tensor], shared: Mapping[str, tf.Tensor]) -> FurtherTokens | None:
+        """Tokens and lengths of all further histories, from those of the catalogue's items and own embeddings."""
+        assert self.user_tower is not None
+        if self.user_tower.fusion is None:
+            return None
+        own = {name: table(tf.maximum(rows[name], 0)) for name, table in self.user_tower.fusion.tables.items()}
+        return {name: (tokens, _lengths(rows[name])) for name, tokens in (*shared.items(), *own.items())}
 
     def trigger_queries(self, rows: tf.Tensor) -> tf.Tensor:
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
@@ -337,12 +410,20 @@ def _clicks_by_id(prepared: PreparedData) -> npt.NDArray[np.int64] | None:
     return np.bincount(codes, weights=prepared.sampling_counts, minlength=size).astype(np.int64)
 
 
+def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:
+    if not prepared.history_lengths:
+        return None
+    own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
+    return HistoryFusion(config.model, lengths=prepared.history_lengths, own=own)
+
+
 def _targets(batch: Batch) -> Targets:
+    names = ("time_ms", "posterior", "trigger", "weight")
     if "history" in batch:
-        return Targets(batch["item"], batch["time_ms"], batch["posterior"], batch["trigger"])
+        return Targets(batch["item"], *(batch[name] for name in names))
     mask = batch["is_target"]
     return Targets(
-        *(tf.boolean_mask(batch[name], mask) for name in ("items", "time_ms", "posterior", "trigger"))
+        *(tf.boolean_mask(batch[name], mask) for name in ("items", *names))
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from recall.encoding import TableEncoder
 from recall.errors import ArtifactError
 from recall.posterior import Posterior, PosteriorHistory, Prior
 from recall.splits import SPLITS
+from recall.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 Moment = Literal["serving", "validation", "test"]
@@ -26,6 +27,7 @@ Moment = Literal["serving", "validation", "test"]
 _ITEM_ID, _USER_ID, _TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _VOCABULARIES = "vocabularies"
+_HISTORIES = "histories"  # further ones
 _POSTERIOR_FILES: dict[str, str] = {
     "serving": "posterior.parquet",
     "validation": "posterior_validation.parquet",
@@ -63,6 +65,8 @@ def write_tables(
     snapshots: dict[str, Posterior],
     sampling_counts: npt.NDArray[np.int64],
     histories: pa.Table,
+    further_histories: Mapping[str, pa.Table],
+    history_vocabularies: Mapping[str, Vocabulary],
     rejected: pa.Table,
 ) -> None:
     """Writes everything but the shards and the manifest into a directory that exists."""
@@ -78,19 +82,33 @@ def write_tables(
     pq.write_table(history.table(), directory / "posterior_buckets.parquet")
     _write(directory / "sampling.parquet", {"item_id": items.ids, "count": sampling_counts})
     pq.write_table(histories, directory / "histories.parquet")
+    if further_histories:
+        (directory / _HISTORIES).mkdir()
+    for name, table in further_histories.items():
+        pq.write_table(table, directory / _HISTORIES / f"{name}.parquet")
+    for name, vocabulary in history_vocabularies.items():
+        vocabulary.save(_history_vocabulary(directory, name))
     pq.write_table(rejected, directory / "rejected.parquet")
 
 
 class ServingHistories:
-    """What users had clicked when the log ended, as item rows; empty for users without a click."""
+    """What users had clicked when the log ended, as item rows; empty for users without a click.
+
+    Further histories likewise, as item rows or codes of their own vocabulary; of these nothing is `seen`.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self._position = {user: position for position, user in enumerate(table["user_id"].to_pylist())}
-        self._lists = {name: _flat(table[name]) for name in ("recent", "seen")}
+        names = [name for name in table.column_names if name != "user_id"]
+        self._lists = {name: _flat(table[name]) for name in names}
 
     def recent(self, user: str) -> npt.NDArray[np.int64]:
         """The last `data.history` clicked items, oldest first."""
         return self._of(user, "recent")
+
+    def recent_times_ms(self, user: str) -> npt.NDArray[np.int64] | None:
+        """When each of `recent` was clicked, in Unix milliseconds; None if the data was prepared without it."""
+        return self._of(user, "recent_time_ms") if "recent_time_ms" in self._lists else None
 
     def seen(self, user: str) -> npt.NDArray[np.int64]:
         """All clicked items, each once, sorted."""
@@ -198,6 +216,11 @@ class PreparedData:
         """Records in the training shards: clicks, or users in the layout `user`."""
         return int(self.manifest["counts"]["records"]["train"])
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether clicks carry a weight (`data.events.weight`)."""
+        return "weight" in self.manifest["examples"]["train"]
+
     def posterior(self, moment: Moment) -> Posterior:
         """Of every item: at serving all events are known, else what is known when the split begins."""
         table = pq.read_table(self.directory / _POSTERIOR_FILES[moment])
@@ -225,6 +248,24 @@ class PreparedData:
         """What every user of the log had clicked when it ended."""
         return ServingHistories(pq.read_table(self.directory / "histories.parquet"))
 
+    @property
+    def history_lengths(self) -> dict[str, int]:
+        """Further histories by name: how many entries an example carries at most."""
+        return {name: int(settings["length"]) for name, settings in self.manifest.get("histories", {}).items()}
+
+    @cached_property
+    def further_histories(self) -> dict[str, ServingHistories]:
+        """Further histories by name, as they were when the log ended."""
+        files = {name: self.directory / _HISTORIES / f"{name}.parquet" for name in self.history_lengths}
+        return {name: ServingHistories(pq.read_table(path)) for name, path in files.items()}
+
+    @cached_property
+    def history_vocabularies(self) -> dict[str, Vocabulary]:
+        """Item ids of the further histories whose items are not the catalogue's."""
+        named = self.manifest.get("histories", {}).items()
+        own = [name for name, settings in named if settings["domain"] == "own"]
+        return {name: Vocabulary.load(_history_vocabulary(self.directory, name)) for name in own}
+
     def shards(self, split: str) -> list[Path]:
         """TFRecord files of `train`, `validation` or `test`."""
         shards = self.manifest["shards"]
@@ -237,6 +278,10 @@ class PreparedData:
     def _encoded(self, file: str, encoder: TableEncoder) -> pa.Table:
         names = [column.name for column in encoder.columns]
         return pq.read_table(self.directory / file, columns=[_FEATURE + name for name in names]).rename_columns(names)
+
+
+def _history_vocabulary(directory: Path, name: str) -> Path:
+    return directory / _VOCABULARIES / f"history.{name}.parquet"
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:

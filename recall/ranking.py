@@ -146,6 +146,48 @@ class VectorScorer:
         return scores
 
 
+class MultiVectorScorer:
+    """Scores by the best of several query vectors: the largest of their inner products with the item's vector.
+
+    Exact, and equal item vectors get equal scores, as `VectorScorer` has it.
+
+    Args:
+      queries: float32 [examples, interests, dim].
+      items: float32 [items, dim].
+
+    Raises:
+      EvaluationError: as `VectorScorer`.
+    """
+
+    def __init__(self, queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> None:
+        if queries.ndim != 3:
+            raise EvaluationError(
+                f"query vectors have shape {queries.shape}; expected [examples, interests, dim]. "
+                "Use VectorScorer for one vector per example"
+            )
+        self._examples, self._interests, width = queries.shape
+        # One interest of all examples after the other: each block is then a product with a stretch of rows.
+        self._scorer = VectorScorer(queries.transpose(1, 0, 2).reshape(-1, width), items)
+
+    @property
+    def item_count(self) -> int:
+        """Size of the catalogue."""
+        return self._scorer.item_count
+
+    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """The largest inner products, float32 [stop - start, items]."""
+        best = self._scorer.scores(start, stop)  # [examples, items]
+        for interest in range(1, self._interests):
+            first = interest * self._examples
+            np.maximum(best, self._scorer.scores(first + start, first + stop), out=best)
+        return best
+
+
+def vector_scorer(queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> Scorer:
+    """The scorer of `encode_queries`' vectors: [examples, dim], or [examples, interests, dim] of several interests."""
+    return (MultiVectorScorer if queries.ndim == 3 else VectorScorer)(queries, items)
+
+
 def ranks(
     scorer: Scorer, examples: EvaluationSet, *, exclude_seen: bool = True, block_bytes: int = BLOCK_BYTES
 ) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,13 @@ from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
 from recall.prepared import PreparedData, ServingHistories
 from recall.tables import id_strings
+from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
+from recall.vocabulary import FIRST_CODE
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
+_T = TypeVar("_T")
 
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
 
@@ -35,7 +38,8 @@ class Candidates:
     Attributes:
       queries: the users or items that were asked for.
       ids: object [queries, k], item ids; None where the catalogue had no more to give.
-      scores: float32 [queries, k], inner products; -inf where the id is None.
+      scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
+        of the interest that scores the item highest.
       titles: titles by item id, where the catalogue has some.
     """
 
@@ -58,6 +62,17 @@ class Candidates:
         return pd.DataFrame(self.records(), columns=["query", "rank", "item", "score", "title"])
 
 
+class FurtherIds(NamedTuple):
+    """A further history of every user of the log, and the item id of each of its codes ("\0" for none)."""
+
+    histories: ServingHistories
+    ids: npt.NDArray[np.object_]
+
+    def of(self, user: str) -> list[str]:
+        """Item ids of one user, oldest first."""
+        return list(self.ids[self.histories.recent(user)])
+
+
 class Recaller:
     """Serves a finished run: users or items in, candidates out.
 
@@ -75,11 +90,14 @@ class Recaller:
         item_ids: Sequence[str],
         titles: Mapping[str, str],
         id_column: str | None,
+        now_ms: int = 0,
+        further: Mapping[str, FurtherIds] | None = None,
     ) -> None:
         self.index = index
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
-        self._histories, self._titles = histories, titles
+        self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
+        self._further = dict(further or {})
 
     @classmethod
     def load(cls, run: str | Path) -> Recaller:
@@ -110,6 +128,11 @@ class Recaller:
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
             id_column=next(ids, None),
+            now_ms=prepared.manifest["last_time_ms"],
+            further={
+                name: FurtherIds(histories, _codes_to_ids(prepared, name))
+                for name, histories in prepared.further_histories.items()
+            },
         )
 
     def recall(
@@ -118,6 +141,9 @@ class Recaller:
         *,
         k: int = 100,
         histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
+        history_times_ms: Mapping[str, Sequence[int]] | Mapping[int, Sequence[int]] | None = None,
+        now_ms: int | None = None,
+        further_histories: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]] | None = None,
         exclude_seen: bool = True,
     ) -> Candidates:
         """Candidates for users (u2i).
@@ -128,17 +154,32 @@ class Recaller:
           k: candidates per user.
           histories: clicked item ids per user, oldest first, that take the place of what the log holds of the user;
             items that the catalogue lacks are passed over.
+          history_times_ms: per user of `histories`, when each was clicked (Unix milliseconds); unknown without. Only a
+            model with `model.history_time` reads times.
+          now_ms: the moment of the query (Unix milliseconds); default: the end of the log. Clicks that come later
+            happened at an unknown time.
+          further_histories: by name of `data.histories`, item ids per user that take the place of what the log holds.
           exclude_seen: leave out what the user clicked, in the log or in the history given here.
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`).
-          DataError: an id is missing, or k is below 1.
+          DataError: an id is missing, times do not belong to a history given here, the model has no history of such
+            a name, or k is below 1.
         """
         names = _ids(users, "users")
-        given = dict(zip(_ids(histories or (), "histories"), (histories or {}).values(), strict=True))
+        given, times = _by_id(histories, "histories"), _by_id(history_times_ms, "history_times_ms")
         fresh = {name: _ids(given[name], f"histories[{name!r}]") for name in names if name in given}
+        for name, own in times.items():
+            if len(own) != (wanted := len(fresh.get(name, ()))):
+                raise DataError(
+                    f"history_times_ms[{name!r}]: expected one time for each of the {wanted:,} items that histories "
+                    f"gives this user, found {len(own):,}"
+                )
         history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
-        vectors = self.user_vectors(names, history)
+        clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
+        ages_hours = self._ages(history, clicked_ms, now_ms)
+        further = self._further_of(names, further_histories or {})
+        vectors = self.user_vectors(names, history, ages_hours=ages_hours, further=further)
         seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
         return self._search(names, vectors, k=k, excluded=seen if exclude_seen else [set()] * len(names))
 
@@ -168,15 +209,41 @@ class Recaller:
                 f"{error}; give ids of the items file, or ask new_item_vectors for items that came later"
             ) from error
 
-    def user_vectors(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> Matrix:
-        """Query vectors of users with given histories (item ids, oldest first), float32 [users, width]."""
+    def user_vectors(
+        self,
+        users: Sequence[str],
+        histories: Sequence[Sequence[str]],
+        *,
+        ages_hours: Sequence[Sequence[float]] | None = None,
+        further: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    ) -> Matrix:
+        """Query vectors of users.
+
+        Args:
+          users: ids.
+          histories: per user the clicked item ids, oldest first.
+          ages_hours: per user how long ago each was clicked; negative, NaN, or None is unknown.
+          further: by name of a further history, item ids per user, oldest first; without, they are empty.
+
+        Returns:
+          float32 [users, width], or [users, interests, width] of a model with several interests.
+
+        Raises:
+          ArtifactError: the model has no user tower.
+        """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if not users:
-            return np.zeros((0, self.index.dim), np.float32)
-        longest = max(1, *map(len, histories))
-        padded = tf.constant([[*history, *[""] * (longest - len(history))] for history in histories], tf.string)
-        return self._query.signatures["user"](user_id=tf.constant(users, tf.string), history=padded)["vector"].numpy()
+        inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
+        if "user_in_full" not in self._query.signatures:
+            return self._query.signatures["user"](**inputs)["vector"].numpy()
+        signature = self._query.signatures["user_in_full"]
+        if "history_age_hours" in signature.structured_input_signature[1]:
+            ages = ages_hours or [[-1.0] * len(history) for history in histories]
+            inputs["history_age_hours"] = _padded(ages, -1.0, tf.float32)
+        for name in self._further:
+            own = (further or {}).get(name) or [[]] * len(users)
+            inputs[f"history_{name}"] = _padded(own, "", tf.string)
+        return signature(**inputs)["vector"].numpy()
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
         """Vectors of items that the log has never seen, from their content alone.
@@ -197,7 +264,7 @@ class Recaller:
         posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(rows), 1])
         inputs = {name: variable.value() for name, variable in features.items()}
         vectors = self._item.vectors(inputs, posterior)["vector"].numpy()
-        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report["cold_bias"])
+        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report.get("cold_bias", 0.0))
 
     def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
         # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.
@@ -209,6 +276,30 @@ class Recaller:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
 
+    def _further_of(
+        self, users: Sequence[str], given: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]]
+    ) -> dict[str, list[list[str]]]:
+        """Further histories of users by name: those given, else those of the log."""
+        if unknown := sorted(given.keys() - self._further.keys()):
+            there = ", ".join(sorted(self._further)) or "none"
+            raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
+        found = {}
+        for name, known in self._further.items():
+            what = f"further_histories[{name!r}]"
+            own = _by_id(given.get(name), what)
+            found[name] = [_ids(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
+        return found
+
+    def _ages(
+        self, histories: Sequence[Sequence[str]], clicked_ms: Sequence[Iterable[int] | None], now_ms: int | None
+    ) -> list[list[float]]:
+        """Hours from each click to the query; -1 where no time is given."""
+        now = self._now_ms if now_ms is None else now_ms
+        return [
+            [-1.0] * len(history) if times is None else [(now - int(time)) / MS_PER_HOUR for time in times]
+            for history, times in zip(histories, clicked_ms, strict=True)
+        ]
+
     def _clicked(self, user: str) -> list[str]:
         return list(self._item_ids[self._histories.recent(user)])
 
@@ -219,7 +310,11 @@ class Recaller:
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
-        found = self.index.search(vectors, min(k + longest, len(self.index)))
+        asked = min(k + longest, len(self.index))
+        if vectors.ndim == 3:  # [users, interests, width]
+            found = self.index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
+        else:
+            found = self.index.search(vectors, asked)
         ids = np.full((len(names), k), None, dtype=object)
         scores = np.full((len(names), k), -np.inf, dtype=np.float32)
         for row, seen in enumerate(excluded):
@@ -240,6 +335,23 @@ def _ids(values: Iterable[Any], what: str) -> list[str]:
     if ids.null_count:
         raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
     return list(ids.to_pylist())
+
+
+def _by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
+    return dict(zip(_ids(values or (), what), (values or {}).values(), strict=True))
+
+
+def _padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
+    width = max([1, *map(len, lists)])
+    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
+    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])  # no list at all has a width too
+
+
+def _codes_to_ids(prepared: PreparedData, name: str) -> npt.NDArray[np.object_]:
+    if name not in prepared.history_vocabularies:
+        return np.asarray(prepared.item_ids.to_pylist(), dtype=object)
+    # No id holds NUL, so that these are out of vocabulary again when they are looked up.
+    return np.array(["\0"] * FIRST_CODE + prepared.history_vocabularies[name].values.to_pylist(), dtype=object)
 
 
 def _titles(prepared: PreparedData) -> dict[str, str]:

@@ -240,7 +240,10 @@ def training_table(inputs: ReportInputs) -> Table | None:
 
 
 def settings_table(caption: str, content: Mapping[str, Any], *, seconds: bool = False) -> Table | None:
-    """Names and values, nested names joined by dots; with `seconds`, numbers without a unit in their name are times."""
+    """Names and values, nested names joined by dots, lists of records left out.
+
+    With `seconds`, numbers without a unit in their name are times.
+    """
     rows = []
     for name, value in _flat(content):
         has_unit = re.search(r"(_ms|_us|_minutes|_hours|_bytes|per_second|count|examples)\b", name)
@@ -254,7 +257,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
+        elif not (isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value)):
             yield f"{prefix}{key}", value
 
 

@@ -239,7 +239,12 @@ class Run:
     def _data_fingerprint(self) -> str:
         check_files(self.config)
         data = self.config.data
-        files = [*expand_paths(data.events.path), data.items.path, *([data.users.path] if data.users else [])]
+        logs = [data.events.path, *(history.path for history in data.histories.values() if history.path)]
+        files = [
+            *(path for log in logs for path in expand_paths(log)),
+            data.items.path,
+            *([data.users.path] if data.users else []),
+        ]
         features = (*self.config.features.item, *self.config.features.user)
         files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]

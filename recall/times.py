@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from recall.tables import Column, id_strings
 
 TimeUnit: TypeAlias = Literal["s", "ms", "us", "ns", "iso", "order"]
+MS_PER_HOUR = 3_600_000
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 

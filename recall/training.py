@@ -21,7 +21,7 @@ from recall.export import export_saved_models
 from recall.inference import answerable, encode_items, encode_queries
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import VectorScorer
+from recall.ranking import vector_scorer
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
 
@@ -208,7 +208,7 @@ class _Validation(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with self.model.averaged():
             vectors, _ = encode_items(self.model, self.posterior)
-            scorer = VectorScorer(encode_queries(self.model, self.examples), vectors)
+            scorer = vector_scorer(encode_queries(self.model, self.examples), vectors)
         value = validation_metric(
             scorer,
             self.examples,

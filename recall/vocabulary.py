@@ -49,7 +49,7 @@ class Vocabulary:
         table = table.group_by("value").aggregate([("count", "sum")]).rename_columns(["value", "count"])
         table = table.filter(pc.field("count") >= max(min_count, 1))
         table = table.sort_by([("count", "descending"), ("value", "ascending")])
-        return cls._from_table(table)
+        return cls.from_table(table)
 
     @property
     def size(self) -> int:
@@ -79,14 +79,19 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Writes a Parquet file with columns value and count, in the order of the codes."""
-        pa.parquet.write_table(pa.table({"value": self.values, "count": self.counts}), path)
+        pa.parquet.write_table(self.table(), path)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Reads what `save` wrote."""
-        return cls._from_table(pa.parquet.ParquetFile(path).read())
+        return cls.from_table(pa.parquet.ParquetFile(path).read())
+
+    def table(self) -> pa.Table:
+        """Columns value and count, in the order of the codes."""
+        return pa.table({"value": self.values, "count": self.counts})
 
     @classmethod
-    def _from_table(cls, table: pa.Table) -> Vocabulary:
+    def from_table(cls, table: pa.Table) -> Vocabulary:
+        """From what `table` returned."""
         values = pa.concat_arrays([pa.array([], pa.string()), *table["value"].cast(pa.string()).chunks])
         return cls(values, table["count"].to_numpy().astype(np.int64))

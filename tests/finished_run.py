@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recall.model import RecallModel
     from recall.recaller import Recaller
 
-SETTINGS = ("model.query=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
+SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
 
 
 class Outcome(NamedTuple):

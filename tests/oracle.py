@@ -34,6 +34,8 @@ class Settings:
     delay_ms: int = 3_600_000
     strength: float = 20.0
     window_ms: int = 3_600_000
+    # A column of numbers, or (column, at least, weight) each; a click counts the most that any of them says.
+    weight: str | tuple[tuple[str, float, float], ...] | None = None
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Event:
     click: bool
     trigger: str | None
     split: int = 0
+    weight: float = 1.0
 
     def key(self) -> tuple[Any, ...]:
         return (self.user, self.time, self.item, self.click, self.trigger or "")
@@ -65,10 +68,11 @@ class Expected:
 
 
 def recompute(rows: Iterable[Row], item_ids: Sequence[str], settings: Settings) -> Expected:
-    """rows: mappings with user, item, time and, where there is one, click and trigger."""
+    """rows: mappings with user, item, time and, where there is one, click, trigger and what weights are made of."""
     row_of = {item: row for row, item in enumerate(item_ids)}
     rejected, kept = validate(rows, row_of, settings)
-    events = sorted({event.key(): event for event in kept}.values(), key=Event.key)
+    lightest_first = sorted(kept, key=lambda event: event.weight)  # of duplicates the last one stays
+    events = sorted({event.key(): event for event in lightest_first}.values(), key=Event.key)
     boundaries = split(events, settings)
     training = [event for event in events if event.split == 0]
     prior = min(max(sum(event.click for event in training) / len(training), 1e-6), 1 - 1e-6)
@@ -108,12 +112,35 @@ def validate(rows: Iterable[Row], row_of: dict[str, int], settings: Settings) ->
             reason = "click is not a number"
         elif item not in row_of:
             reason = "item is not in the items file"
+        is_click = reason is None and (settings.at_least is None or click >= settings.at_least)
+        weight: Any = 1.0
+        if is_click and settings.weight is not None:
+            weight = click_weight(row, settings.weight)
+            if isinstance(weight, str):
+                reason = weight
         if reason:
             rejected.append((number, reason))
         else:
-            is_click = settings.at_least is None or click >= settings.at_least
-            kept.append(Event(user, item, time, is_click, clean_id(row.get("trigger"))))
+            kept.append(Event(user, item, time, is_click, clean_id(row.get("trigger")), weight=weight))
     return rejected, kept
+
+
+def click_weight(row: Row, rules: str | tuple[tuple[str, float, float], ...]) -> float | str:
+    """The weight as a float32 number, or the reason why there is none."""
+    if isinstance(rules, str):
+        number = to_number(row[rules])
+        if number is None:
+            return "weight is missing"
+        if number == "wrong":
+            return "weight is not a number"
+        if not 0 < number < 3.5e38 or np.float32(number) == 0:
+            return "weight is not above 0"
+        return float(np.float32(number))
+    found = [(to_number(row[column]), at_least, weight) for column, at_least, weight in rules]
+    if any(number == "wrong" for number, _, _ in found):
+        return "weight is not a number"
+    holding = [weight for number, at_least, weight in found if number is not None and number >= at_least]
+    return max(holding, default=1.0)
 
 
 def clean_id(value: Any) -> str | None:
@@ -210,7 +237,25 @@ def examples(
                 "smoothed_ctr": ctr(clicked, exposures, prior, settings),
                 "age_hours": age,
                 "seen": sorted({row_of[click.item] for click in earlier}) if example.split else None,
+                "weight": example.weight,
             }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that a user did, for a further history."""
+
+    user: str
+    item: str
+    time: int
+
+
+def entries_before(entries: Iterable[Entry], asked: Iterable[tuple[str, int]], *, length: int) -> list[list[Entry]]:
+    """For each user and moment the last distinct entries strictly before, oldest first, equal times by item."""
+    by_user = defaultdict(list)
+    for entry in sorted(set(entries), key=lambda entry: (entry.time, entry.item)):
+        by_user[entry.user].append(entry)
+    return [[entry for entry in by_user[user] if entry.time < time][-length:] for user, time in asked]
 
 
 def ctr(clicks: int, exposures: int, prior: float, settings: Settings) -> np.float32:

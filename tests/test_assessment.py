@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Experiment
 
-from recall.assessment import evaluate_models, index_summary, report_inputs, sample_queries
+from recall.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
+from recall.cold_bias import ColdBias, choose_cold_bias
 from recall.config import Config
 from recall.dataset import read_examples
 from recall.index import ExactIndex, build_index
-from recall.inference import encode_items
+from recall.inference import encode_items, encode_queries
 from recall.model import RecallModel
 from recall.prepared import PreparedData
+from recall.ranking import VectorScorer
 from recall.report_inputs import ReportInputs
 
 pytest_plugins = ("finished_run",)
@@ -74,6 +78,64 @@ def test_models_are_loaded_one_after_the_other_and_named_as_asked(
     assert [name for name in results["test"] if "trigger" not in name] == ["one", "popularity", "item_knn", "other"]
 
 
+# The cold bias
+
+
+def first_events(settings: Config, prepared: PreparedData) -> np.ndarray:
+    """When each item of the catalogue was first seen in the raw log; NaN if never."""
+    log = pd.read_parquet(settings.data.events.path)
+    return log.groupby("item_id").time_ms.min().reindex(prepared.item_ids.to_pylist()).to_numpy()
+
+
+def test_bias_is_chosen_on_validation_without_the_items_that_came_later(
+    settings: Config, prepared_data: PreparedData, model: RecallModel
+) -> None:
+    examples, before = read_examples(prepared_data.shards("validation")), prepared_data.posterior("validation")
+    scorer = VectorScorer(encode_queries(model, examples), encode_items(model, before.stacked())[0])
+    absent = first_events(settings, prepared_data) >= prepared_data.manifest["split"]["test_start_ms"]
+    assert absent.any()
+    chosen_by = {"temperature": float(model.temperature), "tolerance": 0.01}
+    expected = choose_cold_bias(scorer, examples, exposures=before.exposures, absent=absent, **chosen_by)
+    assert cold_bias(settings, prepared_data, model) == expected
+    assert len(expected.curve) > 1
+    # A split without a common clock does not say what came later.
+    split = {**prepared_data.manifest["split"], "validation_start_ms": None, "test_start_ms": None}
+    clockless = dataclasses.replace(prepared_data, manifest={**prepared_data.manifest, "split": split})
+    everything = choose_cold_bias(scorer, examples, exposures=before.exposures, **chosen_by)
+    assert cold_bias(settings, clockless, model) == everything
+
+
+def test_bias_is_chosen_on_a_seeded_part_of_many_examples(
+    settings: Config, prepared_data: PreparedData, model: RecallModel
+) -> None:
+    few = cold_bias(settings, prepared_data, model, limit=20)
+    assert few == cold_bias(settings, prepared_data, model, limit=20)
+    for point in few.curve:
+        assert point["recall@50"] * 20 == pytest.approx(round(point["recall@50"] * 20))
+
+
+def test_bias_that_the_experiment_gives_is_taken_as_it_is(
+    variant: Experiment, prepared_data: PreparedData, model: RecallModel
+) -> None:
+    for number in (0.07, 0.0, -0.3):
+        assert cold_bias(variant(f"index.cold_bias={number}"), prepared_data, model) == ColdBias(number)
+
+
+def test_models_are_judged_with_the_bias_that_they_are_served_with(
+    variant: Experiment, prepared_data: PreparedData, model: RecallModel, metrics: dict[str, Any]
+) -> None:
+    for split in ("test", "validation"):
+        biases = {name: parts.get("cold_bias") for name, parts in metrics[split].items()}
+        served = metrics["index"]["cold_bias"]
+        assert biases == {"gated": served, "gated_trigger": served, "popularity": None, "item_knn": None}
+    shares = []
+    for number in (-3, 0, 3):
+        judged = evaluate_models(variant(f"index.cold_bias={number}"), prepared_data, ["it"], load=lambda name: model)
+        assert judged["test"]["it"]["cold_bias"] == number
+        shares.append(judged["test"]["it"]["ecology"]["cold_share@100"])
+    assert shares[0] < shares[1] < shares[2]
+
+
 # The index
 
 
@@ -110,9 +172,9 @@ def test_sample_queries_are_a_seeded_choice_of_validation_queries(
     model: RecallModel, prepared_data: PreparedData
 ) -> None:
     everything = sample_queries(model, prepared_data, seed=1)
-    assert everything.shape == (prepared_data.manifest["counts"]["examples"]["validation"], 8)
+    assert everything.shape == (prepared_data.manifest["counts"]["examples"]["validation"], 9)
     few = sample_queries(model, prepared_data, seed=1, limit=5)
-    assert few.shape == (5, 8)
+    assert few.shape == (5, 9)
     np.testing.assert_array_equal(few, sample_queries(model, prepared_data, seed=1, limit=5))
     distances = np.abs(everything[:, np.newaxis] - few).max(axis=2)  # [validation, few]
     assert distances.min(axis=0).max() < 1e-5
@@ -132,7 +194,9 @@ def test_items_of_the_report_are_as_of_the_start_of_the_test_period(
     exposures = past.groupby("item_id").size().reindex(catalogue.item_id, fill_value=0)
     assert gathered.items.exposures.tolist() == exposures.tolist()
     vectors, shares = encode_items(model, prepared_data.posterior("test").stacked())
-    np.testing.assert_array_equal(gathered.vectors, vectors)
+    np.testing.assert_array_equal(gathered.vectors[:, :-1], vectors[:, :-1])
+    bias = gathered.metrics["index"]["cold_bias"] / (1 + exposures.to_numpy() / 5)
+    np.testing.assert_allclose(gathered.vectors[:, -1], vectors[:, -1] + bias, atol=1e-6)
     np.testing.assert_array_equal(gathered.items.behaviour_share, shares)
 
 

@@ -59,12 +59,27 @@ class TestMeaning:
         assert (flag.column, flag.at_least) == ("is_click", 1.0)
         assert (rated.column, rated.at_least) == ("rating", 4.0)
 
+    def test_a_weight_may_be_a_column_or_rules(self, load: Load) -> None:
+        assert load().data.events.weight is None
+        number = load("data.events.weight=watched_s").data.events.weight
+        rules = load(
+            "data.events.weight=[{column: long_view, weight: 2}, {column: stars, at_least: 4, weight: 3}]"
+        ).data.events.weight
+        assert number is not None
+        assert rules is not None
+        assert (number.column, number.rules) == ("watched_s", ())
+        assert [(rule.column, rule.at_least, rule.weight) for rule in rules.rules] == [
+            ("long_view", 1, 2),
+            ("stars", 4, 3),
+        ]
+
     def test_sequences_have_an_order_and_no_clock(self, load: Load) -> None:
         config = load("data.events.format=sequences", "data.split.by=last_click")
         assert config.data.events.time_unit == "order"
 
     def test_resolved_experiment_loads_as_itself(self, load: Load) -> None:
-        config = load("data.posterior.delay=30m", "model.gate=concat", "data.events.click=is_click")
+        weight = "data.events.weight=[{column: is_like, weight: 2}]"
+        config = load("data.posterior.delay=30m", "model.gate=concat", "data.events.click=is_click", weight)
         assert load(content=config.to_yaml()) == config
 
     def test_a_step_changes_its_section_and_leaves_the_rest(self, load: Load) -> None:
@@ -162,6 +177,10 @@ class TestMistakes:
             ("training.learning_rate=.inf", "training.learning_rate", "finite"),
             ("data.events.click={column: rating, at_least: .nan}", "data.events.click.at_least", "finite"),
             ("data.events.click={at_least: 4}", "data.events.click.column", "is missing; add it"),
+            ("data.events.weight=[]", "data.events.weight", "either the name of a column"),
+            ("data.events.weight=[{column: x, weight: 0}]", "data.events.weight.rules[0].weight", "found 0"),
+            ("data.events.weight=[{column: x}]", "data.events.weight.rules[0].weight", "is missing; add it"),
+            ("data.events={path: x.txt, format: sequences, weight: x}", "data.events", "hold ids alone"),
             ("data.events=null", "data.events", "expected a section with keys"),
             ("data.items={id: item_id}", "data.items.path", "is missing; add it"),
             ("data.items.path=", "data.items.path", "expected a path"),
@@ -170,6 +189,7 @@ class TestMistakes:
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("model.history_time=days", "model.history_time", "found 'days'"),
             ("data.events.time_unit=order", "data", "use split: {by: last_click}"),
             ("features.meta.0.type=idd", "features.meta[0].type", "found idd; expected id, category, tags"),
             ("features.meta.0={name: x}", "features.meta[0]", "has no type"),
@@ -184,6 +204,20 @@ class TestMistakes:
             ("evaluation.k=[]", "evaluation.k", "at least one entry"),
             ("evaluation.exposure_buckets=[1, 10]", "evaluation", "start at 0"),
             ("index.target_recall=1.5", "index.target_recall", "found 1.5"),
+            ("model.interests.count=0", "model.interests.count", "found 0"),
+            ("model.interests.counts=2", "model.interests.counts", "unknown key"),
+            ("model.interests.extractor=mean", "model.interests.extractor", "found 'mean'"),
+            ("model={query: trigger, interests: {count: 2}}", "model", "use query: user or both, or remove interests"),
+            ("index.cold_bias=soon", "index.cold_bias", "expected auto or a finite number, e.g. 0.05, found 'soon'"),
+            ("index.cold_bias=null", "index.cold_bias", "expected auto or a finite number, e.g. 0.05, found None"),
+            ("index.cold_bias=.nan", "index.cold_bias", "finite"),
+            ("index.cold_bias=true", "index", "cold_bias cannot be true"),
+            ("index.cold_bias_tolerance=1", "index.cold_bias_tolerance", "found 1"),
+            ("index.cold_bias_tolerance=-0.1", "index.cold_bias_tolerance", "found -0.1"),
+            ("model.cold_simulation.unseen=1.2", "model.cold_simulation.unseen", "found 1.2"),
+            ("model.loss.towers_move_query=3", "model.loss.towers_move_query", "found 3"),
+            ("model.appeal=0.5", "model.appeal", "found 0.5"),
+            ("model.loss.item=0", "model", "loss.item 0 leaves nothing that trains the query side"),
         ],
     )
     def test_message_names_the_key_and_what_is_wrong(self, load: Load, override: str, key: str, told: str) -> None:
@@ -202,6 +236,43 @@ class TestMistakes:
         load("model.transformer.heads=3")
         with pytest.raises(ConfigError, match=r"dim 64 has to be a multiple of transformer\.heads 3"):
             load("model.transformer.heads=3", "model.history_encoder=transformer")
+
+    def test_history_times_need_a_clock(self, load: Load) -> None:
+        order = ("data.events.time_unit=order", "data.split.by=last_click")
+        assert load("model.history_time=auto").history_time == "both"
+        assert load("model.history_time=auto", *order).history_time == "none"
+        with pytest.raises(
+            ConfigError, match=r"history_time gap needs times, and data\.events\.time_unit: order has none"
+        ):
+            load("model.history_time=gap", *order)
+
+    def test_routing_makes_interests_of_whole_histories_only(self, load: Load) -> None:
+        routing = "model.interests={count: 2, extractor: routing}"
+        load(routing)
+        load("data.layout=user", "model.interests={count: 2, extractor: attention}")
+        with pytest.raises(ConfigError, match=r"data\.layout user .* use extractor: attention, or layout: click"):
+            load(routing, "data.layout=user")
+
+    def test_one_interest_is_allowed_wherever_none_is(self, load: Load) -> None:
+        one = load("model.interests={count: 1, extractor: routing}", "model.query=trigger", "data.layout=user")
+        assert one.model.interest_count == load().model.interest_count == 1
+
+    @pytest.mark.parametrize(("text", "bias"), [("auto", "auto"), ("0.07", 0.07), ("0", 0.0), ("-1", -1.0)])
+    def test_cold_bias_is_chosen_or_a_number(self, load: Load, text: str, bias: str | float) -> None:
+        config = load(f"index.cold_bias={text}")
+        assert config.index.cold_bias == bias
+        assert type(config.index.cold_bias) is type(bias)
+        assert load(content=config.to_yaml()) == config
+
+    def test_towers_alone_may_train_the_query_if_they_move_it(self, load: Load) -> None:
+        load("model.loss={item: 0, towers_move_query: true}")
+        towers_without_weight = "model.loss={item: 0, behaviour: 0, meta: 0, towers_move_query: true}"
+        for overrides in (
+            [towers_without_weight],
+            ["model.loss={item: 0, towers_move_query: true}", "model.structure=base"],
+        ):
+            with pytest.raises(ConfigError, match=r"raise it, or let both towers of a gated model"):
+                load(*overrides)
 
     def test_user_ids_need_no_users_file(self, load: Load) -> None:
         assert load("features.user=[{name: user_id, type: id}]").data.users is None

@@ -97,7 +97,7 @@ def posterior(example: dict[str, Any]) -> tuple[float, ...]:
 def click_record(user_id: str, example: dict[str, Any]) -> tuple[Any, ...]:
     """An example of the oracle as a hashable record."""
     entries = (example["item"], example["time_ms"], example["trigger"])
-    return (user_id, *entries, tuple(example["history"]), posterior(example))
+    return (user_id, *entries, tuple(example["history"]), tuple(example["history_time_ms"]), posterior(example))
 
 
 def click_records(batch: Batch, user_ids: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -106,7 +106,8 @@ def click_records(batch: Batch, user_ids: list[str]) -> Iterator[tuple[Any, ...]
         length = int((history >= 0).sum())
         assert (history[length:] == -1).all(), "padding stands at the end"
         entries = (int(batch[name][row]) for name in ("item", "time_ms", "trigger"))
-        yield (user_ids[user], *entries, tuple(history[:length].tolist()), tuple(batch["posterior"][row].tolist()))
+        lists = (tuple(batch[name][row, :length].tolist()) for name in ("history", "history_time_ms"))
+        yield (user_ids[user], *entries, *lists, tuple(batch["posterior"][row].tolist()))
 
 
 @pytest.mark.parametrize("shards", [1, 7])
@@ -209,6 +210,7 @@ def test_examples_are_read_as_the_oracle_makes_them(
     assert examples.times_ms.tolist() == [example["time_ms"] for example in wanted]
     assert examples.triggers.tolist() == [example["trigger"] for example in wanted]
     assert as_lists(examples.history) == [example["history"] for example in wanted]
+    assert as_lists(examples.history_times_ms) == [example["history_time_ms"] for example in wanted]
     assert as_lists(examples.seen) == [example["seen"] or [] for example in wanted]
 
 
@@ -262,9 +264,9 @@ def test_select_takes_whole_examples_in_the_order_asked_for(by_click: PreparedDa
     chosen = np.random.default_rng(3).integers(len(examples), size=40)  # with repetitions
     selected = examples.select(chosen)
     assert len(selected) == 40
-    for name in ("users", "targets", "times_ms", "triggers"):
+    for name in ("users", "targets", "times_ms", "triggers", "weights"):
         assert getattr(selected, name).tolist() == [getattr(examples, name)[place] for place in chosen]
-    for name in ("history", "seen"):
+    for name in ("history", "history_times_ms", "seen"):
         lists = as_lists(getattr(examples, name))
         assert as_lists(getattr(selected, name)) == [lists[place] for place in chosen]
     assert len(examples.select(np.zeros(0, np.int64))) == 0

@@ -179,6 +179,34 @@ def test_validation_metric_equals_the_evaluation(case: Case, result: dict[str, A
     assert validation_metric(scorer, case.examples, metric="ndcg", k=10) == result["all"]["ndcg@10"]
 
 
+def test_validation_metric_by_kind_ranks_cold_targets_among_cold_items_and_others_among_the_others(
+    case: Case,
+) -> None:
+    cold = case.exposures == 0
+    ranks = np.where(cold[case.examples.targets], case.slow_ranks(cold), case.slow_ranks(~cold))
+    assert (ranks != case.slow_ranks(np.ones(ITEMS, bool))).any()
+    scorer = VectorScorer(case.queries, case.items)
+    for block_bytes in (1, 1 << 25):
+        found = {
+            metric: validation_metric(
+                scorer, case.examples, metric=metric, k=10, exposures=case.exposures, block_bytes=block_bytes
+            )
+            for metric in ("recall", "ndcg")
+        }
+        assert found["recall"] == pytest.approx(np.mean(ranks <= 10))
+        assert found["ndcg"] == pytest.approx(np.mean([(rank <= 10) / math.log2(1 + rank) for rank in ranks]))
+
+
+def test_validation_metric_by_kind_does_not_depend_on_how_both_kinds_share_a_list(case: Case) -> None:
+    lifted = np.c_[case.items, np.where(case.exposures == 0, 50.0, 0.0)].astype(np.float32)
+    asking = np.c_[case.queries, np.ones(EXAMPLES)].astype(np.float32)
+    plain, biased = (
+        validation_metric(scorer, case.examples, metric="recall", k=20, exposures=case.exposures)
+        for scorer in (VectorScorer(case.queries, case.items), VectorScorer(asking, lifted))
+    )
+    assert plain == biased
+
+
 def test_validation_metric_without_examples_is_an_error() -> None:
     nothing = Ragged.from_lists([])
     examples = EvaluationSet(np.array([], str), np.array([], np.int32), nothing, nothing)

@@ -89,6 +89,60 @@ def test_bad_rows_are_kept_with_the_first_reason_that_applies(tmp_path: Path) ->
     assert read(events, known=None)[0][-1] == ("u", "nine", -5, True, None)
 
 
+def test_a_weight_is_a_number_above_zero_and_only_clicks_have_one(tmp_path: Path) -> None:
+    values: dict[str, list[Any]] = {
+        "user": [f"u{row}" for row in range(10)],
+        "item": ["1"] * 8 + ["nine", "1"],
+        "time": ["5"] * 10,
+        "click": ["1", "1", "1", "1", "1", "1", "1", "0", "1", "0"],
+        "weight": ["2.5", "", "much", "0", "-1", "1e300", "1e-300", None, "0", "wrong"],
+    }
+    pq.write_table(pa.table(values), tmp_path / "a.parquet")
+    events = log(tmp_path / "a.parquet", user="user", item="item", click="click", weight="weight")
+    [piece] = plan_pieces(events)
+    accepted, rejected = read_events(piece, events, known_items=KNOWN)
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    expected_rejected, kept = oracle.validate(rows, {"1": 0, "2": 1}, oracle.Settings(weight="weight"))
+    found = list(zip(rejected["row"].to_pylist(), rejected["reason"].to_pylist(), strict=True))
+    assert found == expected_rejected
+    assert [reason for _, reason in found] == [
+        "weight is missing",
+        "weight is not a number",
+        *["weight is not above 0"] * 4,
+        "item is not in the items file",
+    ]
+    assert accepted["weight"].to_pylist() == [one.weight for one in kept] == [2.5, 1, 1]
+
+
+def test_the_largest_weight_whose_rule_holds_counts_and_one_without_any_is_one(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,time,click,view,like", "a,1,5,1,0,0", "b,1,5,1,1,", "c,1,5,1,1,3", "d,1,5,1,,2"]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, "e,1,5,0,1,3", "f,1,5,1,1,often"]) + "\n")
+    rules = [{"column": "like", "at_least": 3, "weight": 0.5}, {"column": "view", "weight": 2}]
+    events = log(tmp_path / "a.csv", click="click", weight=rules)
+    [piece] = plan_pieces(events)
+    accepted, rejected = read_events(piece, events)
+    # d's two likes are too few for the rule; e is no click; c follows both rules.
+    assert accepted["weight"].to_pylist() == [1, 2, 2, 1, 1]
+    assert rejected.to_pylist()[0]["reason"] == "weight is not a number"
+
+
+def test_a_column_of_a_weight_rule_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,time\nu,1,5\n")
+    rules = [{"column": "time", "weight": 2}, {"column": "stars", "weight": 2}]
+    with pytest.raises(DataError, match=r"data.events.weight\[1\]: .* has no column stars; its columns are user_id"):
+        plan_pieces(log(tmp_path / "a.csv", weight=rules))
+
+
+def test_of_duplicates_the_largest_weight_is_kept() -> None:
+    columns = {"user": ["u", "v", "u", "u"], "item": ["1"] * 4, "time_ms": [5] * 4, "click": [True] * 4}
+    schema = EVENT_SCHEMA.append(pa.field("weight", pa.float32()))
+    weights = {"trigger": [None] * 4, "weight": [2.0, 1.0, 3.0, 0.5]}
+    events, duplicates = sort_events(pa.table({**columns, **weights}, schema=schema))
+    assert duplicates == 2
+    kept = dict(zip(events["user"].to_pylist(), events["weight"].to_pylist(), strict=True))
+    assert kept == {"u": 3.0, "v": 1.0}
+
+
 def test_without_a_click_column_every_row_is_a_click(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,time\nu,1,5\n")
     accepted, _ = read(log(tmp_path / "a.csv"))

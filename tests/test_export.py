@@ -26,6 +26,8 @@ HISTORY = 8  # data.history of the experiment
 USERS = ["u001", "u002", "u003", "nobody", "u004", "u005"]
 # Item rows, oldest first; -2 stands for an id that the catalogue lacks.
 HISTORIES = [[3, 1, 2], [], [-2, 5, -2, 6], [7, 8], [*range(20)], [-2, -2]]
+# Hours before the query; those of the last two histories, and one of the third's known items, are unknown.
+AGES_HOURS = [[900, 30, 0.001], [], [50, -1, 40, 3], [2, 1], [], []]
 STRANGER = """\
 import sys
 import numpy as np
@@ -36,11 +38,12 @@ asked = np.load(f"{answers}/asked.npz")
 features = {name: tf.constant(asked[name]) for name in asked.files}
 query, item = (tf.saved_model.load(f"{folder}/{name}") for name in ("query", "item"))
 posterior = features.pop("posterior")
-users, histories, triggers = (features.pop(name) for name in ("users", "histories", "triggers"))
+users, histories, ages, triggers = (features.pop(name) for name in ("users", "histories", "ages", "triggers"))
 served = item.vectors({name.removeprefix("feature "): value for name, value in features.items()}, posterior)
 np.savez(
     f"{answers}/answered.npz",
     user=query.signatures["user"](user_id=users, history=histories)["vector"],
+    timed=query.signatures["user_in_full"](user_id=users, history=histories, history_age_hours=ages)["vector"],
     default=query.signatures["serving_default"](user_id=users, history=histories)["vector"],
     no_history=query.signatures["user"](user_id=users, history=tf.zeros([len(users), 0], tf.string))["vector"],
     trigger=query.signatures["trigger"](item_id=triggers)["vector"],
@@ -69,6 +72,7 @@ def answers(
         folder / "asked.npz",
         users=np.array(USERS, dtype=bytes),
         histories=np.array(histories, dtype=bytes),
+        ages=np.array([[*hours, *[np.nan] * (longest - len(hours))] for hours in AGES_HOURS], np.float32),
         triggers=np.array(ids[:10], dtype=bytes),
         posterior=prepared_data.posterior("serving").stacked(),
         **features,
@@ -81,13 +85,18 @@ def answers(
     return dict(np.load(folder / "answered.npz"))
 
 
-def in_process(model: RecallModel, histories: list[list[int]]) -> npt.NDArray[np.float32]:
+def in_process(
+    model: RecallModel, histories: list[list[int]], *, ages_hours: list[list[float]] | None = None
+) -> npt.NDArray[np.float32]:
     """User queries of the model, from the last known items of each history."""
     rows = np.full((len(histories), HISTORY), -1, np.int32)
-    for slots, history in zip(rows, histories, strict=True):
-        known = [row for row in history if row >= 0][-HISTORY:]
-        slots[: len(known)] = known
-    return encode_users(model, np.array(USERS, dtype=object), rows)
+    age_ms = np.full((len(histories), HISTORY), -1, np.int64)
+    for user, history in enumerate(histories):
+        known = [place for place, row in enumerate(history) if row >= 0][-HISTORY:]
+        rows[user, : len(known)] = [history[place] for place in known]
+        if ages_hours is not None and ages_hours[user]:
+            age_ms[user, : len(known)] = [round(ages_hours[user][place] * 3_600_000) for place in known]
+    return encode_users(model, np.array(USERS, dtype=object), rows, age_ms=None if ages_hours is None else age_ms)
 
 
 def test_user_queries_are_those_of_the_model(answers: Answers, model: RecallModel) -> None:
@@ -95,6 +104,14 @@ def test_user_queries_are_those_of_the_model(answers: Answers, model: RecallMode
     np.testing.assert_allclose(answers["user"], expected, atol=1e-5)
     np.testing.assert_array_equal(answers["default"], answers["user"])
     assert np.abs(expected[0] - expected[1]).max() > 1e-3, "histories and users matter"
+
+
+def test_timed_user_queries_are_those_of_the_model(answers: Answers, model: RecallModel) -> None:
+    expected = in_process(model, HISTORIES, ages_hours=AGES_HOURS)
+    np.testing.assert_allclose(answers["timed"], expected, atol=1e-5)
+    moved = np.abs(answers["timed"] - answers["user"]).max(axis=1)
+    assert (moved[[0, 2, 3]] > 1e-5).all(), "times matter"
+    assert (moved[[1, 4, 5]] < 1e-5).all(), "unknown times are those of a query without times"
 
 
 def test_an_empty_history_is_the_same_however_it_is_written(answers: Answers, model: RecallModel) -> None:

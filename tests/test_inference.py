@@ -39,11 +39,13 @@ def padded(histories: list[list[int]], width: int) -> np.ndarray:
     return np.array([history + [-1] * (width - len(history)) for history in histories], np.int32)
 
 
-def test_every_item_gets_a_vector_of_unit_length_and_a_share(model: RecallModel, prepared: PreparedData) -> None:
+def test_every_item_gets_a_vector_of_unit_length_beside_its_appeal_and_a_share(
+    model: RecallModel, prepared: PreparedData
+) -> None:
     vectors, shares = encode_items(model, prepared.posterior("serving").stacked())
-    assert vectors.shape == (len(prepared.item_ids), 8)
+    assert vectors.shape == (len(prepared.item_ids), 9)
     assert vectors.dtype == shares.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, :-1], axis=1), 1, rtol=1e-5)
     assert ((shares > 0) & (shares < 1)).all()
 
 
@@ -68,7 +70,7 @@ def test_padding_of_histories_never_shows(
 ) -> None:
     users = np.array(prepared.user_ids.to_pylist()[:4], dtype=object)
     together = encode_users(model, users, padded(histories, 8))
-    assert together.shape == (4, 8)
+    assert together.shape == (4, 9)
     for row, history in enumerate(histories):
         alone = encode_users(model, users[[row]], padded([history], max(1, len(history))))
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
@@ -101,14 +103,14 @@ def test_unknown_users_are_all_the_same_stranger(model: RecallModel) -> None:
 
 
 def test_nobody_and_nothing_give_no_vectors(model: RecallModel) -> None:
-    assert encode_users(model, np.zeros(0, object), np.zeros((0, 8), np.int32)).shape == (0, 8)
-    assert encode_triggers(model, np.zeros(0, np.int32)).shape == (0, 8)
+    assert encode_users(model, np.zeros(0, object), np.zeros((0, 8), np.int32)).shape == (0, 9)
+    assert encode_triggers(model, np.zeros(0, np.int32)).shape == (0, 9)
 
 
 def test_trigger_vectors_do_not_depend_on_the_batch(model: RecallModel) -> None:
     items = np.arange(20, dtype=np.int32)
     whole = encode_triggers(model, items)
-    assert whole.shape == (20, 8)
+    assert whole.shape == (20, 9)
     np.testing.assert_allclose(encode_triggers(model, items, batch_size=3), whole, atol=1e-6)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import Experiment
@@ -14,11 +15,12 @@ from recall.dataset import Batch, training_dataset
 from recall.model import RecallModel
 from recall.negatives import Negatives
 from recall.prepared import PreparedData
+from recall.towers.history_time import AgeBias, ClickTimes, GapEmbedding
 
 STRUCTURES = ("gated", "base", "single", "behaviour_only", "meta_only")
 QUERIES = ("user", "trigger", "both")
 # Nothing random is left: the same batch gives the same loss.
-PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false")
+PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")
 Array = npt.NDArray[np.float64]
 
 
@@ -65,26 +67,33 @@ def rows_of(batch: Batch, chosen: npt.NDArray[np.intp]) -> Batch:
 class Example(NamedTuple):
     user: int
     history: list[int]
+    clicked_ms: list[int]
     trigger: int
     item: int
     posterior: npt.NDArray[np.float32]
     time_ms: int
+    weight: float
 
 
 def examples_of(batch: Batch) -> list[Example]:
     values = {name: value.numpy() for name, value in batch.items()}
-    columns = ("trigger", "item", "posterior", "time_ms")
+    columns = ("trigger", "item", "posterior", "time_ms", "weight")
     if "history" in batch:
         histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
         return [
-            Example(user, history, *(values[name][row] for name in columns))
+            Example(
+                user,
+                history,
+                values["history_time_ms"][row, : len(history)].tolist(),
+                *(values[name][row] for name in columns),
+            )
             for row, (user, history) in enumerate(zip(values["user"], histories, strict=True))
         ]
     values["item"] = values["items"]
     return [
         Example(
             values["user"][row],
-            values["items"][row, : values["before"][row, place] + 1].tolist(),
+            *(values[name][row, : values["before"][row, place] + 1].tolist() for name in ("items", "time_ms")),
             *(values[name][row, place] for name in columns),
         )
         for row, place in zip(*np.nonzero(values["is_target"]), strict=True)
@@ -98,7 +107,10 @@ def token(model: RecallModel, item: int) -> tf.Tensor:
 def user_query(model: RecallModel, example: Example) -> Array:
     tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
     features = model.user_table.gather([example.user])
-    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], tf.constant([len(example.history)]))[0].numpy()
+    lengths = tf.constant([len(example.history)])
+    age_ms = [example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0]
+    times = ClickTimes.before_query(tf.constant([age_ms], tf.int64), lengths)
+    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], lengths, times=times)[0].numpy()
 
 
 def trigger_query(model: RecallModel, example: Example) -> Array:
@@ -116,16 +128,20 @@ class Ranked(NamedTuple):
 
 
 def softmax_loss(queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float) -> float:
-    """Weighted mean of -log softmax of each query's own candidate among those that take part for it."""
+    """Weighted mean of -log softmax of each query's own candidate among those that take part for it.
+
+    Of several interests (queries [examples, interests, dim]) each candidate's score is the best.
+    """
     losses = []
     for query, own, takes_part in zip(queries, ranked.own, ranked.takes_part, strict=True):
-        logits = vectors @ query / scale - ranked.log_q
+        logits = (vectors @ np.atleast_2d(query).T).max(axis=1) / scale - ranked.log_q
         peak = logits[takes_part].max()
         losses.append(np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits[own])
     return float(np.average(losses, weights=weights)) if weights.any() else 0.0
 
 
 def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float) -> float:
+    behaviour, meta = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (behaviour, meta))
     violations = [
         max(0.0, margin - meta[one] @ behaviour[one] + meta[one] @ behaviour[other])
         for one in range(len(items))
@@ -175,20 +191,25 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
     asked = []
     if model.user_tower:
-        asked.append((np.array([user_query(model, example) for example in examples]), np.ones(len(examples))))
+        queries = np.array([user_query(model, example) for example in examples])
+        if config.interests and config.interests.objective == "chosen":
+            best = [np.argmax(own @ vector[place]) for own, place in zip(queries, ranked.own, strict=True)]
+            queries = queries[np.arange(len(queries)), best]
+        asked.append((queries, np.array([example.weight for example in examples])))
     if model.trigger_tower:
-        has_trigger = np.array([float(example.trigger >= 0) for example in examples])
+        has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
         asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
     terms: dict[str, float] = {}
     for queries, weights in asked:
-        for_behaviour, for_meta = (queries, queries)
+        taste = queries[..., :-1]  # what is left is matched with the appeal, which no tower alone has
+        for_behaviour, for_meta = (taste, taste)
         if config.structure == "gated" and config.gate == "concat":
-            for_behaviour, for_meta = np.split(queries, 2, axis=1)
+            for_behaviour, for_meta = np.split(taste, 2, axis=-1)
         matched = {"item": (queries, vector, 1.0)}
         if config.structure == "gated":
-            matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
+            matched |= {"behaviour": (for_behaviour, behaviour, 1.0), "meta": (for_meta, meta, 1.0)}
         if config.structure == "base":
-            matched = {"behaviour": (queries, behaviour, 1.0), "meta": (queries, meta, 1.0)}
+            matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():
             loss = softmax_loss(query, candidates, ranked, weights, config.temperature)
             terms[name] = terms.get(name, 0) + weight * loss
@@ -201,19 +222,31 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
 @pytest.mark.parametrize(
     ("layout", "overrides"),
     [
-        ("click", ["model.query=both"]),
+        ("click", ["model.query=both", "model.history_time=both"]),
         ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension"]),
         ("click", ["model.structure=base", "model.loss.logq=false"]),
-        ("user", ["model.structure=single", "model.loss.negatives=catalogue"]),
+        ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
-        ("user", ["model.structure=meta_only", "model.history_encoder=transformer"]),
+        ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
+        ("user", ["model.interests={count: 3}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 2, objective: chosen}", "model.gate=concat", "model.history_time=both"]),
+        ("click", ["model.interests={count: 2, objective: chosen, extractor: routing}", "model.query=both"]),
+        ("click", ["model.interests={count: 2, extractor: routing}", "model.structure=base"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    for layer in model.submodules:  # at zero, where they start, no time would matter
+        if isinstance(layer, AgeBias | GapEmbedding):
+            layer.rows.assign(tf.random.stateless_normal(layer.rows.shape, [3, 4]))
     batch = data.batch(model)
+    assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
+    batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
+    # Appeal starts at zero, where a wrong place for it would not show.
+    if model.items.config.structure == "gated":
+        model.items.appeal.score.kernel.assign(tf.random.stateless_normal([16, 1], seed=(3, 4)))
     examples = examples_of(batch)
     assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
     assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
@@ -241,6 +274,9 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         ("user", ["model.query=both", "model.gate=concat", "model.loss.negatives=catalogue"]),
         ("click", ["model.structure=base", "model.query=trigger"]),
         ("user", ["model.structure=single", "model.history_encoder=transformer"]),
+        ("click", ["model.interests={count: 2}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 3, objective: chosen}"]),
+        ("user", ["model.similarity=dot"]),
     ],
 )
 def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
@@ -282,6 +318,28 @@ def test_every_combination_learns_a_small_batch_with_all_its_weights(
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
 
+@pytest.mark.parametrize(
+    ("layout", "interests", "encoder"),
+    [
+        ("user", "{count: 3}", "transformer"),
+        ("user", "{count: 2, objective: chosen}", "attention"),
+        ("click", "{count: 3, extractor: routing}", "attention"),
+        ("click", "{count: 2}", "mean"),
+    ],
+)
+def test_a_model_with_interests_learns_a_small_batch_with_all_its_weights(
+    layout: str, interests: str, encoder: str, data: Data
+) -> None:
+    settings = (f"model.interests={interests}", f"model.history_encoder={encoder}", "training.learning_rate=0.05")
+    model = data.model(*PLAIN, *settings, layout=layout)
+    batch = data.batch(model)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
+    assert losses[-1] < 0.9 * losses[0]
+    for variable, start in zip(model.trainable_variables, before, strict=True):
+        assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
+
+
 def test_the_terms_of_the_loss_add_up_in_the_metrics(data: Data) -> None:
     model = data.model("model.query=both")
     metrics = {name: float(value) for name, value in model.train_step(data.batch(model)).items()}
@@ -303,6 +361,35 @@ def test_base_trains_both_towers_on_their_own(data: Data) -> None:
         with tf.GradientTape() as tape:
             term = model.loss_terms(batch, training=True)[name]
         assert all(tf.norm(gradient) > 0 for gradient in tape.gradient(term, tower.trainable_variables)), name
+
+
+def gradient_norm(model: RecallModel, batch: Batch, term: str, variables: list[tf.Variable]) -> float:
+    """Length of the gradient of one term of the loss."""
+    with tf.GradientTape() as tape:
+        value = model.loss_terms(batch, training=True)[term]
+    gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, variables) if gradient is not None]
+    return float(tf.linalg.global_norm(gradients)) if gradients else 0.0
+
+
+@pytest.mark.parametrize("gate", ["sum", "concat"])
+def test_losses_of_the_towers_alone_do_not_move_the_query_unless_asked_to(gate: str, data: Data) -> None:
+    for moves in (False, True):
+        settings = ("model.query=both", f"model.gate={gate}", f"model.loss.towers_move_query={str(moves).lower()}")
+        model = data.model(*PLAIN, *settings)
+        batch = data.batch(model)
+        query_side = [model.user_tower, model.trigger_tower, model.items.token_projection]
+        variables = [variable for layer in query_side for variable in layer.trainable_variables]
+        for term, tower in (("behaviour", model.items.behaviour_stack), ("meta", model.items.meta_stack)):
+            assert (gradient_norm(model, batch, term, variables) > 0) == moves, term
+            assert gradient_norm(model, batch, term, tower.trainable_variables) > 0, term
+        assert gradient_norm(model, batch, "item", variables) > 0
+
+
+def test_towers_of_a_base_model_train_the_query_as_nothing_else_does(data: Data) -> None:
+    model = data.model(*PLAIN, "model.structure=base", "model.loss.triplet=0")
+    batch = data.batch(model)
+    for term in ("behaviour", "meta"):
+        assert gradient_norm(model, batch, term, model.user_tower.head.trainable_variables) > 0
 
 
 def test_an_example_without_a_trigger_teaches_an_i2i_model_nothing(data: Data) -> None:
@@ -379,11 +466,12 @@ def with_exposures(batch: Batch, exposures: float) -> Batch:
 @pytest.mark.parametrize(
     ("simulation", "exposures", "id_matters"),
     [
-        ("{max_probability: 1, brand_new: 0}", 0, False),
-        ("{max_probability: 1, brand_new: 0}", 1e9, True),
-        ("{max_probability: 0, brand_new: 0}", 0, True),
-        ("{max_probability: 0, brand_new: 1}", 1e9, False),
-        ("{enabled: false, max_probability: 1, brand_new: 1}", 0, True),
+        ("{max_probability: 1, unseen: 0}", 0, False),
+        ("{max_probability: 1, unseen: 0}", 1e9, True),
+        ("{max_probability: 0, unseen: 0}", 0, True),
+        ("{max_probability: 0, unseen: 1}", 1e9, False),
+        ("{max_probability: 0, unseen: 0, brand_new: 1}", 1e9, False),
+        ("{enabled: false, max_probability: 1, unseen: 1, brand_new: 1}", 0, True),
     ],
 )
 def test_the_id_of_a_hidden_candidate_has_no_say(
@@ -401,24 +489,39 @@ def test_the_id_of_a_hidden_candidate_has_no_say(
     assert (loss_of(model, batch) != before) == id_matters
 
 
-def test_a_brand_new_candidate_shows_no_posterior(data: Data) -> None:
-    for share, matters in ((1, False), (0, True)):
-        simulation = f"model.cold_simulation={{max_probability: 0, brand_new: {share}}}"
+def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: Data) -> None:
+    for shares, matters in (("brand_new: 1", False), ("unseen: 1", True), ("unseen: 0", True)):
+        simulation = f"model.cold_simulation={{max_probability: 0, {shares}}}"
         model = data.model("model.dropout=0", "model.loss.negatives=none", simulation)
         batch = data.batch(model)
         assert (loss_of(model, batch) != loss_of(model, with_exposures(batch, 500.0))) == matters
 
 
 def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
-    model = data.model("model.cold_simulation={max_probability: 1, brand_new: 1}", "model.loss.negatives=none")
+    model = data.model(
+        "model.cold_simulation={max_probability: 1, unseen: 1, brand_new: 1}", "model.loss.negatives=none"
+    )
     plain = data.model("model.cold_simulation.enabled=false", "model.loss.negatives=none")
     batch = data.batch(model)
     assert float(model.compute_loss(batch)) == float(plain.compute_loss(batch))
 
 
-def test_a_hidden_id_is_not_aligned_with_its_content(data: Data) -> None:
-    model = data.model("model.cold_simulation={max_probability: 0, brand_new: 1}", "model.loss.negatives=none")
+@pytest.mark.parametrize("hides", ["unseen", "brand_new"])
+def test_a_hidden_id_is_not_aligned_with_its_content(hides: str, data: Data) -> None:
+    model = data.model(f"model.cold_simulation={{max_probability: 0, {hides}: 1}}", "model.loss.negatives=none")
     assert float(model.loss_terms(data.batch(model), training=True)["triplet"]) == 0
+
+
+def test_the_gate_is_told_the_training_clicks_of_each_id(data: Data) -> None:
+    model, prepared = data.model(), data.layouts["click"]
+    log = pd.read_parquet(model.config.data.events.path).drop_duplicates()
+    training = log[(log.is_click == 1) & (log.time_ms < prepared.manifest["split"]["validation_start_ms"])]
+    clicks = training.groupby("item_id").size().reindex(prepared.item_ids.to_pylist(), fill_value=0).to_numpy()
+    content = model.items.content_of(model.item_table.gather(tf.range(len(clicks))))
+    known = content.known.numpy()
+    assert (known == (clicks > 0)).all()
+    assert 0 < known.sum() < len(known)
+    np.testing.assert_allclose(content.learned, np.log1p(clicks) / 5, rtol=1e-5)
 
 
 # Shapes of the answers
@@ -428,11 +531,11 @@ def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data
     model = data.model("model.gate=concat", "model.query=both")
     rows = tf.range(5)
     vectors, shares = model.encode_items(rows, tf.ones([5, 4]))
-    queries = model.encode_users(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
-    assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 16)
-    norm = np.linalg.norm(queries.reshape(5, 2, 8), axis=2)
+    queries = model.user_queries(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
+    assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 17)
+    norm = np.linalg.norm(queries[:, :-1].reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(norm, 1, rtol=1e-5)
-    parts = np.linalg.norm(vectors.numpy().reshape(5, 2, 8), axis=2)
+    parts = np.linalg.norm(vectors.numpy()[:, :-1].reshape(5, 2, 8), axis=2)
     np.testing.assert_allclose(parts, np.c_[np.ones(5), 1 - shares.numpy()], rtol=1e-5)
 
 

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recall.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer, ranks, top_items
+from recall.ranking import (
+    EvaluationError,
+    EvaluationSet,
+    MultiVectorScorer,
+    Ragged,
+    VectorScorer,
+    ranks,
+    top_items,
+    vector_scorer,
+)
 
 Floats = npt.NDArray[np.float32]
 
@@ -224,3 +233,46 @@ def test_slice_of_ragged_lists_holds_those_lists() -> None:
     assert part.values.tolist() == [3, 4, 5, 6]
     assert part.offsets.tolist() == [0, 0, 1, 4]
     assert part.list_index().tolist() == [1, 2, 2, 2]
+
+
+# Several query vectors per example
+
+
+def several_queries(examples: EvaluationSet, *, interests: int = 3) -> Floats:
+    """Small whole numbers, so that inner products are exact."""
+    return np.random.default_rng(5).integers(-2, 3, (len(examples), interests, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 20 * 70 * 4, 1 << 30])
+def test_scores_of_several_queries_are_the_best_of_each(block_bytes: int) -> None:
+    _, vectors, examples = random_case()
+    queries = several_queries(examples)
+    best = np.array([[max(float(query @ item) for query in own) for item in vectors] for own in queries])
+    scorer = MultiVectorScorer(queries, vectors)
+    assert scorer.item_count == 70
+    np.testing.assert_array_equal(scorer.scores(7, 31), best[7:31])
+    found = ranks(scorer, examples, block_bytes=block_bytes)
+    assert found.tolist() == slow_ranks(best.astype(np.float32), examples, exclude_seen=True)
+
+
+def test_items_with_equal_vectors_tie_for_several_queries_too() -> None:
+    rng = np.random.default_rng(3)
+    vectors = np.tile(rng.standard_normal(64, dtype=np.float32), (1003, 1))
+    vectors[10] = rng.standard_normal(64, dtype=np.float32)
+    scores = MultiVectorScorer(rng.standard_normal((2, 4, 64), dtype=np.float32), vectors).scores(0, 2)
+    twins = np.delete(scores, 10, axis=1)
+    np.testing.assert_array_equal(twins, np.repeat(twins[:, :1], 1002, axis=1))
+
+
+def test_the_scorer_follows_from_the_shape_of_the_queries() -> None:
+    _, vectors, examples = random_case()
+    queries = several_queries(examples, interests=1)
+    assert isinstance(vector_scorer(queries, vectors), MultiVectorScorer)
+    one = vector_scorer(queries[:, 0], vectors)
+    assert isinstance(one, VectorScorer)
+    np.testing.assert_array_equal(one.scores(0, 9), vector_scorer(queries, vectors).scores(0, 9))
+    with pytest.raises(EvaluationError, match=r"\(90, 6\); expected \[examples, interests, dim\]"):
+        MultiVectorScorer(queries[:, 0], vectors)
+    with pytest.raises(EvaluationError, match="expected two matrices of the same width"):
+        MultiVectorScorer(queries, vectors[:, :5])
+    assert vector_scorer(queries[:0], vectors).scores(0, 0).shape == (0, 70)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import tensorflow as tf
+from conftest import Experiment
 
 from recall.config import Config
 from recall.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
 from recall.recaller import Candidates, Recaller
+from recall.run import Run
 from recall.training import load_model
 
 pytest_plugins = ("finished_run",)
@@ -28,16 +30,24 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Exported(SimpleNamespace):
-    """What other programs read of a run: ids, vectors, the query model, and the raw clicks."""
+    """What other programs read of a run: ids, vectors with the index's bias, the query model, and the raw clicks."""
 
     ids: list[str]
     vectors: Matrix
     clicks: pd.DataFrame
+    last_ms: int
     query: Any
 
-    def user_query(self, user: str, history: Sequence[str]) -> Matrix:
+    def user_query(self, user: str, history: Sequence[str], ages_hours: Sequence[float] | None = None) -> Matrix:
         inputs = {"user_id": tf.constant([user]), "history": tf.constant([list(history) or [""]])}
-        return self.query.signatures["user"](**inputs)["vector"].numpy()[0]
+        if ages_hours is None:
+            return self.query.signatures["user"](**inputs)["vector"].numpy()[0]
+        inputs["history_age_hours"] = tf.constant([list(ages_hours) or [-1]], tf.float32)
+        return self.query.signatures["user_in_full"](**inputs)["vector"].numpy()[0]
+
+    def clicked_hours_ago(self, user: str, now_ms: int) -> list[float]:
+        own = self.clicks[self.clicks.user_id == user]
+        return list((now_ms - own.sort_values(["time_ms", "item_id"]).time_ms) / 3.6e6)
 
     def clicked(self, user: str) -> list[str]:
         own = self.clicks[self.clicks.user_id == user]
@@ -49,14 +59,23 @@ class Exported(SimpleNamespace):
         return list(scores.index), list(scores)
 
 
+def biased(table: pd.DataFrame, bias: float) -> Matrix:
+    """The vectors of the exported table as an index with this cold bias holds them."""
+    vectors = np.stack(list(table.vector))
+    vectors[:, -1] += bias / (1 + table.exposures.to_numpy() / 5)
+    return vectors
+
+
 @pytest.fixture(scope="module")
 def exported(finished: Path, settings: Config) -> Exported:
     table = pd.read_parquet(finished / "vectors" / "vectors.parquet")
     log = pd.read_parquet(settings.data.events.path)
+    bias = json.loads((finished / "metrics.json").read_text())["index"]["cold_bias"]
     return Exported(
         ids=table.item_id.tolist(),
-        vectors=np.stack(list(table.vector)),
+        vectors=biased(table, bias),
         clicks=log[log.is_click == 1],
+        last_ms=int(log.time_ms.max()),
         query=tf.saved_model.load(str(finished / "model" / "query")),
     )
 
@@ -84,8 +103,33 @@ def test_candidates_of_users_are_the_best_unseen_by_brute_force(
     for row, user in enumerate(active):
         clicked = exported.clicked(user)
         assert len(clicked) > HISTORY, "so that history and seen items differ"
-        query = exported.user_query(user, clicked[-HISTORY:])
+        ages = exported.clicked_hours_ago(user, exported.last_ms)
+        query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
         assert_same_candidates(found.ids[row], found.scores[row], exported.best(query, without=clicked, k=10))
+
+
+def test_the_same_clicks_say_something_else_a_month_later(
+    recaller: Recaller, exported: Exported, active: list[str]
+) -> None:
+    later_ms, user = exported.last_ms + 30 * 24 * 3_600_000, active[0]
+    clicked, ages = exported.clicked(user), exported.clicked_hours_ago(user, later_ms)
+    found = recaller.recall([user], k=10, now_ms=later_ms)
+    query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
+    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=clicked, k=10))
+    assert np.abs(found.scores - recaller.recall([user], k=10).scores).max() > 1e-5
+
+
+def test_a_fresh_history_may_bring_its_times(recaller: Recaller, exported: Exported) -> None:
+    fresh, now_ms = ["i010", "gone from the catalogue", "i020"], exported.last_ms
+    times = {"nobody": [now_ms - 7_200_000, now_ms - 3_600_000, now_ms]}
+    found = recaller.recall(["nobody"], k=10, histories={"nobody": fresh}, history_times_ms=times)
+    query = exported.user_query("nobody", ["i010", "i020"], [2, 0])
+    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=fresh[::2], k=10))
+    for histories in ({"nobody": fresh[:2]}, None):
+        with pytest.raises(
+            DataError, match=r"history_times_ms\['nobody'\]: expected one time for each of the [02] items"
+        ):
+            recaller.recall(["nobody"], histories=histories, history_times_ms=times)
 
 
 def test_seen_items_never_come_back_and_every_list_is_full(
@@ -155,9 +199,10 @@ def test_without_a_trigger_tower_similar_items_have_similar_vectors(
 ) -> None:
     item = exported.ids[3]
     found = without_query_towers.similar([item], k=10)
-    assert_same_candidates(
-        found.ids[0], found.scores[0], exported.best(exported.vectors[3], without=[item], k=10)
-    )  # fmt: skip
+    # What is popular or new is not thereby similar: appeal and bias have no say.
+    query = np.append(exported.vectors[3, :-1], np.float32(0))
+    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=[item], k=10))
+    np.testing.assert_allclose(without_query_towers.vectors([item])[0], exported.vectors[3], atol=1e-6)
 
 
 def test_without_a_user_tower_the_error_says_what_to_ask(without_query_towers: Recaller) -> None:
@@ -183,7 +228,7 @@ def without_query_towers(recaller: Recaller, finished: Path) -> Recaller:
 
 def test_vectors_are_those_of_the_exported_table(recaller: Recaller, exported: Exported) -> None:
     asked = [exported.ids[row] for row in (7, 0, 7)]
-    np.testing.assert_array_equal(recaller.vectors(asked), exported.vectors[[7, 0, 7]])
+    np.testing.assert_allclose(recaller.vectors(asked), exported.vectors[[7, 0, 7]], atol=1e-6)
     assert recaller.vectors([]).shape == (0, exported.vectors.shape[1])
 
 
@@ -203,7 +248,8 @@ def contents(settings: Config) -> pd.DataFrame:
 def test_a_new_item_lies_where_its_content_puts_it(recaller: Recaller, finished: Path, settings: Config) -> None:
     rows = contents(settings)[:40]
     new = recaller.new_item_vectors(rows.drop(columns=["author_id"]))
-    assert new.shape == (40, 8)
+    assert new.shape == (40, 9)
+    new = new[:, :-1]
     np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1, atol=1e-5)
     model = load_model(finished / "model", PreparedData.load(finished / "data"))
     features = model.item_table.gather(tf.range(40))
@@ -240,6 +286,50 @@ def test_a_new_item_can_be_asked_for_its_neighbours(recaller: Recaller, settings
 def test_new_content_of_another_type_is_an_error(recaller: Recaller, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         recaller.new_item_vectors([wrong])
+
+
+# The cold bias
+
+
+@pytest.fixture(scope="module")
+def with_bias(
+    finished: Path, variant: Experiment, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[float], Recaller]:
+    """Factory of recallers of the same run whose index has a given bias."""
+
+    def build(bias: float) -> Recaller:
+        directory = tmp_path_factory.mktemp("biased") / "run"
+        shutil.copytree(finished, directory)
+        Run(variant(f"index.cold_bias={bias}"), directory).index()
+        return Recaller.load(directory)
+
+    return build
+
+
+def test_lists_are_the_exact_ones_with_the_bias_and_hold_more_new_items_the_larger_it_is(
+    with_bias: Callable[[float], Recaller], finished: Path, exported: Exported, active: list[str]
+) -> None:
+    table = pd.read_parquet(finished / "vectors" / "vectors.parquet")
+    novelty = dict(zip(table.item_id, 1 / (1 + table.exposures / 5), strict=True))
+    found = []
+    for bias in (-0.5, 0.0, 0.5):
+        recaller = with_bias(bias)
+        scored = Exported(ids=exported.ids, vectors=biased(table, bias))
+        lists = recaller.recall(active, k=10)
+        for row, user in enumerate(active):
+            clicked = exported.clicked(user)
+            query = exported.user_query(user, clicked[-HISTORY:])
+            assert_same_candidates(lists.ids[row], lists.scores[row], scored.best(query, without=clicked, k=10))
+        found.append(np.mean([novelty[item] for item in lists.ids.ravel()]))
+    assert found[0] < found[1] < found[2]
+
+
+def test_a_new_item_gets_the_bias_of_the_index_in_full(
+    with_bias: Callable[[float], Recaller], settings: Config
+) -> None:
+    rows = contents(settings)[:5]
+    plain, biased = (with_bias(bias).new_item_vectors(rows) for bias in (0.0, 0.25))
+    np.testing.assert_allclose(biased - plain, np.tile([*[0.0] * 8, 0.25], (5, 1)), atol=1e-6)
 
 
 # What callers bring and get

@@ -80,13 +80,17 @@ def validation_vectors(model: RecallModel, prepared: PreparedData) -> np.ndarray
 
 
 def recall_at(model: RecallModel, prepared: PreparedData, k: int) -> float:
-    """Share of the validation clicks among the k best items; seen ones do not count, ties count against."""
+    """Share of the validation clicks among the k best items; seen ones do not count, ties count against.
+
+    Items that nobody had been shown compete with each other alone, and so do the others.
+    """
     examples = read_examples(prepared.shards("validation"))
+    cold = prepared.posterior("validation").exposures == 0
     scores = encode_queries(model, examples) @ validation_vectors(model, prepared).T
     hits = []
     for row, target in enumerate(examples.targets):
         seen = examples.seen.values[slice(*examples.seen.offsets[row : row + 2])]
-        rivals = np.setdiff1d(np.arange(scores.shape[1]), [*seen, target])
+        rivals = np.setdiff1d(np.flatnonzero(cold == cold[target]), [*seen, target])
         hits.append((scores[row, rivals] >= scores[row, target]).sum() < k)
     return float(np.mean(hits))
 

@@ -42,7 +42,7 @@ def experiment(events: dict[str, Any], items: dict[str, Any], **data: Any) -> Co
 
 
 def parse(paths: list[Path], *, lists: tuple[str, ...], scalars: tuple[str, ...]) -> list[dict[str, Any]]:
-    floats = ("smoothed_ctr", "age_hours")
+    floats = ("smoothed_ctr", "age_hours", "weight")
     spec: dict[str, Any] = {"user_id": tf.io.FixedLenFeature([], tf.string)}
     spec |= {name: tf.io.FixedLenFeature([], tf.float32 if name in floats else tf.int64) for name in scalars}
     spec |= {
@@ -76,7 +76,9 @@ def sorted_records(directory: Path, split: str) -> list[bytes]:
 
 def click_examples(directory: Path, split: str) -> list[dict[str, Any]]:
     lists = CLICK_LISTS if split == "train" else (*CLICK_LISTS, "seen")
-    scalars = ("item", "time_ms", "trigger", "exposures", "clicks", "smoothed_ctr", "age_hours")
+    scalars: tuple[str, ...] = ("item", "time_ms", "trigger", "exposures", "clicks", "smoothed_ctr", "age_hours")
+    if PreparedData.load(directory).is_weighted:
+        scalars += ("weight",)
     return parse(PreparedData.load(directory).shards(split), lists=lists, scalars=scalars)
 
 
@@ -105,6 +107,8 @@ def assert_agrees(directory: Path, expected: oracle.Expected, item_ids: list[str
             del example["split"]
             if not code:
                 del example["seen"]
+            if not prepared.is_weighted:
+                del example["weight"]
         assert manifest["counts"]["examples"][split] == len(wanted)
         assert canonical(click_examples(directory, split)) == canonical(wanted)
     assert prepared.sampling_counts.tolist() == expected.sampling_counts
@@ -146,6 +150,41 @@ def test_kuairand_agrees_with_the_oracle(kuairand: Config, kuairand_data: Path, 
     expected = oracle.recompute(rows, videos, oracle.Settings())
     assert_agrees(kuairand_data, expected, videos)
     as_of_lookups_agree(kuairand_data, expected.examples)
+
+
+def test_weighted_clicks_agree_with_the_oracle_in_both_layouts(
+    kuairand: Config, kuairand_data: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    rules = [{"column": "is_click", "weight": 1}, {"column": "long_view", "weight": 2}]
+    rules.append({"column": "play_time_ms", "at_least": 30_000, "weight": 3.5})
+    weighted = kuairand.model_dump(mode="json")
+    weighted["data"]["events"]["weight"] = rules
+    prepare(Config.model_validate(weighted), tmp_path / "click")
+    weighted["data"]["layout"] = "user"
+    prepare(Config.model_validate(weighted), tmp_path / "user")
+
+    log = pd.read_parquet(next((shared_data / "kuairand").glob("log*.parquet")))
+    log = log.rename(columns={"user_id": "user", "video_id": "item", "time_ms": "time", "is_click": "click"})
+    log["is_click"] = log["click"]
+    videos = pd.read_csv(kuairand.data.items.path, dtype=str)["video_id"].tolist()
+    in_words = (("is_click", 1, 1.0), ("long_view", 1, 2.0), ("play_time_ms", 30_000, 3.5))
+    columns = ["user", "item", "time", "click", "is_click", "long_view", "play_time_ms"]
+    expected = oracle.recompute(log[columns].to_dict("records"), videos, oracle.Settings(weight=in_words))
+    assert {example["weight"] for example in expected.examples} == {1.0, 2.0, 3.5}
+    assert_agrees(tmp_path / "click", expected, videos)
+    wanted = [
+        (example["user_id"], example["time_ms"], example["item"], example["weight"]) for example in expected.examples
+    ]
+    parsed = parse(PreparedData.load(tmp_path / "user").shards("train"), lists=(*USER_LISTS, "weight"), scalars=())
+    found = {
+        (record["user_id"], *click)
+        for record in parsed
+        for click in zip(*(record[name] for name in ("time_ms", "items", "weight")), strict=True)
+    }
+    trained = {record["user_id"] for record in parsed}
+    assert found == {click for click in wanted if click[0] in trained}
+    for name in ("posterior.parquet", "posterior_buckets.parquet", "sampling.parquet", "histories.parquet"):
+        assert (tmp_path / "click" / name).read_bytes() == (kuairand_data / name).read_bytes(), name
 
 
 def movielens(shared_data: Path, **data: Any) -> Config:
@@ -348,6 +387,7 @@ def test_a_small_log_comes_out_as_worked_out_by_hand(small: Callable[..., Config
     assert prepared.posterior("test").clicks.tolist() == [2, 1, 0, 0]
     assert prepared.posterior("serving").age_hours.tolist() == [10, 8, 1, 0]
     assert prepared.histories.recent("u").tolist() == [0, 1, 0, 2]
+    assert prepared.histories.recent_times_ms("u").tolist() == [hour * HOUR for hour in (0, 2, 5, 9)]
     assert prepared.histories.seen("u").tolist() == [0, 1, 2]
     assert prepared.histories.recent("nobody").tolist() == []
     assert prepared.user_ids.to_pylist() == ["u"]

@@ -1,23 +1,22 @@
 """How a model trades warm against cold recall when items with few exposures get a bonus.
 
-Every score gets bias / (1 + exposures / 5): what one more dimension does that holds this in the item vector and 1 in
-the query. A model that is better at one end of the feed only because it is worse at the other falls below the curve of
-a model that is not.
+Every score gets a cold bias (see `recall.cold_bias`) in place of the one that the model is served with; level 0 is the
+model without any. A model that is better at one end of the feed only because it is worse at the other falls below the
+curve of a model that is not.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
+from recall.cold_bias import biased_scores, cold_weights
+from recall.ranking import BLOCK_BYTES, EvaluationSet, Scorer, score_blocks
 
 Floats = npt.NDArray[np.float64]
 
-HALF_EXPOSURES = 5.0
 CURVE_K = 50
 WARM = {"warm_100": 100, "warm_1000": 1000}
 # In spans of the model's scores: 0, and geometric steps until cold items come first (or last).
@@ -26,11 +25,6 @@ LEVELS = (
     0.0,
     *(0.0025 * 2.0 ** (step / 2) for step in range(19)),
 )
-
-
-def cold_weight(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """What the bias is multiplied with: 1 without exposures, half at five; float32 [items]."""
-    return (1.0 / (1.0 + exposures / HALF_EXPOSURES)).astype(np.float32)
 
 
 def bias_curve(
@@ -45,7 +39,7 @@ def bias_curve(
     """Recall of cold and of warm targets for each bias.
 
     Args:
-      scorer: the model.
+      scorer: the model without its cold bias.
       examples: what was clicked in the evaluated period.
       exposures: int64 [items], before the period.
       exclude_seen: whether what the user clicked before is left out of the ranking.
@@ -59,16 +53,17 @@ def bias_curve(
     of_target = exposures[examples.targets]
     slices = {"all": of_target >= 0, "cold": of_target == 0}
     slices |= {name: of_target >= least for name, least in WARM.items()}
-    weight = cold_weight(exposures)  # [items]
+    weights = cold_weights(exposures)  # [items]
     hits = np.zeros((len(levels), len(examples)), bool)
     span: float | None = None
     for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
         if span is None:
             ranked = block.scores[np.isfinite(block.scores)]
             span = float(ranked.max() - ranked.min()) or 1.0
-        target_weight = weight[examples.targets[block.examples]]  # [block]
+        target_weights = weights[examples.targets[block.examples]]  # [block]
         for index, level in enumerate(levels):
-            hits[index, block.examples] = _biased(block, weight, target_weight, level * span).ranks() <= CURVE_K
+            biased = biased_scores(block, level * span, weights=weights, target_weights=target_weights)
+            hits[index, block.examples] = biased.ranks() <= CURVE_K
     curve: dict[str, list[float] | None] = {"level": list(levels), "bias": [level * (span or 0.0) for level in levels]}
     for name, members in slices.items():
         curve[name] = hits[:, members].mean(axis=1).tolist() if members.any() else None
@@ -117,16 +112,6 @@ def least_margin(hull: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> t
     margins = warm_recall_at(levels, hull) - warm_recall_at(levels, other)
     least = int(np.argmin(margins))
     return float(margins[least]), float(levels[least])
-
-
-def _biased(
-    block: ScoreBlock, weight: npt.NDArray[np.float32], target_weight: npt.NDArray[np.float32], bias: float
-) -> ScoreBlock:
-    step = np.float32(bias)
-    # Both sums are rounded alike, so that a target still ties with itself.
-    return dataclasses.replace(
-        block, scores=block.scores + step * weight, target_scores=block.target_scores + step * target_weight
-    )
 
 
 def _is_below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:

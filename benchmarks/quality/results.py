@@ -16,9 +16,12 @@ from recall.artifacts import fingerprint, write_json
 from recall.config import Config
 
 RESULTS = Path(__file__).with_name("results")
-# What of an experiment decides about its metrics; prepared data is compared by content, the index is not measured.
-_SECTIONS = {"data", "features", "model", "training", "evaluation"}
-_BASELINE_SECTIONS = {"data", "evaluation"}
+# What of an experiment decides about its metrics; prepared data is compared by content, and the index is measured for
+# nothing but its cold bias.
+_SECTIONS: dict[str, Any] = dict.fromkeys(("data", "features", "model", "training", "evaluation"), True) | {
+    "index": {"cold_bias", "cold_bias_tolerance"}
+}
+_BASELINE_SECTIONS: dict[str, Any] = {"data": True, "evaluation": True}
 
 
 class Ranks(NamedTuple):

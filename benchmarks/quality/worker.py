@@ -33,7 +33,7 @@ from recall.inference import answerable, encode_items, encode_queries, encode_tr
 from recall.model import RecallModel
 from recall.posterior import Posterior
 from recall.prepared import PreparedData
-from recall.ranking import BLOCK_BYTES, Scorer, VectorScorer, score_blocks
+from recall.ranking import BLOCK_BYTES, Scorer, score_blocks, vector_scorer
 from recall.training import read_history, train
 
 _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
@@ -176,10 +176,10 @@ def _asked(
     asked = answerable(model, examples)
     queries = encode_queries(model, asked)
     positions = everything if model.user_tower else triggered
-    yield Asked(name, VectorScorer(queries, biased), VectorScorer(queries, vectors), asked, positions, shares)
+    yield Asked(name, vector_scorer(queries, biased), vector_scorer(queries, vectors), asked, positions, shares)
     if model.user_tower and model.trigger_tower and len(triggered):
         asked = examples.select(triggered)
-        scorer = VectorScorer(encode_triggers(model, asked.triggers), biased)
+        scorer = vector_scorer(encode_triggers(model, asked.triggers), biased)
         yield Asked(f"{name}_trigger", scorer, scorer, asked, triggered, shares)
 
 

@@ -37,6 +37,29 @@ class SearchResult:
         """Object [queries, k]: the items' ids as str. Looked up when first asked for: callers often want rows alone."""
         return self.names[self.rows]
 
+    def merged(self, queries: int) -> SearchResult:
+        """Joins the lists of every `queries` consecutive queries into one: each item once, under its best score.
+
+        The best k items of the lists together are in the first k columns: one of them that a list of k lacks is
+        beaten by k items of that list.
+
+        Args:
+          queries: how many queries were one user's; divides the number of lists.
+
+        Returns:
+          rows and scores [queries / `queries`, k * `queries`], padded as a search result is.
+        """
+        width = queries * self.rows.shape[1]
+        rows, scores = self.rows.reshape(-1, width), self.scores.reshape(-1, width)
+        # By row, of one row's scores the best first: what follows its like is a repeat.
+        order = np.lexsort((-scores, rows), axis=1)
+        rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        is_repeat = np.diff(rows, axis=1, prepend=-2) == 0
+        rows, scores = np.where(is_repeat, -1, rows), np.where(is_repeat, -np.inf, scores)
+        order = np.lexsort((rows, -scores), axis=1)
+        rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return SearchResult(rows.astype(np.int32), scores.astype(np.float32), self.names)
+
 
 class Index(abc.ABC):
     """Maximum inner product search over a fixed set of items.

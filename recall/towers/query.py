@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from recall.config import ModelConfig
+from recall.config import HistoryTime, ModelConfig
 from recall.encoding import EncodedColumn
 from recall.towers.appeal import asking_for_appeal
 from recall.towers.features import FeatureInput, Features, dense_stack
+from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history import HISTORY_ENCODERS
+from recall.towers.history_time import ClickTimes, GapEmbedding
+from recall.towers.interests import INTEREST_EXTRACTORS, InterestExtractor
 
 
 class QueryHead(tf.keras.layers.Layer):
@@ -38,28 +41,67 @@ class QueryHead(tf.keras.layers.Layer):
 
 
 class UserTower(tf.keras.layers.Layer):
-    """Profile and history of clicked items -> query vector."""
+    """Profile and history of clicked items -> query vector, or several of them (`model.interests`)."""
 
-    def __init__(self, columns: Sequence[EncodedColumn], *, config: ModelConfig, parts: int, max_length: int) -> None:
+    def __init__(
+        self,
+        columns: Sequence[EncodedColumn],
+        *,
+        config: ModelConfig,
+        parts: int,
+        max_length: int,
+        history_time: HistoryTime = "none",
+        fusion: HistoryFusion | None = None,
+    ) -> None:
         super().__init__(name="user")
         self.profile = FeatureInput(columns, dim=config.dim, name="profile") if columns else None
-        self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length)
+        self.reads_times = history_time != "none"
+        self.hidden_times = config.history_time_hidden
+        self.gap = GapEmbedding(config.dim) if history_time in ("gap", "both") else None
+        ages = history_time in ("age", "both")
+        self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length, ages=ages)
+        self.fusion = fusion
+        self.interests: InterestExtractor | None = None
+        if config.interests and config.interest_count > 1:
+            self.interests = INTEREST_EXTRACTORS[config.interests.extractor](config, max_length=max_length)
         self.head = QueryHead(config, parts=parts, name="user_head")
 
-    def call(self, features: Features, tokens: tf.Tensor, lengths: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(
+        self,
+        features: Features,
+        tokens: tf.Tensor,
+        lengths: tf.Tensor,
+        times: ClickTimes | None = None,
+        further: FurtherTokens | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
         """Queries after the whole history.
 
         Args:
           features: of the users' `FeatureTable.gather`, [batch].
           tokens: float32 [batch, time, dim], `ItemSide.tokens` of the history, oldest first, padded at the end.
           lengths: int [batch].
+          times: of the history's clicks; None where they are unknown.
+          further: the user's further histories, where the model has a fusion.
           training: whether dropout is on.
 
         Returns:
-          float32 [batch, width].
+          float32 [batch, width], or [batch, interests, width] where the configuration asks for several.
         """
-        state = self.history.last_state(tokens, lengths, training=training)
-        return self.head(state, self.profile(features) if self.profile else None, training=training)
+        tokens, times = self._timed(tokens, times, training=training)
+        profile = self.profile(features) if self.profile else None
+        interests = None
+        if self.interests:
+            states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
+            interests = self.interests.last(self.history.entries(tokens, states), lengths)
+            state = self.history.select(states, lengths - 1)
+        else:
+            state = self.history.last_state(tokens, lengths, times=times, training=training)
+        if self.fusion is not None:
+            state = self.fusion(state, lengths, further, training=training)
+        if interests is not None:
+            return self._interest_queries(interests, state, profile, training=training)
+        return self.head(state, profile, training=training)
 
     def at_positions(
         self,
@@ -69,18 +111,43 @@ class UserTower(tf.keras.layers.Layer):
         *,
         users: tf.Tensor,
         positions: tf.Tensor,
+        times: ClickTimes | None = None,
         training: bool = False,
     ) -> tf.Tensor:
         """Queries inside sequences: query j is user `users[j]` after position `positions[j]` (-1: before any).
 
         Returns:
-          float32 [queries, width].
+          float32 [queries, width], or [queries, interests, width].
         """
-        states = self.history.states(tokens, lengths, training=training)  # [batch, time, dim]
-        chosen = tf.gather_nd(states, tf.stack([users, tf.maximum(positions, 0)], axis=1))  # [queries, dim]
-        chosen = self.history.or_empty(chosen, positions)
+        tokens, times = self._timed(tokens, times, training=training)
+        states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
+        places = tf.stack([users, tf.maximum(positions, 0)], axis=1)  # [queries, 2]
+        chosen = self.history.or_empty(tf.gather_nd(states, places), positions)  # [queries, dim]
         profile = tf.gather(self.profile(features), users) if self.profile else None
+        if self.interests:
+            inside = self.interests.at_every_position(self.history.entries(tokens, states))
+            interests = self.interests.or_empty(tf.gather_nd(inside, places), positions)  # [queries, interests, dim]
+            return self._interest_queries(interests, chosen, profile, training=training)
         return self.head(chosen, profile, training=training)
+
+    def _timed(
+        self, tokens: tf.Tensor, times: ClickTimes | None, *, training: bool
+    ) -> tuple[tf.Tensor, ClickTimes | None]:
+        """Tokens with their gaps, and the times that the encoder may see."""
+        if not self.reads_times:
+            return tokens, None
+        times = ClickTimes.unknown(tokens) if times is None else times
+        if training and self.hidden_times:
+            times = times.hidden(self.hidden_times)
+        return (tokens if self.gap is None else tokens + self.gap(times)), times
+
+    def _interest_queries(
+        self, interests: tf.Tensor, state: tf.Tensor, profile: tf.Tensor | None, *, training: bool
+    ) -> tf.Tensor:
+        """One head for all interests; what they have in common, the history's state and the profile, stands beside."""
+        shared = state if profile is None else tf.concat([state, profile], axis=-1)  # [n, shared]
+        shared = tf.repeat(shared[:, tf.newaxis], interests.shape[1], axis=1)  # [n, interests, shared]
+        return self.head(interests, shared, training=training)
 
 
 class TriggerTower(tf.keras.layers.Layer):

@@ -165,3 +165,31 @@ def test_unusable_queries_are_refused(index, queries):
         index.search(broken, 3)
     with pytest.raises(DataError, match=r"found shape \(1, 2, 16\)"):
         index.search(queries[None, :2], 3)
+
+
+def test_merged_lists_hold_the_best_items_of_all_queries_once(index, queries, vectors):
+    found = index.search(queries[:30], 25)
+    merged = found.merged(3)
+    assert merged.rows.shape == merged.scores.shape == merged.ids.shape == (10, 75)
+    if index.is_exact:
+        best = (queries[:30].astype(float) @ vectors.T).reshape(10, 3, ITEMS).max(axis=1)  # [users, items]
+        np.testing.assert_allclose(merged.scores[:, :25], -np.sort(-best, axis=1)[:, :25], rtol=1e-5, atol=1e-5)
+    for user, (rows, scores, ids) in enumerate(zip(merged.rows, merged.scores, merged.ids, strict=True)):
+        best_of: dict[int, float] = {}
+        for lists in range(3 * user, 3 * user + 3):
+            for row, score in zip(found.rows[lists], found.scores[lists], strict=True):
+                best_of[row] = max(score, best_of.get(row, -np.inf))
+        assert len(best_of) < 75, "some item is in several lists"
+        expected = sorted(best_of.items(), key=lambda item: (-item[1], item[0]))
+        assert list(zip(rows, scores, strict=True))[: len(expected)] == expected
+        assert set(rows[len(expected) :]) == {-1}
+        assert set(ids[len(expected) :]) == {None}
+        assert np.isneginf(scores[len(expected) :]).all()
+
+
+def test_merged_lists_of_one_query_each_are_as_they_were(index, queries):
+    found = index.search(queries, ITEMS + 2)
+    merged = found.merged(1)
+    np.testing.assert_array_equal(merged.rows, found.rows)
+    np.testing.assert_array_equal(merged.scores, found.scores)
+    assert index.search(queries[:0], 4).merged(2).rows.shape == (0, 8)

@@ -1,4 +1,4 @@
-"""The gate's promises: a share between 0 and 1, and, where asked for, one that never falls as exposures grow."""
+"""The gate's promises: a share between 0 and 1, and, where asked for, one that never falls as counts grow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.towers.gate import Gate, posterior_features
+from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features
 
 PRIOR_CTR, STRENGTH = 0.2, 20.0
 Array = np.ndarray
@@ -28,8 +28,14 @@ def random_gate(width: int, *, monotone: bool, seed: int) -> Gate:
     return gate
 
 
-def shares(gate: Gate, exposures: Array, clicks: Array, age_hours: Array) -> Array:
-    return gate(posterior_features(posterior(exposures, clicks, age_hours), prior_ctr=PRIOR_CTR)).numpy()
+def features(exposures: Array, clicks: Array, age_hours: Array, *, trained_on: Array | None = None) -> tf.Tensor:
+    """What the gate sees; without `trained_on` ids have learned from all clicks so far."""
+    learned = learned_feature(tf.constant(clicks if trained_on is None else trained_on, tf.float32))
+    return gate_features(posterior_features(posterior(exposures, clicks, age_hours), prior_ctr=PRIOR_CTR), learned)
+
+
+def shares(gate: Gate, exposures: Array, clicks: Array, age_hours: Array, *, trained_on: Array | None = None) -> Array:
+    return gate(features(exposures, clicks, age_hours, trained_on=trained_on)).numpy()
 
 
 def journeys(seed: int, *, with_clicks: bool) -> tuple[Array, Array, Array]:
@@ -57,6 +63,15 @@ def test_features_are_logs_of_counts_ctr_and_age() -> None:
 def test_features_are_finite_for_extreme_posteriors() -> None:
     extreme = tf.constant([[1e9, 0, 0, 1e6], [1e9, 1e9, 1, 0], [0, 0, 1e-9, 0]])
     assert np.isfinite(posterior_features(extreme, prior_ctr=1e-6)).all()
+
+
+def test_gate_sees_the_log_of_what_the_id_was_trained_on_beside_the_posterior() -> None:
+    found = features(
+        np.array([80.0, 80.0]), np.array([30.0, 30.0]), np.array([47.0, 47.0]), trained_on=np.array([0, 9])
+    )
+    assert found.shape == (2, 5)
+    np.testing.assert_allclose(found[0, :4], found[1, :4])
+    np.testing.assert_allclose(found[:, 4], [0, math.log(10) / 5], rtol=1e-5)
 
 
 @pytest.mark.parametrize("monotone", [False, True])
@@ -88,6 +103,16 @@ def test_monotone_share_never_falls_when_clicks_grow_alone() -> None:
         assert np.diff(found, axis=0).min() >= -1e-6
 
 
+def test_monotone_share_never_falls_when_an_id_was_trained_on_more() -> None:
+    trained_on, risen = np.arange(0, 301, 10), 0
+    for seed in range(60):
+        gate = random_gate(1, monotone=True, seed=seed)
+        found = shares(gate, np.full(31, 900), np.full(31, 300), np.full(31, 24.0), trained_on=trained_on)
+        assert np.diff(found, axis=0).min() >= -1e-6
+        risen += found[-1] > found[0] + 0.01
+    assert risen > 20
+
+
 def test_monotone_gate_may_still_trust_old_items_less() -> None:
     age_hours = 4.0 ** np.arange(9)
     gates = [random_gate(1, monotone=True, seed=seed) for seed in range(40)]
@@ -103,7 +128,7 @@ def test_share_can_fall_when_exposures_grow_unless_the_gate_is_monotone() -> Non
     for monotone in (False, True):
         gate = Gate(1, hidden=1, monotone=monotone)
         gate.set_weights([np.zeros(weight.shape) for weight in gate.weights])
-        gate.first.assign([[0.0], [0.0], [1.0], [0.0]])
+        gate.first.assign([[0.0], [0.0], [1.0], [0.0], [0.0]])
         gate.second.assign([[1.0]])
         found.append(shares(gate, exposures, clicks, age)[:, 0])
     assert found[0][1] < found[0][0] - 0.1
@@ -122,15 +147,24 @@ def test_fresh_gate_trusts_content_of_new_items_and_behaviour_of_items_seen_ofte
 
 
 @pytest.mark.parametrize("monotone", [False, True])
+def test_fresh_gate_trusts_the_behaviour_of_an_id_less_that_training_never_saw(monotone: bool) -> None:
+    crowd = np.array([20.0, 20.0]), np.array([4.0, 4.0]), np.array([20.0, 20.0])
+    for seed in range(20):
+        tf.keras.utils.set_random_seed(seed)
+        unseen, trained = shares(Gate(1, hidden=16, monotone=monotone), *crowd, trained_on=np.array([0, 100]))[:, 0]
+        assert unseen < trained - 0.1
+
+
+@pytest.mark.parametrize("monotone", [False, True])
 def test_gate_can_be_trained_towards_more_share_for_exposed_items(monotone: bool) -> None:
     tf.keras.utils.set_random_seed(3)
     gate, optimizer = Gate(1, hidden=8, monotone=monotone), tf.keras.optimizers.Adam(0.05)
     exposures = np.array([0, 0, 2, 10, 1000, 10_000])
-    features = posterior_features(posterior(exposures, exposures // 5, exposures * 0.0), prior_ctr=PRIOR_CTR)
+    inputs = features(exposures, exposures // 5, exposures * 0.0)
     target = tf.constant([[0.1], [0.1], [0.1], [0.5], [0.9], [0.9]])
     for _ in range(100):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(gate(features) - target))
+            loss = tf.reduce_mean(tf.square(gate(inputs) - target))
         gradients = tape.gradient(loss, gate.trainable_variables)
         optimizer.apply_gradients(zip(gradients, gate.trainable_variables, strict=True))
     assert loss.numpy() < 0.01

@@ -45,6 +45,8 @@ COUNT = ITEMS.num_rows
 POSTERIOR = tf.constant(
     [[900, 90, 0.12, 300], [10, 4, 0.3, 5], [0, 0, 0.2, 0], [0, 0, 0.2, 0], [3, 1, 0.22, 1], [0, 0, 0.2, 0]], tf.float32
 )
+# By code of the id: 40 clicks of code 2, none of codes that no item has; codes 0 and 1 are missing and unknown ids.
+ID_CLICKS = np.array([7, 500, 40, 3, 0, 0, 120])
 LATER = POSTERIOR + tf.constant([500.0, 100.0, 0.1, 48.0])
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -65,7 +67,7 @@ def build_item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS,
     tf.keras.utils.set_random_seed(21)
     config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **VARIANTS[variant], **settings)
     id_name = "item_id" if ITEM in columns else None
-    side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2)
+    side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
     features = features_of(columns)
     vectors_of(side, features), side.tokens(side.content_of(features))  # creates all weights
     # Fresh tables are so small and biases so alike that a forgotten input might not show.
@@ -92,8 +94,13 @@ def changed(features: Features, names: Sequence[str]) -> Features:
     return {name: tf.roll(values, 1, axis=0) if name in names else values for name, values in features.items()}
 
 
-def norms(vectors: tf.Tensor) -> np.ndarray:
-    return np.linalg.norm(vectors.numpy(), axis=-1)
+def without_appeal(vectors: ItemVectors) -> np.ndarray:
+    """Served vectors without their last dimension."""
+    return vectors.vector.numpy()[:, :-1]
+
+
+def norms(vectors: tf.Tensor | np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.asarray(vectors), axis=-1)
 
 
 META_NAMES = [column.name for column in META]
@@ -108,7 +115,7 @@ def test_vectors_have_their_width_and_no_nan(variant: str) -> None:
     side = item_side(variant)
     vectors = vectors_of(side, features_of())
     assert vectors.vector.shape == (COUNT, side.width)
-    assert side.width == (2 * DIM if "concat" in variant else DIM)
+    assert side.width == (2 * DIM if "concat" in variant else DIM) + 1
     for part in vectors:
         assert part is None or np.isfinite(part).all()
     for tower in (vectors.behaviour, vectors.meta):
@@ -122,7 +129,7 @@ def test_vectors_have_unit_length_even_of_items_without_content(variant: str) ->
     for tower in (vectors.behaviour, vectors.meta):
         assert tower is None or norms(tower) == pytest.approx(np.ones(COUNT), abs=1e-5)
     if not side.is_concat:
-        assert norms(vectors.vector) == pytest.approx(np.ones(COUNT), abs=1e-5)
+        assert norms(without_appeal(vectors)) == pytest.approx(np.ones(COUNT), abs=1e-5)
 
 
 def test_item_whose_only_content_is_an_empty_set_of_tags_has_a_meta_vector_from_the_start() -> None:
@@ -207,17 +214,17 @@ def test_structure_gives_the_parts_that_it_is_made_of(variant: str, present: set
 
 def test_towers_alone_serve_their_own_vector() -> None:
     behaviour_only = vectors_of(item_side("behaviour_only"), features_of())
-    np.testing.assert_array_equal(behaviour_only.vector, behaviour_only.behaviour)
+    np.testing.assert_array_equal(without_appeal(behaviour_only), behaviour_only.behaviour)
     meta_only = vectors_of(item_side("meta_only"), features_of())
-    np.testing.assert_array_equal(meta_only.vector, meta_only.meta)
+    np.testing.assert_array_equal(without_appeal(meta_only), meta_only.meta)
 
 
 def test_base_serves_the_sum_of_both_towers_where_the_id_is_known_and_content_elsewhere() -> None:
     vectors = vectors_of(item_side("base"), features_of())
     total = (vectors.behaviour + vectors.meta).numpy()
     joined = total / np.linalg.norm(total, axis=1, keepdims=True)
-    np.testing.assert_allclose(vectors.vector[:3], joined[:3], atol=1e-5)
-    np.testing.assert_array_equal(vectors.vector[3:], vectors.meta[3:])
+    np.testing.assert_allclose(without_appeal(vectors)[:3], joined[:3], atol=1e-5)
+    np.testing.assert_array_equal(without_appeal(vectors)[3:], vectors.meta[3:])
 
 
 # The gate
@@ -237,7 +244,7 @@ def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: s
     np.testing.assert_allclose(vectors.share, np.ones(COUNT))
     np.testing.assert_allclose(vectors.vector[:, :DIM], vectors.behaviour, atol=1e-6)
     if side.is_concat:
-        np.testing.assert_allclose(vectors.vector[:, DIM:], np.zeros((COUNT, DIM)), atol=1e-6)
+        np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], np.zeros((COUNT, DIM)), atol=1e-6)
 
 
 @gated_variants
@@ -246,7 +253,7 @@ def test_gate_that_trusts_content_alone_serves_the_meta_vector(variant: str) -> 
     set_share(side, -60.0)
     vectors = vectors_of(side, features_of())
     np.testing.assert_allclose(vectors.share, np.zeros(COUNT), atol=1e-6)
-    np.testing.assert_allclose(vectors.vector[:, -DIM:], vectors.meta, atol=1e-6)
+    np.testing.assert_allclose(without_appeal(vectors)[:, -DIM:], vectors.meta, atol=1e-6)
     if side.is_concat:  # the half for behaviour is whole at any share
         np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
 
@@ -257,7 +264,7 @@ def test_gate_between_mixes_both_in_its_share() -> None:
     vectors = vectors_of(side, features_of())
     mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
     np.testing.assert_allclose(vectors.share, np.full(COUNT, 0.25), rtol=1e-5)
-    np.testing.assert_allclose(vectors.vector, mixed / np.linalg.norm(mixed, axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(without_appeal(vectors), mixed / norms(mixed)[:, np.newaxis], atol=1e-5)
 
 
 def test_dot_product_lets_both_towers_keep_their_lengths() -> None:
@@ -276,13 +283,13 @@ def test_concat_is_behaviour_and_the_rest_of_the_share_times_meta() -> None:
     vectors = vectors_of(item_side("gated_concat"), features_of())
     np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
     rest = (1 - vectors.share.numpy())[:, np.newaxis]
-    np.testing.assert_allclose(vectors.vector[:, DIM:], rest * vectors.meta.numpy(), atol=1e-6)
+    np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], rest * vectors.meta.numpy(), atol=1e-6)
     assert np.ptp(vectors.share) > 0.01
 
 
 def test_gate_per_dimension_weighs_dimensions_differently_and_reports_their_mean() -> None:
     vectors = vectors_of(item_side("gated_concat_per_dimension"), features_of())
-    rest = vectors.vector.numpy()[:, DIM:] / vectors.meta.numpy()  # 1 - g, [items, dim]
+    rest = without_appeal(vectors)[:, DIM:] / vectors.meta.numpy()  # 1 - g, [items, dim]
     assert (np.ptp(rest, axis=1) > 0.01).all()
     np.testing.assert_allclose(vectors.share, 1 - rest.mean(axis=1), atol=1e-4)
 
@@ -291,9 +298,52 @@ def test_monotone_gate_gives_an_item_no_less_share_after_more_exposures() -> Non
     side = item_side("gated", gate_monotone=True)
     exposures = np.array([0, 1, 5, 20, 100, 1e5])
     posterior = tf.constant(np.stack([exposures, exposures * 0, 4 / (exposures + 20), exposures * 0], 1), tf.float32)
-    shares = vectors_of(side, features_of(), posterior).share.numpy()
+    one_item = FeatureTable(COLUMNS, ITEMS).gather(tf.zeros([COUNT], tf.int32))
+    shares = vectors_of(side, one_item, posterior).share.numpy()
     assert (np.diff(shares) >= 0).all()
     assert shares[-1] > shares[0]
+
+
+def test_gate_looks_at_the_training_clicks_of_known_ids_alone() -> None:
+    side, features = build_item_side("gated", gate_monotone=True), features_of()
+    before = vectors_of(side, features).share.numpy()
+    side.id_clicks.assign(side.id_clicks + 1000.0)
+    after = vectors_of(side, features).share.numpy()
+    assert (after[:3] > before[:3] + 1e-3).all()
+    # Out of vocabulary and missing: whatever all unknown ids were trained on together says nothing of this one.
+    np.testing.assert_array_equal(after[3:], before[3:])
+
+
+# Appeal
+
+
+@every_variant
+def test_served_vectors_end_in_appeal_where_there_is_a_gate_and_in_0_elsewhere(variant: str) -> None:
+    for has_appeal in (True, False):
+        last = vectors_of(item_side(variant, appeal=has_appeal), features_of()).vector.numpy()[:, -1]
+        if has_appeal and variant.startswith("gated"):
+            assert np.ptp(last) > 0.01
+        else:
+            np.testing.assert_array_equal(last, np.zeros(COUNT))
+
+
+def test_appeal_follows_from_the_posterior_and_whether_the_id_is_known_and_from_nothing_else() -> None:
+    side, features = item_side("gated"), features_of()
+    same = tf.tile(POSTERIOR[:1], [COUNT, 1])
+    appeal = vectors_of(side, features, same).vector.numpy()[:, -1]
+    known, unknown = appeal[:3], appeal[3:]  # of six items with other ids, authors and contents
+    assert np.ptp(known) < 1e-6
+    assert np.ptp(unknown) < 1e-6
+    assert abs(known[0] - unknown[0]) > 1e-3
+    later = vectors_of(side, features, LATER).vector.numpy()[:, -1]
+    assert (np.abs(later - vectors_of(side, features).vector.numpy()[:, -1]) > 1e-4).all()
+
+
+def test_fresh_model_has_no_appeal_so_that_tastes_come_first() -> None:
+    tf.keras.utils.set_random_seed(2)
+    config = ModelConfig(dim=DIM, hidden=(10,))
+    side = ItemSide(COLUMNS, id_name="item_id", config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
+    np.testing.assert_array_equal(vectors_of(side, features_of()).vector[:, -1], np.zeros(COUNT))
 
 
 # Ids: known, hidden, absent
@@ -307,6 +357,7 @@ def test_hidden_id_looks_like_an_item_out_of_vocabulary(variant: str) -> None:
     unknown = {**features, "item_id": tf.where(hidden, 1, features["item_id"])}
     expected = side.content_of(unknown)
     np.testing.assert_array_equal(content.known, expected.known)
+    np.testing.assert_array_equal(content.learned, expected.learned)
     np.testing.assert_array_equal(side.tokens(content), side.tokens(expected))
     for found, wanted in zip(
         side.vectors(content, features, POSTERIOR), side.vectors(expected, unknown, POSTERIOR), strict=True
@@ -319,6 +370,8 @@ def test_hidden_id_looks_like_an_item_out_of_vocabulary(variant: str) -> None:
 def test_ids_with_an_embedding_of_their_own_are_known() -> None:
     content = item_side("gated").content_of(features_of())
     assert content.known.numpy().tolist() == [True, True, True, False, False, False]
+    # Codes 2, 3 and 6 with 40, 3 and 120 clicks.
+    np.testing.assert_allclose(content.learned, np.log([41, 4, 121, 1, 1, 1]) / 5, rtol=1e-5)
 
 
 def test_hiding_ids_keeps_the_gradient_of_their_table_sparse() -> None:
@@ -339,13 +392,14 @@ def test_items_without_an_id_feature_are_described_by_the_rest(variant: str) -> 
     side, features = item_side(variant, columns=columns), features_of(columns)
     content = side.content_of(features)
     assert content.identity is None
+    assert content.learned.numpy().tolist() == [0] * COUNT
     assert side.hide_ids(content, tf.ones([COUNT], tf.bool)) is content
     vectors = vectors_of(side, features)
     assert np.isfinite(vectors.vector).all()
     assert side.tokens(content).shape == (COUNT, DIM)
     if variant == "base":  # the behaviour of authors counts: there is no id that could be unknown
         total = (vectors.behaviour + vectors.meta).numpy()
-        np.testing.assert_allclose(vectors.vector, total / np.linalg.norm(total, axis=1, keepdims=True), atol=1e-5)
+        np.testing.assert_allclose(without_appeal(vectors), total / norms(total)[:, np.newaxis], atol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [(ITEM,), (ITEM, AUTHOR)])
@@ -357,7 +411,7 @@ def test_items_without_meta_features_are_described_by_their_ids(
     content = side.content_of(features)
     assert content.content is None
     assert content.meta is None
-    assert norms(vectors_of(side, features).vector) == pytest.approx(np.ones(COUNT), abs=1e-5)
+    assert norms(without_appeal(vectors_of(side, features))) == pytest.approx(np.ones(COUNT), abs=1e-5)
     np.testing.assert_array_equal(side.tokens(content), content.identity)
 
 
@@ -392,6 +446,8 @@ def test_every_weight_that_serves_or_represents_items_is_trained(variant: str) -
     with tf.GradientTape() as tape:
         content = side.content_of(features)
         vectors = side.vectors(content, features, POSTERIOR)
-        loss = tf.reduce_sum(vectors.vector[:, 0]) + tf.reduce_sum(tf.square(side.tokens(content)))
+        loss = tf.reduce_sum(vectors.vector[:, 0] + vectors.vector[:, -1]) + tf.reduce_sum(
+            tf.square(side.tokens(content))
+        )
     for variable, gradient in zip(side.trainable_variables, tape.gradient(loss, side.trainable_variables), strict=True):
         assert gradient is not None, variable.name

@@ -1,4 +1,4 @@
-"""Query towers: unit length, the same query inside a sequence as after the cut sequence, what the query depends on."""
+"""Query towers: unit length beside a 1 for appeal, the same query inside a sequence as after it, what it depends on."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ both_widths = pytest.mark.parametrize("parts", [1, 2])
 
 def model_config(**settings: Any) -> ModelConfig:
     return ModelConfig(dim=DIM, hidden=(10,), **{"dropout": 0.0, **settings})
+
+
+def without_appeal(queries: tf.Tensor) -> np.ndarray:
+    """The queries without their last dimension, which is 1 in each."""
+    queries = np.asarray(queries)
+    np.testing.assert_array_equal(queries[:, -1], np.ones(len(queries)))
+    return queries[:, :-1]
 
 
 def profiles(rows: list[int] | None = None) -> Features:
@@ -64,7 +71,7 @@ QUERIES: dict[str, Callable[[int], tf.Tensor]] = {
 @both_widths
 @pytest.mark.parametrize("kind", list(QUERIES))
 def test_each_part_of_a_query_has_unit_length(kind: str, parts: int) -> None:
-    queries = QUERIES[kind](parts).numpy()
+    queries = without_appeal(QUERIES[kind](parts))
     assert queries.shape == (USERS, parts * DIM)
     for part in np.split(queries, parts, axis=1):
         np.testing.assert_allclose(np.linalg.norm(part, axis=1), np.ones(USERS), atol=1e-5)
@@ -82,7 +89,7 @@ def test_query_inside_a_sequence_is_the_query_after_the_cut_history(encoder: str
     found = tower.at_positions(
         profiles(), TOKENS, LENGTHS, users=tf.constant(users), positions=tf.constant(positions)
     ).numpy()
-    assert found.shape == (8, parts * DIM)
+    assert found.shape == (8, parts * DIM + 1)
     for query, user, position in zip(found, users, positions, strict=True):
         clicks = position + 1
         cut = tower(profiles([user]), TOKENS[user : user + 1, :clicks], tf.constant([clicks]))
@@ -130,7 +137,9 @@ def test_query_of_nobody_with_nothing_has_a_direction_from_the_start(parts: int)
     with tf.GradientTape() as tape:
         queries = tower({}, TOKENS[:, :0], tf.zeros([USERS], tf.int32))
         loss = tf.reduce_mean(queries[:, 0])
-    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), np.full(USERS, np.sqrt(parts)), atol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(without_appeal(queries), axis=1), np.full(USERS, np.sqrt(parts)), atol=1e-5
+    )
     gradients = tape.gradient(loss, tower.head.trainable_variables)
     assert max(np.abs(gradient).max() for gradient in gradients) < 200
 
@@ -147,7 +156,7 @@ def test_head_treats_every_position_alike_whatever_stands_before_it() -> None:
     head = QueryHead(model_config(), parts=2, name="head")
     profile = tf.random.stateless_normal([USERS, LONGEST, 3], [1, 2])
     flat = head(tf.reshape(TOKENS, [-1, DIM]), tf.reshape(profile, [-1, 3]))
-    np.testing.assert_allclose(tf.reshape(head(TOKENS, profile), [-1, 2 * DIM]), flat, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tf.reshape(head(TOKENS, profile), [-1, 2 * DIM + 1]), flat, rtol=1e-4, atol=1e-5)
 
 
 def test_queries_drop_out_in_training_only() -> None:
@@ -175,7 +184,7 @@ def test_dot_product_keeps_the_length_of_queries(parts: int) -> None:
         head = QueryHead(model_config(similarity=similarity), parts=parts, name="head")
         head(state)
         randomise(head)
-        outputs[similarity] = head(state).numpy().reshape(USERS, parts, DIM)
+        outputs[similarity] = head(state).numpy()[:, :-1].reshape(USERS, parts, DIM)
     lengths = np.linalg.norm(outputs["dot"], axis=2, keepdims=True)
     assert np.ptp(lengths) > 0.1
     np.testing.assert_allclose(outputs["dot"] / lengths, outputs["cosine"], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,90 @@
+"""What the driver makes of further histories: their vocabularies, what was set aside, and what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.exchange import Scratch
+from pipelines.summaries import reasons
+from pipelines.transforms import THE_LOG, Source
+from recall.config import DataConfig
+from recall.events import REJECTED_SCHEMA, plan_pieces
+from recall.histories import ENTRY_SCHEMA, RECENT_SCHEMA
+from recall.splits import TimeBoundaries
+from recall.vocabulary import Vocabulary
+
+
+def plan_sources(data: DataConfig) -> list[Source]:
+    """The pieces of the log and of every further history, which may be the log once more.
+
+    Raises:
+      DataError: as `plan_pieces`.
+    """
+    sources = [(THE_LOG, piece) for piece in plan_pieces(data.events)]
+    for name, log in data.further_logs.items():
+        pieces = plan_pieces(log, section=f"data.histories.{name}", click_key="column")
+        sources += [(name, piece) for piece in pieces]
+    return sources
+
+
+def build_vocabularies(scratch: Scratch, data: DataConfig, boundaries: TimeBoundaries | None) -> dict[str, Vocabulary]:
+    """Vocabularies of the own domains, written for the second pipeline.
+
+    Of a split by time only entries before validation count: later ones must not earn an item its own embedding,
+    which no training example would teach.
+    """
+    vocabularies = {}
+    for name, settings in data.histories.items():
+        if settings.domain == "own":
+            entries = _concat(scratch, f"entries.{name}", ENTRY_SCHEMA)
+            if boundaries:
+                entries = entries.filter(pc.field("time_ms") < boundaries.validation_start_ms)
+            items = entries["item"].combine_chunks()
+            vocabularies[name] = Vocabulary.build(items, min_count=settings.min_count)
+            scratch.write(f"vocabulary.{name}", 0, vocabularies[name].table())
+    return vocabularies
+
+
+def recent_entries(scratch: Scratch, data: DataConfig) -> dict[str, pa.Table]:
+    """Per further history what every user's looked like at the end."""
+    return {name: _concat(scratch, f"histories.{name}", RECENT_SCHEMA) for name in data.histories}
+
+
+def rejected_entries(scratch: Scratch, data: DataConfig) -> dict[str, pa.Table]:
+    """Rows set aside per further history; those of the log itself only where its own column is to blame."""
+    rejected = {}
+    for name, settings in data.histories.items():
+        rows = _concat(scratch, f"rejected.{name}", REJECTED_SCHEMA)
+        by_column = pc.starts_with(rows["reason"], "click ")
+        if settings.path is None:
+            rows, by_column = rows.filter(by_column), by_column.filter(by_column)
+        told = pc.replace_substring(rows["reason"], "click", settings.column or "", max_replacements=1)
+        told = pc.if_else(by_column, told, rows["reason"])
+        told = pc.binary_join_element_wise(f"history {name}", told, ": ")
+        rejected[name] = rows.set_column(rows.column_names.index("reason"), "reason", told)
+    return rejected
+
+
+def described(
+    scratch: Scratch, data: DataConfig, vocabularies: dict[str, Vocabulary], rejected: dict[str, pa.Table]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the manifest says of each further history."""
+    for name, settings in data.histories.items():
+        yield (
+            name,
+            {
+                "length": settings.length or data.history,
+                "domain": settings.domain,
+                "entries": len(_concat(scratch, f"entries.{name}", ENTRY_SCHEMA)),
+                "rejected": reasons(rejected[name]),
+                **({"vocabulary": vocabularies[name].size} if name in vocabularies else {}),
+            },
+        )
+
+
+def _concat(scratch: Scratch, name: str, schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *scratch.read_all(name)])

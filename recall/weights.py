@@ -1,0 +1,89 @@
+"""How much a click counts in the loss: graded feedback, as rules or as a number in the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from recall.schema import Strict
+from recall.tables import parse_numbers
+
+
+class WeightRule(Strict):
+    """A click counts `weight` times when `column` is at least `at_least`."""
+
+    column: str
+    at_least: float = 1.0
+    weight: float = Field(ge=1e-6, le=1e6)
+
+
+class WeightConfig(Strict):
+    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
+
+    In the experiment file it is a column's name or a list of rules.
+    """
+
+    column: str | None = None
+    rules: tuple[WeightRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            return {"column": values}
+        return {"rules": values} if isinstance(values, list | tuple) else values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WeightConfig:
+        if (self.column is None) == (not self.rules):
+            raise ValueError(
+                "expected either the name of a column with a number per row, or a list of rules like "
+                "[{column: is_like, weight: 3}]"
+            )
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the log by where the experiment names them, below data.events."""
+        named = {"weight": self.column} if self.column else {}
+        return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
+
+
+def click_weights(
+    raw: pa.Table, config: WeightConfig, *, click: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], list[tuple[str, npt.NDArray[np.bool_]]]]:
+    """How much each click counts.
+
+    Only clicks have a weight: what stands in the column of other rows (often nothing, or 0) is not looked at.
+
+    Args:
+      raw: the columns that `config.columns` names, under its keys.
+      config: a column, or rules of which the largest that holds decides; a click for which none holds weighs 1, and
+        a rule does not hold where its column is empty.
+      click: bool [rows].
+
+    Returns:
+      float32 [rows], 1 for what is no click; and the reasons to set clicks aside, with where they apply: the
+      column's number is missing, unreadable, or not a positive float32.
+    """
+    weight = np.ones(len(raw), np.float32)
+    if config.column:
+        value, wrong = parse_numbers(raw["weight"])
+        missing = np.isnan(value) & ~wrong
+        with np.errstate(over="ignore"):
+            weight = np.where(click, value, 1).astype(np.float32)
+        unusable = ~missing & ~wrong & ~((weight > 0) & np.isfinite(weight))
+        faults = {"weight is missing": missing, "weight is not a number": wrong, "weight is not above 0": unusable}
+        return weight, [(reason, mask & click) for reason, mask in faults.items()]
+    unreadable = np.zeros(len(raw), bool)
+    decided = np.zeros(len(raw), np.float32)
+    for key, rule in zip(config.columns, config.rules, strict=True):
+        value, wrong = parse_numbers(raw[key])
+        unreadable |= wrong
+        decided = np.where(value >= rule.at_least, np.maximum(decided, np.float32(rule.weight)), decided)
+    weight = np.where(click & (decided > 0), decided, weight)
+    return weight, [("weight is not a number", unreadable & click)]
