@@ -293,6 +293,11 @@ class ModelConfig(Strict):
     similarity: Literal["cosine", "dot"] = Field(
         default="dot", description="vectors of unit length, or of a length that is learned and speaks in the score"
     )
+    shared_space: bool = Field(
+        default=False,
+        description="histories, queries and items share one space from the start: id and meta vectors enter a history "
+        "unprojected, a query is the history's state plus an MLP that starts at zero, and so is the behaviour vector",
+    )
     temperature: PositiveFloat | None = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
     )

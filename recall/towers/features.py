@@ -119,12 +119,16 @@ def _width(column: EncodedColumn, dim: int) -> int:
     return int(min(dim, max(4, round(6 * column.size**0.25))))
 
 
-def dense_stack(hidden: Sequence[int], width: int, *, dropout: float, name: str) -> tf.keras.Sequential:
-    """GELU layers with dropout, then a linear layer to `width`."""
+def dense_stack(
+    hidden: Sequence[int], width: int, *, dropout: float, name: str, starts_at_zero: bool = False
+) -> tf.keras.Sequential:
+    """GELU layers with dropout, then a linear layer to `width`; beside a shortcut it may start as nothing."""
     layers: list[tf.keras.layers.Layer] = []
     for units in hidden:
         layers += [tf.keras.layers.Dense(units, activation="gelu"), tf.keras.layers.Dropout(dropout)]
     # A bias of zeros would send an input of zeros (no tags, no history) to the zero vector, which has no direction:
     # l2_normalize multiplies its gradient by 1e6, which then keeps Adam's steps small for thousands of batches.
     bias = tf.keras.initializers.RandomNormal(stddev=0.01)
-    return tf.keras.Sequential([*layers, tf.keras.layers.Dense(width, bias_initializer=bias)], name=name)
+    kernel = "zeros" if starts_at_zero else "glorot_uniform"
+    last = tf.keras.layers.Dense(width, kernel_initializer=kernel, bias_initializer=bias)
+    return tf.keras.Sequential([*layers, last], name=name)

@@ -85,10 +85,13 @@ class ItemSide(tf.keras.layers.Layer):
         self.content = FeatureInput(meta, dim=dim, name="content") if meta else None
         # Only what the structure uses is made: an unused layer would have no weights to save or to train.
         if structure in ("gated", "base", "behaviour_only"):
-            self.behaviour_stack = dense_stack(hidden, dim, dropout=dropout, name="behaviour")
+            self.behaviour_stack = dense_stack(
+                hidden, dim, dropout=dropout, name="behaviour", starts_at_zero=config.shared_space
+            )
         if meta:
             self.meta_stack = dense_stack(hidden, dim, dropout=dropout, name="meta")
             self.meta_shortcut = tf.keras.layers.Dense(dim, name="meta_shortcut")
+        if meta and not config.shared_space:
             self.token_projection = tf.keras.layers.Dense(dim, name="token")
         if structure == "single":
             self.single_stack = dense_stack(hidden, dim, dropout=dropout, name="single")
@@ -130,10 +133,13 @@ class ItemSide(tf.keras.layers.Layer):
         return ItemContent(self.identity(codes), content, meta, known=known, learned=learned)
 
     def tokens(self, content: ItemContent) -> tf.Tensor:
-        """The items as history entries and triggers: id embedding + projected meta vector, float32 [items, dim]."""
+        """The items as history entries and triggers: id embedding + meta vector, float32 [items, dim].
+
+        The meta vector is projected, unless `shared_space` keeps both as they enter the item vector.
+        """
         parts = [content.identity] if content.identity is not None else []
         if content.meta is not None:
-            parts.append(self.token_projection(content.meta))
+            parts.append(content.meta if self.config.shared_space else self.token_projection(content.meta))
         return tf.add_n(parts)
 
     def hide_ids(self, content: ItemContent, hidden: tf.Tensor) -> ItemContent:

@@ -26,14 +26,19 @@ class QueryHead(tf.keras.layers.Layer):
         super().__init__(name=name)
         width = parts * config.dim
         self.parts, self.unit_length = parts, config.similarity == "cosine"
-        self.stack = dense_stack(config.hidden, width, dropout=config.dropout, name=f"{name}_stack")
-        self.shortcut = tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_shortcut")
+        self.stack = dense_stack(
+            config.hidden, width, dropout=config.dropout, name=f"{name}_stack", starts_at_zero=config.shared_space
+        )
+        self.shortcut = None
+        if not config.shared_space:
+            self.shortcut = tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_shortcut")
         self.dropout = tf.keras.layers.Dropout(config.dropout)
 
     def call(self, state: tf.Tensor, profile: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim + 1]."""
         inputs = state if profile is None else tf.concat([state, profile], axis=-1)
-        output = self.stack(self.dropout(inputs, training=training), training=training) + self.shortcut(state)
+        output = self.stack(self.dropout(inputs, training=training), training=training)
+        output += tf.concat([state] * self.parts, axis=-1) if self.shortcut is None else self.shortcut(state)
         if self.unit_length:
             halves = tf.split(output, self.parts, axis=-1)
             output = tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1)

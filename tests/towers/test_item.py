@@ -54,6 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gated_concat": {"structure": "gated", "gate": "concat"},
     "gated_per_dimension": {"structure": "gated", "gate_shape": "per_dimension"},
     "gated_concat_per_dimension": {"structure": "gated", "gate": "concat", "gate_shape": "per_dimension"},
+    "gated_shared_space": {"structure": "gated", "shared_space": True},
     "base": {"structure": "base"},
     "single": {"structure": "single"},
     "behaviour_only": {"structure": "behaviour_only"},
@@ -429,6 +430,19 @@ def test_tokens_are_the_id_embedding_plus_a_projection_of_the_meta_vector() -> N
     kernel, bias = (weight.numpy() for weight in side.token_projection.weights)
     expected = content.identity.numpy() + content.meta.numpy() @ kernel + bias
     np.testing.assert_allclose(side.tokens(content), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_a_shared_space_tokens_are_what_the_item_vector_mixes() -> None:
+    tf.keras.utils.set_random_seed(23)
+    config = ModelConfig(dim=DIM, hidden=(10,), shared_space=True, similarity="dot")
+    side = ItemSide(COLUMNS, id_name="item_id", config=config, prior_ctr=0.2)
+    features = features_of()
+    content, vectors = side.content_of(features), vectors_of(side, features)
+    np.testing.assert_allclose(side.tokens(content), content.identity + content.meta, rtol=1e-6)
+    # Fresh, the behaviour vector is the id embedding and one bias for all, whatever the author is.
+    bias = vectors.behaviour.numpy() - content.identity.numpy()
+    np.testing.assert_allclose(bias, np.broadcast_to(bias[0], bias.shape), atol=1e-6)
+    assert np.ptp(content.identity, axis=0).max() > 0.05
 
 
 def test_dropout_acts_in_training_only() -> None:

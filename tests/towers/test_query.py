@@ -188,3 +188,13 @@ def test_dot_product_keeps_the_length_of_queries(parts: int) -> None:
     lengths = np.linalg.norm(outputs["dot"], axis=2, keepdims=True)
     assert np.ptp(lengths) > 0.1
     np.testing.assert_allclose(outputs["dot"] / lengths, outputs["cosine"], rtol=1e-4, atol=1e-5)
+
+
+@both_widths
+def test_in_a_shared_space_a_fresh_query_is_the_state(parts: int) -> None:
+    head = QueryHead(model_config(similarity="dot", shared_space=True), parts=parts, name="head")
+    state = TOKENS[:, 0]
+    profile = tf.ones([USERS, 3])
+    np.testing.assert_allclose(head(state, profile).numpy(), np.tile(state, (1, parts)), atol=0.05)
+    randomise(head)
+    assert np.abs(head(state, profile) - np.tile(state, (1, parts))).max() > 0.5
