@@ -258,6 +258,13 @@ def test_baseline_depends_on_no_model_setting(experiment: Experiment) -> None:
     assert changed_settings(stored, experiment("evaluation.exclude_seen=false"), is_baseline=True)
 
 
+def test_cold_bias_is_all_of_the_index_that_a_result_depends_on(experiment: Experiment) -> None:
+    for is_baseline, expected in ((False, ["index.cold_bias"]), (True, [])):
+        stored = settings_of(experiment(), is_baseline=is_baseline)
+        changed = experiment("index.cold_bias=0.1", "index.kind=exact")
+        assert changed_settings(stored, changed, is_baseline=is_baseline) == expected
+
+
 # The sweep
 
 
@@ -316,7 +323,7 @@ def test_run_leaves_a_result_that_agrees_with_its_ranks(community: Path, tmp_pat
             "seeds": [2],
             "data": {"small-cold20": {"config": community / "experiment.yaml", "cold_share": 0.2}},
             "groups": {"models": {"data": ["small-cold20"], "reference": "gated"}},
-            "experiments": {"gated": {"groups": ["models"], "set": {"training.epochs": 1}}},
+            "experiments": {"gated": {"groups": ["models"], "set": {"training.epochs": 1, "index.cold_bias": 5}}},
         }
     )
     folder, results = DataFolder(tmp_path / "out", sweep.data), tmp_path / "results"
@@ -331,15 +338,19 @@ def test_run_leaves_a_result_that_agrees_with_its_ranks(community: Path, tmp_pat
     found, block = read_ranks(folder.ranks_path(run), "test"), result.block("test")
     assert len(found.rank) == block["all"]["examples"]
     curve = result.content["bias_curve"]["test"]
-    unbiased = curve["level"].index(0.0)
+    as_served = curve["level"].index(0.0)
     for part in SLICES:
         values = example_values(found, part, "recall@50")
         if (expected := block_value(block, part, "recall@50")) is not None:
             assert values.mean() == pytest.approx(expected)
             if part != "cold_among_cold":
-                assert curve[part][unbiased] == pytest.approx(expected)
+                assert curve[part][as_served] == pytest.approx(expected)
     assert found.is_cold.any()
-    assert result.content["catalogue"]["cold"]["test"] >= 30
+    cold_items = result.content["catalogue"]["cold"]["test"]
+    assert cold_items >= 30
+    # Served with a bias of 5, the largest cosine being 1: every list of 100 begins with all new items.
+    assert result.content["cold_bias"] == 5
+    assert block["ecology"]["cold_share@100"] == pytest.approx(cold_items / 100, abs=0.02)
     shares = [bucket["share"] for bucket in result.content["gate_share"] if bucket["items"]]
     assert shares == sorted(shares)
     assert str(tmp_path) not in json.dumps(result.content)
@@ -354,7 +365,7 @@ def test_blind_gate_gives_every_item_the_same_share(monkeypatch: pytest.MonkeyPa
     from benchmarks.quality.interventions import blind_gate
     from recall.towers.gate import Gate
 
-    features = tf.constant([[0.0, 0.0, 0.0, 0.0], [1.5, 0.7, -0.2, 1.0]])
+    features = tf.constant([[0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 0.7, -0.2, 1.0, 0.9]])
     monkeypatch.setattr(Gate, "call", Gate.call)  # puts it back after the test
     new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
     assert known > new

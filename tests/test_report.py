@@ -19,7 +19,7 @@ from recall import report_numbers
 from recall.errors import ArtifactError
 from recall.report import headline, render, write_report
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
-from recall.report_tables import data_tables, duration, metric_tables
+from recall.report_tables import data_tables, duration, metric_tables, settings_table
 from recall.statistics import Interval
 
 # recall@50 on all clicks, on cold clicks, on cold clicks among cold items
@@ -281,6 +281,13 @@ def test_data_table_counts_rejected_rows_by_reason() -> None:
     assert rows["time is missing"] == ["8", "0.04%"]
     assert rows["exact duplicates"] == ["164", "0.82%"]
     assert list(rows).index("click is not a number") < list(rows).index("time is missing")
+
+
+def test_table_of_the_index_has_its_numbers_and_leaves_out_curves() -> None:
+    index = {"cold_bias": 0.05, "measured": {"k": 100}, "cold_bias_curve": [{"bias": 0.0, "recall@50": 0.3}]}
+    table = settings_table("The index", index)
+    assert table is not None
+    assert {row.label: row.cells[0].text for row in table.rows} == {"cold_bias": "0.0500", "measured.k": "100"}
 
 
 def _no_cold_items() -> ReportInputs:
