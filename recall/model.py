@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from recall.averaging import WeightAverage
+from recall.candidates import Candidates, Targets, candidates_of
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.histories import PREFIX
@@ -29,28 +29,6 @@ from recall.towers.query import TriggerTower, UserTower
 _MIN_TEMPERATURE = 0.01
 # `training.ema: auto`. An average is read and written whole in each step: 64 MB, about 20 ms.
 _DECAY, _AVERAGED_NUMBERS = 0.99, 1 << 24
-
-
-class Targets(NamedTuple):
-    """The clicks that a batch is to predict."""
-
-    items: tf.Tensor  # int32 [targets]
-    times_ms: tf.Tensor  # int64 [targets]
-    posterior: tf.Tensor  # float32 [targets, 4], as of the click
-    triggers: tf.Tensor  # int32 [targets], -1 where there is none
-    weights: tf.Tensor  # float32 [targets], how much each counts among the targets
-
-
-class Candidates(NamedTuple):
-    """What the targets of a batch are ranked against; one entry may stand for several occurrences."""
-
-    rows: tf.Tensor  # int32 [candidates]
-    posterior: tf.Tensor  # float32 [candidates, 4]
-    own: tf.Tensor  # int32 [targets], place of each target among the candidates
-    pool_sizes: tf.Tensor  # int32, sizes of the pools of exposed items: of each draw, or of each target
-    log_q: tf.Tensor | None  # float32 [candidates]
-    distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
-    place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
 
 
 class RecallModel(tfrs.Model):
@@ -187,12 +165,12 @@ class RecallModel(tfrs.Model):
     def loss_terms(self, batch: Batch, *, training: bool) -> dict[str, tf.Tensor]:
         """Weighted terms of the loss of a batch of `training_dataset`, by name."""
         loss, settings = self.config.model.loss, self.config.model.cold_simulation
-        targets = _targets(batch)
+        targets = Targets.of(batch)
         pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
         pasts += [batch[PREFIX + name] for name in self.shared_histories]
         asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower else []
         asked_by += [targets.triggers] if self.trigger_tower else []
-        candidates, asking = self._candidates(targets, asked_by)
+        candidates, asking = candidates_of(targets, asked_by, sampler=self.sampler, loss=loss)
         features = self.item_table.gather(candidates.distinct)
         content = self.items.content_of(features, training=training)
 
@@ -239,30 +217,6 @@ class RecallModel(tfrs.Model):
                 negatives=loss.triplet_negatives,
             )
         return terms
-
-    def _candidates(self, targets: Targets, asked_by: list[tf.Tensor]) -> tuple[Candidates, list[tf.Tensor]]:
-        """What the targets are ranked against, and where the items of `asked_by` (-1: none) are in `distinct`."""
-        loss, count = self.config.model.loss, tf.size(targets.items)
-        if loss.softmax == "full":
-            catalogue = self.sampler.catalogue(targets.times_ms)
-            own = tf.gather(catalogue.places, targets.items)
-            pool_sizes = self.sampler.pool_sizes(targets.times_ms)
-            asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
-            rows = catalogue.rows
-            return Candidates(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
-        draws = loss.uniform_negatives if loss.negatives != "none" else 0
-        # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
-        moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
-        negatives = self.sampler.draw(moments)
-        rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
-        posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
-        # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
-        asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
-        distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
-        place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-        log_q = self.sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
-        own = tf.range(count)
-        return Candidates(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking
 
     def _add_retrieval(
         self,
@@ -415,16 +369,6 @@ def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:
         return None
     own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
     return HistoryFusion(config.model, lengths=prepared.history_lengths, own=own)
-
-
-def _targets(batch: Batch) -> Targets:
-    names = ("time_ms", "posterior", "trigger", "weight")
-    if "history" in batch:
-        return Targets(batch["item"], *(batch[name] for name in names))
-    mask = batch["is_target"]
-    return Targets(
-        *(tf.boolean_mask(batch[name], mask) for name in ("items", *names))
-    )  # fmt: skip
 
 
 def _lengths(padded: tf.Tensor) -> tf.Tensor:
