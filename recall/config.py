@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from recall.config_values import AutoOrNumber, Fraction, HistoryTime
+from recall.config_values import AutoOrNumber, Decay, Fraction, HistoryTime
 from recall.data_config import (
     DataConfig,
 )
@@ -30,7 +30,7 @@ class TrainingConfig(Strict):
     table_learning_rate: PositiveFloat | None = Field(
         default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
     )
-    ema: Literal["auto"] | Fraction | None = Field(
+    ema: Decay = Field(
         default="auto",
         description="decay per step of the moving average of the weights, which is then what is judged and kept; "
         "auto: 0.99 while the tables are small, as each step touches all their rows",

@@ -34,8 +34,22 @@ def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
     return number
 
 
+def parse_decay(value: Any) -> float | Literal["auto"] | None:
+    """'auto', nothing, or a number between 0 and 1."""
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < 1:
+        raise ValueError("expected auto, null, or a number between 0 and 1, e.g. 0.99")
+    return number
+
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
+Decay = Annotated[Literal["auto"] | float | None, BeforeValidator(parse_decay)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -33,7 +33,9 @@ class Data(NamedTuple):
     def model(self, *overrides: str, layout: str = "click") -> RecallModel:
         """An untrained model that is ready to train."""
         tf.keras.utils.set_random_seed(11)
-        model = RecallModel(self.experiment(f"data.layout={layout}", *overrides), self.layouts[layout])
+        model = RecallModel(
+            self.experiment(f"data.layout={layout}", "model.similarity=cosine", *overrides), self.layouts[layout]
+        )
         model.prepare_optimizers()
         return model
 
@@ -211,7 +213,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         if config.structure == "base":
             matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():
-            loss = softmax_loss(query, candidates, ranked, weights, config.temperature)
+            loss = softmax_loss(query, candidates, ranked, weights, config.start_temperature)
             terms[name] = terms.get(name, 0) + weight * loss
     if behaviour is not None and meta is not None:
         items = [example.item for example in examples]

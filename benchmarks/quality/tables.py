@@ -36,7 +36,7 @@ def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims:
         f"**{METRICS[0]}, {SLICE_NAMES[part]}**\n\n{changes_table(sweep, results, comparisons, 'ablation', part)}"
         for part in _ABLATED
     )
-    for group in _CHANGES:
+    for group in (group for group in _CHANGES if group in sweep.groups):
         tables[group] = changes_table(sweep, results, comparisons, group, "all")
     tables["gate"] = gate_table(sweep, results)
     tables["next_item"] = "\n\n".join(next_item_table(sweep, results, data) for data in sweep.published)

@@ -31,7 +31,9 @@ ENTRIES = tf.constant(np.random.default_rng(7).normal(size=(5, LONGEST, DIM)), t
 
 def config(kind: str = "attention", *, count: int = COUNT, **settings: Any) -> ModelConfig:
     interests = {"count": count, "extractor": kind}
-    return ModelConfig(**{"dim": DIM, "hidden": (10,), "dropout": 0.0, "interests": interests, **settings})
+    return ModelConfig(
+        **{"dim": DIM, "hidden": (10,), "dropout": 0.0, "similarity": "cosine", "interests": interests, **settings}
+    )
 
 
 def randomise(layer: tf.keras.layers.Layer) -> None:
