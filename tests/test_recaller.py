@@ -318,7 +318,8 @@ def test_lists_are_the_exact_ones_with_the_bias_and_hold_more_new_items_the_larg
         lists = recaller.recall(active, k=10)
         for row, user in enumerate(active):
             clicked = exported.clicked(user)
-            query = exported.user_query(user, clicked[-HISTORY:])
+            ages = exported.clicked_hours_ago(user, exported.last_ms)
+            query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
             assert_same_candidates(lists.ids[row], lists.scores[row], scored.best(query, without=clicked, k=10))
         found.append(np.mean([novelty[item] for item in lists.ids.ravel()]))
     assert found[0] < found[1] < found[2]
