@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipelines.exchange import Scratch
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
-from recall.config import DataConfig
+from recall.data_config import DataConfig
 from recall.events import REJECTED_SCHEMA, plan_pieces
 from recall.histories import ENTRY_SCHEMA, RECENT_SCHEMA
 from recall.splits import TimeBoundaries

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
 from recall.catalogue import ItemTable, UserTable
-from recall.config import Config, DataConfig, SplitConfig
+from recall.config import Config
+from recall.data_config import DataConfig, SplitConfig
 from recall.encoding import TableEncoder
 from recall.errors import DataError
 from recall.posterior import BucketCounts, ItemTotals, PosteriorHistory, Prior

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
-from recall.config import DataConfig
+from recall.data_config import DataConfig
 from recall.events import Piece, read_events, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.config import EventsConfig
+from recall.data_config import EventsConfig
 from recall.errors import DataError
 from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
 from recall.times import parse_times

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recall.config import Config, load_config, parse_duration_ms
+from recall.config import Config, load_config
+from recall.config_values import parse_duration_ms
 from recall.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {

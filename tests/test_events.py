@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recall.config import EventsConfig
+from recall.data_config import EventsConfig
 from recall.errors import DataError
 from recall.events import EVENT_SCHEMA, plan_pieces, read_events, sort_events
 from recall.times import parse_times

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from recall.config import ModelConfig
+from recall.model_config import ModelConfig
 from recall.towers.features import EmbeddingTable
 from recall.towers.history import HISTORY_ENCODERS
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from recall.config import ModelConfig
+from recall.model_config import ModelConfig
 from recall.towers.attention import CausalSelfAttention, Group, by_length, causal_softmax
 from recall.towers.history_time import AgeBias, ClickTimes
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.config import ModelConfig
+from recall.model_config import ModelConfig
 from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
 
 DIM, LONGEST = 8, 6

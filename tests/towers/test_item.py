@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from recall.config import ModelConfig
 from recall.encoding import EncodedColumn
 from recall.errors import ConfigError
+from recall.model_config import ModelConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.item import ItemSide, ItemVectors
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from recall.config import ModelConfig
 from recall.encoding import EncodedColumn
+from recall.model_config import ModelConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import QueryHead, TriggerTower, UserTower

@@ -1,0 +1,42 @@
+"""Values of the experiment file that YAML has no type for."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def parse_duration_ms(value: Any) -> int:
+    """Milliseconds of '500ms', '90s', '30m', '1h' or '7d'; whole numbers are milliseconds already."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
+    if not match:
+        raise ValueError("expected a duration like 30m, 1h or 7d")
+    return round(float(match[1]) * _UNITS_MS[match[2]])
+
+
+def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
+    """'auto', or a finite number."""
+    if value == "auto":
+        return "auto"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("expected auto or a finite number, e.g. 0.05")
+    return number
+
+
+DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
+AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+HistoryTime = Literal["none", "gap", "age", "both"]

@@ -1,0 +1,151 @@
+"""The `data` section of the experiment file: input files and how they become training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from recall.config_values import DurationMs, Fraction, HistoryName
+from recall.histories import HistoryConfig
+from recall.schema import Strict
+from recall.weights import WeightConfig
+
+
+class ClickRule(Strict):
+    """A row is a click when `column` is at least `at_least`."""
+
+    column: str
+    at_least: float = 1.0
+
+
+class EventsConfig(Strict):
+    """The exposure log: one row per exposure, with whether it was clicked."""
+
+    path: str = Field(description="file or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = "auto"
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "time"
+    time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
+    click: ClickRule | None = Field(default=None, description="without it every row is a click")
+    trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
+    weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _column_alone_is_a_rule(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            values = dict(values)
+            if isinstance(values.get("click"), str):
+                values["click"] = {"column": values["click"]}
+            if values.get("format") == "sequences":
+                values["time_unit"] = "order"
+        return values
+
+    @model_validator(mode="after")
+    def _sequences_have_no_columns(self) -> EventsConfig:
+        if self.format == "sequences" and self.weight:
+            raise ValueError("weight: lines of format sequences hold ids alone; use another format, or remove weight")
+        return self
+
+
+class ItemsConfig(Strict):
+    """The catalogue: one row per item, cold items included."""
+
+    path: Path
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = "auto"
+    id: str = "item_id"
+    title: str | None = Field(default=None, description="column shown to people in reports and queries")
+    unknown: Literal["reject", "add"] = Field(
+        default="reject", description="events of items that the file lacks: set aside, or add the item without content"
+    )
+
+
+class UsersConfig(Strict):
+    """User profiles; users that the file lacks have a missing profile."""
+
+    path: Path
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    id: str = "user_id"
+
+
+class SplitConfig(Strict):
+    """Which examples are held out.
+
+    `time`: the last `test` of the events by time, before them `validation`. `last_click`: of users with
+    at least three clicks the last one is test, the one before it validation.
+    """
+
+    by: Literal["time", "last_click"] = "time"
+    validation: Fraction = 0.1
+    test: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> SplitConfig:
+        if self.by == "time" and self.validation + self.test >= 1:
+            raise ValueError("validation + test must stay below 1, or nothing is left to train on")
+        return self
+
+
+class PosteriorConfig(Strict):
+    """What an example may know of an item: events in buckets that closed `delay` before the example."""
+
+    bucket: DurationMs = Field(default=3_600_000, ge=1)
+    delay: DurationMs = 3_600_000
+    prior_strength: PositiveFloat = Field(default=20.0, description="pseudo-exposures behind the prior CTR")
+
+
+class TriggerConfig(Strict):
+    """i2i pairs: the user's previous click, if it is at most `window` old."""
+
+    window: DurationMs = 3_600_000
+
+
+class DataConfig(Strict):
+    """Input files and how they become training examples."""
+
+    events: EventsConfig
+    items: ItemsConfig
+    users: UsersConfig | None = None
+    history: PositiveInt = Field(default=50, description="clicks of the user that an example carries")
+    layout: Literal["click", "user"] = Field(
+        default="click", description="training records: one per click, or one per user with all ordered clicks"
+    )
+    split: SplitConfig = SplitConfig()
+    posterior: PosteriorConfig = PosteriorConfig()
+    trigger: TriggerConfig = TriggerConfig()
+    histories: dict[HistoryName, HistoryConfig] = Field(
+        default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
+    )
+    shards: PositiveInt = 4
+
+    @property
+    def further_logs(self) -> dict[str, EventsConfig]:
+        """What further histories are read from, by name: logs whose clicks are the entries."""
+        events = self.events.model_dump()
+        return {name: EventsConfig.model_validate(history.as_log(events)) for name, history in self.histories.items()}
+
+    @model_validator(mode="after")
+    def _histories_fit(self) -> DataConfig:
+        if self.histories and self.layout == "user":
+            raise ValueError("histories need one record per click; use layout: click, or remove data.histories")
+        if self.events.time_unit == "order":
+            others = [name for name, history in self.histories.items() if history.path]
+            if others or (self.histories and self.events.format == "sequences"):
+                name = next(iter(others or self.histories))
+                raise ValueError(
+                    f"histories.{name}: a log without timestamps (time_unit: order) shares no clock with another file, "
+                    "and lines of format sequences have no further columns; remove it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _order_has_no_clock(self) -> DataConfig:
+        if self.events.time_unit == "order" and self.split.by == "time":
+            raise ValueError(
+                "events without timestamps (time_unit: order) have no common clock; use split: {by: last_click}"
+            )
+        return self

@@ -1,0 +1,154 @@
+"""The `model` section of the experiment file: the towers, how they are joined, and what they are trained for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from recall.config_values import Probability
+from recall.schema import Strict
+
+
+class TransformerConfig(Strict):
+    """The transformer over the ordered history."""
+
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+
+
+class InterestsConfig(Strict):
+    """Several query vectors for a user: how many, and what makes them of the history."""
+
+    count: PositiveInt = Field(default=4, description="query vectors per user; 1 is the model without interests")
+    extractor: Literal["attention", "routing"] = Field(
+        default="attention", description="self-attentive pooling (ComiRec-SA), or dynamic routing (MIND)"
+    )
+    objective: Literal["served", "chosen"] = Field(
+        default="served",
+        description="a candidate of the softmax is scored by its own best interest, as in search; or by the one "
+        "that scores the clicked item best (ComiRec)",
+    )
+
+
+class ColdSimulation(Strict):
+    """Shows candidates in training as they would look if they were new.
+
+    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and besides with
+    probability `unseen` whatever the exposures: an item published after the training is served without a trained id,
+    but soon with a posterior. `brand_new` takes away the posterior too.
+    """
+
+    enabled: bool = True
+    max_probability: Probability = 0.8
+    half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
+    unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
+    brand_new: Probability = Field(default=0.0, description="share of candidates shown without id and posterior")
+
+
+class LossConfig(Strict):
+    """The training objective: weights of its terms and where negatives come from."""
+
+    item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
+    behaviour: NonNegativeFloat = Field(default=1.0, description="query against the behaviour tower alone")
+    meta: NonNegativeFloat = Field(default=1.0, description="query against the meta tower alone")
+    towers_move_query: bool = Field(
+        default=False, description="whether the two losses above also train the query side, or the item towers alone"
+    )
+    triplet: NonNegativeFloat = Field(default=0.3, description="alignment of both towers of the same item")
+    margin: NonNegativeFloat = 0.2
+    triplet_negatives: Literal["all", "hard"] = "all"
+    softmax: Literal["sampled", "full"] = Field(
+        default="sampled",
+        description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
+    )
+    logq: bool = Field(default=True, description="subtract the log of how often a candidate is drawn")
+    negatives: Literal["none", "exposed", "catalogue"] = Field(
+        default="exposed", description="what uniform negatives are drawn from, beside the in-batch ones"
+    )
+    uniform_negatives: NonNegativeInt = Field(default=512, description="uniform negatives per batch")
+
+    @model_validator(mode="after")
+    def _full_softmax_has_negatives(self) -> LossConfig:
+        if self.softmax == "full" and self.negatives == "none":
+            raise ValueError(
+                "softmax: full ranks against the catalogue, but negatives: none leaves nothing of it; "
+                "use negatives: exposed or negatives: catalogue"
+            )
+        return self
+
+
+class ModelConfig(Strict):
+    """The towers and how they are joined."""
+
+    query: Literal["user", "trigger", "both"] = "user"
+    structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = "gated"
+    gate: Literal["sum", "concat"] = "sum"
+    gate_shape: Literal["scalar", "per_dimension"] = "scalar"
+    gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")
+    gate_hidden: PositiveInt = 16
+    appeal: bool = Field(default=True, description="gated: a score for everybody, learned from the posterior")
+    dim: PositiveInt = 64
+    hidden: tuple[PositiveInt, ...] = (128,)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    history_encoder: Literal["mean", "attention", "transformer"] = "attention"
+    transformer: TransformerConfig = TransformerConfig()
+    interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
+    history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
+        default="none",
+        description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
+        " auto: both where the log has a clock",
+    )
+    history_time_hidden: Probability = Field(
+        default=0.1, description="share of training histories without times, for users whose times are unknown"
+    )
+    similarity: Literal["cosine", "dot"] = Field(
+        default="dot", description="vectors of unit length, or of a length that is learned and speaks in the score"
+    )
+    shared_space: bool = Field(
+        default=False,
+        description="histories, queries and items share one space from the start: id and meta vectors enter a history "
+        "unprojected, a query is the history's state plus an MLP that starts at zero, and so is the behaviour vector",
+    )
+    temperature: PositiveFloat | None = Field(
+        default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
+    )
+    learn_temperature: bool = True
+    cold_simulation: ColdSimulation = ColdSimulation()
+    loss: LossConfig = LossConfig()
+
+    @property
+    def start_temperature(self) -> float:
+        """`temperature`, or what suits the similarity."""
+        return self.temperature or {"dot": 1.0, "cosine": 0.08}[self.similarity]
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> ModelConfig:
+        if self.history_encoder == "transformer" and self.dim % self.transformer.heads:
+            raise ValueError(f"dim {self.dim} has to be a multiple of transformer.heads {self.transformer.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _interests_are_of_users(self) -> ModelConfig:
+        if self.interest_count > 1 and self.query == "trigger":
+            raise ValueError(
+                f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
+                "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains_the_query(self) -> ModelConfig:
+        loss = self.loss
+        towers_do = self.structure == "gated" and loss.towers_move_query and (loss.behaviour or loss.meta)
+        if not loss.item and not towers_do:
+            raise ValueError(
+                "loss.item 0 leaves nothing that trains the query side; raise it, or let both towers of a gated model "
+                "do so with loss.towers_move_query: true"
+            )
+        return self
+
+    @property
+    def interest_count(self) -> int:
+        """Query vectors per user."""
+        return self.interests.count if self.interests else 1
