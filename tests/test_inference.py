@@ -39,13 +39,13 @@ def padded(histories: list[list[int]], width: int) -> np.ndarray:
     return np.array([history + [-1] * (width - len(history)) for history in histories], np.int32)
 
 
-def test_every_item_gets_a_vector_of_unit_length_beside_its_appeal_and_a_share(
+def test_every_item_gets_a_vector_that_ends_in_its_appeal_and_a_share(
     model: RecallModel, prepared: PreparedData
 ) -> None:
     vectors, shares = encode_items(model, prepared.posterior("serving").stacked())
     assert vectors.shape == (len(prepared.item_ids), 9)
     assert vectors.dtype == shares.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors[:, :-1], axis=1), 1, rtol=1e-5)
+    assert np.linalg.norm(vectors[:, :-1], axis=1).min() > 0
     assert ((shares > 0) & (shares < 1)).all()
 
 

@@ -249,12 +249,11 @@ def test_a_new_item_lies_where_its_content_puts_it(recaller: Recaller, finished:
     rows = contents(settings)[:40]
     new = recaller.new_item_vectors(rows.drop(columns=["author_id"]))
     assert new.shape == (40, 9)
-    new = new[:, :-1]
-    np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1, atol=1e-5)
+    new = new[:, :-1] / np.linalg.norm(new[:, :-1], axis=1, keepdims=True)
     model = load_model(finished / "model", PreparedData.load(finished / "data"))
     features = model.item_table.gather(tf.range(40))
     meta = model.item_vectors_of(features, tf.ones([40, 4])).meta.numpy()
-    cosines = new @ meta.T  # [new, items]
+    cosines = new @ (meta / np.linalg.norm(meta, axis=1, keepdims=True)).T  # [new, items]
     assert np.diag(cosines).min() > 0.9
     assert np.median((cosines > np.diag(cosines)[:, np.newaxis]).sum(axis=1)) == 0, "no other content is nearer"
 
@@ -318,7 +317,8 @@ def test_lists_are_the_exact_ones_with_the_bias_and_hold_more_new_items_the_larg
         lists = recaller.recall(active, k=10)
         for row, user in enumerate(active):
             clicked = exported.clicked(user)
-            query = exported.user_query(user, clicked[-HISTORY:])
+            ages = exported.clicked_hours_ago(user, exported.last_ms)
+            query = exported.user_query(user, clicked[-HISTORY:], ages[-HISTORY:])
             assert_same_candidates(lists.ids[row], lists.scores[row], scored.best(query, without=clicked, k=10))
         found.append(np.mean([novelty[item] for item in lists.ids.ravel()]))
     assert found[0] < found[1] < found[2]

@@ -139,9 +139,9 @@ def test_attention_inside_a_sequence_is_attention_after_the_cut_sequence() -> No
 # The user tower with interests
 
 
-def user_tower(kind: str = "attention", *, encoder: str = "attention", parts: int = 1) -> UserTower:
+def user_tower(kind: str = "attention", *, encoder: str = "attention", parts: int = 1, **settings: Any) -> UserTower:
     tower = UserTower(
-        (), config=config(kind, history_encoder=encoder), parts=parts, max_length=LONGEST
+        (), config=config(kind, history_encoder=encoder, **settings), parts=parts, max_length=LONGEST
     )  # fmt: skip
     tower({}, ENTRIES, LENGTHS)  # creates all weights
     randomise(tower)
@@ -152,7 +152,8 @@ def user_tower(kind: str = "attention", *, encoder: str = "attention", parts: in
 @every_encoder
 @pytest.mark.parametrize("parts", [1, 2])
 def test_every_interest_is_a_query_of_unit_length(kind: str, encoder: str, parts: int) -> None:
-    queries = user_tower(kind, encoder=encoder, parts=parts)({}, ENTRIES, LENGTHS).numpy()
+    tower = user_tower(kind, encoder=encoder, parts=parts, similarity="cosine")
+    queries = tower({}, ENTRIES, LENGTHS).numpy()
     assert queries.shape == (5, COUNT, parts * DIM + 1)
     np.testing.assert_array_equal(queries[..., -1], 1)  # asks for the appeal
     for part in np.split(queries[..., :-1], parts, axis=-1):

@@ -69,7 +69,8 @@ UNIT_LENGTH = {"dim": DIM, "hidden": (10,), "similarity": "cosine"}
 
 def build_item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
     tf.keras.utils.set_random_seed(21)
-    config = ModelConfig(**{**UNIT_LENGTH, "gate_hidden": 4, **VARIANTS[variant], **settings})
+    settings = {"similarity": "cosine", **VARIANTS[variant], **settings}
+    config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **settings)
     id_name = "item_id" if ITEM in columns else None
     side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
     features = features_of(columns)
@@ -140,7 +141,7 @@ def test_item_whose_only_content_is_an_empty_set_of_tags_has_a_meta_vector_from_
     columns = (ITEM, META[0])
     for variant in ("gated", "meta_only"):
         tf.keras.utils.set_random_seed(2)
-        config = ModelConfig(**{**UNIT_LENGTH, **VARIANTS[variant]})
+        config = ModelConfig(dim=DIM, hidden=(10,), similarity="cosine", **VARIANTS[variant])
         side = ItemSide(columns, id_name="item_id", config=config, prior_ctr=0.2)
         vectors = vectors_of(side, features_of(columns))
         assert norms(vectors.meta) == pytest.approx(np.ones(COUNT), abs=1e-5)
@@ -345,7 +346,7 @@ def test_appeal_follows_from_the_posterior_and_whether_the_id_is_known_and_from_
 
 def test_fresh_model_has_no_appeal_so_that_tastes_come_first() -> None:
     tf.keras.utils.set_random_seed(2)
-    config = ModelConfig(**UNIT_LENGTH)
+    config = ModelConfig(dim=DIM, hidden=(10,), similarity="cosine")
     side = ItemSide(COLUMNS, id_name="item_id", config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
     np.testing.assert_array_equal(vectors_of(side, features_of()).vector[:, -1], np.zeros(COUNT))
 
