@@ -175,7 +175,11 @@ def test_the_averaged_weights_are_judged_and_published(
 ) -> None:
     settings = (*SMALL, "training.learning_rate=0.05", "training.metric_k=20")
     vectors = {}
-    for name, overrides in {"last": [], "just last": ["training.ema=1e-9"], "average": ["training.ema=0.9"]}.items():
+    for name, overrides in {
+        "last": ["training.ema=null"],
+        "just last": ["training.ema=1e-9"],
+        "average": ["training.ema=0.9"],
+    }.items():
         directory = tmp_path / name
         train(experiment(*settings, *overrides), prepared, directory, saved_models=False)
         model = load_model(directory, prepared)
