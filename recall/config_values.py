@@ -37,7 +37,7 @@ def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
 def parse_decay(value: Any) -> float | Literal["auto"] | None:
     """'auto', nothing, or a number between 0 and 1."""
     if value is None or value == "auto":
-        return value  # type: ignore[no-any-return]
+        return value
     try:
         number = float(value)
     except (TypeError, ValueError):
