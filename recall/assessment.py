@@ -134,7 +134,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
 
 def _comes_after_validation(prepared: PreparedData) -> npt.NDArray[np.bool_] | None:
     """Items whose first event is in the test period, bool [items]; None for a split without a common clock."""
-    test_start_ms = prepared.manifest["split"]["test_start_ms"]
+    test_start_ms = prepared.manifest["split"].get("test_start_ms")
     if test_start_ms is None:
         return None
     history = prepared.posterior_history
