@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recall.console import silence_libraries
+from recall.console import clear_errors, silence_libraries
 from recall.errors import RecallError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def run(
     config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False
 ) -> None:
     """All steps: prepare, train, vectors, index, evaluate, report."""
-    with _clear_errors():
+    with clear_errors(_console):
         from recall.config import load_config
         from recall.run import Run
 
@@ -53,7 +52,7 @@ def prepare(
     overrides: Overrides = None,
 ) -> None:
     """Log -> point-in-time training data."""
-    with _clear_errors():
+    with clear_errors(_console):
         from recall.config import load_config
         from recall.run import Run
 
@@ -64,35 +63,35 @@ def prepare(
 @app.command()
 def train(run: RunPath, compare: Compare = False, resume: Resume = False) -> None:
     """Training data -> model."""
-    with _clear_errors():
+    with clear_errors(_console):
         _open(run).train(compare=compare, resume=resume)
 
 
 @app.command()
 def vectors(run: RunPath) -> None:
     """Model -> vector of every item."""
-    with _clear_errors():
+    with clear_errors(_console):
         _open(run).vectors()
 
 
 @app.command()
 def index(run: RunPath) -> None:
     """Vectors -> searchable index."""
-    with _clear_errors():
+    with clear_errors(_console):
         _open(run).index()
 
 
 @app.command()
 def evaluate(run: RunPath, compare: Compare = False) -> None:
     """Models and baselines -> metrics.json."""
-    with _clear_errors():
+    with clear_errors(_console):
         _open(run).evaluate(compare=compare)
 
 
 @app.command()
 def report(run: RunPath) -> None:
     """Everything so far -> report.html."""
-    with _clear_errors():
+    with clear_errors(_console):
         _open(run).report()
 
 
@@ -105,7 +104,7 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
 ) -> None:
     """Candidates for a user or an item."""
-    with _clear_errors():
+    with clear_errors(_console):
         if (user is None) == (item is None):
             raise RecallError("query: give either --user ID or --item ID")
         from recall.recaller import Recaller
@@ -141,7 +140,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
 ) -> None:  # fmt: skip
     """Which model is better, and whether that could be chance: two runs, or the models of one."""
-    with _clear_errors():
+    with clear_errors(_console):
         from recall.comparison import compare_runs
         from recall.console import comparison_table
 
@@ -167,7 +166,7 @@ def simulate(
     seed: int = 1,
 ) -> None:
     """Writes a simulated community as ordinary input files."""
-    with _clear_errors():
+    with clear_errors(_console):
         from recall.datasets import simulate as simulate_community
 
         data = simulate_community(users=users, items=items, days=days, exposures=exposures, seed=seed)
@@ -182,7 +181,7 @@ def dataset(
     out: OutPath,
 ) -> None:
     """Public data set as published -> ordinary input files."""
-    with _clear_errors():
+    with clear_errors(_console):
         from recall import datasets
 
         readers: dict[str, Callable[[Path], datasets.Dataset]] = {
@@ -208,16 +207,6 @@ def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
     from recall.run import Run
 
     return Run.open(directory, overrides, console=_console)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One clear line instead of a traceback for what a user can mend; anything else is ours and shows itself."""
-    try:
-        yield
-    except RecallError as error:
-        _console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score
 HALF_EXPOSURES = 5.0
 K = 50
 # In logits, so that they suit every temperature. At 5 the lists of the models that we measured held little else than
-# new items.
+# new items. The negative ones only tell what the best recall is: fewer new items than the model itself gives are shown
+# where `index.cold_bias` says so, never by a choice.
 LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -65,7 +66,7 @@ def choose_cold_bias(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> ColdBias:
-    """The largest bias that costs validation recall@50 at most `tolerance` of its best; 0 where no bias matters.
+    """The largest bias that costs validation recall@50 at most `tolerance` of its best, and never less than 0.
 
     Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever:
     the tolerance is what their exploration may cost.
@@ -106,7 +107,7 @@ def choose_cold_bias(
         }
         for level, bias in enumerate(biases)
     )
-    return ColdBias(biases[allowed[-1]], curve)
+    return ColdBias(max(0.0, biases[allowed[-1]]), curve)
 
 
 def biased_scores(

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from recall.errors import RecallError
 
 if TYPE_CHECKING:
     from recall.comparison import Comparison
@@ -36,6 +39,16 @@ def step_line(console: Console, name: str, *, spinner: bool) -> Iterator[None]:
     else:
         console.print(f"{name} ...")
         yield
+
+
+@contextmanager
+def clear_errors(console: Console) -> Iterator[None]:
+    """One clear line instead of a traceback for what a user can mend; anything else is ours and shows itself."""
+    try:
+        yield
+    except RecallError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

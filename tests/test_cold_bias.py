@@ -169,3 +169,19 @@ def test_bias_changes_the_last_dimension_of_a_copy(case: Case) -> None:
     new = case.exposures == 0
     np.testing.assert_array_equal(vectors[new, -1], before[new, -1] - 0.25)
     np.testing.assert_array_equal(with_cold_bias(case.items, case.exposures, 0.0), before)
+
+
+def test_the_choice_never_shows_fewer_new_items_than_the_model_itself() -> None:
+    # A hundred new items stand above the one that is clicked; any bias below -0.1 would bring it to the top.
+    scores = np.array([1.0] * 100 + [0.9, -1.0], np.float32)
+    items = np.c_[scores, np.zeros(102, np.float32)]
+    exposures = np.array([0] * 100 + [1000, 0])
+    nothing = Ragged.from_lists([[]] * 20)
+    targets = np.array([100] * 19 + [101], np.int32)  # the last is new, so that there is something to choose by
+    scorer = VectorScorer(np.ones((20, 2), np.float32), items)
+    examples = EvaluationSet(np.arange(20), targets, nothing, nothing)
+    chosen = choose_cold_bias(scorer, examples, exposures=exposures, temperature=1.0, tolerance=0.01)
+    recalls = {point["bias"]: point["recall@50"] for point in chosen.curve}
+    assert recalls[0.0] == 0
+    assert max(recalls.values()) == pytest.approx(0.95)
+    assert chosen.bias == 0

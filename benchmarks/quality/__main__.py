@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Results
 from benchmarks.quality.sweep import SWEEP, PlannedRun, load_sweep
-from recall.console import silence_libraries
+from recall.console import clear_errors, silence_libraries
 from recall.errors import RecallError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -32,7 +31,7 @@ _README = Path(__file__).with_name("README.md")
 @app.command()
 def prepare(out: Out = _OUT, sweep: SweepFile = SWEEP) -> None:
     """Makes the data of all data sets, which `run` does by itself."""
-    with _clear_errors():
+    with clear_errors(_console):
         plan = load_sweep(sweep)
         folder = DataFolder(out, plan.data)
         for name in plan.data:
@@ -50,7 +49,7 @@ def run(
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Trains and evaluates what has no result yet, then makes the intervals."""
-    with _clear_errors():
+    with clear_errors(_console):
         from benchmarks.quality.comparisons import update_comparisons
         from benchmarks.quality.runner import execute_all
 
@@ -69,7 +68,7 @@ def run(
 @app.command()
 def compare(out: Out = _OUT, sweep: SweepFile = SWEEP, results: ResultsFolder = RESULTS) -> None:
     """Makes the paired intervals that are missing, from the ranks in --out; `run` ends with this."""
-    with _clear_errors():
+    with clear_errors(_console):
         from benchmarks.quality.comparisons import update_comparisons
 
         plan = load_sweep(sweep)
@@ -86,7 +85,7 @@ def tables(
     readme: Annotated[Path, typer.Option(help="the page with the tables")] = _README,
 ) -> None:
     """Derives the tables of README.md and the plots from the results."""
-    with _clear_errors():
+    with clear_errors(_console):
         from benchmarks.quality.claims import check_claims
         from benchmarks.quality.comparisons import Comparisons
         from benchmarks.quality.plots import write_plots
@@ -146,15 +145,6 @@ def _command() -> list[str]:
         elif not argument.startswith(("--out=", "--results=", "--sweep=")):
             kept.append(argument)
     return kept
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except RecallError as error:
-        _console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":
