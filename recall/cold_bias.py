@@ -16,8 +16,8 @@ from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score
 
 HALF_EXPOSURES = 5.0
 K = 50
-# In logits, so that they suit every temperature. At 5 the lists of the models that we measured held little else than
-# new items. The negative ones only tell what the best recall is: fewer new items than the model itself gives are shown
+# In logits, so that they suit every temperature. At 5 the lists of the simulated community hold little else than new
+# items. The negative ones only tell what the best recall is: fewer new items than the model itself gives are shown
 # where `index.cold_bias` says so, never by a choice.
 LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 

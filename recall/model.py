@@ -27,7 +27,7 @@ from recall.towers.item import ItemContent, ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
 
 _MIN_TEMPERATURE = 0.01
-# `training.ema: auto`. An average is read and written whole in each step: 64 MB, about 20 ms.
+# `training.ema: auto`. An average is read and written whole in each step: at most 64 MB.
 _DECAY, _AVERAGED_NUMBERS = 0.99, 1 << 24
 
 

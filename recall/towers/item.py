@@ -22,8 +22,8 @@ class ItemVectors(NamedTuple):
     """What the item side says of some items."""
 
     vector: tf.Tensor  # [items, width], what is served; the last dimension is the appeal
-    behaviour: tf.Tensor | None  # [items, dim], unit length
-    meta: tf.Tensor | None  # [items, dim], unit length
+    behaviour: tf.Tensor | None  # [items, dim], of unit length with `similarity: cosine`
+    meta: tf.Tensor | None  # [items, dim], likewise
     share: tf.Tensor | None  # [items], mean behaviour share of the gate
 
     def share_or_nan(self) -> tf.Tensor:
@@ -38,7 +38,7 @@ class ItemContent(NamedTuple):
 
     identity: tf.Tensor | None  # [items, dim], the item id's embedding
     content: tf.Tensor | None  # [items, content], input of the meta tower
-    meta: tf.Tensor | None  # [items, dim], unit length
+    meta: tf.Tensor | None  # [items, dim], as in `ItemVectors`
     known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
     learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
 
@@ -47,10 +47,11 @@ class ItemSide(tf.keras.layers.Layer):
     """Both item towers, the gate, and the representation under which items enter the query side.
 
     Structures (Content recall with multimodal information, Taobao Guangguang):
-      gated: v = normalise(g b + (1 - g) m), or [b, (1 - g) m] with `gate: concat`; and the posterior's appeal.
-      base: v = normalise(b + m) where the id is known, m where it is not.
+      gated: v = g b + (1 - g) m, or [b, (1 - g) m] with `gate: concat`; and the posterior's appeal.
+      base: v = b + m where the id is known, m where it is not.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
+    With `similarity: cosine` b, m and every sum are scaled to unit length, with `dot` their lengths are learned.
     Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
 
     Raises:
