@@ -11,6 +11,8 @@ from recall.dataset import Batch
 from recall.model_config import LossConfig
 from recall.negatives import NegativeSampler
 
+_PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
+
 
 class Targets(NamedTuple):
     """The clicks that a batch is to predict."""
@@ -20,17 +22,27 @@ class Targets(NamedTuple):
     posterior: tf.Tensor  # float32 [targets, 4], as of the click
     triggers: tf.Tensor  # int32 [targets], -1 where there is none
     weights: tf.Tensor  # float32 [targets], how much each counts among the targets
+    owners: tf.Tensor  # int32 [targets], row of the batch that each is of
+    before: tf.Tensor  # int32 [targets], last position of that row's past that is strictly earlier, -1 for none
 
     @classmethod
     def of(cls, batch: Batch) -> Targets:
         """Those of a batch of either layout."""
-        names = ("time_ms", "posterior", "trigger", "weight")
         if "history" in batch:
-            return cls(batch["item"], *(batch[name] for name in names))
-        mask = batch["is_target"]
-        return cls(
-            *(tf.boolean_mask(batch[name], mask) for name in ("items", *names))
-        )  # fmt: skip
+            items, owners = batch["item"], tf.range(tf.size(batch["item"]))
+            before = tf.fill(tf.shape(owners), tf.shape(batch["history"])[1] - 1)
+            time_ms, posterior, trigger, weight = (batch[name] for name in _PER_CLICK)
+        else:
+            mask = batch["is_target"]
+            owners = tf.cast(tf.where(mask)[:, 0], tf.int32)
+            items, before = tf.boolean_mask(batch["items"], mask), tf.boolean_mask(batch["before"], mask)
+            time_ms, posterior, trigger, weight = (tf.boolean_mask(batch[name], mask) for name in _PER_CLICK)
+        return cls(items, time_ms, posterior, trigger, weight, owners, before)
+
+    def past(self, past: tf.Tensor) -> tf.Tensor:
+        """What of its row each target follows: int32 [batch, time] -> int32 [targets, time], -1 for the rest."""
+        is_past = tf.range(tf.shape(past)[1])[tf.newaxis, :] <= self.before[:, tf.newaxis]
+        return tf.where(is_past, tf.gather(past, self.owners), -1)
 
 
 class Candidates(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recall.losses import CHUNK, sum_over_chunks
+from recall.losses import CHUNK, Seen, sum_over_chunks
 
 
 def best_interest(queries: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
@@ -32,6 +32,7 @@ def best_interest_softmax(
     *,
     query_items: tf.Tensor,
     candidate_items: tf.Tensor,
+    seen: Seen | None = None,
     log_q: tf.Tensor | None = None,
     weights: tf.Tensor | None = None,
     chunk: int = CHUNK,
@@ -47,6 +48,7 @@ def best_interest_softmax(
       candidates: as all that follow, of `sampled_softmax`.
       query_items: int [examples].
       candidate_items: int [candidates].
+      seen: candidates that are masked.
       log_q: float32 [candidates].
       weights: float32 [examples].
       chunk: rows of scores, one per example and interest, that are held at once.
@@ -57,7 +59,8 @@ def best_interest_softmax(
     count = tf.shape(queries)[0]
 
     def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        return candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        return masked if seen is None else masked | seen.columns(start, stop)
 
     own, weights = tf.range(count), tf.ones([count]) if weights is None else weights
     return _best_interest_softmax(queries, candidates, own, is_masked, log_q=log_q, weights=weights, chunk=chunk)
@@ -69,6 +72,7 @@ def best_interest_full_softmax(
     *,
     targets: tf.Tensor,
     pool_sizes: tf.Tensor,
+    seen: Seen | None = None,
     weights: tf.Tensor | None = None,
     chunk: int = CHUNK,
 ) -> tf.Tensor:
@@ -79,6 +83,7 @@ def best_interest_full_softmax(
       candidates: as all that follow, of `full_softmax`.
       targets: int32 [examples].
       pool_sizes: int32 [examples].
+      seen: candidates that take no part.
       weights: float32 [examples].
       chunk: rows of scores, one per example and interest, that are held at once.
 
@@ -89,7 +94,8 @@ def best_interest_full_softmax(
     used = tf.maximum(tf.reduce_max(pool_sizes), tf.reduce_max(targets) + 1)
 
     def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        return tf.range(used)[tf.newaxis, :] >= pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
+        masked = tf.range(used)[tf.newaxis, :] >= pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
+        return masked if seen is None else masked | seen.columns(start, stop)[:, :used]
 
     weights = tf.ones(tf.shape(targets)) if weights is None else weights
     return _best_interest_softmax(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -11,12 +12,30 @@ _Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 _ChunkResult = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # where it ends, loss, both gradients
 
 
+class Seen(NamedTuple):
+    """What each query's user clicked before: candidates that the evaluation would not rank either."""
+
+    places: tf.Tensor  # int32 [queries, most], of items among the distinct ones; -1 is padding
+    count: tf.Tensor  # int32 scalar, distinct items
+    of_candidates: tf.Tensor | None  # int32 [candidates], places among the distinct items; None: they are the distinct
+
+    def columns(self, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        """Of the queries from start to stop: bool [stop - start, candidates]."""
+        places = self.places[start:stop]
+        pairs = tf.where(places >= 0)  # [pairs, 2]
+        pairs = tf.stack([tf.cast(pairs[:, 0], tf.int32), tf.gather_nd(places, pairs)], axis=1)
+        shape = tf.stack([tf.shape(places)[0], self.count])
+        is_seen = tf.scatter_nd(pairs, tf.ones(tf.shape(pairs)[:1], tf.int32), shape) > 0  # [chunk, distinct]
+        return is_seen if self.of_candidates is None else tf.gather(is_seen, self.of_candidates, axis=1)
+
+
 def sampled_softmax(
     queries: tf.Tensor,
     candidates: tf.Tensor,
     *,
     query_items: tf.Tensor,
     candidate_items: tf.Tensor,
+    seen: Seen | None = None,
     log_q: tf.Tensor | None = None,
     weights: tf.Tensor | None = None,
     chunk: int = CHUNK,
@@ -35,6 +54,7 @@ def sampled_softmax(
       candidates: float32 [candidates, dim], candidates >= queries.
       query_items: int [queries], the item that each query is to find.
       candidate_items: int [candidates]; other columns with the query's own item are masked (accidental hits).
+      seen: candidates that are masked besides, unless they are the query's own.
       log_q: float32 [candidates], log of the expected number of times that the candidate is drawn.
       weights: float32 [queries], >= 0; the loss is the weighted mean. Default: all one.
       chunk: queries whose logits are held at once. Chunks of 512 keep them in L2.
@@ -52,9 +72,11 @@ def sampled_softmax(
         stop = tf.minimum(start + chunk, count)
         query = queries[start:stop]  # [chunk, dim]
         own = columns == tf.range(start, stop)[:, tf.newaxis]  # [chunk, candidates]
-        same_item = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        if seen is not None:
+            masked |= seen.columns(start, stop)
         logits = tf.matmul(query, candidates, transpose_b=True) - log_q  # [chunk, candidates]
-        logits = tf.where(same_item & ~own, logits.dtype.min, logits)  # [chunk, candidates]
+        logits = tf.where(masked & ~own, logits.dtype.min, logits)  # [chunk, candidates]
         positive = tf.reduce_sum(query * candidates[start:stop], axis=1) - log_q[start:stop]  # [chunk]
         peak = tf.reduce_max(logits, axis=1, keepdims=True)  # [chunk, 1]
         exponentials = tf.exp(logits - peak)  # [chunk, candidates]
@@ -86,20 +108,22 @@ def full_softmax(
     *,
     targets: tf.Tensor,
     pool_sizes: tf.Tensor,
+    seen: Seen | None = None,
     weights: tf.Tensor | None = None,
     chunk: int = CHUNK,
 ) -> tf.Tensor:
     """Softmax cross-entropy of each query's target among all items that it could have been shown.
 
     The loss that `sampled_softmax` estimates. Nothing is drawn, so nothing is corrected and nothing is masked but
-    what comes later. The logits of a chunk of queries are reduced at once to their loss and their gradients, so that
-    [queries, candidates] never exists as a whole.
+    what comes later or was seen. The logits of a chunk of queries are reduced at once to their loss and their
+    gradients, so that [queries, candidates] never exists as a whole.
 
     Args:
       queries: float32 [queries, dim], already divided by the temperature.
       candidates: float32 [candidates, dim], in the order in which items enter the pool.
       targets: int32 [queries], place of the query's own item among the candidates.
       pool_sizes: int32 [queries], leading candidates that take part for the query; its target does in any case.
+      seen: candidates that take no part, unless they are the target.
       weights: float32 [queries], >= 0; the loss is the weighted mean. Default: all one.
       chunk: queries whose logits are held at once.
 
@@ -120,11 +144,13 @@ def full_softmax(
         query, target, weight = queries[start:stop], targets[start:stop], weights[start:stop]
         logits = tf.matmul(query, candidates, transpose_b=True)  # [chunk, candidates]
 
-        def hide_later() -> tf.Tensor:
-            takes_part = (columns < pool_sizes[start:stop, tf.newaxis]) | (columns == target[:, tf.newaxis])
-            return tf.where(takes_part, logits, logits.dtype.min)
+        def hide_others() -> tf.Tensor:
+            takes_part = columns < pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
+            if seen is not None:
+                takes_part &= ~seen.columns(start, stop)[:, :used]
+            return tf.where(takes_part | (columns == target[:, tf.newaxis]), logits, logits.dtype.min)
 
-        logits = tf.cond(is_open, lambda: logits, hide_later)
+        logits = hide_others() if seen is not None else tf.cond(is_open, lambda: logits, hide_others)
         positive = tf.gather(logits, target, batch_dims=1)  # [chunk]
         peak = tf.reduce_max(logits, axis=1, keepdims=True)  # [chunk, 1]
         exponentials = tf.exp(logits - peak)  # [chunk, candidates]

@@ -16,7 +16,7 @@ from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.histories import PREFIX
 from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
-from recall.losses import full_softmax, sampled_softmax, triplet_alignment
+from recall.losses import Seen, full_softmax, sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
@@ -168,16 +168,20 @@ class RecallModel(tfrs.Model):
         targets = Targets.of(batch)
         pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
         pasts += [batch[PREFIX + name] for name in self.shared_histories]
-        asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower else []
+        asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower or loss.mask_seen else []
         asked_by += [targets.triggers] if self.trigger_tower else []
         candidates, asking = candidates_of(targets, asked_by, sampler=self.sampler, loss=loss)
+        seen = None
+        if loss.mask_seen:
+            places = tf.where(pasts[0] >= 0, tf.reshape(asking[0], tf.shape(pasts[0])), -1)
+            seen = Seen(targets.past(places), tf.size(candidates.distinct), candidates.place)
         features = self.item_table.gather(candidates.distinct)
         content = self.items.content_of(features, training=training)
 
-        seen = content
+        shown = content
         if training and settings.enabled:
-            seen = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, candidates.distinct)))
-        tokens = self.items.tokens(seen)  # [distinct, dim]
+            shown = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, candidates.distinct)))
+        tokens = self.items.tokens(shown)  # [distinct, dim]
 
         posterior = candidates.posterior
         if candidates.place is not None:
@@ -198,15 +202,15 @@ class RecallModel(tfrs.Model):
                 for places, past in zip(asking, pasts, strict=False)
             ]
             further = dict(zip(self.shared_histories, gathered[1:], strict=True))
-            queries = self._user_queries(batch, gathered[0], further, training=training)
+            queries = self._user_queries(batch, targets, gathered[0], further, training=training)
             interests = self.config.model.interests
             if queries.shape.rank == 3 and interests and interests.objective == "chosen":
                 queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
-            self._add_retrieval(terms, queries, vectors, candidates, weights=targets.weights)
+            self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
             weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
-            self._add_retrieval(terms, queries, vectors, candidates, weights=weights)
+            self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
                 tf.gather(vectors.behaviour, candidates.own),
@@ -225,6 +229,7 @@ class RecallModel(tfrs.Model):
         vectors: ItemVectors,
         candidates: Candidates,
         *,
+        seen: Seen | None,
         weights: tf.Tensor,
     ) -> None:
         config = self.config.model
@@ -245,29 +250,30 @@ class RecallModel(tfrs.Model):
             ]
         for name, query, items, weight in pairs:
             if weight:
-                value = weight * self._softmax(query / self.temperature, items, candidates, weights=weights)
+                value = weight * self._softmax(query / self.temperature, items, candidates, seen=seen, weights=weights)
                 terms[name] = terms[name] + value if name in terms else value
 
     def _softmax(
-        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, weights: tf.Tensor
+        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, seen: Seen | None, weights: tf.Tensor
     ) -> tf.Tensor:
         """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best."""
         several = queries.shape.rank == 3
         if self.config.model.loss.softmax == "full":
             return (best_interest_full_softmax if several else full_softmax)(
-                queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, weights=weights
+                queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
             )
         return (best_interest_softmax if several else sampled_softmax)(
             queries,
             items,
             query_items=tf.gather(candidates.rows, candidates.own),
             candidate_items=candidates.rows,
+            seen=seen,
             log_q=candidates.log_q,
             weights=weights,
         )
 
     def _user_queries(
-        self, batch: Batch, history: tf.Tensor, further: dict[str, tf.Tensor], *, training: bool
+        self, batch: Batch, targets: Targets, history: tf.Tensor, further: dict[str, tf.Tensor], *, training: bool
     ) -> tf.Tensor:
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
@@ -278,13 +284,12 @@ class RecallModel(tfrs.Model):
             return self.user_tower(
                 users, history, lengths, times=times, further=self._further_tokens(rows, further), training=training
             )
-        owners = tf.where(batch["is_target"])  # [targets, 2]: user of the batch, position
         return self.user_tower.at_positions(
             users,
             history,
             _lengths(batch["items"]),
-            users=tf.cast(owners[:, 0], tf.int32),
-            positions=tf.boolean_mask(batch["before"], batch["is_target"]),
+            users=targets.owners,
+            positions=targets.before,
             times=ClickTimes.inside_sequences(batch["time_ms"]),
             training=training,
         )

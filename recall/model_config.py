@@ -15,6 +15,12 @@ class TransformerConfig(Strict):
 
     layers: PositiveInt = 2
     heads: PositiveInt = 2
+    smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of smoothed histories beside self-attention; short histories gain the most",
+    )
 
 
 class InterestsConfig(Strict):
@@ -61,6 +67,10 @@ class LossConfig(Strict):
     softmax: Literal["sampled", "full"] = Field(
         default="sampled",
         description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
+    )
+    mask_seen: bool = Field(
+        default=False,
+        description="leave what the user clicked before out of the softmax, as evaluation.exclude_seen does in ranking",
     )
     logq: bool = Field(default=True, description="subtract the log of how often a candidate is drawn")
     negatives: Literal["none", "exposed", "catalogue"] = Field(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from recall.losses import full_softmax, log_expected_draws, sampled_softmax, triplet_alignment
+from recall.losses import Seen, full_softmax, log_expected_draws, sampled_softmax, triplet_alignment
 
 Array = np.ndarray
 
@@ -225,6 +225,58 @@ def test_softmax_survives_logits_far_beyond_the_range_of_exp() -> None:
     batch = make_batch(items=6)
     batch = batch._replace(queries=batch.queries * 1000)
     assert_same(value_and_gradients(sampled_softmax, batch, **batch.items), textbook_softmax(batch), tolerance=1e-4)
+
+
+# What was seen before
+
+
+def seen_by_hand(lists: list[list[int]]) -> Array:
+    """Lists of places, padded with -1."""
+    return np.array([places + [-1] * (3 - len(places)) for places in lists], np.int32)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 512])
+def test_softmax_leaves_out_every_candidate_of_an_item_that_was_seen(chunk: int) -> None:
+    # Distinct items 7, 5, 9 and 4; item 7 is twice among the candidates, 4 only in the history of query 0.
+    batch = make_batch(queries=3, extra=2)._replace(
+        query_items=np.array([7, 5, 7], np.int32), candidate_items=np.array([7, 5, 7, 9, 5], np.int32)
+    )
+    seen = Seen(seen_by_hand([[3, 1], [2], [0, 2]]), tf.constant(4), tf.constant([0, 1, 0, 2, 1]))
+    found = value_and_gradients(sampled_softmax, batch, **batch.items, seen=seen, chunk=chunk)
+    # Query 0 looks for item 7 and has seen 5; query 1 looks for 5 and has seen 9; query 2 has seen its own item and 9.
+    taking_part = [[0, 3], [0, 1, 2], [1, 2, 4]]
+    logits = batch.queries @ batch.candidates.T
+    losses = [np.log(np.exp(logits[row, part]).sum()) - logits[row, row] for row, part in enumerate(taking_part)]
+    assert found[0] == pytest.approx(np.mean(losses), rel=1e-5)
+    pulls = np.zeros((3, 5))
+    for row, part in enumerate(taking_part):
+        pulls[row, part] = np.exp(logits[row, part]) / np.exp(logits[row, part]).sum() / 3
+        pulls[row, row] -= 1 / 3
+    assert_same(found[1:], (pulls @ batch.candidates, pulls.T @ batch.queries))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 512])
+def test_the_full_softmax_leaves_out_what_was_seen_but_never_the_target(chunk: int) -> None:
+    batch = make_batch(queries=4, extra=6)
+    targets, sizes = np.array([0, 5, 1, 9]), np.array([4, 10, 0, 8])
+    lists = [[1, 2], [], [0], [9, 7]]
+    found = value_and_gradients(
+        full_softmax,
+        batch,
+        targets=targets.astype(np.int32),
+        pool_sizes=sizes.astype(np.int32),
+        seen=Seen(seen_by_hand(lists), tf.constant(10), None),
+        chunk=chunk,
+    )
+    logits = batch.queries @ batch.candidates.T
+    pulls, losses = np.zeros((4, 10)), []
+    for row, (target, size, places) in enumerate(zip(targets, sizes, lists, strict=True)):
+        part = sorted({*range(size)} - {*places} | {target})
+        losses.append(np.log(np.exp(logits[row, part]).sum()) - logits[row, target])
+        pulls[row, part] = np.exp(logits[row, part]) / np.exp(logits[row, part]).sum() / 4
+        pulls[row, target] -= 1 / 4
+    assert found[0] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert_same(found[1:], (pulls @ batch.candidates, pulls.T @ batch.queries))
 
 
 # The full softmax

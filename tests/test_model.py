@@ -153,6 +153,12 @@ def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float)
     return float(np.mean(violations))
 
 
+def masked_as_seen(model: RecallModel, examples: list[Example], rows: list[int]) -> npt.NDArray[np.bool_]:
+    """Candidates that the user of an example clicked before, where these are masked: [examples, candidates]."""
+    is_asked = model.config.model.loss.mask_seen
+    return np.array([[is_asked and row in example.history for row in rows] for example in examples])
+
+
 def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Negatives) -> Ranked:
     rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
     posterior = np.concatenate([[example.posterior for example in examples], negatives.posterior.numpy()])
@@ -162,6 +168,7 @@ def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Neg
         log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
     count = len(examples)
     takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
+    takes_part &= ~masked_as_seen(model, examples, rows)
     np.fill_diagonal(takes_part, val=True)
     return Ranked(rows, posterior, list(range(count)), takes_part, log_q)
 
@@ -175,6 +182,7 @@ def whole_catalogue(model: RecallModel, examples: list[Example], prepared: Prepa
         [history.as_of(rows, np.full(len(rows), example.time_ms)).exposures > 0 for example in examples]
     )
     takes_part |= model.config.model.loss.negatives == "catalogue"
+    takes_part &= ~masked_as_seen(model, examples, rows.tolist())
     takes_part[np.arange(len(own)), own] = True
     return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)))
 
@@ -234,6 +242,9 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         ("user", ["model.interests={count: 2, objective: chosen}", "model.gate=concat", "model.history_time=both"]),
         ("click", ["model.interests={count: 2, objective: chosen, extractor: routing}", "model.query=both"]),
         ("click", ["model.interests={count: 2, extractor: routing}", "model.structure=base"]),
+        ("click", ["model.loss.mask_seen=true", "model.query=trigger"]),
+        ("user", ["model.loss.mask_seen=true", "model.query=both"]),
+        ("user", ["model.loss.mask_seen=true", "model.interests={count: 2}"]),
     ],
 )
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
@@ -279,6 +290,9 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         ("click", ["model.interests={count: 2}", "model.gate=concat"]),
         ("user", ["model.interests={count: 3, objective: chosen}"]),
         ("user", ["model.similarity=dot"]),
+        ("click", ["model.loss.mask_seen=true", "model.query=trigger"]),
+        ("user", ["model.loss.mask_seen=true", "model.query=both"]),
+        ("user", ["model.loss.mask_seen=true", "model.interests={count: 2}"]),
     ],
 )
 def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(

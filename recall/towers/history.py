@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.model_config import ModelConfig, TransformerConfig
 from recall.towers.attention import CausalSelfAttention, Group, by_length, causal_softmax
 from recall.towers.history_time import AgeBias, ClickTimes
+from recall.towers.smoothing import CausalSmoothing
 
 Times = ClickTimes | None
 
@@ -142,7 +143,8 @@ class AttentionHistory(HistoryEncoder):
 class TransformerHistory(HistoryEncoder):
     """A causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU.
 
-    With `ages`, every head of every layer also weighs by the time that has passed.
+    With `ages`, every head of every layer also weighs by the time that has passed. With `transformer.smoothing` a share
+    of every layer's self-attention is replaced by a `CausalSmoothing` of its inputs.
     """
 
     def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
@@ -154,7 +156,7 @@ class TransformerHistory(HistoryEncoder):
         self.input_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.input_dropout = tf.keras.layers.Dropout(config.dropout)
         self.blocks = [
-            _Block(dim, heads=config.transformer.heads, dropout=config.dropout, ages=ages, name=f"block_{index}")
+            _Block(dim, config.transformer, dropout=config.dropout, ages=ages, name=f"block_{index}")
             for index in range(config.transformer.layers)
         ]
         self.needs_ages = ages
@@ -178,9 +180,11 @@ class TransformerHistory(HistoryEncoder):
 class _Block(tf.keras.layers.Layer):
     """Attention, then an MLP. Histories differ in length: all but the attention is computed for real entries only."""
 
-    def __init__(self, dim: int, *, heads: int, dropout: float, ages: bool, name: str) -> None:
+    def __init__(self, dim: int, config: TransformerConfig, *, dropout: float, ages: bool, name: str) -> None:
         super().__init__(name=name)
-        self.attention = CausalSelfAttention(heads, dim, dropout=dropout, ages=ages)
+        self.attention = CausalSelfAttention(config.heads, dim, dropout=dropout, ages=ages)
+        self.share = config.smoothing
+        self.smoothing = CausalSmoothing(dim) if config.smoothing else None
         self.attention_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.inner = tf.keras.layers.Dense(4 * dim, activation="gelu")
         self.outer = tf.keras.layers.Dense(dim)
@@ -190,6 +194,8 @@ class _Block(tf.keras.layers.Layer):
     def call(self, states: tf.Tensor, groups: Sequence[Group], training: bool = False) -> tf.Tensor:
         """float32 [real, dim], the real entries of all groups one after the other -> float32 [real, dim]."""
         attended = self.attention(states, groups, training=training)
+        if self.smoothing is not None:
+            attended = self.share * self.smoothing(states, groups) + (1 - self.share) * attended
         states = self.attention_norm(states + self.dropout(attended, training=training))
         inner = self.outer(self.dropout(self.inner(states), training=training))
         return self.outer_norm(states + self.dropout(inner, training=training))

@@ -9,10 +9,13 @@ import pytest
 import tensorflow as tf
 
 from recall.model_config import ModelConfig
+from recall.towers.attention import by_length
 from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
+from recall.towers.smoothing import CausalSmoothing
 
 DIM, LONGEST = 8, 6
-every_encoder = pytest.mark.parametrize("kind", list(HISTORY_ENCODERS))
+SMOOTHED = "transformer, smoothed"
+every_encoder = pytest.mark.parametrize("kind", [*HISTORY_ENCODERS, SMOOTHED])
 
 # Histories of every length from none to the longest, padded with numbers that would show.
 LENGTHS = tf.constant([3, 0, LONGEST, 1, 5])
@@ -21,6 +24,8 @@ TOKENS = tf.constant(np.random.default_rng(7).normal(size=(5, LONGEST, DIM)), tf
 
 def make_encoder(kind: str, *, seed: int = 13, **settings: Any) -> HistoryEncoder:
     """An encoder with random weights everywhere, also where fresh ones are zero."""
+    if kind == SMOOTHED:
+        kind, settings = "transformer", {"transformer": {"smoothing": 0.6}, **settings}
     config = ModelConfig(dim=DIM, **{"dropout": 0.0, **settings})
     encoder = HISTORY_ENCODERS[kind](config, max_length=LONGEST)
     encoder.states(TOKENS, LENGTHS), encoder.last_state(TOKENS, LENGTHS)  # creates all weights
@@ -182,6 +187,23 @@ def test_transformer_drops_out_in_training_only() -> None:
     trained = encoder.last_state(TOKENS, LENGTHS, training=True).numpy()
     assert not np.allclose(trained, last_state(encoder), atol=1e-3)
     np.testing.assert_array_equal(last_state(encoder), last_state(encoder))
+
+
+def test_a_smoothed_transformer_forgets_by_the_click_and_keeps_a_part_of_what_is_new() -> None:
+    layer = CausalSmoothing(DIM)
+    layer.keep_logit.assign(np.log(np.arange(1, 9) / np.arange(8, 0, -1)))  # 1/9, 2/9, ... 8/9: one per dimension
+    layer.high.assign(np.linspace(0, 1, DIM))
+    groups = by_length(LENGTHS)
+    real = tf.gather_nd(TOKENS, tf.concat([group.places for group in groups], axis=0))
+    found = tf.scatter_nd(groups[0].places, layer(real, groups), TOKENS.shape).numpy()
+    tokens = TOKENS.numpy().astype(np.float64)
+    for row, length in enumerate(LENGTHS.numpy()):
+        for now in range(length):
+            ages = now - np.arange(now + 1)
+            weights = (np.arange(1, 9) / 9)[np.newaxis] ** ages[:, np.newaxis]  # [then, dim]
+            low = (weights * tokens[row, : now + 1]).sum(axis=0) / weights.sum(axis=0)
+            expected = low + np.linspace(0, 1, DIM) ** 2 * (tokens[row, now] - low)
+            np.testing.assert_allclose(found[row, now], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_long_history_beside_short_ones_changes_none_of_them() -> None:
