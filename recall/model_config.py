@@ -56,8 +56,8 @@ class LossConfig(Strict):
     """The training objective: weights of its terms and where negatives come from."""
 
     item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
-    behaviour: NonNegativeFloat = Field(default=1.0, description="query against the behaviour tower alone")
-    meta: NonNegativeFloat = Field(default=1.0, description="query against the meta tower alone")
+    behaviour: NonNegativeFloat = Field(default=0.3, description="query against the behaviour tower alone")
+    meta: NonNegativeFloat = Field(default=0.3, description="query against the meta tower alone")
     towers_move_query: bool = Field(
         default=False, description="whether the two losses above also train the query side, or the item towers alone"
     )
@@ -93,7 +93,9 @@ class ModelConfig(Strict):
 
     query: Literal["user", "trigger", "both"] = "user"
     structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = "gated"
-    gate: Literal["sum", "concat"] = "sum"
+    gate: Literal["sum", "concat"] = Field(
+        default="concat", description="[b, (1 - g) m], matched with two halves of the query; or g b + (1 - g) m"
+    )
     gate_shape: Literal["scalar", "per_dimension"] = "scalar"
     gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")
     gate_hidden: PositiveInt = 16

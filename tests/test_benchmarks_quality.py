@@ -189,6 +189,14 @@ def test_result_stands_while_no_setting_changes(experiment: Experiment) -> None:
     assert changed == ["data.history", "model.loss.triplet"]
 
 
+def test_setting_of_the_gate_is_none_of_a_single_towers(experiment: Experiment) -> None:
+    with_gate, alone = (f"model.structure={structure}" for structure in ("gated", "single"))
+    stored = settings_of(experiment(alone, "model.gate=sum"), is_baseline=False)
+    assert changed_settings(stored, experiment(alone, "model.gate=concat"), is_baseline=False) == []
+    changed = changed_settings(stored, experiment(with_gate, "model.gate=concat"), is_baseline=False)
+    assert changed == ["model.gate", "model.structure"]
+
+
 def test_folder_of_the_data_is_no_setting(experiment: Experiment) -> None:
     stored = settings_of(experiment("data.events.path=/elsewhere/events.parquet"), is_baseline=False)
     assert changed_settings(stored, experiment(), is_baseline=False) == []

@@ -21,6 +21,11 @@ RESULTS = Path(__file__).with_name("results")
 _SECTIONS: dict[str, Any] = dict.fromkeys(("data", "features", "model", "training", "evaluation"), True) | {
     "index": {"cold_bias", "cold_bias_tolerance"}
 }
+# What no structure but the gated one reads.
+_OF_THE_GATE = (
+    *(f"model.{key}" for key in ("gate", "gate_shape", "gate_monotone", "gate_hidden", "appeal")),
+    *(f"model.loss.{key}" for key in ("behaviour", "meta", "towers_move_query")),
+)
 _BASELINE_SECTIONS: dict[str, Any] = {"data": True, "evaluation": True}
 
 
@@ -123,7 +128,7 @@ def settings_of(config: Config, *, is_baseline: bool) -> dict[str, Any]:
 
 
 def changed_settings(stored: Mapping[str, Any], config: Config, *, is_baseline: bool) -> list[str]:
-    """Keys by which a result's settings differ from a config, dotted.
+    """Keys by which a result's settings differ from a config, dotted; of those that the model's structure reads.
 
     A setting that the library did not have yet leaves results as they are unless the config gives it: by
     the library's rules a new key's default changes nothing.
@@ -131,9 +136,10 @@ def changed_settings(stored: Mapping[str, Any], config: Config, *, is_baseline: 
     now = _flat(settings_of(config, is_baseline=is_baseline))
     before = _flat(stored)
     given = _flat(config.model_dump(mode="json", exclude_unset=True))
+    unread = () if config.model.structure == "gated" else _OF_THE_GATE
     return [
         key
-        for key in sorted({*now, *before})
+        for key in sorted({*now, *before} - {*unread})
         if (now.get(key) != before[key] if key in before else any(_is_under(known, key) for known in given))
     ]
 
