@@ -217,7 +217,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
             for_behaviour, for_meta = np.split(taste, 2, axis=-1)
         matched = {"item": (queries, vector, 1.0)}
         if config.structure == "gated":
-            matched |= {"behaviour": (for_behaviour, behaviour, 1.0), "meta": (for_meta, meta, 1.0)}
+            matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
         if config.structure == "base":
             matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():

@@ -50,11 +50,11 @@ ID_CLICKS = np.array([7, 500, 40, 3, 0, 0, 120])
 LATER = POSTERIOR + tf.constant([500.0, 100.0, 0.1, 48.0])
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "gated": {"structure": "gated"},
+    "gated": {"structure": "gated", "gate": "sum"},
     "gated_concat": {"structure": "gated", "gate": "concat"},
-    "gated_per_dimension": {"structure": "gated", "gate_shape": "per_dimension"},
+    "gated_per_dimension": {"structure": "gated", "gate": "sum", "gate_shape": "per_dimension"},
     "gated_concat_per_dimension": {"structure": "gated", "gate": "concat", "gate_shape": "per_dimension"},
-    "gated_shared_space": {"structure": "gated", "shared_space": True},
+    "gated_shared_space": {"structure": "gated", "gate": "sum", "shared_space": True},
     "base": {"structure": "base"},
     "single": {"structure": "single"},
     "behaviour_only": {"structure": "behaviour_only"},
