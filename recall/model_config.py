@@ -93,8 +93,9 @@ class ModelConfig(Strict):
 
     query: Literal["user", "trigger", "both"] = "user"
     structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = "gated"
-    gate: Literal["sum", "concat"] = Field(
-        default="concat", description="[b, (1 - g) m], matched with two halves of the query; or g b + (1 - g) m"
+    gate: Literal["sum", "concat", "residual"] = Field(
+        default="residual",
+        description="g b + (1 - g) m; [b, (1 - g) m], matched with two halves of the query; or b + (1 - g) m",
     )
     gate_shape: Literal["scalar", "per_dimension"] = "scalar"
     gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")

@@ -47,7 +47,8 @@ class ItemSide(tf.keras.layers.Layer):
     """Both item towers, the gate, and the representation under which items enter the query side.
 
     Structures (Content recall with multimodal information, Taobao Guangguang):
-      gated: v = g b + (1 - g) m, or [b, (1 - g) m] with `gate: concat`; and the posterior's appeal.
+      gated: v = b + (1 - g) m; g b + (1 - g) m with `gate: sum`; [b, (1 - g) m] with `gate: concat`; and the
+        posterior's appeal. A behaviour vector without a trained id still knows the author and the like.
       base: v = b + m where the id is known, m where it is not.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
@@ -184,7 +185,8 @@ class ItemSide(tf.keras.layers.Layer):
         if self.config.gate == "concat":
             vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
         else:
-            vector = self._scaled(gate * behaviour + (1 - gate) * meta)  # [items, dim]
+            kept = behaviour if self.config.gate == "residual" else gate * behaviour
+            vector = self._scaled(kept + (1 - gate) * meta)  # [items, dim]
         appeal = self.appeal(inputs, content.known) if self.appeal else None
         return ItemVectors(with_appeal(vector, appeal), behaviour, meta, tf.reduce_mean(gate, axis=-1))
 

@@ -51,6 +51,7 @@ LATER = POSTERIOR + tf.constant([500.0, 100.0, 0.1, 48.0])
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gated": {"structure": "gated", "gate": "sum"},
+    "gated_residual": {"structure": "gated", "gate": "residual"},
     "gated_concat": {"structure": "gated", "gate": "concat"},
     "gated_per_dimension": {"structure": "gated", "gate": "sum", "gate_shape": "per_dimension"},
     "gated_concat_per_dimension": {"structure": "gated", "gate": "concat", "gate_shape": "per_dimension"},
@@ -253,14 +254,19 @@ def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: s
 
 
 @gated_variants
-def test_gate_that_trusts_content_alone_serves_the_meta_vector(variant: str) -> None:
+def test_gate_that_trusts_content_alone_serves_all_of_the_meta_vector(variant: str) -> None:
     side = build_item_side(variant)
     set_share(side, -60.0)
     vectors = vectors_of(side, features_of())
     np.testing.assert_allclose(vectors.share, np.zeros(COUNT), atol=1e-6)
-    np.testing.assert_allclose(without_appeal(vectors)[:, -DIM:], vectors.meta, atol=1e-6)
     if side.is_concat:  # the half for behaviour is whole at any share
         np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
+        np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], vectors.meta, atol=1e-6)
+        return
+    served = vectors.meta.numpy()
+    if variant == "gated_residual":  # so is what the behaviour vector adds
+        served = served + vectors.behaviour.numpy()
+    np.testing.assert_allclose(without_appeal(vectors), served / norms(served)[:, np.newaxis], rtol=1e-4, atol=1e-5)
 
 
 def test_gate_between_mixes_both_in_its_share() -> None:
@@ -282,6 +288,14 @@ def test_dot_product_lets_both_towers_keep_their_lengths() -> None:
     np.testing.assert_allclose(directions.meta, vectors.meta / norms(vectors.meta)[:, np.newaxis], rtol=1e-4, atol=1e-5)
     mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
     np.testing.assert_allclose(without_appeal(vectors), mixed, rtol=1e-4, atol=1e-5)
+
+
+def test_residual_adds_the_rest_of_the_share_times_meta_to_behaviour() -> None:
+    vectors = vectors_of(item_side("gated_residual", similarity="dot"), features_of())
+    rest = (1 - vectors.share.numpy())[:, np.newaxis]
+    expected = vectors.behaviour.numpy() + rest * vectors.meta.numpy()
+    np.testing.assert_allclose(without_appeal(vectors), expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(vectors.share) > 0.01
 
 
 def test_concat_is_behaviour_and_the_rest_of_the_share_times_meta() -> None:
