@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from recall.index import Index, build_index, load_index, save_index
     from recall.inference import encode_items, encode_queries
     from recall.prepared import PreparedData
-    from recall.recaller import Candidates, Recaller
+    from recall.recalled import Candidates
+    from recall.recaller import Recaller
     from recall.run import Run
     from recall.training import load_model, train
 
@@ -68,7 +69,7 @@ _MODULE_OF = {
     "load_index": "recall.index",
     "Index": "recall.index",
     "Recaller": "recall.recaller",
-    "Candidates": "recall.recaller",
+    "Candidates": "recall.recalled",
     "evaluate": "recall.evaluation",
 }
 

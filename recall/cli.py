@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from recall.console import clear_errors, silence_libraries
+from recall.content_cli import content_app
 from recall.errors import RecallError
 
 if TYPE_CHECKING:
+    from recall.recalled import Candidates
+    from recall.recaller import By
     from recall.run import Run
 
 app = typer.Typer(
@@ -23,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Candidate recall that does not forget new content.",
 )
+app.add_typer(content_app, name="content")
 _console = Console(stderr=True, highlight=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
@@ -31,6 +35,9 @@ OutPath = Annotated[Path, typer.Option("--out", help="directory to write")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the experiment file")]
 Compare = Annotated[bool, typer.Option("--compare", help="also the other structures, side by side")]
 Resume = Annotated[bool, typer.Option("--resume", help="continue at the last checkpoint of a killed training")]
+K = Annotated[int, typer.Option("-k", min=1, help="how many candidates")]
+How = Annotated[str, typer.Option("--by", help="model, or content: meta vectors alone")]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
 
 
 @app.command()
@@ -100,8 +107,10 @@ def query(
     run: RunPath,
     user: Annotated[str | None, typer.Option(help="user id: what to show this user")] = None,
     item: Annotated[str | None, typer.Option(help="item id: what to show beside this item")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="how many candidates")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+    k: K = 10,
+    by: How = "model",
+    last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
+    as_json: Json = False,
 ) -> None:
     """Candidates for a user or an item."""
     with clear_errors(_console):
@@ -109,22 +118,23 @@ def query(
             raise RecallError("query: give either --user ID or --item ID")
         from recall.recaller import Recaller
 
-        recaller = Recaller.load(run)
-        found = recaller.recall(users=[user], k=k) if user is not None else recaller.similar(items=[str(item)], k=k)
-        candidates = found.records()
-        if as_json:
-            shown = [{name: value for name, value in row.items() if name != "query"} for row in candidates]
-            typer.echo(json.dumps({"query": found.queries[0], "candidates": shown}, ensure_ascii=False))
-            return
-        table = Table(title=f"{'user' if user is not None else 'item'} {found.queries[0]}", title_justify="left")
-        for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        if not candidates:
-            _console.print(f"no candidates: {found.queries[0]} has clicked every item of the catalogue")
-            return
-        for row in candidates:
-            table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
-        Console(highlight=False).print(table)
+        recaller, how = Recaller.load(run), cast("By", by)
+        if user is not None:
+            _show(recaller.recall(users=[user], k=k, by=how, last=last), what="user", by=by, as_json=as_json)
+        else:
+            _show(recaller.similar(items=[str(item)], k=k, by=how), what="item", by=by, as_json=as_json)
+
+
+@app.command()
+def similar(
+    run: RunPath,
+    item: Annotated[str, typer.Option(help="item id")],
+    k: K = 10,
+    by: How = "model",
+    as_json: Json = False,
+) -> None:
+    """Items like an item; the same as query --item."""
+    query(run, item=item, k=k, by=by, as_json=as_json)
 
 
 @app.command()
@@ -207,6 +217,25 @@ def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
     from recall.run import Run
 
     return Run.open(directory, overrides, console=_console)
+
+
+def _show(found: Candidates, *, what: str, by: str, as_json: bool) -> None:
+    """Prints the candidates of one query."""
+    candidates = found.records()
+    if as_json:
+        shown = [{name: value for name, value in row.items() if name != "query"} for row in candidates]
+        typer.echo(json.dumps({"query": found.queries[0], "candidates": shown}, ensure_ascii=False))
+        return
+    if not candidates:
+        why = "has no clicks to start from, or " if by == "content" and what == "user" else ""
+        _console.print(f"no candidates: {found.queries[0]} {why}has clicked every item of the catalogue")
+        return
+    table = Table(title=f"{what} {found.queries[0]}", title_justify="left")
+    for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in candidates:
+        table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
+    Console(highlight=False).print(table)
 
 
 if __name__ == "__main__":

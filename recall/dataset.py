@@ -165,13 +165,13 @@ class Examples(EvaluationSet):
         return Examples(
             users=self.users[chosen],
             targets=self.targets[chosen],
-            history=_take(self.history, chosen),
-            seen=_take(self.seen, chosen),
+            history=self.history.take(chosen),
+            seen=self.seen.take(chosen),
             times_ms=self.times_ms[chosen],
             triggers=self.triggers[chosen],
             weights=self.weights[chosen],
-            history_times_ms=_take(self.history_times_ms, chosen),
-            further={name: _take(lists, chosen) for name, lists in self.further.items()},
+            history_times_ms=self.history_times_ms.take(chosen),
+            further={name: lists.take(chosen) for name, lists in self.further.items()},
         )
 
 
@@ -217,13 +217,6 @@ def _further_histories(paths: Sequence[Path]) -> list[str]:
         names = tf.train.Example.FromString(serialized.numpy()).features.feature
         return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX) and name.count(".") == 1)
     return []
-
-
-def _take(lists: Ragged, chosen: npt.NDArray[np.intp]) -> Ragged:
-    lengths = np.diff(lists.offsets)[chosen]
-    offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - lists.offsets[:-1][chosen], lengths)
-    return Ragged(lists.values[place], offsets)
 
 
 def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:

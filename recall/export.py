@@ -114,6 +114,8 @@ class ItemModule(tf.Module):
     Signature: one input per encoded column (shapes as in `FeatureTable`) and `posterior` float32 [items, 4]
     (exposures, clicks, smoothed CTR, hours since first exposure) -> vector float32 [items, width],
     behaviour_share float32 [items] (NaN without a gate). `new_posterior` float32 [4] is that of an unseen item.
+    Structures with a meta tower have a second signature, `meta`: the encoded columns -> vector float32 [items, dim] of
+    unit length, what the meta tower says of their content.
     """
 
     def __init__(self, model: RecallModel) -> None:
@@ -130,10 +132,17 @@ class ItemModule(tf.Module):
                 features[column.name] = tf.TensorSpec([None, None], tf.int32, name=column.name)
         posterior = tf.TensorSpec([None, 4], tf.float32, name="posterior")
         self.vectors = tf.function(self._vectors, input_signature=[features, posterior])
+        self.functions = {"serving_default": self.vectors}
+        if model.config.model.structure in ("gated", "base", "meta_only"):
+            self.meta = tf.function(self._meta, input_signature=[features])
+            self.functions["meta"] = self.meta
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:
         result = self._model.it.item_vectors_of(features, posterior)
         return {"vector": result.vector, "behaviour_share": result.share_or_nan()}
+
+    def _meta(self, features: Features) -> dict[str, tf.Tensor]:
+        return {"vector": tf.math.l2_normalize(self._model.it.items.content_of(features).meta, axis=-1)}
 
 
 class _Untracked:
@@ -161,7 +170,7 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
     prepared.item_encoder.save(directory / "encoder")
     item = ItemModule(model)
-    tf.saved_model.save(item, str(directory / "item"), signatures={"serving_default": item.vectors})
+    tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,13 @@ class Ragged:
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
+    def take(self, chosen: npt.NDArray[np.intp]) -> Ragged:
+        """The lists of some numbers, in that order, with values of their own."""
+        lengths = np.diff(self.offsets)[chosen]
+        offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][chosen], lengths)
+        return Ragged(self.values[place], offsets)
+
     def list_index(self) -> npt.NDArray[np.int64]:
         """For each value the number of the list that it is in; int64 [values]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))

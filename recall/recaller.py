@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +14,12 @@ import tensorflow as tf
 
 from recall.artifacts import read_manifest
 from recall.cold_bias import with_cold_bias
+from recall.content.search import ContentSearch
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
 from recall.prepared import PreparedData, ServingHistories
+from recall.recalled import Candidates
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
@@ -26,40 +27,10 @@ from recall.vocabulary import FIRST_CODE
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
+By = Literal["model", "content"]
 _T = TypeVar("_T")
 
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Recalled items, best first.
-
-    Attributes:
-      queries: the users or items that were asked for.
-      ids: object [queries, k], item ids; None where the catalogue had no more to give.
-      scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
-        of the interest that scores the item highest.
-      titles: titles by item id, where the catalogue has some.
-    """
-
-    queries: Sequence[str]
-    ids: npt.NDArray[np.object_]
-    scores: Matrix
-    titles: Mapping[str, str] = field(repr=False)  # of the whole catalogue
-
-    def records(self) -> list[dict[str, Any]]:
-        """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without)."""
-        return [
-            {"query": query, "rank": rank, "item": item, "score": float(score), "title": self.titles.get(item)}
-            for query, ids, scores in zip(self.queries, self.ids, self.scores, strict=True)
-            for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1)
-            if item is not None
-        ]
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per candidate: query, rank (from 1), item, score, title."""
-        return pd.DataFrame(self.records(), columns=["query", "rank", "item", "score", "title"])
 
 
 class FurtherIds(NamedTuple):
@@ -92,8 +63,9 @@ class Recaller:
         id_column: str | None,
         now_ms: int = 0,
         further: Mapping[str, FurtherIds] | None = None,
+        content: ContentSearch | None = None,
     ) -> None:
-        self.index = index
+        self.index, self._content = index, content
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
@@ -133,6 +105,7 @@ class Recaller:
                 name: FurtherIds(histories, _codes_to_ids(prepared, name))
                 for name, histories in prepared.further_histories.items()
             },
+            content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
         )
 
     def recall(
@@ -145,8 +118,10 @@ class Recaller:
         now_ms: int | None = None,
         further_histories: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]] | None = None,
         exclude_seen: bool = True,
+        by: By = "model",
+        last: int = 5,
     ) -> Candidates:
-        """Candidates for users (u2i).
+        """Candidates for users (u2i): by the model, or by the content of what they clicked last.
 
         Args:
           users: ids. A user that the log does not hold is served by profile, if the users file has one, and by the
@@ -160,12 +135,18 @@ class Recaller:
             happened at an unknown time.
           further_histories: by name of `data.histories`, item ids per user that take the place of what the log holds.
           exclude_seen: leave out what the user clicked, in the log or in the history given here.
+          by: `content` looks for the items nearest to each of the last clicks by meta vectors alone; a score is the
+            cosine to the nearest click. Times and further histories have no say, and who clicked nothing gets nothing.
+          last: how many of the last clicks `content` starts from.
 
         Raises:
-          ArtifactError: the model has no user tower (`model.query: trigger`).
+          ArtifactError: the model has no user tower (`model.query: trigger`), or by content no meta tower.
           DataError: an id is missing, times do not belong to a history given here, the model has no history of such
-            a name, or k is below 1.
+            a name, `by` is neither, or k or last is below 1.
         """
+        content = self._content_if(by)
+        if last < 1:
+            raise DataError(f"last: expected at least 1, found {last}")
         names = _ids(users, "users")
         given, times = _by_id(histories, "histories"), _by_id(history_times_ms, "history_times_ms")
         fresh = {name: _ids(given[name], f"histories[{name!r}]") for name in names if name in given}
@@ -176,25 +157,58 @@ class Recaller:
                     f"gives this user, found {len(own):,}"
                 )
         history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
+        seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
+        excluded = seen if exclude_seen else [set()] * len(names)
+        if content:
+            vectors, has_clicks = content.interests(history, last=last)
+            found = self._search(names, vectors, k=k, excluded=excluded, index=content.index)
+            found.ids[~has_clicks], found.scores[~has_clicks] = None, -np.inf
+            return found
         clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
         ages_hours = self._ages(history, clicked_ms, now_ms)
         further = self._further_of(names, further_histories or {})
         vectors = self.user_vectors(names, history, ages_hours=ages_hours, further=further)
-        seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
-        return self._search(names, vectors, k=k, excluded=seen if exclude_seen else [set()] * len(names))
+        return self._search(names, vectors, k=k, excluded=excluded)
 
-    def similar(self, items: Ids, *, k: int = 100) -> Candidates:
-        """Candidates for items (i2i): by the trigger tower if the model has one, else by the items' own vectors.
+    def similar(self, items: Ids, *, k: int = 100, by: By = "model") -> Candidates:
+        """Candidates for items (i2i).
+
+        Args:
+          items: ids.
+          k: candidates per item.
+          by: `model` asks the trigger tower if the model has one, else the items' own vectors; `content` compares meta
+            vectors alone by cosine, so that an item without any exposure is asked for, and found, as others are.
 
         Raises:
-          DataError: an item that the index does not hold, a missing id, or k below 1.
+          ArtifactError: by content, and the model has no meta tower.
+          DataError: an item that the index does not hold, a missing id, `by` is neither, or k below 1.
         """
-        names = _ids(items, "items")
+        names, content = _ids(items, "items"), self._content_if(by)
         vectors = self.vectors(names)  # refuses unknown items
+        if content:
+            own = content.index.vectors(names)
+            return self._search(names, own, k=k, excluded=[{name} for name in names], index=content.index)
         vectors[:, -1] = 0  # what is like an item is not what everybody likes
         if "trigger" in self._query.signatures:
             vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
         return self._search(names, vectors, k=k, excluded=[{name} for name in names])
+
+    def similar_to_new(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, *, k: int = 100) -> Candidates:
+        """Items of the catalogue whose content is most like that of items it lacks, by cosine of meta vectors.
+
+        Args:
+          rows: as of `new_item_vectors`; the queries of the result are their positions from "0".
+          k: candidates per row.
+
+        Raises:
+          ArtifactError: the model has no meta tower.
+          DataError: a value is not of its feature's type, or k below 1.
+        """
+        content = self._content_if("content")
+        assert content is not None
+        vectors = content.vectors(self._encoder.encode(self._without_behaviour(rows)))
+        names = [str(position) for position in range(len(rows))]
+        return self._search(names, vectors, k=k, excluded=[set()] * len(names), index=content.index)
 
     def vectors(self, items: Ids) -> Matrix:
         """Served vectors of items of the index, float32 [items, width].
@@ -306,15 +320,31 @@ class Recaller:
     def _seen(self, user: str) -> set[str]:
         return set(self._item_ids[self._histories.seen(user)])
 
-    def _search(self, names: Sequence[str], vectors: Matrix, *, k: int, excluded: Sequence[set[str]]) -> Candidates:
+    def _content_if(self, by: str) -> ContentSearch | None:
+        if by not in ("model", "content"):
+            raise DataError(f"by: expected model or content, found {by}")
+        if by == "content" and self._content is None:
+            raise ArtifactError("by content: this recaller has no content to search; open the run with Recaller.load")
+        return self._content if by == "content" else None
+
+    def _search(
+        self,
+        names: Sequence[str],
+        vectors: Matrix,
+        *,
+        k: int,
+        excluded: Sequence[set[str]],
+        index: Index | None = None,
+    ) -> Candidates:
+        index = index or self.index
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
-        asked = min(k + longest, len(self.index))
+        asked = min(k + longest, len(index))
         if vectors.ndim == 3:  # [users, interests, width]
-            found = self.index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
+            found = index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
         else:
-            found = self.index.search(vectors, asked)
+            found = index.search(vectors, asked)
         ids = np.full((len(names), k), None, dtype=object)
         scores = np.full((len(names), k), -np.inf, dtype=np.float32)
         for row, seen in enumerate(excluded):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 pytest_plugins = ("finished_run",)
 
 COMMANDS = (
-    "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "compare", "simulate", "dataset",
+    "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "similar", "compare", "simulate",
+    "dataset", "content",
 )  # fmt: skip
 Command = Callable[..., "Outcome"]
 
@@ -47,7 +48,9 @@ def test_help_lists_every_command(command: Command) -> None:
         ("index", ("--run",)),
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),
-        ("query", ("--run", "--user", "--item", "-k", "--json")),
+        ("query", ("--run", "--user", "--item", "-k", "--by", "--last", "--json")),
+        ("similar", ("--run", "--item", "-k", "--by", "--json")),
+        ("content", ("evaluate",)),
         ("compare", ("--metric", "--split", "--model", "--other", "--allow-partial", "--json")),
         ("simulate", ("--out", "--users", "--items", "--days", "--exposures", "--seed")),
         ("dataset", ("--out",)),

@@ -238,6 +238,14 @@ def test_slice_of_ragged_lists_holds_those_lists() -> None:
 # Several query vectors per example
 
 
+def test_taken_lists_are_those_asked_for_in_that_order() -> None:
+    lists = Ragged.from_lists([[1, 2], [], [3], [4, 5, 6]])
+    taken = lists.take(np.array([3, 1, 0, 3]))
+    assert taken.values.tolist() == [4, 5, 6, 1, 2, 4, 5, 6]
+    assert taken.offsets.tolist() == [0, 3, 3, 5, 8]
+    assert len(lists.take(np.zeros(0, np.intp))) == 0
+
+
 def several_queries(examples: EvaluationSet, *, interests: int = 3) -> Floats:
     """Small whole numbers, so that inner products are exact."""
     return np.random.default_rng(5).integers(-2, 3, (len(examples), interests, 6)).astype(np.float32)

@@ -19,7 +19,8 @@ from conftest import Experiment
 from recall.config import Config
 from recall.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
-from recall.recaller import Candidates, Recaller
+from recall.recalled import Candidates
+from recall.recaller import Recaller
 from recall.run import Run
 from recall.training import load_model
 

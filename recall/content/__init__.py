@@ -1,0 +1,1 @@
+"""Content vectors by themselves: judged before any model is trained on them, and searched."""

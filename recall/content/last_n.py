@@ -1,0 +1,180 @@
+"""The last-N test: whether the next click lies nearer to what the user clicked last than other items do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recall import metrics
+from recall.ranking import (
+    BLOCK_BYTES,
+    EvaluationSet,
+    MultiVectorScorer,
+    Ragged,
+    Scorer,
+    VectorScorer,
+    score_blocks,
+)
+
+Rows = npt.NDArray[np.int32]
+Similarity = Literal["mean", "max"]
+SIMILARITIES: tuple[Similarity, ...] = ("mean", "max")
+
+
+class Answerable(NamedTuple):
+    """The examples that a set of vectors can be asked about, with items counted among those that have a vector.
+
+    Attributes:
+      examples: their targets, histories and seen items are rows of the items with a vector.
+      chosen: intp [examples], which of the given examples these are.
+      left_out: why others were left out, and how many: the target has no vector, the user had clicked it before
+        (which its similarity to itself would decide), or no item of the history has a vector.
+    """
+
+    examples: EvaluationSet
+    chosen: npt.NDArray[np.intp]
+    left_out: dict[str, int]
+
+
+def answerable(examples: EvaluationSet, present: npt.NDArray[np.bool_]) -> Answerable:
+    """Keeps what can be asked of the items that have a vector (bool [items])."""
+    place = np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)  # [items]
+    targets = place[examples.targets]
+    history, seen = (_replaced(lists, place) for lists in (examples.history, examples.seen))
+    is_repeat = np.zeros(len(examples), bool)
+    is_repeat[seen.list_index()[seen.values == np.repeat(targets, np.diff(seen.offsets))]] = True
+    without_vector = targets < 0
+    without_history = np.diff(history.offsets) == 0
+    left_out = {
+        "target_without_vector": int(without_vector.sum()),
+        "target_clicked_before": int((is_repeat & ~without_vector).sum()),
+        "history_without_vector": int((without_history & ~without_vector & ~is_repeat).sum()),
+    }
+    chosen = np.flatnonzero(~(without_vector | is_repeat | without_history))
+    kept = EvaluationSet(
+        users=examples.users[chosen],
+        targets=targets[chosen],
+        history=history.take(chosen),
+        seen=seen.take(chosen),
+    )
+    return Answerable(kept, chosen, left_out)
+
+
+def last_n_scorer(unit: npt.NDArray[np.float32], history: Ragged, *, last: int, similarity: Similarity) -> Scorer:
+    """Scores items by their cosine to the last clicks: the mean of the similarities, or the largest.
+
+    Args:
+      unit: float32 [items, dim], of unit length.
+      history: clicked rows per example, oldest first, at least one.
+      last: how many of the last clicks count.
+      similarity: mean or max.
+
+    Returns:
+      A scorer that holds the clicked vectors: for max float32 [examples, last, dim].
+    """
+    column = np.arange(last)
+    places = history.offsets[1:, np.newaxis] - 1 - column  # [examples, last], the newest first
+    is_real = places >= history.offsets[:-1, np.newaxis]
+    rows = history.values[np.where(is_real, places, history.offsets[:-1, np.newaxis])]  # the oldest, repeated
+    if similarity == "max":
+        return MultiVectorScorer(unit[rows], unit)
+    weights = (is_real / is_real.sum(axis=1, keepdims=True)).astype(np.float32)  # [examples, last]
+    # The mean of the cosines is the cosine to the mean, but for a factor that is the same for all items.
+    return VectorScorer(np.einsum("en,end->ed", weights, unit[rows]), unit)
+
+
+def uniform_draws(
+    first_time_ms: npt.NDArray[np.int64], times_ms: npt.NDArray[np.int64], *, count: int, rng: np.random.Generator
+) -> Rows:
+    """Items drawn uniformly from those that had been shown before each example.
+
+    Args:
+      first_time_ms: int64 [items], of the first exposure; the largest int64 for never.
+      times_ms: int64 [examples].
+      count: draws per example, with replacement.
+      rng: source of randomness.
+
+    Returns:
+      int32 [examples, count] rows; -1 where nothing had been shown yet.
+    """
+    order = np.argsort(first_time_ms, kind="stable")
+    shown = np.searchsorted(first_time_ms[order], times_ms)[:, np.newaxis]  # [examples, 1]
+    draws = order[rng.integers(0, np.maximum(shown, 1), size=(len(times_ms), count))]
+    return np.where(shown > 0, draws, -1).astype(np.int32)
+
+
+def popular_draws(clicks: npt.NDArray[np.int64], *, examples: int, count: int, rng: np.random.Generator) -> Rows:
+    """Items drawn in proportion to their clicks (int64 [items]); int32 [examples, count], -1 without any click."""
+    total = np.cumsum(clicks)
+    if not len(total) or not total[-1]:
+        return np.full((examples, count), -1, np.int32)
+    draws = rng.integers(0, total[-1], size=(examples, count))
+    return np.searchsorted(total, draws, side="right").astype(np.int32)
+
+
+class LastN(NamedTuple):
+    """What a similarity makes of each example.
+
+    Attributes:
+      ranks: int64 [examples], of the target in the catalogue by similarity alone; ties count against it.
+      auc: per kind of other items float64 [examples], share of them that are less similar than the target, ties
+        counting half; NaN where none was left to compare with.
+    """
+
+    ranks: npt.NDArray[np.int64]
+    auc: dict[str, npt.NDArray[np.float64]]
+
+
+def last_n_test(
+    scorer: Scorer, examples: EvaluationSet, others: Mapping[str, Rows], *, block_bytes: int = BLOCK_BYTES
+) -> LastN:
+    """Compares each target with other items and with the catalogue; what the user has seen is in neither.
+
+    Args:
+      scorer: of `last_n_scorer`.
+      examples: of `answerable`.
+      others: by kind int32 [examples, count] rows to compare the target with, -1 for none. The target itself and
+        what the user has seen are passed over.
+      block_bytes: memory for a block of scores.
+    """
+    ranks = np.empty(len(examples), np.int64)
+    auc = {kind: np.full(len(examples), np.nan) for kind in others}
+    for block in score_blocks(scorer, examples, exclude_seen=True, block_bytes=block_bytes):
+        ranks[block.examples] = block.ranks()
+        targets, own = examples.targets[block.examples, np.newaxis], block.target_scores[:, np.newaxis]
+        for kind, rows in others.items():
+            drawn = rows[block.examples]  # [block, count]
+            scores = np.take_along_axis(block.scores, np.maximum(drawn, 0), axis=1)
+            counts = (drawn >= 0) & (drawn != targets) & ~np.isneginf(scores)
+            wins = np.where(scores < own, 1.0, np.where(scores == own, 0.5, 0.0)) * counts
+            compared = counts.sum(axis=1)
+            auc[kind][block.examples] = np.where(compared > 0, wins.sum(axis=1) / np.maximum(compared, 1), np.nan)
+    return LastN(ranks, auc)
+
+
+def last_n_summary(result: LastN, chosen: npt.NDArray[np.bool_], ks: Sequence[int]) -> dict[str, Any]:
+    """Means over the chosen examples (bool [examples]); None where there is nothing to average."""
+    measured: dict[str, Any] = {"examples": int(chosen.sum())}
+    for kind, values in result.auc.items():
+        compared = values[chosen & ~np.isnan(values)]
+        measured[f"auc_{kind}"] = float(compared.mean()) if len(compared) else None
+    return measured | {f"recall@{k}": metrics.recall_at(result.ranks[chosen], k) for k in ks}
+
+
+def chance(
+    examples: EvaluationSet, chosen: npt.NDArray[np.bool_], *, item_count: int, ks: Sequence[int]
+) -> dict[str, float | None]:
+    """What an order at random gives on the chosen examples: AUC 1/2, and recall@k of k / the items that are ranked."""
+    ranked = item_count - np.diff(examples.seen.offsets)[chosen]  # [examples], the target is one of them
+    shares = {f"recall@{k}": np.minimum(1.0, k / ranked) for k in ks}
+    return {"auc": 0.5} | {name: float(share.mean()) if len(share) else None for name, share in shares.items()}
+
+
+def _replaced(lists: Ragged, place: Rows) -> Ragged:
+    """The lists with other row numbers, without those that have none."""
+    values = place[lists.values]
+    kept = np.cumsum(np.r_[0, values >= 0])
+    return Ragged(values[values >= 0], kept[lists.offsets].astype(np.int64))

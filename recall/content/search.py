@@ -1,0 +1,92 @@
+"""Nearest items by content alone: meta vectors of the catalogue and of new items, compared by cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.config import IndexConfig
+from recall.encoding import TableEncoder
+from recall.errors import ArtifactError
+from recall.index import Index, build_index
+from recall.prepared import PreparedData
+from recall.towers.features import FeatureTable
+
+Matrix = npt.NDArray[np.float32]
+
+_BATCH = 8192
+# An index that lives as long as its process is worth building only where exact search takes long.
+_EXACT_BELOW = 200_000
+
+
+class ContentSearch:
+    """The catalogue by what the model's meta tower says of it; behaviour and posterior have no say.
+
+    Vectors are made when they are first asked for.
+
+    Args:
+      item: the item SavedModel.
+      encoder: of raw rows of items.
+      prepared: the run's data.
+      structure: of the model, for errors.
+    """
+
+    def __init__(self, item: Any, *, encoder: TableEncoder, prepared: PreparedData, structure: str) -> None:
+        self._item, self._encoder, self._prepared, self._structure = item, encoder, prepared, structure
+
+    @cached_property
+    def index(self) -> Index:
+        """Of the catalogue's vectors.
+
+        Raises:
+          ArtifactError: as `vectors`.
+        """
+        vectors = self.vectors(self._prepared.items)
+        return build_index(self._prepared.item_ids, vectors, config=IndexConfig(exact_below=_EXACT_BELOW))
+
+    def vectors(self, encoded: pa.Table) -> Matrix:
+        """Meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
+
+        Raises:
+          ArtifactError: the model has no meta tower, or its files are older than this search.
+        """
+        meta = getattr(self._item, "meta", None)
+        if meta is None:
+            if self._structure in ("single", "behaviour_only"):
+                raise ArtifactError(
+                    f"by content: the model has no meta tower (model.structure: {self._structure}); "
+                    "train a model of structure gated, base or meta_only, or ask by model"
+                )
+            raise ArtifactError(
+                "by content: model/item was written before it could give meta vectors; "
+                "remove the folder model of the run and train again"
+            )
+        parts = []
+        for start in range(0, max(1, len(encoded)), _BATCH):
+            features = FeatureTable(self._encoder.columns, encoded.slice(start, _BATCH)).variables
+            parts.append(meta({name: variable.value() for name, variable in features.items()})["vector"].numpy())
+        return np.concatenate(parts)
+
+    def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+        """Vectors of what users clicked last, each a query of its own.
+
+        Args:
+          histories: item ids per user, oldest first; those that the catalogue lacks are passed over.
+          last: how many of the others count, at least 1.
+
+        Returns:
+          float32 [users, last, dim], shorter histories repeated, which changes no best score; and bool [users],
+          whether there is any click. Vectors of users without one are zeros.
+        """
+        vectors = np.zeros((len(histories), last, self.index.dim), np.float32)
+        has_clicks = np.zeros(len(histories), bool)
+        for user, history in enumerate(histories):
+            rows = self._prepared.rows(history)
+            if len(rows := rows[rows >= 0][-last:]):
+                vectors[user], has_clicks[user] = self.index.vectors(np.resize(rows, last)), True
+        return vectors, has_clicks

@@ -1,0 +1,152 @@
+"""`recall content`: commands about content vectors by themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from recall.artifacts import write_json
+from recall.console import clear_errors
+from recall.errors import ArtifactError, DataError
+
+content_app = typer.Typer(no_args_is_help=True)
+_console = Console(stderr=True, highlight=False)
+
+
+@content_app.callback()
+def content() -> None:
+    """Content vectors by themselves, before any recall model."""  # a callback keeps a lone command a sub-command
+
+
+@content_app.command()
+def evaluate(
+    run: Annotated[Path, typer.Option("--run", help="run directory, prepared; no model is needed")],
+    vectors: Annotated[list[str] | None, typer.Option(
+        "--vectors", help="name=path: further vectors, .npy (row i = line i of the items file) or Parquet (item id, "
+                          "vector)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file to write")] = None,
+    split: Annotated[str, typer.Option(help="test or validation: whose clicks are asked about")] = "test",
+    last: Annotated[int, typer.Option(min=1, help="how many of a user's last clicks count")] = 5,
+    neighbours: Annotated[int, typer.Option(min=1, help="nearest items whose tags are looked at")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="at most this many clicks and items, drawn at random")] = 10_000,
+    common: Annotated[bool, typer.Option("--common", help="only items that all sets cover")] = False,
+    seed: Annotated[int | None, typer.Option(help="of all draws; default: the run's")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:  # fmt: skip
+    """Do vectors know what a user clicks next, and which items are alike? Every `embedding` of features.meta, and more.
+
+    The next click against the user's last clicks (AUC beside random and popular items, recall over the whole
+    catalogue by similarity alone), common tags of near items, alignment and uniformity.
+    """
+    with clear_errors(_console):
+        from recall.content.evaluation import JudgeSettings, judge_content
+        from recall.content.vectors import on_common_items, prepared_vectors, read_vectors
+        from recall.prepared import PreparedData
+        from recall.run import Run
+
+        opened = Run.open(run)
+        evaluation = opened.config.evaluation
+        settings = JudgeSettings(
+            split=split, last=last, ks=evaluation.k, neighbours=neighbours, limit=limit,  # type: ignore[arg-type]
+            seed=opened.config.seed if seed is None else seed,
+        )  # fmt: skip
+        if not (run / "data").exists():
+            raise ArtifactError(f"{run / 'data'}: not there yet; run `recall prepare --run {run}` first")
+        prepared = PreparedData.load(run / "data")
+        judged = prepared_vectors(prepared)
+        features = (feature for feature in opened.config.features.meta if feature.type == "embedding")
+        if hidden := [feature.name for feature in features if not feature.uses_vector]:
+            _console.print(f"not judged, as the run keeps their clusters alone: {', '.join(hidden)}")
+        id_column = opened.config.data.items.id
+        judged += [
+            read_vectors(name, path, prepared, id_column=id_column) for name, path in map(_named_path, vectors or ())
+        ]
+        if not judged:
+            raise DataError(
+                "content evaluate: the run keeps no content vectors (no `embedding` in features.meta, or its clusters "
+                "alone); give some with --vectors name=path.npy"
+            )
+        if common:
+            judged = on_common_items(judged)
+        with _console.status("judging content vectors ..."):
+            found = judge_content(judged, prepared, settings)
+        if out:
+            _write(out, found)
+        if as_json:
+            typer.echo(json.dumps(found, ensure_ascii=False))
+            return
+        Console(highlight=False).print(content_table(found, k=min(evaluation.k, key=lambda k: abs(k - 50))))
+
+
+def content_table(found: Mapping[str, Any], *, k: int) -> Table:
+    """Sets of vectors side by side: a row per measure, what chance gives in brackets."""
+    table = Table(
+        title=f"content vectors on {found['clicks']['asked']:,} {found['split']} clicks, last {found['last']}",
+        title_justify="left",
+        caption="In brackets: chance. AUC: how often the next click is nearer to the last clicks than a random or a "
+        f"popular item. recall@{k}: whole catalogue, by similarity alone. alignment in brackets: random pairs.",
+        caption_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold")
+    rows: dict[str, list[str]] = {}
+    for name, judged in found["vectors"].items():
+        table.add_column(name, justify="right", overflow="fold")
+        for measure, text in _measures(judged, k=k):
+            rows.setdefault(measure, []).append(text)
+    for measure, texts in rows.items():
+        table.add_row(measure, *texts)
+    return table
+
+
+def _measures(judged: Mapping[str, Any], *, k: int) -> list[tuple[str, str]]:
+    last_n, chance = judged["last_n"], judged["last_n"]["chance"]
+    rows = [
+        ("dimensions", f"{judged['dim']:,}"),
+        ("items with a vector", f"{judged['coverage']:.1%}"),
+        ("clicks asked / cold", " / ".join(f"{last_n['mean'][part]['examples']:,}" for part in ("all", "cold"))),
+    ]
+    for part in ("all", "cold"):
+        prefix = "" if part == "all" else "cold: "
+        for kind in ("random", "popular"):
+            for similarity in ("mean", "max"):
+                value = last_n[similarity][part][f"auc_{kind}"]
+                rows.append((f"{prefix}AUC, {kind}, {similarity}", _with_chance(value, 0.5)))
+        for similarity in ("mean", "max"):
+            value = last_n[similarity][part][f"recall@{k}"]
+            rows.append((f"{prefix}recall@{k}, {similarity}", _with_chance(value, chance[part][f"recall@{k}"])))
+    for feature, measured in judged["tags"].items():
+        name, value = next((name, value) for name, value in measured.items() if name.startswith("share@"))
+        rows.append((f"{feature}: {name.replace('share', 'common')}", _with_chance(value, measured["chance"])))
+    rows.append(("alignment", _with_chance(judged["alignment"]["value"], judged["alignment"]["random"])))
+    rows.append(("uniformity", _with_chance(judged["uniformity"], None)))
+    return rows
+
+
+def _with_chance(value: float | None, chance: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if chance is None else f"{value:.4f} ({chance:.4f})"
+
+
+def _write(path: Path, found: Mapping[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    except OSError as error:
+        raise ArtifactError(f"{path}: could not be written ({error}); choose another --out") from error
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise DataError(f"--vectors {text}: expected name=path, e.g. --vectors clip=clip.npy")
+    return name, Path(path)
