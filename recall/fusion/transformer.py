@@ -22,9 +22,10 @@ class TransformerFusion(ModalityFusion):
 
     def __init__(self, names: Sequence[str], *, config: ModelConfig) -> None:
         super().__init__(names, config=config)
-        small = tf.keras.initializers.RandomNormal(stddev=0.05)
-        self.summary = self.add_weight(name="summary", shape=(config.dim,), initializer=small)
-        self.embeddings = self.add_weight(name="modality", shape=(len(names), config.dim), initializer=small)
+        # Two initializers: one that is used twice gives the same numbers again.
+        first, second = (tf.keras.initializers.RandomNormal(stddev=0.05) for _ in range(2))
+        self.summary = self.add_weight(name="summary", shape=(config.dim,), initializer=first)
+        self.embeddings = self.add_weight(name="modality", shape=(len(names), config.dim), initializer=second)
         settings = config.fusion
         self.blocks = [
             _Block(settings.heads, config.dim, dropout=config.dropout, name=f"block_{number}")
