@@ -19,7 +19,7 @@ from recall.config import Config
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation import evaluate_examples
 from recall.index import Index, measure
-from recall.inference import answerable, encode_items, encode_queries, encode_triggers
+from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import Scorer, VectorScorer, top_items, vector_scorer
@@ -209,6 +209,7 @@ def report_inputs(
         samples=_samples(model, prepared, vectors, exposures=before_test.exposures, seed=config.seed),
         counts=prepared.manifest["counts"],
         versions=versions,
+        modality_weights=modality_weights(model),
     )
     return replace(inputs, differences=differences(Ranks.load(run), metric=inputs.headline_metric))
 

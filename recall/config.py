@@ -17,7 +17,7 @@ from recall.data_config import (
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.model_config import ModelConfig
-from recall.schema import FeatureSchema, Strict
+from recall.schema import ATTRIBUTES, FeatureSchema, Strict
 
 
 class TrainingConfig(Strict):
@@ -107,6 +107,24 @@ class Config(Strict):
             raise ValueError(
                 "data.layout user learns at every position of a history, but model.interests.extractor routing makes "
                 "interests of a whole history only; use extractor: attention, or layout: click"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_modalities(self) -> Config:
+        kind, modalities = self.model.fusion.kind, list(dict.fromkeys(self.features.modalities.values()))
+        if kind == "concat":
+            return self
+        if len(modalities) < 2:
+            found = f"{modalities[0]} only" if modalities else "none"
+            raise ValueError(
+                f"model.fusion {kind} joins modalities of features.meta, which has {found}; add content, give features "
+                "a `modality` of their own, or use fusion: concat"
+            )
+        if self.features.ambiguous_modality:
+            raise ValueError(
+                f"features.meta: {ATTRIBUTES} is a modality by itself, and categories and numbers are one of the same "
+                "name; give the feature a `modality` of another name, or the same to all that belong together"
             )
         return self
 

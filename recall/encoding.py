@@ -130,8 +130,9 @@ class TableEncoder:
         directory.mkdir(parents=True, exist_ok=True)
         entries = []
         for tower, encoder in self.features:
-            # The .npy that vectors came from belongs to one machine; new rows bring their own vectors.
-            feature = encoder.feature.model_dump(mode="json", exclude={"path"})
+            # The .npy that vectors came from belongs to one machine; new rows bring their own vectors. Modalities are
+            # the model's: it may group the same columns otherwise.
+            feature = encoder.feature.model_dump(mode="json", exclude={"path", "modality"})
             state = encoder.save(directory / encoder.feature.name)
             entries.append({"tower": tower, "feature": feature, "state": state})
         (directory / _FILE).write_text(json.dumps({"features": entries}, indent=2) + "\n")

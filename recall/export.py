@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from recall.times import MS_PER_HOUR
 from recall.towers.features import Features
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
-_VECTORS = "vectors.parquet"
+_VECTORS, _MODALITIES = "vectors.parquet", "modality_weights"
 
 
 class QueryModule(tf.Module):
@@ -182,18 +182,25 @@ class ItemVectorTable:
     behaviour_share: npt.NDArray[np.float32]  # [items], NaN without a gate
     exposures: npt.NDArray[np.int64]  # [items], that the vectors were made with
     fingerprint: str  # of the model
+    # Modality -> [items], 0 where the item lacks it; empty where the model weighs none.
+    modality_weights: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
-        """Publishes the table as Parquet: item_id, vector, behaviour_share, exposures."""
+        """Publishes the table as Parquet: item_id, vector, behaviour_share, exposures.
+
+        Where modalities are weighted, modality_weights stands beside, a struct with a float of each.
+        """
         flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1))
-        table = pa.table(
-            {
-                "item_id": self.ids,
-                "vector": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
-                "behaviour_share": pa.array(self.behaviour_share, from_pandas=True),
-                "exposures": self.exposures,
-            }
-        )
+        columns = {
+            "item_id": self.ids,
+            "vector": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
+            "behaviour_share": pa.array(self.behaviour_share, from_pandas=True),
+            "exposures": self.exposures,
+        }
+        if self.modality_weights:
+            weights = [pa.array(np.ascontiguousarray(weight)) for weight in self.modality_weights.values()]
+            columns[_MODALITIES] = pa.StructArray.from_arrays(weights, names=list(self.modality_weights))
+        table = pa.table(columns)
         manifest = {"fingerprint": self.fingerprint, "items": len(table)}
         with publish(directory, manifest=manifest, name=HIDDEN_MANIFEST) as scratch:
             pq.write_table(table, scratch / _VECTORS)
@@ -210,4 +217,10 @@ class ItemVectorTable:
             behaviour_share=table["behaviour_share"].to_numpy(zero_copy_only=False).astype(np.float32),
             exposures=table["exposures"].to_numpy(),
             fingerprint=manifest["fingerprint"],
+            modality_weights=_fields(table[_MODALITIES]) if _MODALITIES in table.column_names else {},
         )
+
+
+def _fields(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float32]]:
+    values = column.combine_chunks()
+    return {field.name: values.field(field.name).to_numpy(zero_copy_only=False) for field in values.type}

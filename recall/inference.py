@@ -36,6 +36,24 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
     return np.concatenate(vectors), np.concatenate(shares)
 
 
+def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Matrix]:
+    """How much each modality has to say in the meta vectors of the catalogue.
+
+    Returns:
+      Modality -> float32 [items], 0 where the item lacks it; the others of an item sum to 1. Empty where the model
+      weighs no modalities (`model.fusion: concat`).
+    """
+    names = model.items.modalities
+    if not names:
+        return {}
+    rows = tf.range(model.item_table.size)
+    parts = [
+        np.asarray(model.items.modality_weights(model.item_table.gather(rows[start : start + batch_size])))
+        for start in range(0, model.item_table.size, batch_size)
+    ]
+    return dict(zip(names, np.concatenate(parts).T, strict=True))
+
+
 def encode_users(
     model: RecallModel,
     users: npt.NDArray[np.object_],

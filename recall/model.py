@@ -51,6 +51,7 @@ class RecallModel(tfrs.Model):
             config=model,
             prior_ctr=prepared.manifest["posterior"]["prior_ctr"],
             id_clicks=_clicks_by_id(prepared),
+            modalities=config.features.modalities,
         )
         parts = 2 if self.items.is_concat else 1
         self.user_tower = (

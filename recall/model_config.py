@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -21,6 +21,44 @@ class TransformerConfig(Strict):
         lt=1,
         description="share of smoothed histories beside self-attention; short histories gain the most",
     )
+
+
+class FusionConfig(Strict):
+    """How the meta tower joins the modalities of an item; `fusion: lmf` is short for `fusion: {kind: lmf}`."""
+
+    kind: Literal["concat", "weighted_sum", "lmf", "cross_attention", "transformer"] = Field(
+        default="concat",
+        description="features side by side; a mean by learned weights; low-rank products; each modality in the light "
+        "of the others; a transformer over modalities",
+    )
+    rank: PositiveInt = Field(default=4, description="lmf: products that are added up")
+    heads: PositiveInt = Field(default=2, description="of the attention: cross_attention, transformer")
+    layers: PositiveInt = Field(default=2, description="transformer: the last one sums up what the others made")
+    modality_dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="share of modalities hidden in training, never the last of an item; default: 0.1, for concat none",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, content: Any) -> Any:
+        return {"kind": content} if isinstance(content, str) else content
+
+    @model_validator(mode="after")
+    def _concat_hides_nothing(self) -> FusionConfig:
+        if self.kind == "concat" and self.modality_dropout:
+            raise ValueError(
+                f"modality_dropout {self.modality_dropout} hides modalities, but kind: concat knows none that are "
+                "missing; use another kind, or remove modality_dropout"
+            )
+        return self
+
+    @property
+    def dropout_rate(self) -> float:
+        """`modality_dropout` with its default filled in."""
+        return 0.1 if self.modality_dropout is None else self.modality_dropout
 
 
 class InterestsConfig(Strict):
@@ -104,6 +142,9 @@ class ModelConfig(Strict):
     dim: PositiveInt = 64
     hidden: tuple[PositiveInt, ...] = (128,)
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    fusion: FusionConfig = Field(
+        default=FusionConfig(), description="how modalities of the content are joined; a kind, or a section"
+    )
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
     interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
@@ -139,6 +180,12 @@ class ModelConfig(Strict):
     def _heads_divide_the_width(self) -> ModelConfig:
         if self.history_encoder == "transformer" and self.dim % self.transformer.heads:
             raise ValueError(f"dim {self.dim} has to be a multiple of transformer.heads {self.transformer.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_of_the_fusion_divide_the_width(self) -> ModelConfig:
+        if self.fusion.kind in ("cross_attention", "transformer") and self.dim % self.fusion.heads:
+            raise ValueError(f"dim {self.dim} has to be a multiple of fusion.heads {self.fusion.heads}")
         return self
 
     @model_validator(mode="after")

@@ -69,6 +69,8 @@ class ReportInputs:
       versions: package -> version.
       differences: test slice (`all`, `cold`, `cold_among_cold`) -> other model -> interval of the headline metric of
         the configured model minus that of the other, on the clicks that both were asked about.
+      modality_weights: modality -> float [items], its weight in the item's content, 0 where the item lacks it; empty
+        where the model weighs none.
 
     Raises:
       ArtifactError: `metrics` lack the configured model, or vectors and items have different lengths.
@@ -85,6 +87,7 @@ class ReportInputs:
     counts: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    modality_weights: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.configured not in self.test:

@@ -219,6 +219,25 @@ def bucket_table(inputs: ReportInputs) -> Table | None:
     return Table(f"{inputs.headline_metric} by exposures of the clicked item (test clicks in brackets)", labels, rows)
 
 
+def modality_table(inputs: ReportInputs) -> Table | None:
+    """What each modality has to say in the content of an item, over all items and over cold ones."""
+    if not inputs.modality_weights:
+        return None
+    has_any = np.any([weight > 0 for weight in inputs.modality_weights.values()], axis=0)
+    groups = (has_any, has_any & inputs.is_cold)
+    rows = []
+    for modality, weight in inputs.modality_weights.items():
+        means = [float(weight[chosen].mean()) if chosen.any() else np.nan for chosen in groups]
+        shares = [float((weight[chosen] > 0).mean()) if chosen.any() else np.nan for chosen in groups]
+        rows.append(Row(modality, [Cell(number(value)) for value in (*means, *shares)]))
+    columns = ["mean weight", "mean weight, cold items", "items with it", "cold items with it"]
+    note = (
+        f"Over the {int(groups[0].sum()):,} items that have any of them, {int(groups[1].sum()):,} of them cold. The "
+        "weights of an item sum to 1; a modality that it lacks has none."
+    )
+    return Table("Weights of the modalities in the content of an item", columns, rows, note)
+
+
 def training_table(inputs: ReportInputs) -> Table | None:
     """Epochs, the best of them, its validation metric and the time, per trained model."""
     rows = []

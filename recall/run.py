@@ -126,13 +126,14 @@ class Run:
         if self._is_done("vectors", made_of):
             return self._skip("vectors", None)
         from recall.export import ItemVectorTable
-        from recall.inference import encode_items
+        from recall.inference import encode_items, modality_weights
 
         with self._step("vectors"):
             prepared, model = self._load(self._models(False)[0])
             posterior = prepared.posterior("serving")
             vectors, shares = encode_items(model, posterior.stacked())
-            table = ItemVectorTable(prepared.item_ids, vectors, shares, posterior.exposures, made_of)
+            weights = modality_weights(model)
+            table = ItemVectorTable(prepared.item_ids, vectors, shares, posterior.exposures, made_of, weights)
             table.write(self.directory / "vectors")
         return None
 
@@ -248,12 +249,16 @@ class Run:
         features = (*self.config.features.item, *self.config.features.user)
         files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]
-        sections = (data.model_dump(mode="json"), self.config.features.model_dump(mode="json"))
+        # Modalities are left out: the model reads them, the data is the same whatever they are.
+        without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
+        sections = (data.model_dump(mode="json"), self.config.features.model_dump(mode="json", exclude=without))
         return fingerprint(metadata.version("recall"), sections, stats, self.config.seed)
 
     def _model_fingerprint(self, structure: str) -> str:
         config = self._config_of(structure)
-        sections = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
+        sections: list[Any] = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
+        if config.model.fusion.kind != "concat":
+            sections.append(config.features.modalities)
         manifest = self._prepared_manifest()
         return fingerprint(manifest["fingerprint"], sections, config.evaluation.exclude_seen, config.seed)
 

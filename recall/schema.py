@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+ATTRIBUTES = "attributes"
+"""The modality of categories and numbers."""
+
 
 class Strict(BaseModel):
     """A frozen settings object that refuses unknown keys."""
@@ -27,6 +30,13 @@ class Strict(BaseModel):
 class _Feature(Strict):
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="name of the feature and of its column")
     column: str | None = Field(default=None, description="column in the file, where it differs from the name")
+    modality: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=32,
+        description="meta: features of one modality are joined before `model.fusion` joins modalities; default: an "
+        "embedding (with its clusters) and tags are each their own, all others together are `attributes`",
+    )
 
     @property
     def source(self) -> str:
@@ -125,6 +135,12 @@ class FeatureSchema(Strict):
 
     @model_validator(mode="after")
     def _towers_stay_apart(self) -> FeatureSchema:
+        for feature in (*self.user, *self.behaviour):
+            if feature.modality is not None:
+                raise ValueError(
+                    f"{feature.name} has modality {feature.modality}, but modalities are of content; remove the key, "
+                    "or move the feature to `meta`"
+                )
         if not self.behaviour and not self.meta:
             raise ValueError("no item features: list the item id under `behaviour` and its content under `meta`")
         for table, features in (("user", self.user), ("behaviour and meta", self.item)):
@@ -150,6 +166,25 @@ class FeatureSchema(Strict):
         return self
 
     @property
+    def modalities(self) -> dict[str, str]:
+        """Meta feature -> its modality, in the order of the features."""
+        return {
+            feature.name: feature.modality or (feature.name if _is_own_modality(feature) else ATTRIBUTES)
+            for feature in self.meta
+        }
+
+    @property
+    def ambiguous_modality(self) -> bool:
+        """Whether `attributes` is a feature that is its own modality beside others that belong there by default."""
+        unnamed = [feature for feature in self.meta if feature.modality is None]
+        own = [feature.name for feature in unnamed if _is_own_modality(feature)]
+        return ATTRIBUTES in own and len(own) < len(unnamed)
+
+    @property
     def item(self) -> tuple[Feature, ...]:
         """Features read from the items file, behaviour first."""
         return self.behaviour + self.meta
+
+
+def _is_own_modality(feature: Feature) -> bool:
+    return feature.type in ("embedding", "tags")

@@ -187,6 +187,18 @@ def test_the_folder_reads_as_one_plain_parquet_table(table: ItemVectorTable, tmp
     ]
 
 
+def test_weights_of_modalities_stand_beside_where_there_are_any(table: ItemVectorTable, tmp_path: Path) -> None:
+    weights = {"text": np.array([0.25, 0, 1], np.float32), "tags": np.array([0.75, 0, 0], np.float32)}
+    dataclasses.replace(table, modality_weights=weights).write(tmp_path / "vectors")
+    found = pq.read_table(tmp_path / "vectors")["modality_weights"].to_pylist()
+    assert found == [{"text": 0.25, "tags": 0.75}, {"text": 0, "tags": 0}, {"text": 1, "tags": 0}]
+    read = ItemVectorTable.read(tmp_path / "vectors").modality_weights
+    assert list(read) == ["text", "tags"]
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(read[name], weight)
+        assert read[name].dtype == np.float32
+
+
 def test_a_table_without_a_gate_has_no_shares(table: ItemVectorTable, tmp_path: Path) -> None:
     dataclasses.replace(table, behaviour_share=np.full(3, np.nan, np.float32)).write(tmp_path / "vectors")
     assert np.isnan(ItemVectorTable.read(tmp_path / "vectors").behaviour_share).all()

@@ -19,7 +19,7 @@ from recall import report_numbers
 from recall.errors import ArtifactError
 from recall.report import headline, render, write_report
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
-from recall.report_tables import data_tables, duration, metric_tables, settings_table
+from recall.report_tables import data_tables, duration, metric_tables, modality_table, settings_table
 from recall.statistics import Interval
 
 # recall@50 on all clicks, on cold clicks, on cold clicks among cold items
@@ -228,6 +228,30 @@ def differences(difference: float, low: float, high: float) -> dict[str, dict[st
     """The same interval for popularity and item_knn, on all clicks."""
     interval = Interval(difference, low, high, 0.95, 4000, 300)
     return {"all": {"popularity": interval, "item_knn": interval}, "cold": {}, "cold_among_cold": {}}
+
+
+def test_modalities_have_their_mean_weights_over_all_and_over_cold_items() -> None:
+    # The first 20 of 200 items are cold. Text: none of the first ten, alone in the next ten, a quarter of the others.
+    text = np.repeat([0.0, 1.0, 0.25], [10, 10, 180])
+    tags = np.repeat([1.0, 0.0, 0.75], [10, 10, 180])
+    table = modality_table(report_inputs(modality_weights={"text": text, "tags": tags}))
+    assert table is not None
+    shown = {row.label: [cell.text for cell in row.cells] for row in table.rows}
+    # Means of text: (10 + 180 / 4) / 200 = 0.275, and 10 / 20 of the cold ones; 190 of 200 have it.
+    assert shown == {
+        "text": ["0.2750", "0.5000", "0.9500", "0.5000"],
+        "tags": ["0.7250", "0.5000", "0.9500", "0.5000"],
+    }
+    assert table.caption in render(report_inputs(modality_weights={"text": text, "tags": tags}))
+
+
+def test_items_without_any_modality_have_no_say_in_the_means(page: str) -> None:
+    weight = np.repeat([0.0, 1.0], [50, 150])
+    table = modality_table(report_inputs(modality_weights={"text": weight, "tags": np.zeros(200)}))
+    assert table is not None
+    assert [cell.text for cell in table.rows[0].cells] == ["1.0000", "–", "1.0000", "–"]
+    assert "150 items" in table.note
+    assert "Modalities" not in page, "a model that weighs none has no such table"
 
 
 def test_tables_say_of_each_model_whether_the_configured_one_differs_from_it() -> None:

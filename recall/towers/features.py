@@ -112,6 +112,15 @@ class FeatureInput(tf.keras.layers.Layer):
         return self.projections[column.name](tf.concat([tf.math.l2_normalize(vector, axis=-1), missing], axis=-1))
 
 
+def is_present(column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
+    """Whether items have a value in a column of `FeatureTable.gather` [items, ...]: bool [items]."""
+    if column.kind == "code":
+        return values > 0
+    if column.kind == "codes":
+        return tf.reduce_any(values > 0, axis=-1)
+    return values[..., -1] == 0  # numbers and vectors end in the flag of a missing one
+
+
 def _width(column: EncodedColumn, dim: int) -> int:
     """Tags get the full width; others six times the fourth root of their size, a common rule, up to it."""
     if column.kind == "codes":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from recall.encoding import EncodedColumn
 from recall.errors import ConfigError
+from recall.fusion import content_input
 from recall.model_config import ModelConfig
 from recall.towers.appeal import Appeal, with_appeal
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
@@ -37,7 +38,7 @@ class ItemContent(NamedTuple):
     """Representations that do not depend on the moment; computed once per distinct item of a batch."""
 
     identity: tf.Tensor | None  # [items, dim], the item id's embedding
-    content: tf.Tensor | None  # [items, content], input of the meta tower
+    content: tf.Tensor | None  # [items, content], input of the meta tower: features side by side, or fused
     meta: tf.Tensor | None  # [items, dim], as in `ItemVectors`
     known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
     learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
@@ -54,6 +55,7 @@ class ItemSide(tf.keras.layers.Layer):
       behaviour_only, meta_only: b, m.
     With `similarity: cosine` b, m and every sum are scaled to unit length, with `dot` their lengths are learned.
     Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
+    What the meta tower reads, and `single` in its place, is what `model.fusion` makes of the meta features.
 
     Raises:
       ConfigError: items have neither an id feature nor meta features, so a history could not be represented.
@@ -67,6 +69,7 @@ class ItemSide(tf.keras.layers.Layer):
         config: ModelConfig,
         prior_ctr: float,
         id_clicks: npt.NDArray[np.int64] | None = None,
+        modalities: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(name="item")
         if id_name is None and not any(column.tower == "meta" for column in columns):
@@ -84,7 +87,7 @@ class ItemSide(tf.keras.layers.Layer):
         clicks = np.zeros(by_name[id_name].size if id_name else 1) if id_clicks is None else id_clicks
         self.id_clicks = tf.Variable(clicks.astype(np.float32), trainable=False, name="id_clicks")
         self.context = FeatureInput(context, dim=dim, name="context") if context and structure != "meta_only" else None
-        self.content = FeatureInput(meta, dim=dim, name="content") if meta else None
+        self.content = content_input(meta, modalities=modalities or {}, config=config) if meta else None
         # Only what the structure uses is made: an unused layer would have no weights to save or to train.
         if structure in ("gated", "base", "behaviour_only"):
             self.behaviour_stack = dense_stack(
@@ -124,7 +127,7 @@ class ItemSide(tf.keras.layers.Layer):
           features: of `FeatureTable.gather` for [items] rows.
           training: whether dropout is on.
         """
-        content = self.content(features) if self.content is not None else None
+        content = self.content.fused(features, training=training).vector if self.content is not None else None
         meta = self._meta(content, training=training) if content is not None else None
         if self.identity is None or self.id_name is None:
             count = tf.shape(next(iter(features.values())))[0]
@@ -133,6 +136,22 @@ class ItemSide(tf.keras.layers.Layer):
         known = codes > OUT_OF_VOCABULARY
         learned = tf.where(known, learned_feature(tf.gather(self.id_clicks, codes)), 0.0)
         return ItemContent(self.identity(codes), content, meta, known=known, learned=learned)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of what the fusion weighs; empty where nothing is weighted."""
+        return self.content.modalities if self.content is not None else ()
+
+    def modality_weights(self, features: Features) -> tf.Tensor | None:
+        """How much each of `modalities` has to say in the meta vector of items.
+
+        Args:
+          features: of `FeatureTable.gather` for [items] rows.
+
+        Returns:
+          float32 [items, modalities], 0 where missing; the others of an item sum to 1. None where nothing is weighted.
+        """
+        return self.content.fused(features).weights if self.content is not None else None
 
     def tokens(self, content: ItemContent) -> tf.Tensor:
         """The items as history entries and triggers: id embedding + meta vector, float32 [items, dim].
