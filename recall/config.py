@@ -24,6 +24,11 @@ class TrainingConfig(Strict):
     """How long, how fast, and when to stop."""
 
     epochs: PositiveInt = 20
+    min_epoch_steps: NonNegativeInt = Field(
+        default=0,
+        description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
+        "something to judge after each",
+    )
     batch_size: PositiveInt = 1024
     learning_rate: PositiveFloat = 0.002
     table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"

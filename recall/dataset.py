@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,18 @@ class UserRows:
 
 
 def training_dataset(
-    prepared: PreparedData, users: UserRows, *, batch_size: int, history: int, shuffle_buffer: int, seed: int
+    prepared: PreparedData,
+    users: UserRows,
+    *,
+    batch_size: int,
+    history: int,
+    shuffle_buffer: int,
+    seed: int,
+    min_steps: int = 0,
 ) -> tf.data.Dataset:
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
+
+    An epoch goes over all records once, or as often as it takes to have `min_steps` batches.
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
     history int32 [batch, longest] padded with -1, oldest first, history_time_ms int64 [batch, longest], trigger int32
@@ -62,7 +72,7 @@ def training_dataset(
     sequence each epoch sees another window of history + 1 clicks; a click with a history of which the window holds
     nothing is no target.
 
-    The last batch of an epoch is dropped when it is not full, unless it is the only one.
+    The last batch of a pass is dropped when it is not full, unless it is the only one.
     """
     layout = prepared.manifest["layout"]
     records = tf.data.TFRecordDataset([str(path) for path in prepared.shards("train")])
@@ -81,8 +91,9 @@ def training_dataset(
             num_parallel_calls=2,
         )
     # Keras learns the length of an epoch by running into its end, where whatever of a step needs no data still runs.
-    batches = batches.apply(tf.data.experimental.assert_cardinality(max(1, prepared.training_records // batch_size)))
-    return batches.prefetch(2)
+    steps = max(1, prepared.training_records // batch_size)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    return batches.repeat(max(1, math.ceil(min_steps / steps))).prefetch(2)
 
 
 def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]) -> Batch:

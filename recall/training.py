@@ -70,6 +70,7 @@ def train(
         history=config.data.history,
         shuffle_buffer=training.shuffle_buffer,
         seed=config.seed + progress.epoch,
+        min_steps=training.min_epoch_steps,
     )
     if not progress.is_over(training.patience):
         model.fit(

@@ -82,11 +82,20 @@ def clicks_of(expected: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     return clicks
 
 
-def epoch(prepared: PreparedData, *, batch_size: int, seed: int = 1, history: int = HISTORY) -> list[Batch]:
+def epoch(
+    prepared: PreparedData, *, batch_size: int, seed: int = 1, history: int = HISTORY, min_steps: int = 0
+) -> list[Batch]:
     users = UserRows(prepared.user_ids.to_pylist())
     dataset = training_dataset(
-        prepared, users, batch_size=batch_size, history=history, shuffle_buffer=10_000, seed=seed
+        prepared,
+        users,
+        batch_size=batch_size,
+        history=history,
+        shuffle_buffer=10_000,
+        seed=seed,
+        min_steps=min_steps,
     )
+    assert dataset.cardinality() == sum(1 for _ in dataset)
     return [{name: value.numpy() for name, value in batch.items()} for batch in dataset]
 
 
@@ -124,6 +133,20 @@ def test_an_epoch_yields_every_training_click_once_but_for_the_dropped_last_batc
     assert not found - wanted
     whole = epoch(prepared, batch_size=10_000)
     assert Counter(record for batch in whole for record in click_records(batch, user_ids)) == wanted
+
+
+def test_an_epoch_goes_round_until_it_has_its_steps_each_time_in_another_order(
+    by_click: PreparedData, expected: list[dict[str, Any]]
+) -> None:
+    wanted = Counter(click_record(example["user_id"], example) for example in expected if example["split"] == 0)
+    user_ids = by_click.user_ids.to_pylist()
+    rounds = epoch(by_click, batch_size=10_000, min_steps=3)
+    assert [Counter(click_records(batch, user_ids)) == wanted for batch in rounds] == [True] * 3
+    assert len({tuple(batch["time_ms"]) for batch in rounds}) == 3
+    several = len(epoch(by_click, batch_size=100))
+    assert several > 1
+    assert len(epoch(by_click, batch_size=100, min_steps=several)) == several
+    assert len(epoch(by_click, batch_size=100, min_steps=several + 1)) == 2 * several
 
 
 def test_a_seed_gives_the_same_batches_and_another_seed_others(by_click: PreparedData) -> None:

@@ -169,7 +169,8 @@ def next_item_table(sweep: Sweep, results: Results, data: str) -> str:
     for name, experiment in sweep.experiments.items():
         if experiment.runs_on(data) and (found := results.seeds(name, data)):
             ours = [mean_metric(results, name, data, "all", metric) for metric in metrics]
-            rows.append([f"{sweep.label(name)} ({len(found)} seeds)", *map(_number, ours)])
+            seeds = "one seed" if len(found) == 1 else f"{len(found)} seeds"
+            rows.append([f"{sweep.label(name)} ({seeds})", *map(_number, ours)])
     return _table(["model", *metrics], rows)
 
 
