@@ -22,6 +22,7 @@ from recall.plots import LineStyle, line_styles
 _WARM = "warm_100"
 _BASELINES = ("popularity", "item_knn")
 _PANEL = (3.7, 3.1)  # inches
+_LABELS = 3.0  # inches that the names of the ablations take
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -123,7 +124,8 @@ def draw_ablation(sweep: Sweep, comparisons: Comparisons) -> Figure | None:
     data_sets = [data for data in group.data if any(key[0] == data for key in rows)]
     if not shown:
         return None
-    figure, axes = _panels(len(data_sets), size=(_PANEL[0], 1.2 + 0.3 * len(shown)), columns=len(data_sets), share=True)
+    size = (_PANEL[0] + _LABELS / len(data_sets), 1.2 + 0.3 * len(shown))  # the first panel has room for its labels
+    figure, axes = _panels(len(data_sets), size=size, columns=len(data_sets), share=True)
     marks = {"all": ("o", "#1c2025", -0.13), "cold": ("s", "#2f7ed8", 0.13)}
     for axis, data in zip(axes, data_sets, strict=True):
         axis.axvline(0, color="#6a717d", linewidth=0.8)
