@@ -58,11 +58,21 @@ def settings(variant: Experiment) -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
+    """Does every step of an experiment in a folder of its own."""
+
+    def run(config: Config) -> Path:
+        directory = tmp_path_factory.mktemp("finished") / "run"
+        Run(config, directory).all()
+        return directory
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
     """A run with every step done. Shared by all tests: one that changes a file copies the folder first."""
-    directory = tmp_path_factory.mktemp("finished") / "run"
-    Run(settings, directory).all()
-    return directory
+    return finish(settings)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from recall.inference import encode_items, encode_queries, encode_triggers, enco
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
-from recall.run import Run
 from recall.training import load_model
+
+pytest_plugins = ("finished_run",)
 
 INTERESTS, WIDTH, HISTORY = 3, 8 + 1, 8
 Matrix = npt.NDArray[np.float32]
@@ -33,10 +35,8 @@ def settings(experiment: Experiment) -> Config:
 
 
 @pytest.fixture(scope="module")
-def finished(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("interests") / "run"
-    Run(settings, directory).all()
-    return directory
+def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
+    return finish(settings)
 
 
 @pytest.fixture(scope="module")

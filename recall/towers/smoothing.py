@@ -38,7 +38,7 @@ class CausalSmoothing(tf.keras.layers.Layer):
     def call(self, states: tf.Tensor, groups: Sequence[Group]) -> tf.Tensor:
         """float32 [real, dim], the real entries of all groups one after the other -> float32 [real, dim]."""
         parts = tf.split(states, [tf.shape(group.padded)[0] for group in groups])
-        low = tf.concat([self._low(part, group) for part, group in zip(parts, groups, strict=True)], 0)
+        low = tf.concat([self._low(part, group) for part, group in zip(parts, groups, strict=True)], axis=0)
         return low + tf.square(self.high) * (states - low)
 
     def _low(self, states: tf.Tensor, group: Group) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.run import Run
 from recall.training import load_model
+
+pytest_plugins = ("finished_run",)
 
 # Nothing random is left: the same batch gives the same loss.
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.similarity=cosine")
@@ -92,10 +95,8 @@ def config(experiment: Experiment) -> Config:
 
 
 @pytest.fixture(scope="module")
-def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("fused") / "run"
-    Run(config, directory).all()
-    return directory
+def run(finish: Callable[[Config], Path], config: Config) -> Path:
+    return finish(config)
 
 
 @pytest.fixture(scope="module")
