@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from conftest import Experiment
 
-from benchmarks.quality.__main__ import spread
 from benchmarks.quality.bias import LEVELS, bias_curve, frontier, least_margin
+from benchmarks.quality.commands import spread
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import Results, changed_settings, read_ranks, settings_of
 from benchmarks.quality.slices import SLICES, block_value, example_values

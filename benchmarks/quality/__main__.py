@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from benchmarks.quality.commands import compare_sweep, run_sweep, spread
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Results
 from benchmarks.quality.sweep import SWEEP, PlannedRun, load_sweep
 from recall.console import clear_errors, silence_libraries
-from recall.errors import RecallError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)
@@ -50,31 +49,17 @@ def run(
 ) -> None:
     """Trains and evaluates what has no result yet, then makes the intervals."""
     with clear_errors(_console):
-        from benchmarks.quality.comparisons import update_comparisons
-        from benchmarks.quality.runner import execute_all
-
-        plan = load_sweep(sweep)
-        folder = DataFolder(out, plan.data)
-        runs = plan.plan(only or (), seeds or ())
-        failed = execute_all(
-            plan, folder, runs, sweep_path=sweep, jobs=jobs, again=again, results=results, command=_command(),
-            console=_console,
+        run_sweep(
+            "benchmarks.quality", sweep=sweep, results=results, out=out, only=only or (), seeds=seeds or (), jobs=jobs,
+            again=again, console=_console,
         )  # fmt: skip
-        update_comparisons(plan, folder, Results(results), results, announce=_console.print)
-        if failed:
-            raise RecallError(f"{len(failed)} runs failed: {', '.join(run.name for run in failed)}")
 
 
 @app.command()
 def compare(out: Out = _OUT, sweep: SweepFile = SWEEP, results: ResultsFolder = RESULTS) -> None:
     """Makes the paired intervals that are missing, from the ranks in --out; `run` ends with this."""
     with clear_errors(_console):
-        from benchmarks.quality.comparisons import update_comparisons
-
-        plan = load_sweep(sweep)
-        folder = DataFolder(out, plan.data)
-        made = update_comparisons(plan, folder, Results(results), results, announce=_console.print)
-        _console.print(f"{made} intervals made")
+        compare_sweep(sweep=sweep, results=results, out=out, console=_console)
 
 
 @app.command()
@@ -121,30 +106,6 @@ def one(
     plan = load_sweep(sweep)
     run = PlannedRun(experiment, data, seed)
     execute(plan, DataFolder(out, plan.data), run, command=json.loads(command), results=results)
-
-
-def spread(arguments: Sequence[str]) -> list[str]:
-    """Repeats the option before each of its values, as click wants it: --seeds 1 2 -> --seeds 1 --seeds 2."""
-    repeated: list[str] = []
-    option: str | None = None
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            option = argument if argument in ("--only", "--seeds") else None
-        elif option and arguments[position - 1] != option:
-            repeated.append(option)
-        repeated.append(argument)
-    return repeated
-
-
-def _command() -> list[str]:
-    """The command as it was given, without folders: where files lie changes no number."""
-    arguments, kept = iter(sys.argv[1:]), ["python", "-m", "benchmarks.quality"]
-    for argument in arguments:
-        if argument in ("--out", "--results", "--sweep"):
-            next(arguments, None)
-        elif not argument.startswith(("--out=", "--results=", "--sweep=")):
-            kept.append(argument)
-    return kept
 
 
 if __name__ == "__main__":
