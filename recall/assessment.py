@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.categories import AskedCategories
 from recall.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.comparison import differences
 from recall.config import Config
+from recall.content.evaluation import tag_matrices
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation import evaluate_examples
 from recall.index import Index, measure
@@ -46,18 +48,23 @@ class _Judge:
     """Evaluates one model after the other on a split."""
 
     def __init__(self, config: Config, prepared: PreparedData, split: Literal["test", "validation"]) -> None:
-        self._config, self._item_ids = config.evaluation, prepared.item_ids
+        self._config, self._prepared = config, prepared
         self.posterior = prepared.posterior(split)
         self.metrics: dict[str, Any] = {}
         self.ranks: dict[str, pa.Table] = {}
 
-    def __call__(self, name: str, scorer: Scorer, examples: Examples, **about: Any) -> None:
+    def __call__(
+        self, name: str, scorer: Scorer, examples: Examples, *, by_trigger: bool = False, **about: Any
+    ) -> None:
         exposures, clicks = self.posterior.exposures, self.posterior.clicks
-        result = evaluate_examples(scorer, examples, exposures=exposures, clicks=clicks, config=self._config)
+        categories = asked_categories(self._config, self._prepared, examples, by_trigger=by_trigger)
+        result = evaluate_examples(
+            scorer, examples, exposures=exposures, clicks=clicks, config=self._config.evaluation, categories=categories
+        )
         self.metrics[name] = {**result.metrics, **about}
         self.ranks[name] = ranks_table(
             users=examples.users,
-            items=self._item_ids.take(pa.array(examples.targets)),
+            items=self._prepared.item_ids.take(pa.array(examples.targets)),
             times_ms=examples.times_ms,
             exposures=exposures[examples.targets],
             ranks=result.ranks,
@@ -99,17 +106,39 @@ def assess_models(
             asked = answerable(model, examples)
             vectors, _ = encode_items(model, judge.posterior.stacked())
             vectors = with_cold_bias(vectors, judge.posterior.exposures, bias)
-            judge(name, vector_scorer(encode_queries(model, asked), vectors), asked, cold_bias=bias)
+            scorer = vector_scorer(encode_queries(model, asked), vectors)
+            judge(name, scorer, asked, by_trigger=model.user_tower is None, cold_bias=bias)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
                     queries = encode_triggers(model, triggered.triggers)
-                    judge(f"{name}_trigger", VectorScorer(queries, vectors), triggered, cold_bias=bias)
+                    scorer = VectorScorer(queries, vectors)
+                    judge(f"{name}_trigger", scorer, triggered, by_trigger=True, cold_bias=bias)
             if name == names[0]:
-                judge("popularity", PopularityScorer(judge.posterior.clicks), asked)
-                judge("item_knn", ItemKnnScorer(similarities, asked.history), asked)
+                by_trigger = model.user_tower is None
+                judge("popularity", PopularityScorer(judge.posterior.clicks), asked, by_trigger=by_trigger)
+                judge("item_knn", ItemKnnScorer(similarities, asked.history), asked, by_trigger=by_trigger)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
+
+
+def asked_categories(
+    config: Config, prepared: PreparedData, examples: Examples, *, by_trigger: bool
+) -> AskedCategories | None:
+    """What examples were asked with, of the feature that lists are to keep to; None where the experiment names none.
+
+    Args:
+      config: the experiment; see `Config.category`.
+      prepared: its data.
+      examples: what is asked.
+      by_trigger: whether with the trigger item, not with the user's last clicks.
+    """
+    if config.category is None:
+        return None
+    items = tag_matrices(prepared)[config.category]
+    if by_trigger:
+        return AskedCategories.of_triggers(items, examples.triggers)
+    return AskedCategories.of_histories(items, examples.history)
 
 
 def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:

@@ -54,6 +54,11 @@ class EvaluationConfig(Strict):
     exposure_buckets: tuple[NonNegativeInt, ...] = Field(
         default=(0, 1, 10, 100, 1000), description="lower bounds of the slices by exposures before the test period"
     )
+    category: str | None = Field(
+        default=None,
+        description="feature of features.meta, type category or tags: how far lists keep to the values of the user's "
+        "last clicks; default: that of model.category_head, if there is one",
+    )
 
     @model_validator(mode="after")
     def _buckets_start_with_cold(self) -> EvaluationConfig:
@@ -113,6 +118,27 @@ class Config(Strict):
                 "data.layout user learns at every position of a history, but model.interests.extractor routing makes "
                 "interests of a whole history only; use extractor: attention, or layout: click"
             )
+        return self
+
+    @property
+    def category(self) -> str | None:
+        """`evaluation.category` with its default filled in."""
+        head = self.model.category_head
+        return self.evaluation.category or (head.feature if head else None)
+
+    @model_validator(mode="after")
+    def _categories_are_content(self) -> Config:
+        head = self.model.category_head
+        named = {"evaluation.category": self.evaluation.category, "model.category_head": head.feature if head else None}
+        known = {feature.name: feature.type for feature in self.features.meta}
+        usable = [name for name, kind in known.items() if kind in ("category", "tags")]
+        for key, name in named.items():
+            if name is not None and name not in usable:
+                found = f"is of type {known[name]}" if name in known else "is not there"
+                raise ValueError(
+                    f"{key}: {name} {found}; expected a feature of features.meta of type category or tags"
+                    + (f", e.g. {usable[0]}" if usable else "")
+                )
         return self
 
     @model_validator(mode="after")

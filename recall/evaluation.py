@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall import metrics
+from recall.categories import AskedCategories
 from recall.config import EvaluationConfig
 from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
 
@@ -36,6 +37,7 @@ def evaluate(
     exposures: npt.NDArray[np.int64],
     clicks: npt.NDArray[np.int64],
     config: EvaluationConfig,
+    categories: AskedCategories | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Any]:
     """A model's part of metrics.json.
@@ -51,17 +53,26 @@ def evaluate(
       exposures: int64 [items], before the evaluated period.
       clicks: int64 [items], before the evaluated period.
       config: cut-offs, slices, and whether seen items are left out of the ranking.
+      categories: of the items and of what the examples were asked with; ecology then says how far lists keep to them.
       block_bytes: memory for one block of scores; at least 16 examples are scored together.
 
     Returns:
       {"all": ..., "cold": ..., "by_exposures": [{"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}],
-      "ecology": ..., "cold_among_cold": ...}, where ... are `metrics.summary` and `metrics.ecology`.
+      "ecology": ..., "cold_among_cold": ...}, where ... are `metrics.summary` and `metrics.ecology`. With categories
+      ecology has category_consistency@100 too: the share of listed items that have one in common with what was asked
+      with, of those that have any, in lists that were asked with any.
 
     Raises:
       EvaluationError: scores are not finite or of another shape than the catalogue and the examples.
     """
     return evaluate_examples(
-        scorer, examples, exposures=exposures, clicks=clicks, config=config, block_bytes=block_bytes
+        scorer,
+        examples,
+        exposures=exposures,
+        clicks=clicks,
+        config=config,
+        categories=categories,
+        block_bytes=block_bytes,
     ).metrics
 
 
@@ -72,6 +83,7 @@ def evaluate_examples(
     exposures: npt.NDArray[np.int64],
     clicks: npt.NDArray[np.int64],
     config: EvaluationConfig,
+    categories: AskedCategories | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Evaluation:
     """The same with the rank of every example, for what needs more than means: arguments and errors of `evaluate`."""
@@ -81,19 +93,27 @@ def evaluate_examples(
     all_ranks = np.empty(len(examples), np.int64)
     ranks_among_cold = np.zeros(len(examples), np.int64)  # filled where the target is cold
     recommended = np.zeros(scorer.item_count, np.int64)
+    agreeing, comparable = 0, 0
     for block in score_blocks(scorer, examples, exclude_seen=config.exclude_seen, block_bytes=block_bytes):
         all_ranks[block.examples] = block.ranks()
         rows = np.flatnonzero(cold[examples.targets[block.examples]])
         ranks_among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
-        recommended += metrics.recommendation_counts(block.best_items(LIST_LENGTH), scorer.item_count)
+        lists = block.best_items(LIST_LENGTH)
+        recommended += metrics.recommendation_counts(lists, scorer.item_count)
+        if categories:
+            agree, could = categories.agreement(block.examples, lists)
+            agreeing, comparable = agreeing + agree, comparable + could
     target_is_cold = cold[examples.targets]
-    measured = {
+    measured: dict[str, Any] = {
         "all": metrics.summary(all_ranks, config.k),
         "cold": metrics.summary(all_ranks[target_is_cold], config.k),
         "by_exposures": _by_exposures(all_ranks, exposures[examples.targets], config),
         "ecology": metrics.ecology(recommended, exposures=exposures, cold=cold, k=LIST_LENGTH),
         "cold_among_cold": metrics.summary(ranks_among_cold[target_is_cold], config.k),
     }
+    if categories:
+        consistency = agreeing / comparable if comparable else None
+        measured["ecology"][f"category_consistency@{LIST_LENGTH}"] = consistency
     return Evaluation(measured, all_ranks, ranks_among_cold)
 
 

@@ -20,10 +20,11 @@ from recall.losses import Seen, full_softmax, sampled_softmax, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
+from recall.towers.category import CategoryHead
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
 from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history_time import ClickTimes
-from recall.towers.item import ItemContent, ItemSide, ItemVectors
+from recall.towers.item import ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
 
 _MIN_TEMPERATURE = 0.01
@@ -67,6 +68,7 @@ class RecallModel(tfrs.Model):
             else None
         )
         self.trigger_tower = TriggerTower(model, parts=parts) if model.query != "user" else None
+        self.category_head = CategoryHead.of(config.model, prepared.item_encoder.columns)
         fusion = self.user_tower.fusion if self.user_tower else None
         self.history_lengths = prepared.history_lengths
         self.further_histories = fusion.names if fusion else ()
@@ -137,6 +139,8 @@ class RecallModel(tfrs.Model):
             self.user_queries(row, tf.zeros([1, 1], tf.int32))
         if self.trigger_tower:
             self.trigger_queries(row)
+        if self.category_head:
+            self.category_head.logits(tf.zeros([1, self.config.model.dim]))
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the averaged weights that `training.ema` asks for; without it nothing changes."""
@@ -187,7 +191,7 @@ class RecallModel(tfrs.Model):
         posterior = candidates.posterior
         if candidates.place is not None:
             features = self.item_table.gather(candidates.rows)
-            content = _gather_content(content, candidates.place)
+            content = content.at(candidates.place)
         if training and settings.enabled:
             is_new, is_unseen = (
                 tf.random.uniform(tf.shape(candidates.rows)) < share for share in (settings.brand_new, settings.unseen)
@@ -197,6 +201,11 @@ class RecallModel(tfrs.Model):
         vectors = self.items.vectors(content, features, posterior, training=training)
 
         terms: dict[str, tf.Tensor] = {}
+        head, categories = self.category_head, None
+        if head:
+            of_candidates = head.targets(features)  # [candidates, values]
+            categories = tf.gather(of_candidates, candidates.own)
+            terms |= head.item_terms(vectors, of_candidates)
         if self.user_tower:
             gathered = [
                 tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
@@ -208,10 +217,14 @@ class RecallModel(tfrs.Model):
             if queries.shape.rank == 3 and interests and interests.objective == "chosen":
                 queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
             self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=targets.weights)
+            if head:
+                terms |= head.query_terms("user", queries, categories, weights=targets.weights)
         if self.trigger_tower:
             queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
             weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
             self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=weights)
+            if head:
+                terms |= head.query_terms("trigger", queries, categories, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
                 tf.gather(vectors.behaviour, candidates.own),
@@ -379,7 +392,3 @@ def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:
 
 def _lengths(padded: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(padded >= 0, tf.int32), axis=1)
-
-
-def _gather_content(content: ItemContent, places: tf.Tensor) -> ItemContent:
-    return ItemContent(*(None if part is None else tf.gather(part, places) for part in content))

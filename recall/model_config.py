@@ -75,6 +75,21 @@ class InterestsConfig(Strict):
     )
 
 
+class CategoryHeadConfig(Strict):
+    """A classifier beside retrieval that makes lists keep to a category; short form: `category_head: FEATURE`."""
+
+    feature: str = Field(description="of features.meta, type category or tags")
+    weight: NonNegativeFloat = Field(default=0.1, description="of the loss: an item's category from its meta vector")
+    query_weight: NonNegativeFloat = Field(
+        default=0.1, description="of the loss: the category of what is clicked from the query vector"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _feature_alone(cls, content: Any) -> Any:
+        return {"feature": content} if isinstance(content, str) else content
+
+
 class ColdSimulation(Strict):
     """Shows candidates in training as they would look if they were new.
 
@@ -168,6 +183,9 @@ class ModelConfig(Strict):
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
     )
     learn_temperature: bool = True
+    category_head: CategoryHeadConfig | None = Field(
+        default=None, description="meta vectors and queries are also to tell categories; default: not"
+    )
     cold_simulation: ColdSimulation = ColdSimulation()
     loss: LossConfig = LossConfig()
 
@@ -194,6 +212,20 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
                 "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _category_head_has_vectors(self) -> ModelConfig:
+        if self.category_head and self.structure in ("single", "behaviour_only"):
+            raise ValueError(
+                f"category_head reads the meta tower, which structure: {self.structure} does not have; "
+                "use structure: gated, base or meta_only, or remove category_head"
+            )
+        if self.category_head and self.category_head.query_weight and self.interest_count > 1:
+            raise ValueError(
+                f"category_head.query_weight {self.category_head.query_weight} asks one query vector for the category, "
+                f"but interests.count {self.interest_count} makes several; set query_weight: 0, or remove interests"
             )
         return self
 

@@ -179,7 +179,8 @@ def _ecology_table(inputs: ReportInputs) -> Table:
     note = (
         "Coverage: share of the catalogue in at least one list. Gini: 0 when all items are recalled equally often, "
         "1 when one item takes all places. Cold share: share of places held by cold items. Novelty: mean of "
-        "−log₂ of an item's share of the exposures, in bits."
+        "−log₂ of an item's share of the exposures, in bits. Category consistency: share of places whose item has a "
+        "category in common with the user's last clicks."
     )
     return Table("Ecology of the recalled lists", metrics, _model_rows(inputs, parts, metrics, best=best), note)
 

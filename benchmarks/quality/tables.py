@@ -17,7 +17,7 @@ from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_exampl
 from benchmarks.quality.sweep import Sweep
 from recall.errors import ArtifactError
 
-_NOTHING = "–"
+NOTHING = "–"
 _ABLATED = ("all", "cold", "warm_100")
 _CHANGES = ("defaults", "extensions")
 _PUBLISHED_AT = (5, 10, 20)
@@ -73,16 +73,16 @@ def claims_table(claims: Sequence[Claim]) -> str:
         for data in data_sets:
             asked = [claim.holds for claim in claims if (claim.topic, claim.data) == (topic, data)]
             asked = [holds for holds in asked if holds is not None]
-            cells.append(f"{sum(map(bool, asked))} of {len(asked)}" if asked else _NOTHING)
+            cells.append(f"{sum(map(bool, asked))} of {len(asked)}" if asked else NOTHING)
         rows.append([topic, *cells])
-    return _table(["claim", *data_sets], rows)
+    return markdown_table(["claim", *data_sets], rows)
 
 
 def open_claims_table(claims: Sequence[Claim]) -> str:
     """The claims that do not hold, one a row; those without results are counted."""
     broken = [claim for claim in claims if claim.holds is False]
     rows = [[claim.data, claim.statement, claim.found] for claim in broken if not claim.is_unmeasured]
-    parts = [_table(["data", "claim", "found"], rows)] if rows else []
+    parts = [markdown_table(["data", "claim", "found"], rows)] if rows else []
     if unmeasured := len(broken) - len(rows):
         parts.append(f"{unmeasured} claims have no result yet.")
     return "\n\n".join(parts) or "Every claim holds."
@@ -98,10 +98,10 @@ def models_table(sweep: Sweep, results: Results, data: str) -> str:
             values = [mean_metric(results, name, data, "all", metric) for metric in METRICS]
             values += [mean_metric(results, name, data, part, METRICS[0]) for part in SLICES[1:]]
             values += [mean_ecology(results, name, data, metric) for metric in ecology]
-            rows.append([sweep.label(name), *map(_number, values)])
+            rows.append([sweep.label(name), *map(number, values)])
     if rows:
-        rows.append(["chance", *_chance(results, data), *[_NOTHING] * (len(header) - 5)])
-    return _table(header, rows)
+        rows.append(["chance", *_chance(results, data), *[NOTHING] * (len(header) - 5)])
+    return markdown_table(header, rows)
 
 
 def dominance_table(sweep: Sweep, results: Results) -> str:
@@ -112,9 +112,9 @@ def dominance_table(sweep: Sweep, results: Results) -> str:
         for warm in WARM:
             margins = [dominance_margin(results, rival, data, warm) for rival in RIVALS]
             if any(margins):
-                cells = [f"{margin[0]:+.4f} at {margin[1]:.3f}" if margin else _NOTHING for margin in margins]
+                cells = [f"{margin[0]:+.4f} at {margin[1]:.3f}" if margin else NOTHING for margin in margins]
                 rows.append([data, SLICE_NAMES[warm], *cells])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, group_name: str, part: str) -> str:
@@ -124,18 +124,18 @@ def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, grou
     names = dict.fromkeys(name for data in group.data for name in sweep.members(group_name, data))
     for name in names:
         cells = [_changed_cell(results, comparisons, group.reference or OURS, name, data, part) for data in group.data]
-        if set(cells) != {_NOTHING}:
+        if set(cells) != {NOTHING}:
             rows.append([sweep.label(name), *cells])
-    return _table(["change", *group.data], rows)
+    return markdown_table(["change", *group.data], rows)
 
 
 def _changed_cell(results: Results, comparisons: Comparisons, reference: str, name: str, data: str, part: str) -> str:
     value = mean_metric(results, name, data, part, METRICS[0])
     if value is None or name == reference:
-        return _number(value)
+        return number(value)
     found = comparisons.find(reference, name, data, part, METRICS[0])
     if found is None:
-        return _number(value)
+        return number(value)
     # The interval is of reference minus change; a table of changes reads the other way round.
     low, high = -found.high, -found.low
     sure = "**" if low > 0 or high < 0 else ""
@@ -154,24 +154,24 @@ def gate_table(sweep: Sweep, results: Results) -> str:
         cells = []
         for buckets in zip(*shares, strict=True):
             known = [bucket["share"] for bucket in buckets if bucket["share"] is not None]
-            cells.append(f"{np.mean(known):.2f}" if known else _NOTHING)
+            cells.append(f"{np.mean(known):.2f}" if known else NOTHING)
         rows.append([data, *cells])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def next_item_table(sweep: Sweep, results: Results, data: str) -> str:
     """Our next-item results beside those published for the same data and protocol."""
     metrics = [f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in _PUBLISHED_AT]
     rows = [
-        [model, *(_number(value) for name in ("hit_rate", "ndcg") for value in values[name])]
+        [model, *(number(value) for name in ("hit_rate", "ndcg") for value in values[name])]
         for model, values in sweep.published[data].items()
     ]
     for name, experiment in sweep.experiments.items():
         if experiment.runs_on(data) and (found := results.seeds(name, data)):
             ours = [mean_metric(results, name, data, "all", metric) for metric in metrics]
             seeds = "one seed" if len(found) == 1 else f"{len(found)} seeds"
-            rows.append([f"{sweep.label(name)} ({seeds})", *map(_number, ours)])
-    return _table(["model", *metrics], rows)
+            rows.append([f"{sweep.label(name)} ({seeds})", *map(number, ours)])
+    return markdown_table(["model", *metrics], rows)
 
 
 def environment_table(results: Results) -> str:
@@ -182,7 +182,7 @@ def environment_table(results: Results) -> str:
         packages = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         counts[made["commit"], made["cpu"], f"{made['threads']} of {made['cores']}", packages] += 1
     rows = [[str(count), *key] for key, count in sorted(counts.items())]
-    return _table(["results", "commit", "CPU", "threads", "versions"], rows)
+    return markdown_table(["results", "commit", "CPU", "threads", "versions"], rows)
 
 
 def _counts(results: Results, data: str) -> str:
@@ -196,12 +196,12 @@ def _chance(results: Results, data: str) -> Iterator[str]:
     """Cells of recall and ndcg over all, of cold, and of cold among cold."""
     catalogue = next(iter(results.seeds(OURS, data).values()), None)
     if catalogue is None:
-        yield from [_NOTHING] * 4
+        yield from [NOTHING] * 4
         return
     items, cold = catalogue.content["catalogue"]["items"], catalogue.content["catalogue"]["cold"]["test"]
-    yield from (_number(chance(items, metric)) for metric in METRICS)
-    yield _number(chance(items, METRICS[0]))
-    yield _number(chance(cold, METRICS[0]) if cold else None)
+    yield from (number(chance(items, metric)) for metric in METRICS)
+    yield number(chance(items, METRICS[0]))
+    yield number(chance(cold, METRICS[0]) if cold else None)
 
 
 def _bucket(bucket: Mapping[str, int | None]) -> str:
@@ -209,11 +209,13 @@ def _bucket(bucket: Mapping[str, int | None]) -> str:
     return f"≥ {lower}" if upper is None else f"{lower}" if lower == upper else f"{lower}–{upper}"
 
 
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.4f}"
+def number(value: float | None) -> str:
+    """Four digits, or a dash for what was not measured."""
+    return NOTHING if value is None else f"{value:.4f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, the first column to the left; empty without rows."""
     if not rows:
         return ""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]

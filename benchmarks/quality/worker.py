@@ -22,7 +22,7 @@ from benchmarks.quality.interventions import INTERVENTIONS
 from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_result
 from benchmarks.quality.runner import run_config
 from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
-from recall.assessment import cold_bias
+from recall.assessment import asked_categories, cold_bias
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.cold_bias import with_cold_bias
 from recall.config import Config
@@ -50,6 +50,7 @@ class Asked:
       examples: what it is asked about.
       positions: int [examples], where these stand among all examples of the split.
       shares: float32 [items], behaviour share of the gate, NaN without one; None for a baseline.
+      by_trigger: whether with the trigger item, not as a user.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Asked:
     examples: Examples
     positions: npt.NDArray[np.intp]
     shares: npt.NDArray[np.float32] | None
+    by_trigger: bool = False
 
 
 def execute(sweep: Sweep, folder: DataFolder, run: PlannedRun, *, command: Sequence[str], results: Path) -> None:
@@ -111,6 +113,7 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
                     exposures=posterior.exposures,
                     clicks=posterior.clicks,
                     config=config.evaluation,
+                    categories=asked_categories(config, prepared, asked.examples, by_trigger=asked.by_trigger),
                 )
                 if place:  # a second query of the same model counts as a metric only
                     continue
@@ -176,11 +179,14 @@ def _asked(
     asked = answerable(model, examples)
     queries = encode_queries(model, asked)
     positions = everything if model.user_tower else triggered
-    yield Asked(name, vector_scorer(queries, biased), vector_scorer(queries, vectors), asked, positions, shares)
+    by_trigger = model.user_tower is None
+    yield Asked(
+        name, vector_scorer(queries, biased), vector_scorer(queries, vectors), asked, positions, shares, by_trigger
+    )
     if model.user_tower and model.trigger_tower and len(triggered):
         asked = examples.select(triggered)
         scorer = vector_scorer(encode_triggers(model, asked.triggers), biased)
-        yield Asked(f"{name}_trigger", scorer, scorer, asked, triggered, shares)
+        yield Asked(f"{name}_trigger", scorer, scorer, asked, triggered, shares, by_trigger=True)
 
 
 def _ranks(asked: Asked, posterior: Posterior, everything: Examples, *, exclude_seen: bool) -> Ranks:

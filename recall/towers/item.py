@@ -43,6 +43,10 @@ class ItemContent(NamedTuple):
     known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
     learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
 
+    def at(self, places: tf.Tensor) -> ItemContent:
+        """That of the items at some places, int32 [n]; one may be there several times."""
+        return ItemContent(*(None if part is None else tf.gather(part, places) for part in self))
+
 
 class ItemSide(tf.keras.layers.Layer):
     """Both item towers, the gate, and the representation under which items enter the query side.
