@@ -8,42 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from recall.config_values import AutoOrNumber, Decay, Fraction, HistoryTime
-from recall.data_config import (
-    DataConfig,
-)
+from recall.config_values import AutoOrNumber, Fraction, HistoryTime
+from recall.data_config import DataConfig
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.model_config import ModelConfig
 from recall.schema import ATTRIBUTES, FeatureSchema, Strict
-
-
-class TrainingConfig(Strict):
-    """How long, how fast, and when to stop."""
-
-    epochs: PositiveInt = 20
-    min_epoch_steps: NonNegativeInt = Field(
-        default=0,
-        description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
-        "something to judge after each",
-    )
-    batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 0.002
-    table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"
-    table_learning_rate: PositiveFloat | None = Field(
-        default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
-    )
-    ema: Decay = Field(
-        default="auto",
-        description="decay per step of the moving average of the weights, which is then what is judged and kept; "
-        "auto: 0.99 while the tables are small, as each step touches all their rows",
-    )
-    patience: PositiveInt = Field(default=3, description="epochs without a better validation metric before stopping")
-    metric: Literal["recall", "ndcg"] = "recall"
-    metric_k: PositiveInt = 50
-    shuffle_buffer: PositiveInt = 200_000
+from recall.training_config import StageConfig, TrainingConfig
 
 
 class EvaluationConfig(Strict):
@@ -108,6 +81,34 @@ class Config(Strict):
                 f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
                 "use history_time: none"
             )
+        return self
+
+    def of_stage(self, stage: StageConfig) -> Config:
+        """The experiment as one of `training.stages` sees it, which has no further stages.
+
+        Raises:
+          ConfigError: the stage makes something impossible.
+        """
+        loss = {**self.model.loss.model_dump(mode="json"), **stage.loss}
+        return self.replaced(model={"loss": loss}, training={**stage.changes, "stages": []})
+
+    @model_validator(mode="after")
+    def _stages_are_possible(self) -> Config:
+        for stage in self.training.stages:
+            try:
+                self.of_stage(stage)
+            except ConfigError as error:
+                raise ValueError(f"training.stages, {stage.name}: {error}") from None
+            if stage.data.recent and self.data.split.by != "time":
+                raise ValueError(
+                    f"training.stages, {stage.name}: data.recent counts back from the start of the validation period, "
+                    f"which split by {self.data.split.by} does not have; remove it, or split by time"
+                )
+            if stage.initialise and self.model.structure in ("single", "behaviour_only"):
+                raise ValueError(
+                    f"training.stages, {stage.name}: initialises the meta tower, which structure "
+                    f"{self.model.structure} does not have; use gated, base or meta_only, or remove the stage"
+                )
         return self
 
     @model_validator(mode="after")

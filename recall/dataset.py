@@ -15,6 +15,7 @@ import tensorflow as tf
 from recall.histories import PREFIX
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
+from recall.training_config import StageData
 
 Batch = dict[str, tf.Tensor]
 POSTERIOR = ("exposures", "clicks", "smoothed_ctr", "age_hours")
@@ -94,6 +95,31 @@ def training_dataset(
     steps = max(1, prepared.training_records // batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return batches.repeat(max(1, math.ceil(min_steps / steps))).prefetch(2)
+
+
+def of_stage(batches: tf.data.Dataset, data: StageData, *, until_ms: int | None) -> tf.data.Dataset:
+    """Batches of `training_dataset` in which only some clicks are targets: the others weigh nothing.
+
+    They stay in the batch, where they are the in-batch negatives that the logQ correction counts on.
+
+    Args:
+      batches: of either layout.
+      data: which clicks count, and how much.
+      until_ms: when the training period ends; needed for `data.recent`.
+    """
+    if data.is_everything:
+        return batches
+
+    def weighed(batch: Batch) -> Batch:
+        weight = batch["weight"]
+        counts = weight >= data.min_weight
+        if data.recent is not None:
+            assert until_ms is not None, "data.recent needs a split by time, which the config checks"
+            counts &= batch["time_ms"] >= until_ms - data.recent
+        given = weight if data.weights == "given" else tf.ones_like(weight)
+        return {**batch, "weight": tf.where(counts, given, 0.0)}
+
+    return batches.map(weighed, num_parallel_calls=2).prefetch(2)
 
 
 def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]) -> Batch:

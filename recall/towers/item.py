@@ -124,6 +124,14 @@ class ItemSide(tf.keras.layers.Layer):
         """Whether the item vector is [b, (1 - g) m]."""
         return self.config.structure == "gated" and self.config.gate == "concat"
 
+    @property
+    def meta_variables(self) -> list[tf.Variable]:
+        """What the meta tower alone is made of; empty without one."""
+        if self.content is None:
+            return []
+        layers = (self.content, self.meta_stack, self.meta_shortcut)
+        return [variable for layer in layers for variable in layer.trainable_variables]
+
     def content_of(self, features: Features, *, training: bool = False) -> ItemContent:
         """Everything about items that does not depend on the moment.
 

@@ -1,0 +1,108 @@
+"""The `training` section of the experiment file: how long, how fast, when to stop, and in which stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from recall.config_values import Decay, DurationMs
+from recall.schema import Strict
+
+StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=32)]
+
+
+class InitialiseConfig(Strict):
+    """A stage that reads no clicks: the meta tower learns to tell items apart as given vectors do."""
+
+    path: Path = Field(description="one vector per item, of any width: .npy by line of the items file, or Parquet")
+    temperature: PositiveFloat = 0.07
+
+
+class StageData(Strict):
+    """Which training clicks a stage learns from. The others stay candidates: negatives are what they always were."""
+
+    weights: Literal["given", "equal"] = Field(
+        default="given", description="what clicks count: data.events.weight, or all alike"
+    )
+    min_weight: NonNegativeFloat = Field(default=0.0, description="clicks that weigh less are no targets")
+    recent: DurationMs | None = Field(
+        default=None, ge=1, description="only clicks of the last so much time before validation, e.g. 7d"
+    )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the stage sees the clicks as they are."""
+        return self == StageData()
+
+
+class StageConfig(Strict):
+    """One of several trainings in a row, each from where the one before was best; what it leaves out is as usual."""
+
+    name: StageName
+    initialise: InitialiseConfig | None = None
+    data: StageData = StageData()
+    loss: dict[str, Any] = Field(default={}, description="settings of model.loss that differ in this stage")
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+    table_learning_rate: PositiveFloat | None = None
+    patience: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _initialising_reads_no_clicks(self) -> StageConfig:
+        unread = [name for name in ("data", "loss", "patience") if name in self.model_fields_set]
+        if self.initialise and unread:
+            raise ValueError(
+                f"stage {self.name} initialises the meta tower from vectors and reads no clicks, so that "
+                f"{' and '.join(unread)} would do nothing; remove it, or put it into a stage of its own"
+            )
+        return self
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Settings of `training` that differ in this stage."""
+        names = ("epochs", "batch_size", "learning_rate", "table_learning_rate", "patience")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class TrainingConfig(Strict):
+    """How long, how fast, and when to stop."""
+
+    epochs: PositiveInt = 20
+    min_epoch_steps: NonNegativeInt = Field(
+        default=0,
+        description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
+        "something to judge after each",
+    )
+    batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 0.002
+    table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"
+    table_learning_rate: PositiveFloat | None = Field(
+        default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
+    )
+    ema: Decay = Field(
+        default="auto",
+        description="decay per step of the moving average of the weights, which is then what is judged and kept; "
+        "auto: 0.99 while the tables are small, as each step touches all their rows",
+    )
+    patience: PositiveInt = Field(default=3, description="epochs without a better validation metric before stopping")
+    metric: Literal["recall", "ndcg"] = "recall"
+    metric_k: PositiveInt = 50
+    shuffle_buffer: PositiveInt = 200_000
+    stages: tuple[StageConfig, ...] = Field(default=(), description="several trainings in a row; default: one")
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> TrainingConfig:
+        names = [stage.name for stage in self.stages]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"stages: {', '.join(twice)} is there twice; give each stage a name of its own")
+        if late := [stage.name for stage in self.stages[1:] if stage.initialise]:
+            raise ValueError(
+                f"stages: {', '.join(late)} initialises the meta tower, which would undo the stages before it; put "
+                "it first"
+            )
+        if self.stages and all(stage.initialise for stage in self.stages):
+            raise ValueError("stages: none reads clicks; add one that does, e.g. {name: clicks}")
+        return self
