@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recall.config_values import Probability
 from recall.schema import Strict
+from recall.student_config import StudentConfig
 
 
 class TransformerConfig(Strict):
@@ -170,6 +171,9 @@ class ModelConfig(Strict):
     learn_temperature: bool = True
     cold_simulation: ColdSimulation = ColdSimulation()
     loss: LossConfig = LossConfig()
+    student: StudentConfig | None = Field(
+        default=None, description="a small user tower that learns from the large one; default: none"
+    )
 
     @property
     def start_temperature(self) -> float:
@@ -194,6 +198,20 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
                 "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _students_are_of_user_towers(self) -> ModelConfig:
+        if self.student and self.query == "trigger":
+            raise ValueError(
+                "student learns from the user tower, but query: trigger has none; use query: user or both, or remove "
+                "student"
+            )
+        if self.student and self.interest_count > 1:
+            raise ValueError(
+                f"student gives one vector per user and cannot follow interests.count {self.interest_count}; "
+                "remove student, or interests"
             )
         return self
 
