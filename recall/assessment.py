@@ -27,7 +27,7 @@ from recall.prepared import PreparedData
 from recall.ranking import Scorer, VectorScorer, top_items, vector_scorer
 from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
-from recall.training import read_history
+from recall.training import read_history, read_student_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 
@@ -87,7 +87,8 @@ def assess_models(
     Queries are made of what a user had clicked before each example. Item vectors, popularity and the slices are as
     of the start of the period. Every model gets the cold bias of its own that `index.cold_bias` leads to, and
     is judged as it would be served. item-kNN learns from training clicks, as models do. An i2i model is asked
-    about the examples that have a trigger, and so are the baselines then.
+    about the examples that have a trigger, and so are the baselines then. The student of the configured model is judged
+    as `student`: it asks the same index, and so with the same cold bias.
 
     Args:
       config: the experiment.
@@ -108,6 +109,9 @@ def assess_models(
             vectors = with_cold_bias(vectors, judge.posterior.exposures, bias)
             scorer = vector_scorer(encode_queries(model, asked), vectors)
             judge(name, scorer, asked, by_trigger=model.user_tower is None, cold_bias=bias)
+            if model.student:
+                scorer = vector_scorer(encode_queries(model, asked, student=True), vectors)
+                judge("student", scorer, asked, cold_bias=bias)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
@@ -227,12 +231,15 @@ def report_inputs(
             "behaviour_share": shares,
         }
     )
+    training = {name: read_history(path) for name, path in curves.items()}
+    if student := read_student_history(curves[metrics["configured"]]):
+        training["student"] = student
     inputs = ReportInputs(
         title=f"recall run {run.name}",
         config_yaml=config.to_yaml(),
         metrics=metrics,
         configured=metrics["configured"],
-        training={name: read_history(path) for name, path in curves.items()},
+        training=training,
         items=items,
         vectors=vectors,
         samples=_samples(model, prepared, vectors, exposures=before_test.exposures, seed=config.seed),

@@ -110,15 +110,18 @@ def query(
     k: K = 10,
     by: How = "model",
     last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
+    student: Annotated[bool, typer.Option("--student", help="ask the model's student for the user")] = False,
     as_json: Json = False,
 ) -> None:
     """Candidates for a user or an item."""
     with clear_errors(_console):
         if (user is None) == (item is None):
             raise RecallError("query: give either --user ID or --item ID")
+        if student and (user is None or by == "content"):
+            raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
         from recall.recaller import Recaller
 
-        recaller, how = Recaller.load(run), cast("By", by)
+        recaller, how = Recaller.load(run, query="student" if student else "user"), cast("By", by)
         if user is not None:
             _show(recaller.recall(users=[user], k=k, by=how, last=last), what="user", by=by, as_json=as_json)
         else:

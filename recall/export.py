@@ -35,6 +35,8 @@ class QueryModule(tf.Module):
         empty. With `model.history_time`: history_age_hours float32 [batch, time], how long ago each item was clicked;
         negative or NaN is unknown. Of each of `data.histories`: history_NAME string [batch, its time], as history.
         The signature is there if the model reads either.
+      student: as user, by the model's student. It reads the items' tokens from a table that is filled here, where
+        `user` makes them of the items' features each time.
       trigger: item_id string [batch] -> vector float32 [batch, width]. Item ids have to be known.
     """
 
@@ -47,7 +49,8 @@ class QueryModule(tf.Module):
         self._item_rows = tf.lookup.StaticHashTable(rows, default_value=-1)
         self._user_rows = model.user_rows.table
         self._features = [*model.item_table.variables.values(), *model.user_table.variables.values()]
-        self._layers = [layer for layer in (model.items, model.user_tower, model.trigger_tower) if layer]
+        layers = (model.items, model.user_tower, model.student, model.trigger_tower)
+        self._layers = [layer for layer in layers if layer]
         self._model = _Untracked(model)
         self._length = model.config.data.history
         self._codes = {name: _lookup(vocabulary) for name, vocabulary in (vocabularies or {}).items()}
@@ -66,6 +69,9 @@ class QueryModule(tf.Module):
                 self.functions["user_in_full"] = tf.function(
                     self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}]
                 )
+        if model.student:
+            self._tokens = tf.Variable(_all_tokens(model), trainable=False, name="tokens")
+            self.functions["student"] = tf.function(self._student, input_signature=[user_id, history])
         if model.trigger_tower:
             item_id = tf.TensorSpec([None], tf.string, name="item_id")
             self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id])
@@ -74,6 +80,13 @@ class QueryModule(tf.Module):
         rows = self._item_rows.lookup(history)  # [batch, time]
         padded = self._last(rows, rows >= 0)
         return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded)}
+
+    def _student(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = self._item_rows.lookup(history)  # [batch, time]
+        padded = self._last(rows, rows >= 0)
+        tokens = tf.gather(self._tokens, tf.maximum(padded, 0))  # [batch, time, dim]
+        lengths = tf.reduce_sum(tf.cast(padded >= 0, tf.int32), axis=1)
+        return {"vector": self._model.it.student_queries_of(self._user_rows.lookup(user_id), tokens, lengths)}
 
     def _user_in_full(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(inputs["history"])  # [batch, time]
@@ -99,6 +112,13 @@ class QueryModule(tf.Module):
         check = tf.debugging.assert_non_negative(rows, "trigger: an item id is not in the catalogue")
         with tf.control_dependencies([check]):
             return {"vector": self._model.it.trigger_queries(tf.identity(rows))}
+
+
+def _all_tokens(model: RecallModel, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
+    """`RecallModel.item_tokens` of the whole catalogue, [items, dim]."""
+    rows = tf.range(model.item_table.size)[:, tf.newaxis]  # [items, 1]
+    starts = range(0, model.item_table.size, batch_size)
+    return np.concatenate([model.item_tokens(rows[start : start + batch_size])[:, 0] for start in starts])
 
 
 def _lookup(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:

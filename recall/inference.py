@@ -89,6 +89,19 @@ def encode_users(
     return np.concatenate([encode(slice(start, start + batch_size)) for start in starts])
 
 
+def encode_students(
+    model: RecallModel,
+    users: npt.NDArray[np.object_],
+    history: npt.NDArray[np.int32],
+    *,
+    batch_size: int = 4096,
+) -> Matrix:
+    """User queries of the student: arguments as `encode_users`, float32 [n, width]."""
+    rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
+    chosen = (slice(start, start + batch_size) for start in range(0, max(1, len(users)), batch_size))
+    return np.concatenate([model.encode_students(rows[part], tf.constant(history[part])) for part in chosen])
+
+
 def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
     """Trigger queries of item rows [n]."""
     parts = [
@@ -105,13 +118,16 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
     return examples.select(np.flatnonzero(examples.triggers >= 0))
 
 
-def encode_queries(model: RecallModel, examples: Examples) -> Matrix:
+def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Matrix:
     """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
 
-    As `encode_users`: [examples, interests, width] where users have several interests.
+    As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
+    model's student, [examples, width].
     """
+    width = model.config.data.history
+    if student:
+        return encode_students(model, examples.users, pad(examples.history, width=width))
     if model.user_tower:
-        width = model.config.data.history
         history, clicked_ms = (pad(lists, width=width) for lists in (examples.history, examples.history_times_ms))
         age_ms = np.where(history >= 0, examples.times_ms[:, np.newaxis] - clicked_ms, -1)
         further = {

@@ -11,21 +11,24 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from recall.averaging import WeightAverage
-from recall.candidates import Candidates, Targets, candidates_of
+from recall.candidates import Targets, candidates_of
 from recall.config import Config
 from recall.dataset import Batch, UserRows
+from recall.distillation import student_terms
 from recall.histories import PREFIX
-from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
-from recall.losses import Seen, full_softmax, sampled_softmax, triplet_alignment
+from recall.interest_losses import best_interest
+from recall.losses import Seen, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
+from recall.retrieval import Ranking, retrieval_terms
 from recall.towers.category import CategoryHead
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
 from recall.towers.fusion import FurtherTokens, HistoryFusion
 from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
+from recall.towers.student import StudentTower
 
 _MIN_TEMPERATURE = 0.01
 # `training.ema: auto`. An average is read and written whole in each step: at most 64 MB.
@@ -69,6 +72,9 @@ class RecallModel(tfrs.Model):
         )
         self.trigger_tower = TriggerTower(model, parts=parts) if model.query != "user" else None
         self.category_head = CategoryHead.of(config.model, prepared.item_encoder.columns)
+        self.student = None
+        if model.student:
+            self.student = StudentTower(model, model.student, parts=parts, max_length=config.data.history + 1)
         fusion = self.user_tower.fusion if self.user_tower else None
         self.history_lengths = prepared.history_lengths
         self.further_histories = fusion.names if fusion else ()
@@ -93,6 +99,7 @@ class RecallModel(tfrs.Model):
         further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
         self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further])
         self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
+        self.encode_students = tf.function(self.student_queries, input_signature=[rows, history])
 
     @property
     def tables(self) -> list[tf.Variable]:
@@ -107,7 +114,7 @@ class RecallModel(tfrs.Model):
 
     def weights_checkpoint(self) -> tf.train.Checkpoint:
         """What inference needs: the towers, without optimizer state and data."""
-        towers = {"items": self.items, "user": self.user_tower, "trigger": self.trigger_tower}
+        towers = {"items": self.items, "user": self.user_tower, "trigger": self.trigger_tower, "student": self.student}
         parts = {name: tower for name, tower in towers.items() if tower is not None}
         return tf.train.Checkpoint(log_temperature=self.log_temperature, **parts)
 
@@ -124,10 +131,8 @@ class RecallModel(tfrs.Model):
         self.table_optimizer = table_optimizer(
             training.table_optimizer, self.tables, learning_rate=training.table_learning_rate or default_rate
         )
-        is_small = sum(table.shape.num_elements() for table in self.tables) <= _AVERAGED_NUMBERS
-        decay = (_DECAY if is_small else None) if training.ema == "auto" else training.ema
-        if decay is not None:
-            self.average = WeightAverage(self.tables + self.dense_variables, decay=decay)
+        if self.average_decay is not None:
+            self.average = WeightAverage(self.tables + self.dense_variables, decay=self.average_decay)
         self.compile(optimizer=tf.keras.optimizers.Adam(training.learning_rate))
         self.optimizer.build(self.dense_variables)  # so that a checkpoint finds its state
 
@@ -141,6 +146,15 @@ class RecallModel(tfrs.Model):
             self.trigger_queries(row)
         if self.category_head:
             self.category_head.logits(tf.zeros([1, self.config.model.dim]))
+        if self.student:  # last: the others start with the numbers that they have in a model without a student
+            self.student_queries(row, tf.zeros([1, 1], tf.int32))
+
+    @property
+    def average_decay(self) -> float | None:
+        """`training.ema` with auto resolved."""
+        if self.config.training.ema != "auto":
+            return self.config.training.ema
+        return _DECAY if sum(table.shape.num_elements() for table in self.tables) <= _AVERAGED_NUMBERS else None
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the averaged weights that `training.ema` asks for; without it nothing changes."""
@@ -167,9 +181,17 @@ class RecallModel(tfrs.Model):
         """The weighted sum of `loss_terms`."""
         return tf.add_n(list(self.loss_terms(inputs, training=training).values()))
 
-    def loss_terms(self, batch: Batch, *, training: bool) -> dict[str, tf.Tensor]:
-        """Weighted terms of the loss of a batch of `training_dataset`, by name."""
+    def loss_terms(self, batch: Batch, *, training: bool, frozen: bool = False) -> dict[str, tf.Tensor]:
+        """Weighted terms of the loss of a batch of `training_dataset`, by name.
+
+        Args:
+          batch: of either layout.
+          training: whether dropout and the cold simulation are on.
+          frozen: whether all but the student is trained already, and goes without dropout. With `student.stage: frozen`
+            the student has terms then alone.
+        """
         loss, settings = self.config.model.loss, self.config.model.cold_simulation
+        dropout = training and not frozen
         targets = Targets.of(batch)
         pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
         pasts += [batch[PREFIX + name] for name in self.shared_histories]
@@ -181,7 +203,7 @@ class RecallModel(tfrs.Model):
             places = tf.where(pasts[0] >= 0, tf.reshape(asking[0], tf.shape(pasts[0])), -1)
             seen = Seen(targets.past(places), tf.size(candidates.distinct), candidates.place)
         features = self.item_table.gather(candidates.distinct)
-        content = self.items.content_of(features, training=training)
+        content = self.items.content_of(features, training=dropout)
 
         shown = content
         if training and settings.enabled:
@@ -198,7 +220,7 @@ class RecallModel(tfrs.Model):
             )  # both [candidates]
             content = self.items.hide_ids(content, is_new | is_unseen | self._hidden(posterior[:, 0]))
             posterior = tf.where(is_new[:, tf.newaxis], self.items.new_posterior, posterior)
-        vectors = self.items.vectors(content, features, posterior, training=training)
+        vectors = self.items.vectors(content, features, posterior, training=dropout)
 
         terms: dict[str, tf.Tensor] = {}
         head, categories = self.category_head, None
@@ -206,25 +228,27 @@ class RecallModel(tfrs.Model):
             of_candidates = head.targets(features)  # [candidates, values]
             categories = tf.gather(of_candidates, candidates.own)
             terms |= head.item_terms(vectors, of_candidates)
+        ranking = Ranking(candidates, seen, self.temperature, self.config.model)
         if self.user_tower:
             gathered = [
                 tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
                 for places, past in zip(asking, pasts, strict=False)
             ]
             further = dict(zip(self.shared_histories, gathered[1:], strict=True))
-            queries = self._user_queries(batch, targets, gathered[0], further, training=training)
+            queries = self._user_queries(batch, targets, gathered[0], further, training=dropout)
             interests = self.config.model.interests
             if queries.shape.rank == 3 and interests and interests.objective == "chosen":
                 queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
-            self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=targets.weights)
+            terms |= retrieval_terms(queries, vectors, ranking, weights=targets.weights)
             if head:
                 terms |= head.query_terms("user", queries, categories, weights=targets.weights)
         if self.trigger_tower:
-            queries = self.trigger_tower(tf.gather(tokens, asking[-1]), training=training)
+            triggered = self.trigger_tower(tf.gather(tokens, asking[-1]), training=dropout)
             weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
-            self._add_retrieval(terms, queries, vectors, candidates, seen=seen, weights=weights)
+            for name, term in retrieval_terms(triggered, vectors, ranking, weights=weights).items():
+                terms[name] = terms[name] + term if name in terms else term
             if head:
-                terms |= head.query_terms("trigger", queries, categories, weights=weights)
+                terms |= head.query_terms("trigger", triggered, categories, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
             terms["triplet"] = loss.triplet * triplet_alignment(
                 tf.gather(vectors.behaviour, candidates.own),
@@ -234,57 +258,18 @@ class RecallModel(tfrs.Model):
                 margin=loss.margin,
                 negatives=loss.triplet_negatives,
             )
-        return terms
-
-    def _add_retrieval(
-        self,
-        terms: dict[str, tf.Tensor],
-        queries: tf.Tensor,
-        vectors: ItemVectors,
-        candidates: Candidates,
-        *,
-        seen: Seen | None,
-        weights: tf.Tensor,
-    ) -> None:
-        config = self.config.model
-        plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
-        behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if self.items.is_concat else (plain, plain)
-        pairs = [("item", queries, vectors.vector, config.loss.item)]
-        if config.structure == "gated":
-            if not config.loss.towers_move_query:
-                # Each tower follows the query space that the served vectors span. If both pulled at the query as well,
-                # the weaker one would bend it.
-                behaviour_query, meta_query = tf.stop_gradient(behaviour_query), tf.stop_gradient(meta_query)
-            pairs.append(("behaviour", behaviour_query, vectors.behaviour, config.loss.behaviour))
-            pairs.append(("meta", meta_query, vectors.meta, config.loss.meta))
-        elif config.structure == "base":  # both towers are trained on their own; their sum only serves
-            pairs = [
-                ("behaviour", plain, vectors.behaviour, config.loss.item),
-                ("meta", plain, vectors.meta, config.loss.item),
-            ]
-        for name, query, items, weight in pairs:
-            if weight:
-                value = weight * self._softmax(query / self.temperature, items, candidates, seen=seen, weights=weights)
-                terms[name] = terms[name] + value if name in terms else value
-
-    def _softmax(
-        self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, seen: Seen | None, weights: tf.Tensor
-    ) -> tf.Tensor:
-        """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best."""
-        several = queries.shape.rank == 3
-        if self.config.model.loss.softmax == "full":
-            return (best_interest_full_softmax if several else full_softmax)(
-                queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
+        student = self.config.model.student
+        if student and frozen == (student.stage == "frozen"):
+            # Last: the others draw the random numbers that they draw in a model without a student.
+            terms |= student_terms(
+                self._student_queries(batch, targets, gathered[0], training=training),
+                queries,
+                vectors.vector,
+                ranking,
+                weights=targets.weights,
+                config=student,
             )
-        return (best_interest_softmax if several else sampled_softmax)(
-            queries,
-            items,
-            query_items=tf.gather(candidates.rows, candidates.own),
-            candidate_items=candidates.rows,
-            seen=seen,
-            log_q=candidates.log_q,
-            weights=weights,
-        )
+        return terms
 
     def _user_queries(
         self, batch: Batch, targets: Targets, history: tf.Tensor, further: dict[str, tf.Tensor], *, training: bool
@@ -305,6 +290,21 @@ class RecallModel(tfrs.Model):
             users=targets.owners,
             positions=targets.before,
             times=ClickTimes.inside_sequences(batch["time_ms"]),
+            training=training,
+        )
+
+    def _student_queries(self, batch: Batch, targets: Targets, tokens: tf.Tensor, *, training: bool) -> tf.Tensor:
+        assert self.user_tower is not None
+        assert self.student is not None
+        profile = self.user_tower.profile_of(self.user_table.gather(batch["user"]))
+        if "history" in batch:
+            return self.student(profile, tokens, _lengths(batch["history"]), training=training)
+        return self.student.at_positions(
+            profile,
+            tokens,
+            _lengths(batch["items"]),
+            users=targets.owners,
+            positions=targets.before,
             training=training,
         )
 
@@ -345,15 +345,25 @@ class RecallModel(tfrs.Model):
         assert self.user_tower is not None
         none = tf.fill([tf.shape(history)[0], 1], -1)
         rows = {name: (further or {}).get(name, none) for name in self.further_histories}
-        shared = {name: self._item_tokens(rows[name]) for name in self.shared_histories}
-        tokens = self._item_tokens(history)
+        shared = {name: self.item_tokens(rows[name]) for name in self.shared_histories}
+        tokens = self.item_tokens(history)
         lengths = _lengths(history)
         times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
         return self.user_tower(
             self.user_table.gather(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
         )
 
-    def _item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
+    def student_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
+        """Query vectors of the student, made of clicks and profile alone: as `user_queries`."""
+        return self.student_queries_of(users, self.item_tokens(history), _lengths(history))
+
+    def student_queries_of(self, users: tf.Tensor, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """The same of `item_tokens`, float32 [batch, time, dim], of which int [batch] are real."""
+        assert self.user_tower is not None
+        assert self.student is not None
+        return self.student(self.user_tower.profile_of(self.user_table.gather(users)), tokens, lengths)
+
+    def item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
         """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""
         distinct, places = tf.unique(tf.maximum(tf.reshape(rows, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))

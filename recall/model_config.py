@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recall.config_values import Probability
 from recall.schema import Strict
+from recall.student_config import StudentConfig
 
 
 class TransformerConfig(Strict):
@@ -188,6 +189,9 @@ class ModelConfig(Strict):
     )
     cold_simulation: ColdSimulation = ColdSimulation()
     loss: LossConfig = LossConfig()
+    student: StudentConfig | None = Field(
+        default=None, description="a small user tower that learns from the large one; default: none"
+    )
 
     @property
     def start_temperature(self) -> float:
@@ -226,6 +230,20 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"category_head.query_weight {self.category_head.query_weight} asks one query vector for the category, "
                 f"but interests.count {self.interest_count} makes several; set query_weight: 0, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _students_are_of_user_towers(self) -> ModelConfig:
+        if self.student and self.query == "trigger":
+            raise ValueError(
+                "student learns from the user tower, but query: trigger has none; use query: user or both, or remove "
+                "student"
+            )
+        if self.student and self.interest_count > 1:
+            raise ValueError(
+                f"student gives one vector per user and cannot follow interests.count {self.interest_count}; "
+                "remove student, or interests"
             )
         return self
 

@@ -19,6 +19,7 @@ from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
 from recall.prepared import PreparedData, ServingHistories
+from recall.query_model import UserQuery, load_query_model
 from recall.recalled import Candidates
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
@@ -64,19 +65,25 @@ class Recaller:
         now_ms: int = 0,
         further: Mapping[str, FurtherIds] | None = None,
         content: ContentSearch | None = None,
+        user_query: UserQuery = "user",
     ) -> None:
-        self.index, self._content = index, content
+        self.index, self._content, self._user_query = index, content, user_query
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
         self._further = dict(further or {})
 
     @classmethod
-    def load(cls, run: str | Path) -> Recaller:
+    def load(cls, run: str | Path, *, query: UserQuery = "user") -> Recaller:
         """Opens a run directory.
 
+        Args:
+          run: the directory.
+          query: what users are asked by: the user tower, or its student (`model.student`).
+
         Raises:
-          ArtifactError: a step has not been run, its files are damaged, or the index belongs to another model.
+          ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
+            model has no student.
         """
         run = Path(run)
         for part, step in _NEEDED.items():
@@ -87,15 +94,16 @@ class Recaller:
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
         index = load_index(run / "index", fingerprint=manifest["fingerprint"])
         prepared = PreparedData.load(run / "data")
-        query = tf.saved_model.load(str(run / "model" / "query"))
+        query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
         return cls(
             index=index,
-            query=query,
+            query=query_model,
             item=item,
             encoder=encoder,
+            user_query=query,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
@@ -248,8 +256,8 @@ class Recaller:
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
         inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
-        if "user_in_full" not in self._query.signatures:
-            return self._query.signatures["user"](**inputs)["vector"].numpy()
+        if self._user_query == "student" or "user_in_full" not in self._query.signatures:
+            return self._query.signatures[self._user_query](**inputs)["vector"].numpy()
         signature = self._query.signatures["user_in_full"]
         if "history_age_hours" in signature.structured_input_signature[1]:
             ages = ages_hours or [[-1.0] * len(history) for history in histories]

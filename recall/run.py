@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from recall.catalogue import check_files
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.environment import commit, versions
-from recall.errors import ArtifactError, RecallError
+from recall.errors import ArtifactError, RecallError, disk_problem
 from recall.ranks import RANKS, write_ranks
 from recall.tables import expand_paths
 
@@ -176,11 +174,15 @@ class Run:
         if (metrics := self._content("metrics.json", made_of)) and self._is_done(RANKS, made_of):
             return self._skip("evaluate", metrics)
         from recall.assessment import assess_models
+        from recall.latency import query_latency_ms
 
         with self._step("evaluate"):
             self._write_config()
             prepared, _ = self._load(names[0])
             found = assess_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
+            latency = {}
+            if self.config.model.student:
+                latency = query_latency_ms(self.directory, prepared, seed=self.config.seed)
             of_folders = {self._model_path(name): model for name, model in of_models.items()}
             # The ranks first: metrics.json is what says that there was an evaluation.
             write_ranks(
@@ -188,7 +190,8 @@ class Run:
                 catalogue=len(prepared.item_ids), evaluation=self.config.evaluation, made_of=of_folders,
             )  # fmt: skip
         index = {key: value for key, value in index.items() if key != "fingerprint"}
-        about = {"index": index, "timing": self._timing(), "configured": names[0], "fingerprint": made_of}
+        timing = {**self._timing(), **latency}
+        about = {"index": index, "timing": timing, "configured": names[0], "fingerprint": made_of}
         metrics = {**found.metrics, **about}
         write_json(self.directory / "metrics.json", metrics)
         self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
@@ -224,7 +227,7 @@ class Run:
 
     def _has_features_for(self, structure: str) -> bool:
         try:
-            self.config.replaced(model={"structure": structure})
+            self._config_of(structure)
         except RecallError:
             return False
         return True
@@ -232,7 +235,7 @@ class Run:
     def _config_of(self, structure: str) -> Config:
         if structure == self.config.model.structure:
             return self.config
-        return self.config.replaced(model={"structure": structure})
+        return self.config.replaced(model={"structure": structure, "student": None})  # only the configured is served
 
     def _model_path(self, structure: str) -> str:
         return "model" if structure == self.config.model.structure else f"compare/{structure}"
@@ -379,7 +382,7 @@ class Run:
             seconds = time.perf_counter() - started
             write_json(self.directory / "timing.json", {**self._timing(), f"{name.replace(' ', '_')}_seconds": seconds})
         except Exception as error:
-            if not (problem := _disk_problem(error)):
+            if not (problem := disk_problem(error)):
                 raise
             raise ArtifactError(
                 f"{self.directory}: {name} could not read or write its files ({problem}); "
@@ -390,15 +393,6 @@ class Run:
     def _timing(self) -> dict[str, float]:
         path = self.directory / "timing.json"
         return _read_json(path) if path.exists() else {}
-
-
-def _disk_problem(error: Exception) -> str | None:
-    """What is wrong with the disk if that is why something failed; TensorFlow has errors of its own for it."""
-    if isinstance(error, OSError):
-        return str(error)
-    texts = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
-    from_tensorflow = type(error).__module__.startswith("tensorflow.")
-    return next((text for text in texts if from_tensorflow and text in str(error)), None)
 
 
 def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:

@@ -22,8 +22,10 @@ from recall.inference import answerable, encode_items, encode_queries
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import vector_scorer
+from recall.student_training import StudentStage
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
+_STUDENT, _STUDENT_HISTORY, _TENSORBOARD = "student", "student_history.json", "tensorboard"
 
 
 def train(
@@ -39,12 +41,14 @@ def train(
     """Trains a model, keeps the epoch with the best validation metric, and publishes it.
 
     While it trains, its checkpoints lie in a hidden folder beside `directory`; what stands in
-    `directory` is replaced only at the end.
+    `directory` is replaced only at the end. A student with `stage: frozen` is trained afterwards, in the same way and
+    for as many epochs, beside the large towers at their best; it has a history of its own.
 
     Args:
       config: the experiment.
       prepared: the data that it names, prepared.
-      directory: where the model goes: checkpoint/, query/ and item/ SavedModels, history.json, tensorboard/.
+      directory: where the model goes: checkpoint/, query/ and item/ SavedModels, history.json, tensorboard/, and
+        student_history.json of a student that was trained afterwards.
       fingerprint: of everything the model depends on; goes into the manifest.
       resume: continue at the last checkpoint of a killed run instead of starting over.
       saved_models: whether query/ and item/ are written.
@@ -59,28 +63,13 @@ def train(
     model.prepare_optimizers()
     work = directory.with_name(f".{directory.name}-training")
     progress = _Progress(work, model, fingerprint=fingerprint)
-    validation = _Validation(model, prepared, progress)
-    progress.restore() if resume else progress.clear()
-    training = config.training
-    batch_size = min(training.batch_size, prepared.training_records)
-    dataset = training_dataset(
-        prepared,
-        model.user_rows,
-        batch_size=batch_size,
-        history=config.data.history,
-        shuffle_buffer=training.shuffle_buffer,
-        seed=config.seed + progress.epoch,
-        min_steps=training.min_epoch_steps,
-    )
-    if not progress.is_over(training.patience):
-        model.fit(
-            dataset,
-            initial_epoch=progress.epoch,
-            epochs=training.epochs,
-            callbacks=[validation, tf.keras.callbacks.TensorBoard(work / "tensorboard", write_graph=False)],
-            verbose=verbose,
-        )
-    progress.restore_best()
+    _fit(model, model, prepared, progress, resume=resume, verbose=verbose)
+    histories = {_HISTORY: progress.history}
+    if config.model.student and config.model.student.stage == "frozen":
+        stage = StudentStage(model)
+        of_student = _Progress(work / _STUDENT, stage, fingerprint=fingerprint)
+        _fit(stage, model, prepared, of_student, resume=resume, verbose=verbose)
+        histories[_STUDENT_HISTORY] = of_student.history
     manifest = {
         "fingerprint": fingerprint,
         "structure": config.model.structure,
@@ -89,14 +78,49 @@ def train(
     }
     with publish(directory, manifest=manifest) as scratch:
         progress.weights.write(str(scratch / _WEIGHTS))
-        (scratch / _HISTORY).write_text(json.dumps(progress.history, indent=2) + "\n")
+        for name, history in histories.items():
+            (scratch / name).write_text(json.dumps(history, indent=2) + "\n")
         (scratch / _CONFIG).write_text(config.to_yaml())
-        if (work / "tensorboard").exists():
-            shutil.copytree(work / "tensorboard", scratch / "tensorboard")
+        if (work / _TENSORBOARD).exists():
+            shutil.copytree(work / _TENSORBOARD, scratch / _TENSORBOARD)
         if saved_models:
             export_saved_models(model, prepared, scratch)
     shutil.rmtree(work)
     return model
+
+
+def _fit(
+    trained: RecallModel | StudentStage,
+    model: RecallModel,
+    prepared: PreparedData,
+    progress: _Progress,
+    *,
+    resume: bool,
+    verbose: int,
+) -> None:
+    """Trains a model, or the student in it, from where its progress stands, and leaves it at its best epoch."""
+    validation = _Validation(model, prepared, progress)
+    progress.restore() if resume else progress.clear()
+    config, training = model.config, model.config.training
+    dataset = training_dataset(
+        prepared,
+        model.user_rows,
+        batch_size=min(training.batch_size, prepared.training_records),
+        history=config.data.history,
+        shuffle_buffer=training.shuffle_buffer,
+        seed=config.seed + progress.epoch,
+        min_steps=training.min_epoch_steps,
+    )
+    if not progress.is_over(training.patience):
+        tensorboard = tf.keras.callbacks.TensorBoard(progress.directory / _TENSORBOARD, write_graph=False)
+        trained.fit(
+            dataset,
+            initial_epoch=progress.epoch,
+            epochs=training.epochs,
+            callbacks=[validation, tensorboard],
+            verbose=verbose,
+        )
+    progress.restore_best()
 
 
 def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
@@ -123,10 +147,16 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
     return json.loads((directory / _HISTORY).read_text())
 
 
+def read_student_history(directory: Path) -> list[dict[str, Any]]:
+    """As `read_history`, of a student that was trained after the large towers; empty if there is none."""
+    path = directory / _STUDENT_HISTORY
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 class _Progress:
     """What survives a kill: the last epoch with its optimizers, the best weights, and the curve so far."""
 
-    def __init__(self, directory: Path, model: RecallModel, *, fingerprint: str) -> None:
+    def __init__(self, directory: Path, model: RecallModel | StudentStage, *, fingerprint: str) -> None:
         settings = model.config.model_dump(mode="json", include={"model", "training", "seed"})
         self.directory, self.fingerprint = directory, fingerprint_of(fingerprint, settings)
         self.model, self.weights = model, model.weights_checkpoint()
@@ -190,7 +220,8 @@ class _Validation(tf.keras.callbacks.Callback):
 
     def __init__(self, model: RecallModel, prepared: PreparedData, progress: _Progress) -> None:
         super().__init__()
-        self.progress = progress
+        self.progress, self.judged = progress, model
+        self.student = progress.model is not model  # which is then what is trained
         self.training = model.config.training
         self.exclude_seen = model.config.evaluation.exclude_seen
         self.name = f"val_{self.training.metric}@{self.training.metric_k}"
@@ -208,8 +239,8 @@ class _Validation(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with self.model.averaged():
-            vectors, _ = encode_items(self.model, self.posterior)
-            scorer = vector_scorer(encode_queries(self.model, self.examples), vectors)
+            vectors, _ = encode_items(self.judged, self.posterior)
+            scorer = vector_scorer(encode_queries(self.judged, self.examples, student=self.student), vectors)
         value = validation_metric(
             scorer,
             self.examples,

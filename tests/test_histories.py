@@ -28,6 +28,7 @@ from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import Ragged
 from recall.recaller import FurtherIds, Recaller
+from recall.retrieval import retrieval_terms
 
 HOUR = 3_600_000
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.loss.uniform_negatives=8")
@@ -178,11 +179,9 @@ def test_training_asks_as_serving_does(data: PreparedData, model: RecallModel, m
     )  # fmt: skip
     batch = next(iter(dataset))
     asked: list[tf.Tensor] = []
-    real = model._add_retrieval
     monkeypatch.setattr(
-        model,
-        "_add_retrieval",
-        lambda terms, queries, *rest, **named: (asked.append(queries), real(terms, queries, *rest, **named)),
+        "recall.model.retrieval_terms",
+        lambda queries, *rest, **named: asked.append(queries) or retrieval_terms(queries, *rest, **named),
     )
     model.compute_loss(batch)
     age_ms = batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"]

@@ -95,7 +95,7 @@ class UserTower(tf.keras.layers.Layer):
           float32 [batch, width], or [batch, interests, width] where the configuration asks for several.
         """
         tokens, times = self._timed(tokens, times, training=training)
-        profile = self.profile(features) if self.profile else None
+        profile = self.profile_of(features)
         interests = None
         if self.interests:
             states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
@@ -135,6 +135,10 @@ class UserTower(tf.keras.layers.Layer):
             interests = self.interests.or_empty(tf.gather_nd(inside, places), positions)  # [queries, interests, dim]
             return self._interest_queries(interests, chosen, profile, training=training)
         return self.head(chosen, profile, training=training)
+
+    def profile_of(self, features: Features) -> tf.Tensor | None:
+        """Features of users, [batch], as the dense input beside the history: float32 [batch, profile]."""
+        return self.profile(features) if self.profile else None
 
     def _timed(
         self, tokens: tf.Tensor, times: ClickTimes | None, *, training: bool

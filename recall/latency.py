@@ -1,0 +1,64 @@
+"""What a query vector costs online: the exported query model, asked about real users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from recall.dataset import Examples, pad, read_examples
+from recall.prepared import PreparedData
+from recall.query_model import load_query_model
+
+BATCH_SIZES = (1, 256)
+
+
+def query_latency_ms(
+    run: Path, prepared: PreparedData, *, seed: int, batch_sizes: Sequence[int] = BATCH_SIZES, calls: int = 50
+) -> dict[str, float]:
+    """Median time of one call of the signatures `user` and, where there is one, `student`.
+
+    Both are asked in turn about the same users, drawn from the test examples with what they had clicked by then, so
+    that what else the machine does meets both. What is looked up and padded before the call is not part of it.
+
+    Args:
+      run: a run directory whose model has a user tower.
+      prepared: the data that it was trained on.
+      seed: of the draw.
+      batch_sizes: users per call.
+      calls: of each signature and batch size, after a few to warm up.
+
+    Returns:
+      Milliseconds per call, by names like `user_query_of_256_ms`.
+    """
+    loaded = load_query_model(run, query="user")
+    names = [name for name in ("user", "student") if name in loaded.signatures]
+    examples = read_examples(prepared.shards("test"))
+    generator = np.random.default_rng(seed)
+    found: dict[str, float] = {}
+    for size in batch_sizes:
+        rounds = [
+            _inputs(examples.select(generator.integers(0, len(examples), size)), prepared)
+            for _ in range(min(calls, 16))
+        ]
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(-5, calls):
+            for name in names:
+                started = time.perf_counter()
+                loaded.signatures[name](**rounds[turn % len(rounds)])["vector"].numpy()
+                if turn >= 0:
+                    times[name].append(time.perf_counter() - started)
+        found |= {f"{name}_query_of_{size}_ms": 1e3 * float(np.median(times[name])) for name in names}
+    return found
+
+
+def _inputs(examples: Examples, prepared: PreparedData) -> dict[str, tf.Tensor]:
+    history = pad(examples.history, width=int(prepared.manifest["history"]))
+    ids = np.asarray(prepared.item_ids.to_pylist(), object)
+    return {
+        "user_id": tf.constant(examples.users.tolist(), tf.string),
+        "history": tf.constant(np.where(history >= 0, ids[history], ""), tf.string),
+    }

@@ -1,0 +1,40 @@
+"""The `model.student` section of the experiment file: a small query tower that learns from the large one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from recall.schema import Strict
+
+
+class StudentLoss(Strict):
+    """Weights of what the student is trained for."""
+
+    item: NonNegativeFloat = Field(default=1.0, description="its query against the item vectors that are served")
+    query: NonNegativeFloat = Field(default=1.0, description="its query towards that of the large tower")
+    scores: NonNegativeFloat = Field(default=1.0, description="its scores of the candidates towards the large tower's")
+
+    @model_validator(mode="after")
+    def _something_is_taught(self) -> StudentLoss:
+        if not (self.item or self.query or self.scores):
+            raise ValueError("item, query and scores are all 0, so the student learns nothing; raise one of them")
+        return self
+
+
+class StudentConfig(Strict):
+    """A second user tower that costs little to ask: the last clicks pooled, the profile, one MLP."""
+
+    kind: Literal["mean", "attention"] = Field(
+        default="attention", description="how clicks are pooled: their mean, or attention pooling with recency"
+    )
+    hidden: tuple[PositiveInt, ...] = (64,)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    loss: StudentLoss = StudentLoss()
+    temperature: PositiveFloat = Field(
+        default=2.0, description="loss.scores: what the logits of both are divided by; above 1 the rear counts more"
+    )
+    stage: Literal["joint", "frozen"] = Field(
+        default="joint", description="trained beside the large tower; or after it, with the best of it as it is"
+    )
