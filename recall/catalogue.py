@@ -67,6 +67,8 @@ def check_files(config: Config) -> None:
         files.append(("data.users.path", config.data.users.path))
     for table in ("user", "item"):
         files += [(f"{key}.path", path) for key, feature in _features(config, table) if (path := _npy_path(feature))]
+    stages = enumerate(config.training.stages)
+    files += [(f"training.stages[{n}].initialise.path", one.initialise.path) for n, one in stages if one.initialise]
     for key, path in files:
         if not path.is_file():
             found = "is a folder; expected one file" if path.is_dir() else "no such file"

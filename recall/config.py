@@ -194,6 +194,20 @@ class Config(Strict):
                 )
         return self
 
+    def with_structure(self, structure: str) -> Config:
+        """The experiment with another structure to compare with, without what only the configured one is to have.
+
+        Raises:
+          ConfigError: there are no features for it.
+        """
+        changes: dict[str, Any] = {"structure": structure, "student": None}  # only the configured one is served
+        stages = self.training.stages
+        if structure in ("single", "behaviour_only"):  # no meta tower
+            changes["category_head"] = None
+            stages = tuple(stage for stage in stages if not stage.initialise)
+        listed = [stage.model_dump(mode="json", exclude_unset=True) for stage in stages]
+        return self.replaced(model=changes, training={"stages": listed})
+
     def replaced(self, **changes: Any) -> Config:
         """A copy with some sections replaced, validated again; e.g. `config.replaced(model={'structure': 'base'})`."""
         content = self.model_dump(mode="json")

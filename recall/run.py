@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manifest, write_json
-from recall.catalogue import check_files
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.environment import commit, versions
 from recall.errors import ArtifactError, RecallError, disk_problem
 from recall.ranks import RANKS, write_ranks
-from recall.tables import expand_paths
+from recall.run_inputs import data_fingerprint, model_fingerprint
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
@@ -235,35 +234,16 @@ class Run:
     def _config_of(self, structure: str) -> Config:
         if structure == self.config.model.structure:
             return self.config
-        return self.config.replaced(model={"structure": structure, "student": None})  # only the configured is served
+        return self.config.with_structure(structure)
 
     def _model_path(self, structure: str) -> str:
         return "model" if structure == self.config.model.structure else f"compare/{structure}"
 
     def _data_fingerprint(self) -> str:
-        check_files(self.config)
-        data = self.config.data
-        logs = [data.events.path, *(history.path for history in data.histories.values() if history.path)]
-        files = [
-            *(path for log in logs for path in expand_paths(log)),
-            data.items.path,
-            *([data.users.path] if data.users else []),
-        ]
-        features = (*self.config.features.item, *self.config.features.user)
-        files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]
-        # Modalities are left out: the model reads them, the data is the same whatever they are.
-        without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
-        sections = (data.model_dump(mode="json"), self.config.features.model_dump(mode="json", exclude=without))
-        return fingerprint(metadata.version("recall"), sections, stats, self.config.seed)
+        return data_fingerprint(self.config)
 
     def _model_fingerprint(self, structure: str) -> str:
-        config = self._config_of(structure)
-        sections: list[Any] = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
-        if config.model.fusion.kind != "concat":
-            sections.append(config.features.modalities)
-        manifest = self._prepared_manifest()
-        return fingerprint(manifest["fingerprint"], sections, config.evaluation.exclude_seen, config.seed)
+        return model_fingerprint(self._config_of(structure), of_data=self._prepared_manifest()["fingerprint"])
 
     def _prepared_manifest(self) -> dict[str, Any]:
         manifest = read_manifest(self.directory / "data", made_by=self._command("prepare"))

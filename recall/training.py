@@ -14,15 +14,18 @@ import tensorflow as tf
 from recall.artifacts import fingerprint as fingerprint_of
 from recall.artifacts import publish, read_manifest, write_json
 from recall.config import Config, load_config
-from recall.dataset import Examples, read_examples, training_dataset
+from recall.content.vectors import read_vectors
+from recall.dataset import Examples, of_stage, read_examples, training_dataset
 from recall.errors import ArtifactError, DataError
 from recall.evaluation import validation_metric
 from recall.export import export_saved_models
 from recall.inference import answerable, encode_items, encode_queries
+from recall.meta_initialisation import initialise_meta
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import vector_scorer
 from recall.student_training import StudentStage
+from recall.training_config import StageConfig, StageData
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
 _STUDENT, _STUDENT_HISTORY, _TENSORBOARD = "student", "student_history.json", "tensorboard"
@@ -41,8 +44,10 @@ def train(
     """Trains a model, keeps the epoch with the best validation metric, and publishes it.
 
     While it trains, its checkpoints lie in a hidden folder beside `directory`; what stands in
-    `directory` is replaced only at the end. A student with `stage: frozen` is trained afterwards, in the same way and
-    for as many epochs, beside the large towers at their best; it has a history of its own.
+    `directory` is replaced only at the end. With `training.stages` each stage starts at the best epoch of the one
+    before with optimizers of its own; what is kept is the best of the last. A student with `stage: frozen` is
+    trained afterwards, in the same way and for as many epochs, beside the large towers at their best; it has a history
+    of its own.
 
     Args:
       config: the experiment.
@@ -56,15 +61,16 @@ def train(
 
     Raises:
       ArtifactError: `resume` and the checkpoint belongs to other settings.
-      DataError: no validation example can be asked for.
+      DataError: no validation example can be asked for, or the vectors of a stage that initialises cannot be used.
     """
     tf.keras.utils.set_random_seed(config.seed)
-    model = RecallModel(config, prepared)
-    model.prepare_optimizers()
     work = directory.with_name(f".{directory.name}-training")
-    progress = _Progress(work, model, fingerprint=fingerprint)
-    _fit(model, model, prepared, progress, resume=resume, verbose=verbose)
-    histories = {_HISTORY: progress.history}
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    model, progress, history = _train_stages(
+        config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose
+    )
+    histories = {_HISTORY: history}
     if config.model.student and config.model.student.stage == "frozen":
         stage = StudentStage(model)
         of_student = _Progress(work / _STUDENT, stage, fingerprint=fingerprint)
@@ -74,19 +80,72 @@ def train(
         "fingerprint": fingerprint,
         "structure": config.model.structure,
         "history": config.data.history,
-        "best_epoch": progress.best_epoch,
+        "best_epoch": len(history) - progress.epoch + progress.best_epoch,
     }
     with publish(directory, manifest=manifest) as scratch:
         progress.weights.write(str(scratch / _WEIGHTS))
         for name, history in histories.items():
             (scratch / name).write_text(json.dumps(history, indent=2) + "\n")
         (scratch / _CONFIG).write_text(config.to_yaml())
-        if (work / _TENSORBOARD).exists():
-            shutil.copytree(work / _TENSORBOARD, scratch / _TENSORBOARD)
+        if (progress.directory / _TENSORBOARD).exists():
+            shutil.copytree(progress.directory / _TENSORBOARD, scratch / _TENSORBOARD)
         if saved_models:
             export_saved_models(model, prepared, scratch)
     shutil.rmtree(work)
     return model
+
+
+def _train_stages(
+    config: Config, prepared: PreparedData, work: Path, *, fingerprint: str, resume: bool, verbose: int
+) -> tuple[RecallModel, _Progress, list[dict[str, Any]]]:
+    """The model of the last stage at its best, how that stage went, and the epochs of all stages in a row."""
+    stages = config.training.stages
+    if not stages:
+        model = RecallModel(config, prepared)
+        model.prepare_optimizers()
+        progress = _Progress(work, model, fingerprint=fingerprint)
+        _fit(model, model, prepared, progress, resume=resume, verbose=verbose)
+        return model, progress, progress.history
+    start: str | None = None
+    history: list[dict[str, Any]] = []
+    for stage in stages:
+        model = RecallModel(config.of_stage(stage), prepared)
+        model.build_layers()
+        if stage.initialise:
+            start = _initialise(model, stage, prepared, work / stage.name, verbose=verbose)
+            continue
+        if start is not None:
+            model.weights_checkpoint().read(start).assert_existing_objects_matched()
+        model.prepare_optimizers()
+        made_of = fingerprint_of(fingerprint, config.training.model_dump(mode="json", include={"stages"}), stage.name)
+        progress = _Progress(work / stage.name, model, fingerprint=made_of)
+        _fit(model, model, prepared, progress, data=stage.data, resume=resume, verbose=verbose)
+        start = progress.best_weights
+        done = len(history)
+        history += [{**entry, "epoch": done + entry["epoch"], "stage": stage.name} for entry in progress.history]
+    return model, progress, history
+
+
+def _initialise(
+    model: RecallModel, stage: StageConfig, prepared: PreparedData, directory: Path, *, verbose: int
+) -> str:
+    """Trains the meta tower towards given vectors; returns where its weights are. A resumed run does it again."""
+    config, settings = model.config, stage.initialise
+    assert settings is not None, "the stage reads clicks"
+    vectors = read_vectors(stage.name, settings.path, prepared, id_column=config.data.items.id)
+    training = config.training
+    initialise_meta(
+        model,
+        vectors,
+        temperature=settings.temperature,
+        learning_rate=training.learning_rate,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        seed=config.seed,
+        verbose=verbose,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    return str(model.weights_checkpoint().write(str(directory / "best")))
 
 
 def _fit(
@@ -97,6 +156,7 @@ def _fit(
     *,
     resume: bool,
     verbose: int,
+    data: StageData | None = None,
 ) -> None:
     """Trains a model, or the student in it, from where its progress stands, and leaves it at its best epoch."""
     validation = _Validation(model, prepared, progress)
@@ -111,6 +171,7 @@ def _fit(
         seed=config.seed + progress.epoch,
         min_steps=training.min_epoch_steps,
     )
+    dataset = of_stage(dataset, data or StageData(), until_ms=prepared.manifest["split"].get("validation_start_ms"))
     if not progress.is_over(training.patience):
         tensorboard = tf.keras.callbacks.TensorBoard(progress.directory / _TENSORBOARD, write_graph=False)
         trained.fit(
@@ -143,7 +204,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
-    """Per epoch: epoch (from 1), loss and its terms, the validation metric, seconds."""
+    """Per epoch: epoch (from 1), loss and its terms, the validation metric, seconds, and the stage of several."""
     return json.loads((directory / _HISTORY).read_text())
 
 
@@ -202,8 +263,12 @@ class _Progress:
         write_json(self.directory / _STATE, {**state, "history": self.history})
         self._remove_others()
 
+    @property
+    def best_weights(self) -> str:
+        return self._path("best", self.best_epoch)
+
     def restore_best(self) -> None:
-        self.weights.read(self._path("best", self.best_epoch)).assert_existing_objects_matched()
+        self.weights.read(self.best_weights).assert_existing_objects_matched()
 
     def _path(self, kind: str, epoch: int) -> str:
         return str(self.directory / f"{kind}-{epoch:04d}")

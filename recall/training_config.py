@@ -52,7 +52,11 @@ class StageConfig(Strict):
 
     @model_validator(mode="after")
     def _initialising_reads_no_clicks(self) -> StageConfig:
-        unread = [name for name in ("data", "loss", "patience") if name in self.model_fields_set]
+        unread = [
+            name
+            for name, given in (("data", not self.data.is_everything), ("loss", self.loss), ("patience", self.patience))
+            if given
+        ]
         if self.initialise and unread:
             raise ValueError(
                 f"stage {self.name} initialises the meta tower from vectors and reads no clicks, so that "

@@ -1,0 +1,55 @@
+"""What the parts of a run are made of, as fingerprints: a step whose inputs are unchanged is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from recall.artifacts import fingerprint
+from recall.catalogue import check_files
+from recall.config import Config
+from recall.tables import expand_paths
+
+
+def data_fingerprint(config: Config) -> str:
+    """Of everything that data/ depends on: input files, settings, seed and the library's version.
+
+    Raises:
+      ConfigError: an input file is missing.
+    """
+    check_files(config)
+    data = config.data
+    logs = [data.events.path, *(history.path for history in data.histories.values() if history.path)]
+    files = [
+        *(path for log in logs for path in expand_paths(log)),
+        data.items.path,
+        *([data.users.path] if data.users else []),
+    ]
+    features = (*config.features.item, *config.features.user)
+    files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
+    # Modalities are left out: the model reads them, the data is the same whatever they are.
+    without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
+    sections = (data.model_dump(mode="json"), config.features.model_dump(mode="json", exclude=without))
+    return fingerprint(metadata.version("recall"), sections, _stats(files), config.seed)
+
+
+def model_fingerprint(config: Config, *, of_data: str) -> str:
+    """Of everything that a trained model depends on.
+
+    Args:
+      config: the experiment, with the model's structure.
+      of_data: fingerprint of what it is trained on.
+    """
+    sections: list[Any] = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
+    if config.model.fusion.kind != "concat":
+        sections.append(config.features.modalities)
+    given = [stage.initialise.path for stage in config.training.stages if stage.initialise]
+    if given:
+        sections.append(_stats(given))
+    return fingerprint(of_data, sections, config.evaluation.exclude_seen, config.seed)
+
+
+def _stats(files: Iterable[str | Path]) -> list[tuple[str, int, int]]:
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]
