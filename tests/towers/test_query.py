@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from recall.encoding import EncodedColumn
 from recall.model_config import ModelConfig
+from recall.student_config import StudentConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import QueryHead, TriggerTower, UserTower
+from recall.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4
 PROFILE = (EncodedColumn("user_id", "user_id", "user", "code", 6), EncodedColumn("age", "age", "user", "number", 1))
@@ -61,10 +63,18 @@ def trigger_tower(*, parts: int = 1) -> TriggerTower:
     return tower
 
 
+def student_tower(*, parts: int) -> StudentTower:
+    tower = StudentTower(model_config(), StudentConfig(), parts=parts, max_length=LONGEST)
+    tower(None, TOKENS, LENGTHS)
+    randomise(tower)
+    return tower
+
+
 # Every query tower; one joins by being named here.
 QUERIES: dict[str, Callable[[int], tf.Tensor]] = {
     "user": lambda parts: user_tower(parts=parts)(profiles(), TOKENS, LENGTHS),
     "trigger": lambda parts: trigger_tower(parts=parts)(TOKENS[:, 0]),
+    "student": lambda parts: student_tower(parts=parts)(None, TOKENS, LENGTHS),
 }
 
 
