@@ -15,6 +15,8 @@ from rich.table import Table
 from recall.console import clear_errors
 from recall.errors import ArtifactError
 
+_MEASURES = ("predicted", "calibration_error", "auc")
+
 
 def prior(
     run: Annotated[Path, typer.Option("--run", help="run directory, prepared with a content prior")],
@@ -48,32 +50,25 @@ def prior_table(found: Mapping[str, Any]) -> Table:
         title=f"content prior on items' first {found['first_exposures']:,} exposures",
         title_justify="left",
         caption="new: without any exposure when the period began. followed: with exposures after these, whose CTR "
-        "(later) is the ceiling. error: expected calibration error by tenths.",
+        "(later) is the ceiling. CTR: observed. error: expected calibration error, by tenths.",
         caption_justify="left",
         box=box.SIMPLE,
         pad_edge=False,
     )
-    for name in ("period", "items", "prior"):
-        table.add_column(name, overflow="fold")
-    for name in ("count", "exposures", "observed", "predicted", "error", "AUC", "log loss"):
+    table.add_column("on", overflow="fold")
+    table.add_column("items", justify="right")
+    table.add_column("prior")
+    for name in ("CTR", "predicted", "error", "AUC"):
         table.add_column(name, justify="right")
     for period in ("validation", "test"):
         for part, judged in found[period].items():
+            about = [f"{period}, {part}", f"{judged['items']:,}"]
             if not judged["items"]:
-                table.add_row(period, part, "-", "0")
+                table.add_row(*about)
             for name in ("content", "global", "later"):
                 if name in judged:
-                    table.add_row(period, part, name, *_numbers(judged, judged[name]))
+                    measured = (judged["observed"], *(judged[name][key] for key in _MEASURES))
+                    numbers = ("-" if number is None else f"{number:.4f}" for number in measured)
+                    table.add_row(*about, name, *numbers)
+                    about = ["", ""]
     return table
-
-
-def _numbers(judged: Mapping[str, Any], of_prior: Mapping[str, Any]) -> list[str]:
-    auc = of_prior["auc"]
-    rates = (judged["observed"], of_prior["predicted"], of_prior["calibration_error"])
-    return [
-        f"{judged['items']:,}",
-        f"{judged['exposures']:,.0f}",
-        *(f"{rate:.4f}" for rate in rates),
-        "-" if auc is None else f"{auc:.4f}",
-        f"{of_prior['log_loss']:.4f}",
-    ]
