@@ -30,6 +30,7 @@ from pipelines.transforms import ExampleJob, Source, collect_events, write_examp
 from recall.artifacts import publish
 from recall.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.config import Config, load_config
+from recall.content.prior import fit_content_prior
 from recall.errors import DataError, RecallError
 from recall.events import REJECTED_SCHEMA
 from recall.examples import HISTORY_SCHEMA, example_schema
@@ -109,6 +110,14 @@ class _Job:
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
         history = posterior_history(buckets, item_ids=items.ids, data=data, prior=held_out.prior)
         scratch.write("history", 0, history.table())
+        content_prior = None
+        if data.posterior.content_prior.enabled:
+            announce("fitting the content prior")
+            content_prior = fit_content_prior(
+                self.config, items.ids, items.table, history=history, moments_ms=held_out.moments_ms
+            )
+            if content_prior.items:
+                scratch.write("item_priors", 0, content_prior.items.table())
 
         vocabularies = build_vocabularies(scratch, data, held_out.boundaries)
 
@@ -132,8 +141,12 @@ class _Job:
             users=encoded_users,
             history=history,
             snapshots=split_snapshots(
-                totals, moments_ms=held_out.moments_ms, by_time=data.split.by == "time", prior=held_out.prior
+                totals,
+                moments_ms=held_out.moments_ms,
+                by_time=data.split.by == "time",
+                prior=held_out.prior._replace(items=content_prior.items if content_prior else None),
             ),
+            content_prior=content_prior,
             sampling_counts=sampling_counts(totals),
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
             further_histories=recent_entries(scratch, data),
@@ -161,6 +174,7 @@ class _Job:
                 "delay_ms": data.posterior.delay,
                 "prior_ctr": held_out.prior.ctr,
                 "prior_strength": held_out.prior.strength,
+                **({"content_prior": content_prior.about} if content_prior else {}),
             },
             "trigger_window_ms": data.trigger.window,
             "history": data.history,

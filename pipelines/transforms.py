@@ -22,6 +22,7 @@ from recall.data_config import DataConfig
 from recall.events import Piece, read_events, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
+from recall.item_priors import ItemPriors
 from recall.posterior import BucketCounts, PosteriorHistory, Prior, count_buckets, count_totals
 from recall.prepared import shard_path
 from recall.records import encode_examples, frame_records
@@ -161,12 +162,12 @@ class ExampleJob:
 
     Attributes:
       data: history, triggers, layout, number of shards.
-      scratch: holds `catalogue` (item ids), `history` (entries of the posterior history), `events`, and of each
-        further history `entries` and, for an own domain, `vocabulary`.
+      scratch: holds `catalogue` (item ids), `history` (entries of the posterior history), `item_priors` if items have
+        priors of their own, `events`, and of each further history `entries` and, for an own domain, `vocabulary`.
       partitions: how many parts the users were cut into; shard i takes every shards-th, beginning with i.
       directory: where the shards go.
       boundaries: of a split by time; None splits by last click.
-      prior: of the smoothed CTR.
+      prior: of the smoothed CTR, that of all items.
     """
 
     data: DataConfig
@@ -185,12 +186,14 @@ class WriteShards(beam.DoFn):
 
     def setup(self) -> None:
         """Maps the catalogue and the posterior history into memory."""
-        data = self._job.data
+        data, prior = self._job.data, self._job.prior
+        if self._job.scratch.exists("item_priors", 0):
+            prior = prior._replace(items=ItemPriors.from_table(self._job.scratch.read("item_priors")))
         history = PosteriorHistory.from_table(
             self._job.scratch.read("history"),
             bucket_ms=data.posterior.bucket,
             delay_ms=data.posterior.delay,
-            prior=self._job.prior,
+            prior=prior,
             clock=data.events.time_unit != "order",
         )
         self._item_ids = self._job.scratch.read("catalogue")["item"].combine_chunks()

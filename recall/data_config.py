@@ -90,12 +90,26 @@ class SplitConfig(Strict):
         return self
 
 
+class ContentPriorConfig(Strict):
+    """A prior CTR for each item, predicted from its content, in place of one for all; see `recall.content.prior`."""
+
+    enabled: bool = False
+    ids: bool = Field(
+        default=False,
+        description="let ids of features.behaviour speak too, but the item's own: an author is known at publication",
+    )
+    first_exposures: PositiveInt = Field(
+        default=100, description="what is predicted, and learned from: the CTR of an item's first so many exposures"
+    )
+
+
 class PosteriorConfig(Strict):
     """What an example may know of an item: events in buckets that closed `delay` before the example."""
 
     bucket: DurationMs = Field(default=3_600_000, ge=1)
     delay: DurationMs = 3_600_000
     prior_strength: PositiveFloat = Field(default=20.0, description="pseudo-exposures behind the prior CTR")
+    content_prior: ContentPriorConfig = ContentPriorConfig()
 
 
 class TriggerConfig(Strict):

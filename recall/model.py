@@ -49,11 +49,13 @@ class RecallModel(tfrs.Model):
         self.item_table = FeatureTable(prepared.item_encoder.columns, prepared.items)
         self.user_table = FeatureTable(prepared.user_encoder.columns, prepared.users_with_unknown())
         self.user_rows = UserRows(prepared.user_ids.to_pylist())
+        prior = prepared.posterior_history.prior
         self.items = ItemSide(
             prepared.item_encoder.columns,
             id_name=prepared.item_id_feature,
             config=model,
-            prior_ctr=prepared.manifest["posterior"]["prior_ctr"],
+            prior_ctr=prior.ctr,
+            prior_strength=prior.strength if prior.items else None,
             id_clicks=_clicks_by_id(prepared),
             modalities=config.features.modalities,
         )
@@ -219,7 +221,7 @@ class RecallModel(tfrs.Model):
                 tf.random.uniform(tf.shape(candidates.rows)) < share for share in (settings.brand_new, settings.unseen)
             )  # both [candidates]
             content = self.items.hide_ids(content, is_new | is_unseen | self._hidden(posterior[:, 0]))
-            posterior = tf.where(is_new[:, tf.newaxis], self.items.new_posterior, posterior)
+            posterior = tf.where(is_new[:, tf.newaxis], self.items.as_new(posterior), posterior)
         vectors = self.items.vectors(content, features, posterior, training=dropout)
 
         terms: dict[str, tf.Tensor] = {}

@@ -47,6 +47,9 @@ class AsOfPosterior:
         self._exposures = tf.constant(np.r_[0, history.exposures], tf.float32)
         self._clicks = tf.constant(np.r_[0, history.clicks], tf.float32)
         self._first_time_ms = tf.constant(np.r_[0, history.first_time_ms], tf.int64)
+        self._own_priors: tuple[tf.Tensor, tf.Tensor] | None = None  # from when, int64 [moments]; CTRs [moments, items]
+        if own := history.prior.items:
+            self._own_priors = tf.constant(own.from_ms), tf.constant(own.ctr)
 
     def visible_before(self, times_ms: tf.Tensor) -> tf.Tensor:
         """Start of the first bucket that is still invisible: int64 [n], in buckets since the epoch."""
@@ -62,8 +65,17 @@ class AsOfPosterior:
         clicks = tf.where(found, tf.gather(self._clicks, place), 0.0)
         age_ms = times_ms - tf.gather(self._first_time_ms, place)
         age_hours = tf.where(found, tf.cast(age_ms, tf.float32) / 3.6e6, 0.0)
-        ctr = (clicks + self.prior.ctr * self.prior.strength) / (exposures + self.prior.strength)
+        prior_ctr = self._prior_ctr(rows, times_ms)
+        ctr = (clicks + prior_ctr * self.prior.strength) / (exposures + self.prior.strength)
         return tf.stack([exposures, clicks, ctr, age_hours], axis=1)
+
+    def _prior_ctr(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor | float:
+        """int32 [n], int64 [n] -> float32 [n] or one for all; the same lookup in NumPy is `Prior.ctr_of`."""
+        if self._own_priors is None:
+            return self.prior.ctr
+        from_ms, ctr = self._own_priors
+        moment = tf.searchsorted(from_ms, times_ms, side="right") - 1
+        return tf.gather_nd(ctr, tf.stack([moment, rows], axis=1))
 
 
 class FixedPosterior:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.item_priors import ItemPriors
 from recall.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 Int64s = npt.NDArray[np.int64]
@@ -49,18 +50,31 @@ class Posterior(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """Pseudo-exposures that every item starts with: `strength` of them, clicked at rate `ctr`."""
+    """Pseudo-exposures that every item starts with: `strength` of them, clicked at rate `ctr`.
+
+    Attributes:
+      ctr: in (0, 1), of all items alike.
+      strength: > 0.
+      items: CTRs of each item's own that stand in its place, where `data.posterior.content_prior` asks for them.
+    """
 
     ctr: float
     strength: float
+    items: ItemPriors | None = None
 
     @classmethod
     def of_training(cls, *, events: int, clicks: int, strength: float) -> Prior:
         """The CTR of the training events, kept off 0 and 1 so that the smoothed CTR has a logarithm."""
         return cls(min(max(clicks / max(events, 1), 1e-6), 1 - 1e-6), strength)
 
+    def ctr_of(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> float | npt.NDArray[np.float64]:
+        """The CTR that items (rows of the catalogue, [n]) started from as of moments, int64 [n]."""
+        return self.ctr if self.items is None else self.items.of(rows, times_ms)
 
-def smoothed_ctr(clicks: Int64s, exposures: Int64s, prior: Prior) -> npt.NDArray[np.float32]:
+
+def smoothed_ctr(
+    clicks: Int64s, exposures: Int64s, prior: Prior, *, prior_ctr: float | npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.float32]:
     """Click-through rate shrunk towards a prior.
 
     (clicks + ctr * strength) / (exposures + strength), the posterior mean under a Beta prior (Wang et al.,
@@ -70,6 +84,7 @@ def smoothed_ctr(clicks: Int64s, exposures: Int64s, prior: Prior) -> npt.NDArray
       clicks: int64 [items], up to a moment.
       exposures: int64 [items], up to the same moment.
       prior: CTR in (0, 1) and strength > 0.
+      prior_ctr: in place of the prior's CTR, of all items or float64 [items].
 
     Returns:
       float32 [items].
@@ -82,7 +97,8 @@ def smoothed_ctr(clicks: Int64s, exposures: Int64s, prior: Prior) -> npt.NDArray
         row = wrong[0]
         raise ValueError(f"{len(wrong):,} rows have more clicks than exposures, the first is row {row}: "
                          f"{clicks[row]:,} clicks of {exposures[row]:,}")  # fmt: skip
-    return ((clicks + prior.ctr * prior.strength) / (exposures + prior.strength)).astype(np.float32)
+    ctr = prior.ctr if prior_ctr is None else prior_ctr
+    return ((clicks + ctr * prior.strength) / (exposures + prior.strength)).astype(np.float32)
 
 
 def age_hours(now_ms: Int64s | int, first_time_ms: Int64s, *, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -244,14 +260,14 @@ class PosteriorHistory:
         """
         if not len(self.item):
             zeros = np.zeros(len(rows), np.int64)
-            return self._posterior(zeros, zeros, zeros, times_ms)
-        position = self._last_visible(rows, times_ms)
+            return self._posterior(rows, zeros, zeros, zeros, times_ms)
+        position = self.last_visible(rows, times_ms)
         known = (position >= 0) & (self.item[position] == rows)
         exposures = np.where(known, self.exposures[position], 0)
         clicks = np.where(known, self.clicks[position], 0)
         if own is not None and not self.clock:
             exposures, clicks = exposures - own, clicks - own
-        return self._posterior(exposures, clicks, self.first_time_ms[position], times_ms)
+        return self._posterior(rows, exposures, clicks, self.first_time_ms[position], times_ms)
 
     @cached_property
     def _lookup(self) -> tuple[Int64s, Int64s]:
@@ -262,7 +278,7 @@ class PosteriorHistory:
         buckets, rank = np.unique(self.bucket, return_inverse=True)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
 
-    def _last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:
+    def last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:
         """Position of the last entry that is visible; one of another item, or -1, if there is none."""
         buckets, keys = self._lookup
         if self.clock:
@@ -271,10 +287,18 @@ class PosteriorHistory:
             visible = np.full(len(rows), len(buckets))
         return np.searchsorted(keys, rows.astype(np.int64) * (len(buckets) + 1) + visible) - 1
 
-    def _posterior(self, exposures: Int64s, clicks: Int64s, first_time_ms: Int64s, times_ms: Int64s) -> Posterior:
+    def _posterior(
+        self,
+        rows: npt.NDArray[np.integer],
+        exposures: Int64s,
+        clicks: Int64s,
+        first_time_ms: Int64s,
+        times_ms: Int64s,
+    ) -> Posterior:
         known = (exposures > 0) & self.clock
         ages = age_hours(times_ms, first_time_ms, known=known)
-        return Posterior(exposures, clicks, smoothed_ctr(clicks, exposures, self.prior), ages)
+        ctr = smoothed_ctr(clicks, exposures, self.prior, prior_ctr=self.prior.ctr_of(rows, times_ms))
+        return Posterior(exposures, clicks, ctr, ages)
 
 
 @dataclass(frozen=True)
@@ -315,9 +339,9 @@ class ItemTotals:
         exposures, clicks = self.exposures[:, chosen].sum(axis=1), self.clicks[:, chosen].sum(axis=1)
         first = self.first_time_ms[:, chosen].min(axis=1)
         known = (exposures > 0) & (at_ms is not None)
-        return Posterior(
-            exposures, clicks, smoothed_ctr(clicks, exposures, prior), age_hours(at_ms or 0, first, known=known)
-        )
+        moments_ms = np.full(len(exposures), at_ms or 0, np.int64)
+        ctr = smoothed_ctr(clicks, exposures, prior, prior_ctr=prior.ctr_of(np.arange(len(exposures)), moments_ms))
+        return Posterior(exposures, clicks, ctr, age_hours(at_ms or 0, first, known=known))
 
 
 def split_snapshots(

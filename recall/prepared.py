@@ -15,8 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recall.artifacts import read_manifest
+from recall.content.linear_ctr import ContentCtr
+from recall.content.prior import ContentPrior
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError
+from recall.item_priors import ItemPriors
 from recall.posterior import Posterior, PosteriorHistory, Prior
 from recall.splits import SPLITS
 from recall.vocabulary import Vocabulary
@@ -28,6 +31,7 @@ _ITEM_ID, _USER_ID, _TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _VOCABULARIES = "vocabularies"
 _HISTORIES = "histories"  # further ones
+_CONTENT_PRIOR, _ITEM_PRIORS = "content_prior", "item_priors.parquet"
 _POSTERIOR_FILES: dict[str, str] = {
     "serving": "posterior.parquet",
     "validation": "posterior_validation.parquet",
@@ -68,6 +72,7 @@ def write_tables(
     further_histories: Mapping[str, pa.Table],
     history_vocabularies: Mapping[str, Vocabulary],
     rejected: pa.Table,
+    content_prior: ContentPrior | None = None,
 ) -> None:
     """Writes everything but the shards and the manifest into a directory that exists."""
     item_columns: dict[str, Any] = {_ITEM_ID: items.ids}
@@ -89,6 +94,9 @@ def write_tables(
     for name, vocabulary in history_vocabularies.items():
         vocabulary.save(_history_vocabulary(directory, name))
     pq.write_table(rejected, directory / "rejected.parquet")
+    if content_prior and content_prior.items and content_prior.serving:
+        pq.write_table(content_prior.items.table(), directory / _ITEM_PRIORS)
+        content_prior.serving.save(directory / _CONTENT_PRIOR)
 
 
 class ServingHistories:
@@ -230,13 +238,24 @@ class PreparedData:
     def posterior_history(self) -> PosteriorHistory:
         """The posterior of every item at every moment."""
         settings = self.manifest["posterior"]
+        items = ItemPriors.from_table(pq.read_table(self.directory / _ITEM_PRIORS)) if self.has_content_prior else None
         return PosteriorHistory.from_table(
             pq.read_table(self.directory / "posterior_buckets.parquet"),
             bucket_ms=settings["bucket_ms"],
             delay_ms=settings["delay_ms"],
-            prior=Prior(settings["prior_ctr"], settings["prior_strength"]),
+            prior=Prior(settings["prior_ctr"], settings["prior_strength"], items),
             clock=self.manifest["time_unit"] != "order",
         )
+
+    @property
+    def has_content_prior(self) -> bool:
+        """Whether items start from priors of their own (`data.posterior.content_prior`)."""
+        return _ITEM_PRIORS in self.manifest["files"]
+
+    @cached_property
+    def content_prior(self) -> ContentCtr | None:
+        """Predicts the prior CTR of items that the catalogue lacks, as of the end of the log."""
+        return ContentCtr.load(self.directory / _CONTENT_PRIOR) if self.has_content_prior else None
 
     @cached_property
     def sampling_counts(self) -> npt.NDArray[np.int64]:

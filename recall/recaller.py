@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from recall.artifacts import read_manifest
 from recall.cold_bias import with_cold_bias
+from recall.content.linear_ctr import ContentCtr
 from recall.content.search import ContentSearch
+from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, load_index
@@ -66,8 +68,10 @@ class Recaller:
         further: Mapping[str, FurtherIds] | None = None,
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
+        content_prior: ContentCtr | None = None,
     ) -> None:
         self.index, self._content, self._user_query = index, content, user_query
+        self._content_prior = content_prior
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
@@ -114,6 +118,7 @@ class Recaller:
                 for name, histories in prepared.further_histories.items()
             },
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
+            content_prior=prepared.content_prior,
         )
 
     def recall(
@@ -276,16 +281,19 @@ class Recaller:
             experiment reads a .npy).
 
         Returns:
-          float32 [rows, width], of the posterior of an item without exposures, with the index's cold bias.
+          float32 [rows, width], of the posterior of an item without exposures (with its content prior, where the
+          data has one), with the index's cold bias.
 
         Raises:
           DataError: a value is not of its feature's type.
         """
-        encoded = self._encoder.encode(self._without_behaviour(rows))
-        features = FeatureTable(self._encoder.columns, encoded).variables
-        posterior = tf.tile(self._item.new_posterior[tf.newaxis], [len(rows), 1])
+        raw = self._without_behaviour(rows)
+        features = FeatureTable(self._encoder.columns, self._encoder.encode(raw)).variables
+        posterior = np.tile(self._item.new_posterior.numpy(), (len(rows), 1))
+        if self._content_prior is not None:
+            posterior[:, POSTERIOR.index("smoothed_ctr")] = self._content_prior.ctr(raw)
         inputs = {name: variable.value() for name, variable in features.items()}
-        vectors = self._item.vectors(inputs, posterior)["vector"].numpy()
+        vectors = self._item.vectors(inputs, tf.constant(posterior))["vector"].numpy()
         return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report.get("cold_bias", 0.0))
 
     def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:

@@ -60,6 +60,7 @@ class ItemSide(tf.keras.layers.Layer):
     With `similarity: cosine` b, m and every sum are scaled to unit length, with `dot` their lengths are learned.
     Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
     What the meta tower reads, and `single` in its place, is what `model.fusion` makes of the meta features.
+    `prior_strength` is given where items have prior CTRs of their own (`data.posterior.content_prior`).
 
     Raises:
       ConfigError: items have neither an id feature nor meta features, so a history could not be represented.
@@ -72,6 +73,7 @@ class ItemSide(tf.keras.layers.Layer):
         id_name: str | None,
         config: ModelConfig,
         prior_ctr: float,
+        prior_strength: float | None = None,
         id_clicks: npt.NDArray[np.int64] | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class ItemSide(tf.keras.layers.Layer):
                 "the query side by these, so list at least one of them"
             )
         self.config, self.prior_ctr, self.id_name = config, prior_ctr, id_name
+        self.prior_strength = prior_strength
         structure = config.structure
         dim, hidden, dropout = config.dim, config.hidden, config.dropout
         by_name = {column.name: column for column in columns}
@@ -118,6 +121,20 @@ class ItemSide(tf.keras.layers.Layer):
     def new_posterior(self) -> tf.Tensor:
         """float32 [4], the posterior of an item that nobody was shown."""
         return tf.constant([0.0, 0.0, self.prior_ctr, 0.0])
+
+    def as_new(self, posterior: tf.Tensor) -> tf.Tensor:
+        """The posterior that items would have if nobody had been shown them: float32 [items, 4] -> the same, or [4].
+
+        A prior CTR of an item's own is known of a new item too: it is what the smoothed CTR was smoothed towards,
+        (ctr (exposures + strength) - clicks) / strength.
+        """
+        if self.prior_strength is None:
+            return self.new_posterior
+        exposures, clicks, ctr, _ = tf.unstack(posterior, axis=-1)
+        prior_ctr = ctr + (ctr * exposures - clicks) / self.prior_strength
+        none = tf.zeros_like(ctr)
+        # float32 keeps the prior to some 1e-3 of itself at a million exposures; it never leaves (0, 1).
+        return tf.stack([none, none, tf.clip_by_value(prior_ctr, 1e-6, 1 - 1e-6), none], axis=-1)
 
     @property
     def is_concat(self) -> bool:

@@ -1,0 +1,192 @@
+"""The content prior: each item's CTR as predicted from its content, by models that saw neither the future nor the item.
+
+An item that nobody was shown is smoothed towards the CTR of all events, the promising and the poor alike; its content
+(and its author) often tells them apart. The prediction is taken in place of that prior CTR. Three rules make it mean
+the same in training as on the day an item is published:
+
+1. Point in time. From moment to moment models are fitted on what was known by then: again each time twice as many
+   events are known, and when validation, test and serving begin.
+2. Out of fold. An item's prior comes from a model that was fitted on other items. Else its own clicks would count
+   twice, and a new item would look unlike anything in training.
+3. First exposures. Learned from, and judged by, are the first exposures of items.
+
+Predicting clicks of new ads from their attributes: Richardson et al., "Predicting clicks: estimating the click-through
+rate for new ads", WWW 2007.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from scipy import sparse
+
+from recall.config import Config
+from recall.content.first_exposures import FirstExposures
+from recall.content.linear_ctr import ContentCtr, LogOdds, design_matrix, design_scale
+from recall.encoding import TableEncoder
+from recall.item_priors import ItemPriors
+from recall.posterior import PosteriorHistory
+from recall.schema import Feature
+
+Floats = npt.NDArray[np.float64]
+
+_FOLDS = 4  # even: folds f and f ^ 1 share the models that choose their penalties
+_INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1)  # `C` of scikit-learn, the strongest penalty first
+_FIRST_FIT, _GROWTH = 1_000, 2.0  # events
+_LEAST_ITEMS, _LEAST_CLICKS = 50, 50  # below these a fold keeps the prior of all
+_MOST_ITEMS = 200_000  # to fit on; more make the weights hardly any better
+_ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class ContentPrior:
+    """Priors of the catalogue's items at all moments, and what predicts those of new ones.
+
+    Attributes:
+      items: None where nothing could be fitted: all items then keep one prior.
+      serving: the mean of the folds' models when serving begins; None likewise.
+      about: for the manifest: the moments and what was known then, and why there is no model.
+    """
+
+    items: ItemPriors | None
+    serving: ContentCtr | None
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Models of one moment, one per fold; None where too little was known."""
+
+    models: tuple[LogOdds | None, ...]
+    inverse_penalties: tuple[float | None, ...]
+
+
+def fit_content_prior(
+    config: Config,
+    item_ids: pa.StringArray,
+    table: pa.Table,
+    *,
+    history: PosteriorHistory,
+    moments_ms: Mapping[str, int] | None,
+) -> ContentPrior:
+    """Fits models from moment to moment and predicts the prior of every item by them.
+
+    Args:
+      config: the experiment; `data.posterior.content_prior` and the features.
+      item_ids: string [items], the catalogue.
+      table: raw columns of the catalogue.
+      history: counts of every item at every moment; its prior is kept where there is no model.
+      moments_ms: when validation, test and serving begin; None for a log without a clock.
+    """
+    settings = config.data.posterior.content_prior
+    features = _features(config)
+    if config.data.split.by != "time" or moments_ms is None:
+        return ContentPrior(
+            None, None, {"reason": "data.split is not by time: no moment lies before all it is used for"}
+        )
+    if not features:
+        return ContentPrior(None, None, {"reason": "features.meta has no content to predict from"})
+    encoder = TableEncoder.fit({"meta": features}, table, seed=config.seed)
+    encoded, hashes = encoder.encode(table), _hashes(item_ids)
+    first = FirstExposures(history, limit=settings.first_exposures, items=len(table))
+    growing = first.moments_of_growth(least=_FIRST_FIT, factor=_GROWTH, before_ms=moments_ms["validation"])
+    moments = np.array([*growing, *(moments_ms[name] for name in ("validation", "test", "serving"))], np.int64)
+
+    rows = np.sort(np.argsort(hashes, kind="stable")[:_MOST_ITEMS])  # of all: whose turn comes later must not matter
+    design = design_matrix(encoder.columns, encoded.take(pa.array(rows)))
+    scale = design_scale(encoder.columns, design)
+    fitting = _Fitting(design @ sparse.diags(scale), hashes[rows] % _FOLDS, strength=history.prior.strength)
+    fitted, about = [], []
+    for moment in moments.tolist():
+        exposures, clicks = (counts[rows] for counts in first.known_at(moment))
+        fitted.append(fitting.models(exposures, clicks))
+        known = {"items": int((exposures > 0).sum()), "exposures": round(float(exposures.sum()), 1)}
+        known["clicks"] = round(float(clicks.sum()), 1)
+        about.append({"from_ms": moment, **known, "inverse_penalties": list(fitted[-1].inverse_penalties)})
+    found = {"features": [feature.name for feature in features], "moments": about}
+    models = [model for model in fitted[-1].models if model is not None]
+    if not models:
+        reason = f"fewer than {_LEAST_ITEMS} items, or {_LEAST_CLICKS} clicks or exposures without one, to learn from"
+        return ContentPrior(None, None, {"reason": reason, **found})
+
+    folds = hashes % _FOLDS
+    ctr = np.full((len(moments), len(table)), history.prior.ctr, np.float32)
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        chunk = design_matrix(encoder.columns, encoded.slice(start, _ROWS_AT_ONCE)) @ sparse.diags(scale)
+        for place, moment in enumerate(fitted):
+            for fold, model in enumerate(moment.models):
+                if model is not None:
+                    own = np.flatnonzero(folds[part] == fold)
+                    ctr[place, start + own] = model.ctr(chunk[own])
+    priors = ItemPriors.since(moments, ctr, before=history.prior.ctr)
+    mean = LogOdds(
+        float(np.mean([model.intercept for model in models])),
+        np.mean([model.weights for model in models], axis=0) * scale,
+    )
+    return ContentPrior(priors, ContentCtr(encoder, mean), found)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    design: sparse.csr_matrix  # [items, width], scaled
+    folds: npt.NDArray[np.integer]  # [items]
+    strength: float
+
+    def models(self, exposures: Floats, clicks: Floats) -> _Moment:
+        """A model per fold, fitted on the items of the others; so is its penalty chosen."""
+        models: list[LogOdds | None] = []
+        penalties: list[float | None] = []
+        # The folds of a pair judge each other: models without either are all that both choices need.
+        judges = {pair: self._judges(pair, exposures, clicks) for pair in range(0, _FOLDS, 2)}
+        for fold in range(_FOLDS):
+            penalty = self._best(judges[fold & ~1], fold ^ 1, exposures, clicks)
+            models.append(self._fit(self.folds != fold, exposures, clicks, penalty))
+            penalties.append(penalty if models[-1] else None)
+        return _Moment(tuple(models), tuple(penalties))
+
+    def _judges(self, pair: int, exposures: Floats, clicks: Floats) -> list[LogOdds | None]:
+        others = self.folds & ~1 != pair
+        return [self._fit(others, exposures, clicks, penalty) for penalty in _INVERSE_PENALTIES]
+
+    def _best(self, judges: list[LogOdds | None], fold: int, exposures: Floats, clicks: Floats) -> float:
+        part = np.flatnonzero((self.folds == fold) & (exposures > 0))
+        losses = [
+            np.inf if judge is None else judge.loss(self.design[part], exposures[part], clicks[part])
+            for judge in judges
+        ]
+        return _INVERSE_PENALTIES[int(np.argmin(losses))]
+
+    def _fit(self, chosen: npt.NDArray[np.bool_], exposures: Floats, clicks: Floats, penalty: float) -> LogOdds | None:
+        part = np.flatnonzero(chosen & (exposures > 0))
+        shown, clicked = exposures[part], clicks[part]
+        if len(part) < _LEAST_ITEMS or min(clicked.sum(), (shown - clicked).sum()) < _LEAST_CLICKS:
+            return None
+        return LogOdds.fit(self.design[part], shown, clicked, strength=self.strength, inverse_penalty=penalty)
+
+
+def _features(config: Config) -> list[Feature]:
+    """Content, and with `ids` also ids other than the item's, whose vocabulary then counts items, not future clicks."""
+    own, settings = config.data.items.id, config.data.posterior.content_prior
+    content = [feature for feature in config.features.item if feature.type != "id"]
+    ids = [feature for feature in config.features.item if feature.type == "id" and feature.source != own]
+    # Beside a vector its clusters say nothing more to a linear model, and they take long to place.
+    plain = [
+        feature.model_copy(update={"clusters": (), "use": "vector"})
+        if feature.type == "embedding" and feature.uses_vector
+        else feature
+        for feature in content
+    ]
+    return [*plain, *(ids if settings.ids else [])]
+
+
+def _hashes(item_ids: pa.StringArray) -> npt.NDArray[np.int64]:
+    """Of ids alone, so that an item stays in its fold whatever the catalogue; int64 [items], >= 0."""
+    hashed = pd.util.hash_array(np.array(item_ids.to_pylist(), dtype=object), categorize=False)
+    return (hashed >> np.uint64(1)).astype(np.int64)

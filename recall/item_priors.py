@@ -1,0 +1,48 @@
+"""A prior CTR of each item's own, as it was known at each moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+_COLUMNS = ("from_ms", "ctr")
+_ALWAYS = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class ItemPriors:
+    """Prior CTRs that hold from a moment on, until the next one.
+
+    Attributes:
+      from_ms: int64 [moments], rising; the first is the smallest int64, so that every moment has a prior.
+      ctr: float32 [moments, items], in (0, 1).
+    """
+
+    from_ms: npt.NDArray[np.int64]
+    ctr: npt.NDArray[np.float32]
+
+    @classmethod
+    def since(cls, moments_ms: npt.NDArray[np.int64], ctr: npt.NDArray[np.floating], *, before: float) -> ItemPriors:
+        """Puts one prior for all items, `before`, in front of the first moment; `ctr` is [moments, items]."""
+        first = np.full((1, ctr.shape[1]), before)
+        return cls(np.r_[_ALWAYS, moments_ms].astype(np.int64), np.concatenate([first, ctr]).astype(np.float32))
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> ItemPriors:
+        """From what `table` returned."""
+        from_ms, lists = (table[name].combine_chunks() for name in _COLUMNS)
+        return cls(from_ms.to_numpy(), lists.flatten().to_numpy().reshape(len(from_ms), -1))
+
+    def table(self) -> pa.Table:
+        """One row per moment: from_ms, and ctr as a list with an entry per item."""
+        flat = pa.array(np.ascontiguousarray(self.ctr).reshape(-1))
+        offsets = pa.array(np.arange(len(self.from_ms) + 1, dtype=np.int64) * self.ctr.shape[1])
+        return pa.table([pa.array(self.from_ms), pa.LargeListArray.from_arrays(offsets, flat)], names=list(_COLUMNS))
+
+    def of(self, rows: npt.NDArray[np.integer], times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Priors of items (rows of the catalogue, [n]) at moments, int64 [n] -> float64 [n]."""
+        moment = np.searchsorted(self.from_ms, times_ms, side="right") - 1
+        return self.ctr[moment, rows].astype(np.float64)
