@@ -22,7 +22,7 @@ from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import Scorer, VectorScorer, top_items, vector_scorer
+from recall.ranking import Scorer, top_items, vector_scorer
 from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history
@@ -104,7 +104,7 @@ def assess_models(
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
                     queries = encode_triggers(model, triggered.triggers)
-                    judge(f"{name}_trigger", VectorScorer(queries, vectors), triggered, cold_bias=bias)
+                    judge(f"{name}_trigger", vector_scorer(queries, vectors), triggered, cold_bias=bias)
             if name == names[0]:
                 judge("popularity", PopularityScorer(judge.posterior.clicks), asked)
                 judge("item_knn", ItemKnnScorer(similarities, asked.history), asked)
@@ -168,6 +168,7 @@ def index_summary(index: Index, queries: npt.NDArray[np.float32]) -> dict[str, A
         "kind": index.kind,
         "is_exact": index.is_exact,
         "items": len(index),
+        **({"entries": index.entries} if index.entries > len(index) else {}),
         "dim": index.dim,
         "recall@100_vs_exact": measured.recall,
         "query_ms_p50": measured.microseconds / 1e3,
@@ -205,7 +206,7 @@ def report_inputs(
         configured=metrics["configured"],
         training={name: read_history(path) for name, path in curves.items()},
         items=items,
-        vectors=vectors,
+        vectors=vectors.mean(axis=1) if vectors.ndim == 3 else vectors,
         samples=_samples(model, prepared, vectors, exposures=before_test.exposures, seed=config.seed),
         counts=prepared.manifest["counts"],
         versions=versions,

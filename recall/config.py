@@ -16,7 +16,7 @@ from recall.data_config import (
 )
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
-from recall.model_config import ModelConfig
+from recall.model_config import WITH_META_TOWER, ModelConfig
 from recall.schema import ATTRIBUTES, FeatureSchema, Strict
 
 
@@ -136,7 +136,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:
         structure = self.model.structure
-        if structure in ("gated", "base", "meta_only") and not self.features.meta:
+        if structure in WITH_META_TOWER and not self.features.meta:
             raise ValueError(
                 f"model.structure {structure} needs features.meta; list content there, or use behaviour_only"
             )
@@ -173,6 +173,13 @@ class Config(Strict):
         for section, values in changes.items():
             content[section] = {**content[section], **values} if isinstance(values, Mapping) else values
         return _validate(content)
+
+    def with_structure(self, structure: str) -> Config:
+        """A copy with another `model.structure`, and without `item_codes` where that has no meta tower."""
+        changes: dict[str, Any] = {"structure": structure}
+        if structure not in WITH_META_TOWER:
+            changes["item_codes"] = None
+        return self.replaced(model=changes)
 
     def to_yaml(self) -> str:
         """The resolved experiment: every default filled in, paths absolute."""

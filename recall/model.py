@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import tensorflow_recommenders as tfrs
 
 from recall.averaging import WeightAverage
 from recall.candidates import Candidates, Targets, candidates_of
+from recall.code_losses import code_full_softmax, code_softmax
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.histories import PREFIX
@@ -233,7 +235,7 @@ class RecallModel(tfrs.Model):
         seen: Seen | None,
         weights: tf.Tensor,
     ) -> None:
-        config = self.config.model
+        config, vectors = self.config.model, vectors.apart()
         plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
         behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if self.items.is_concat else (plain, plain)
         pairs = [("item", queries, vectors.vector, config.loss.item)]
@@ -257,13 +259,20 @@ class RecallModel(tfrs.Model):
     def _softmax(
         self, queries: tf.Tensor, items: tf.Tensor, candidates: Candidates, *, seen: Seen | None, weights: tf.Tensor
     ) -> tf.Tensor:
-        """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best."""
-        several = queries.shape.rank == 3
+        """Of queries [targets, dim], or of interests [targets, interests, dim], each candidate scored by the best.
+
+        Items are [candidates, dim], or [candidates, codes, dim] of which `model.item_codes.pick` has its pick.
+        """
+        sampled, full = sampled_softmax, full_softmax
+        if queries.shape.rank == 3:
+            sampled, full = best_interest_softmax, best_interest_full_softmax
+        elif (codes := self.config.model.item_codes) and items.shape.rank == 3:
+            sampled, full = (partial(softmax, pick=codes.pick) for softmax in (code_softmax, code_full_softmax))
         if self.config.model.loss.softmax == "full":
-            return (best_interest_full_softmax if several else full_softmax)(
+            return full(
                 queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
             )
-        return (best_interest_softmax if several else sampled_softmax)(
+        return sampled(
             queries,
             items,
             query_items=tf.gather(candidates.rows, candidates.own),
@@ -308,7 +317,7 @@ class RecallModel(tfrs.Model):
 
     def _encode_items(self, rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         result = self.item_vectors_of(self.item_table.gather(rows), posterior)
-        return result.vector, result.share_or_nan()
+        return self.items.served(result), result.share_or_nan()
 
     def user_queries(
         self,

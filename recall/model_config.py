@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from recall.config_values import Probability
 from recall.schema import Strict
 
+WITH_META_TOWER = ("gated", "base", "meta_only")
+
 
 class TransformerConfig(Strict):
     """The transformer over the ordered history."""
@@ -73,6 +75,46 @@ class InterestsConfig(Strict):
         description="a candidate of the softmax is scored by its own best interest, as in search; or by the one "
         "that scores the clicked item best (ComiRec)",
     )
+
+
+class ItemCodesConfig(Strict):
+    """Several vectors for an item, each made by a learned code; `item_codes: 4` is short for `{count: 4}`."""
+
+    count: PositiveInt = Field(default=4, description="vectors per item; 1 adds what one code reads to the one vector")
+    pick: Literal["highest", "attention", "mean"] = Field(
+        default="highest",
+        description="what a query is trained against: the vector that it scores highest, as in search; their mean by "
+        "its own attention (Poly-encoders); or their plain mean",
+    )
+    index: Literal["all", "mean"] | None = Field(
+        default=None,
+        description="what is served and judged: all vectors, an item's score being the best one's, or one mean vector "
+        "per item; default: all, with pick: mean the mean",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, content: Any) -> Any:
+        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
+
+    @model_validator(mode="after")
+    def _a_mean_is_served_as_a_mean(self) -> ItemCodesConfig:
+        if self.pick == "mean" and self.index == "all":
+            raise ValueError(
+                "index: all serves each vector by itself, but pick: mean trains their mean alone; use pick: highest "
+                "or attention, or index: mean"
+            )
+        return self
+
+    @property
+    def are_trained_apart(self) -> bool:
+        """Whether queries meet the vectors of an item one by one in training."""
+        return self.count > 1 and self.pick != "mean"
+
+    @property
+    def are_served_apart(self) -> bool:
+        """Whether an item has several vectors in the index."""
+        return self.are_trained_apart and self.index != "mean"
 
 
 class ColdSimulation(Strict):
@@ -148,6 +190,9 @@ class ModelConfig(Strict):
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
     interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
+    item_codes: ItemCodesConfig | None = Field(
+        default=None, description="several vectors per item; a count, or a section; default: one"
+    )
     history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
         default="none",
         description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
@@ -194,6 +239,29 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
                 "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _codes_read_modalities(self) -> ModelConfig:
+        if self.item_codes and self.structure not in WITH_META_TOWER:
+            raise ValueError(
+                f"item_codes makes several meta vectors of an item, but structure: {self.structure} has no meta tower; "
+                f"use structure: {' or '.join(WITH_META_TOWER)}, or remove item_codes"
+            )
+        if self.item_codes and self.fusion.kind == "concat":
+            raise ValueError(
+                "item_codes reads the modalities of an item one by one, but fusion: concat makes one vector of them; "
+                "use fusion: weighted_sum, lmf, cross_attention or transformer, or remove item_codes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_side_has_several_vectors(self) -> ModelConfig:
+        if self.interest_count > 1 and self.item_codes and self.item_codes.are_trained_apart:
+            raise ValueError(
+                f"interests.count {self.interest_count} and item_codes.count {self.item_codes.count} both ask for "
+                "several vectors, but either users or items can have them; remove one, or use item_codes.pick: mean"
             )
         return self
 

@@ -224,7 +224,7 @@ class Run:
 
     def _has_features_for(self, structure: str) -> bool:
         try:
-            self.config.replaced(model={"structure": structure})
+            self.config.with_structure(structure)
         except RecallError:
             return False
         return True
@@ -232,7 +232,7 @@ class Run:
     def _config_of(self, structure: str) -> Config:
         if structure == self.config.model.structure:
             return self.config
-        return self.config.replaced(model={"structure": structure})
+        return self.config.with_structure(structure)
 
     def _model_path(self, structure: str) -> str:
         return "model" if structure == self.config.model.structure else f"compare/{structure}"
