@@ -24,7 +24,7 @@ from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.ranking import Scorer, VectorScorer, top_items, vector_scorer
+from recall.ranking import Scorer, top_items, vector_scorer
 from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history, read_student_history
@@ -116,7 +116,7 @@ def assess_models(
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
                     queries = encode_triggers(model, triggered.triggers)
-                    scorer = VectorScorer(queries, vectors)
+                    scorer = vector_scorer(queries, vectors)
                     judge(f"{name}_trigger", scorer, triggered, by_trigger=True, cold_bias=bias)
             if name == names[0]:
                 by_trigger = model.user_tower is None
@@ -201,6 +201,7 @@ def index_summary(index: Index, queries: npt.NDArray[np.float32]) -> dict[str, A
         "kind": index.kind,
         "is_exact": index.is_exact,
         "items": len(index),
+        **({"entries": index.entries} if index.entries > len(index) else {}),
         "dim": index.dim,
         "recall@100_vs_exact": measured.recall,
         "query_ms_p50": measured.microseconds / 1e3,
@@ -241,7 +242,7 @@ def report_inputs(
         configured=metrics["configured"],
         training=training,
         items=items,
-        vectors=vectors,
+        vectors=vectors.mean(axis=1) if vectors.ndim == 3 else vectors,
         samples=_samples(model, prepared, vectors, exposures=before_test.exposures, seed=config.seed),
         counts=prepared.manifest["counts"],
         versions=versions,

@@ -30,15 +30,16 @@ def cold_weights(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 def with_cold_bias(
     vectors: npt.NDArray[np.float32], exposures: npt.NDArray[np.int64], bias: float
 ) -> npt.NDArray[np.float32]:
-    """Served vectors with the bias in their last dimension: float32 [items, width], a copy.
+    """Served vectors with the bias in their last dimension: a copy.
 
     Args:
-      vectors: float32 [items, width] of `encode_items`, whose last dimension is added to every score.
+      vectors: float32 [items, width] or [items, codes, width] of `encode_items`; the last dimension is added to every
+        score.
       exposures: int64 [items], up to the same moment as the vectors.
       bias: added to the score of an item without exposures.
     """
     biased = vectors.copy()
-    biased[:, -1] += np.float32(bias) * cold_weights(exposures)
+    biased.T[-1] += np.float32(bias) * cold_weights(exposures)  # [..., items]
     return biased
 
 

@@ -14,7 +14,7 @@ from recall.config_values import AutoOrNumber, Fraction, HistoryTime
 from recall.data_config import DataConfig
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
-from recall.model_config import ModelConfig
+from recall.model_config import WITH_META_TOWER, ModelConfig
 from recall.schema import ATTRIBUTES, FeatureSchema, Strict
 from recall.training_config import StageConfig, TrainingConfig
 
@@ -104,7 +104,7 @@ class Config(Strict):
                     f"training.stages, {stage.name}: data.recent counts back from the start of the validation period, "
                     f"which split by {self.data.split.by} does not have; remove it, or split by time"
                 )
-            if stage.initialise and self.model.structure in ("single", "behaviour_only"):
+            if stage.initialise and self.model.structure not in WITH_META_TOWER:
                 raise ValueError(
                     f"training.stages, {stage.name}: initialises the meta tower, which structure "
                     f"{self.model.structure} does not have; use gated, base or meta_only, or remove the stage"
@@ -163,7 +163,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _towers_have_features(self) -> Config:
         structure = self.model.structure
-        if structure in ("gated", "base", "meta_only") and not self.features.meta:
+        if structure in WITH_META_TOWER and not self.features.meta:
             raise ValueError(
                 f"model.structure {structure} needs features.meta; list content there, or use behaviour_only"
             )
@@ -202,8 +202,8 @@ class Config(Strict):
         """
         changes: dict[str, Any] = {"structure": structure, "student": None}  # only the configured one is served
         stages = self.training.stages
-        if structure in ("single", "behaviour_only"):  # no meta tower
-            changes["category_head"] = None
+        if structure not in WITH_META_TOWER:
+            changes |= {"category_head": None, "item_codes": None}
             stages = tuple(stage for stage in stages if not stage.initialise)
         listed = [stage.model_dump(mode="json", exclude_unset=True) for stage in stages]
         return self.replaced(model=changes, training={"stages": listed})

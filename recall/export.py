@@ -20,7 +20,7 @@ from recall.times import MS_PER_HOUR
 from recall.towers.features import Features
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
-_VECTORS, _MODALITIES = "vectors.parquet", "modality_weights"
+_VECTORS, _MODALITIES, _CODES = "vectors.parquet", "modality_weights", "code_vectors"
 
 
 class QueryModule(tf.Module):
@@ -132,8 +132,9 @@ class ItemModule(tf.Module):
     """The item side by itself: encoded features and posterior in, vector out; for items old and new.
 
     Signature: one input per encoded column (shapes as in `FeatureTable`) and `posterior` float32 [items, 4]
-    (exposures, clicks, smoothed CTR, hours since first exposure) -> vector float32 [items, width],
-    behaviour_share float32 [items] (NaN without a gate). `new_posterior` float32 [4] is that of an unseen item.
+    (exposures, clicks, smoothed CTR, hours since first exposure) -> vector float32 [items, width], or [items, codes,
+    width] where `model.item_codes` puts several into the index: the best counts; behaviour_share float32 [items] (NaN
+    without a gate). `new_posterior` float32 [4] is that of an unseen item.
     Structures with a meta tower have a second signature, `meta`: the encoded columns -> vector float32 [items, dim] of
     unit length, what the meta tower says of their content.
     """
@@ -159,7 +160,7 @@ class ItemModule(tf.Module):
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:
         result = self._model.it.item_vectors_of(features, posterior)
-        return {"vector": result.vector, "behaviour_share": result.share_or_nan()}
+        return {"vector": self._model.it.items.served(result), "behaviour_share": result.share_or_nan()}
 
     def _meta(self, features: Features) -> dict[str, tf.Tensor]:
         return {"vector": tf.math.l2_normalize(self._model.it.items.content_of(features).meta, axis=-1)}
@@ -198,7 +199,7 @@ class ItemVectorTable:
     """Item vectors of the model, aligned with the catalogue; an index adds its cold bias to their last dimension."""
 
     ids: pa.StringArray  # [items]
-    vectors: npt.NDArray[np.float32]  # [items, width]
+    vectors: npt.NDArray[np.float32]  # [items, width], or [items, codes, width]
     behaviour_share: npt.NDArray[np.float32]  # [items], NaN without a gate
     exposures: npt.NDArray[np.int64]  # [items], that the vectors were made with
     fingerprint: str  # of the model
@@ -208,15 +209,19 @@ class ItemVectorTable:
     def write(self, directory: Path) -> None:
         """Publishes the table as Parquet: item_id, vector, behaviour_share, exposures.
 
-        Where modalities are weighted, modality_weights stands beside, a struct with a float of each.
+        Where modalities are weighted, modality_weights stands beside, a struct with a float of each. Where items have
+        several vectors, vector is their mean and code_vectors has them all: who reads one row and one vector per item
+        still finds them, and joins by item_id.
         """
-        flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1))
+        several = self.vectors.ndim == 3
         columns = {
             "item_id": self.ids,
-            "vector": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
+            "vector": _lists(self.vectors.mean(axis=1) if several else self.vectors),
             "behaviour_share": pa.array(self.behaviour_share, from_pandas=True),
             "exposures": self.exposures,
         }
+        if several:
+            columns[_CODES] = _lists(self.vectors)
         if self.modality_weights:
             weights = [pa.array(np.ascontiguousarray(weight)) for weight in self.modality_weights.values()]
             columns[_MODALITIES] = pa.StructArray.from_arrays(weights, names=list(self.modality_weights))
@@ -230,15 +235,31 @@ class ItemVectorTable:
         """Raises ArtifactError if the table is missing or damaged."""
         manifest = read_manifest(directory, made_by="recall vectors", verify=True, name=HIDDEN_MANIFEST)
         table = pq.read_table(directory / _VECTORS)
-        vectors = table["vector"].combine_chunks()
         return cls(
             ids=table["item_id"].combine_chunks().cast(pa.string()),
-            vectors=vectors.flatten().to_numpy().reshape(len(table), -1),
+            vectors=_matrix(table[_CODES if _CODES in table.column_names else "vector"]),
             behaviour_share=table["behaviour_share"].to_numpy(zero_copy_only=False).astype(np.float32),
             exposures=table["exposures"].to_numpy(),
             fingerprint=manifest["fingerprint"],
             modality_weights=_fields(table[_MODALITIES]) if _MODALITIES in table.column_names else {},
         )
+
+
+def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Numbers [rows, ...] as a row of nested lists each."""
+    values = pa.array(np.ascontiguousarray(numbers).reshape(-1))
+    for length in reversed(numbers.shape[1:]):
+        values = pa.FixedSizeListArray.from_arrays(values, length)
+    return values
+
+
+def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """What `_lists` was made of."""
+    values, shape = column.combine_chunks(), [len(column)]
+    while pa.types.is_fixed_size_list(values.type):
+        shape.append(values.type.list_size)
+        values = values.flatten()
+    return values.to_numpy().reshape(shape)
 
 
 def _fields(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float32]]:

@@ -23,7 +23,8 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
       batch_size: items per call.
 
     Returns:
-      float32 [items, width] vectors, and float32 [items] behaviour shares, NaN where the structure has no gate.
+      float32 [items, width] vectors, with `model.item_codes` in the index [items, codes, width], and float32 [items]
+      behaviour shares, NaN where the structure has no gate.
     """
     rows = np.arange(len(posterior), dtype=np.int32)
     parts = [

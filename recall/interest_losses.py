@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
-from recall.losses import CHUNK, Seen, sum_over_chunks
+from recall.losses import CHUNK, Seen
+from recall.pooled_softmax import pooled_full_softmax, pooled_softmax
 
 
 def best_interest(queries: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
@@ -56,14 +55,17 @@ def best_interest_softmax(
     Returns:
       float32 scalar.
     """
-    count = tf.shape(queries)[0]
-
-    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
-        return masked if seen is None else masked | seen.columns(start, stop)
-
-    own, weights = tf.range(count), tf.ones([count]) if weights is None else weights
-    return _best_interest_softmax(queries, candidates, own, is_masked, log_q=log_q, weights=weights, chunk=chunk)
+    return pooled_softmax(
+        queries,
+        candidates,
+        score=_best_score,
+        query_items=query_items,
+        candidate_items=candidate_items,
+        seen=seen,
+        log_q=log_q,
+        weights=weights,
+        chunk=_examples(queries, chunk),
+    )
 
 
 def best_interest_full_softmax(
@@ -90,58 +92,30 @@ def best_interest_full_softmax(
     Returns:
       float32 scalar.
     """
-    # What no query of the batch could have been shown takes no time.
-    used = tf.maximum(tf.reduce_max(pool_sizes), tf.reduce_max(targets) + 1)
-
-    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        masked = tf.range(used)[tf.newaxis, :] >= pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
-        return masked if seen is None else masked | seen.columns(start, stop)[:, :used]
-
-    weights = tf.ones(tf.shape(targets)) if weights is None else weights
-    return _best_interest_softmax(
-        queries, candidates[:used], targets, is_masked, log_q=None, weights=weights, chunk=chunk
+    return pooled_full_softmax(
+        queries,
+        candidates,
+        score=_best_score,
+        targets=targets,
+        pool_sizes=pool_sizes,
+        seen=seen,
+        weights=weights,
+        chunk=_examples(queries, chunk),
     )
 
 
-def _best_interest_softmax(
-    queries: tf.Tensor,
-    candidates: tf.Tensor,
-    places: tf.Tensor,
-    is_masked: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    *,
-    log_q: tf.Tensor | None,
-    weights: tf.Tensor,
-    chunk: int,
-) -> tf.Tensor:
-    """Both of the above: int [examples] places of the positives, which take part also where they are masked."""
-    interests = queries.shape[1]
-    log_q = tf.zeros(tf.shape(candidates)[:1]) if log_q is None else log_q
-    weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [examples]
-    columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]  # [1, candidates]
-    size = max(1, chunk // interests)
+def _examples(queries: tf.Tensor, rows: int) -> int:
+    return max(1, rows // queries.shape[1])
 
-    def reduce_chunk(start, queries, candidates):  # type: ignore[no-untyped-def]
-        stop = tf.minimum(start + size, tf.shape(queries)[0])
-        query, weight = queries[start:stop], weights[start:stop]  # [chunk, interests, dim], [chunk]
-        own = columns == places[start:stop, tf.newaxis]  # [chunk, candidates]
-        scores = tf.einsum("qid,cd->qic", query, candidates)  # [chunk, interests, candidates]
-        logits = tf.reduce_max(scores, axis=1) - log_q  # [chunk, candidates]
-        logits = tf.where(is_masked(start, stop) & ~own, logits.dtype.min, logits)
-        positive = tf.boolean_mask(logits, own)  # [chunk]
-        loss = tf.reduce_sum(weight * (tf.reduce_logsumexp(logits, axis=1) - positive))
-        slope = tf.nn.softmax(logits, axis=1) - tf.cast(own, tf.float32)  # [chunk, candidates]
+
+def _best_score(query, candidates):  # type: ignore[no-untyped-def]
+    """Scores of interests [chunk, interests, dim] and candidates [candidates, dim], as `pooled_softmax` takes them."""
+    scores = tf.einsum("qid,cd->qic", query, candidates)  # [chunk, interests, candidates]
+
+    def pulled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The gradient of a score goes to the interest that made it; of equal ones to the first.
-        winner = tf.one_hot(tf.argmax(scores, axis=1), interests, axis=1)  # [chunk, interests, candidates]
-        routed = winner * (slope * weight[:, tf.newaxis])[:, tf.newaxis]
-        return stop, loss, tf.einsum("qic,cd->qid", routed, candidates), tf.einsum("qic,qid->cd", routed, query)
+        winner = tf.one_hot(tf.argmax(scores, axis=1), query.shape[1], axis=1)  # [chunk, interests, candidates]
+        routed = winner * gradient[:, tf.newaxis]
+        return tf.einsum("qic,cd->qid", routed, candidates), tf.einsum("qic,qid->cd", routed, query)
 
-    @tf.custom_gradient
-    def fused(queries, candidates):  # type: ignore[no-untyped-def]
-        loss, query_gradient, candidate_gradient = sum_over_chunks(reduce_chunk, queries, candidates, chunk=size)
-
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return upstream * query_gradient, upstream * candidate_gradient
-
-        return loss, gradient
-
-    return fused(queries, candidates)
+    return tf.reduce_max(scores, axis=1), pulled

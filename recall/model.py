@@ -323,7 +323,7 @@ class RecallModel(tfrs.Model):
 
     def _encode_items(self, rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         result = self.item_vectors_of(self.item_table.gather(rows), posterior)
-        return result.vector, result.share_or_nan()
+        return self.items.served(result), result.share_or_nan()
 
     def user_queries(
         self,

@@ -10,6 +10,8 @@ from recall.config_values import Probability
 from recall.schema import Strict
 from recall.student_config import StudentConfig
 
+WITH_META_TOWER = ("gated", "base", "meta_only")
+
 
 class TransformerConfig(Strict):
     """The transformer over the ordered history."""
@@ -91,6 +93,46 @@ class CategoryHeadConfig(Strict):
         return {"feature": content} if isinstance(content, str) else content
 
 
+class ItemCodesConfig(Strict):
+    """Several vectors for an item, each made by a learned code; `item_codes: 4` is short for `{count: 4}`."""
+
+    count: PositiveInt = Field(default=4, description="vectors per item; 1 adds what one code reads to the one vector")
+    pick: Literal["highest", "attention", "mean"] = Field(
+        default="highest",
+        description="what a query is trained against: the vector that it scores highest, as in search; their mean by "
+        "its own attention (Poly-encoders); or their plain mean",
+    )
+    index: Literal["all", "mean"] | None = Field(
+        default=None,
+        description="what is served and judged: all vectors, an item's score being the best one's, or one mean vector "
+        "per item; default: all, with pick: mean the mean",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, content: Any) -> Any:
+        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
+
+    @model_validator(mode="after")
+    def _a_mean_is_served_as_a_mean(self) -> ItemCodesConfig:
+        if self.pick == "mean" and self.index == "all":
+            raise ValueError(
+                "index: all serves each vector by itself, but pick: mean trains their mean alone; use pick: highest "
+                "or attention, or index: mean"
+            )
+        return self
+
+    @property
+    def are_trained_apart(self) -> bool:
+        """Whether queries meet the vectors of an item one by one in training."""
+        return self.count > 1 and self.pick != "mean"
+
+    @property
+    def are_served_apart(self) -> bool:
+        """Whether an item has several vectors in the index."""
+        return self.are_trained_apart and self.index != "mean"
+
+
 class ColdSimulation(Strict):
     """Shows candidates in training as they would look if they were new.
 
@@ -164,6 +206,9 @@ class ModelConfig(Strict):
     history_encoder: Literal["mean", "attention", "transformer"] = "attention"
     transformer: TransformerConfig = TransformerConfig()
     interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
+    item_codes: ItemCodesConfig | None = Field(
+        default=None, description="several vectors per item; a count, or a section; default: one"
+    )
     history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
         default="none",
         description="what the user tower sees of a click's time: the gap to the next click, its age at the query, both;"
@@ -221,7 +266,7 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _category_head_has_vectors(self) -> ModelConfig:
-        if self.category_head and self.structure in ("single", "behaviour_only"):
+        if self.category_head and self.structure not in WITH_META_TOWER:
             raise ValueError(
                 f"category_head reads the meta tower, which structure: {self.structure} does not have; "
                 "use structure: gated, base or meta_only, or remove category_head"
@@ -230,6 +275,20 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"category_head.query_weight {self.category_head.query_weight} asks one query vector for the category, "
                 f"but interests.count {self.interest_count} makes several; set query_weight: 0, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _codes_read_modalities(self) -> ModelConfig:
+        if self.item_codes and self.structure not in WITH_META_TOWER:
+            raise ValueError(
+                f"item_codes makes several meta vectors of an item, but structure: {self.structure} has no meta tower; "
+                f"use structure: {' or '.join(WITH_META_TOWER)}, or remove item_codes"
+            )
+        if self.item_codes and self.fusion.kind == "concat":
+            raise ValueError(
+                "item_codes reads the modalities of an item one by one, but fusion: concat makes one vector of them; "
+                "use fusion: weighted_sum, lmf, cross_attention or transformer, or remove item_codes"
             )
         return self
 
@@ -244,6 +303,20 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"student gives one vector per user and cannot follow interests.count {self.interest_count}; "
                 "remove student, or interests"
+            )
+        if self.student and self.item_codes and self.item_codes.are_trained_apart:
+            raise ValueError(
+                "student learns scores of one vector per item, but item_codes makes several; remove one of them, or "
+                "use item_codes.pick: mean"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_side_has_several_vectors(self) -> ModelConfig:
+        if self.interest_count > 1 and self.item_codes and self.item_codes.are_trained_apart:
+            raise ValueError(
+                f"interests.count {self.interest_count} and item_codes.count {self.item_codes.count} both ask for "
+                "several vectors, but either users or items can have them; remove one, or use item_codes.pick: mean"
             )
         return self
 

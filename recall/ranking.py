@@ -154,45 +154,48 @@ class VectorScorer:
 
 
 class MultiVectorScorer:
-    """Scores by the best of several query vectors: the largest of their inner products with the item's vector.
+    """Scores by the best of several query or item vectors: the largest of their inner products.
 
     Exact, and equal item vectors get equal scores, as `VectorScorer` has it.
 
     Args:
-      queries: float32 [examples, interests, dim].
-      items: float32 [items, dim].
+      queries: float32 [examples, interests, dim]; [examples, dim] if items have several vectors.
+      items: float32 [items, dim], or [items, codes, dim].
 
     Raises:
       EvaluationError: as `VectorScorer`.
     """
 
     def __init__(self, queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> None:
-        if queries.ndim != 3:
+        if queries.ndim != 3 and items.ndim != 3:
             raise EvaluationError(
                 f"query vectors have shape {queries.shape}; expected [examples, interests, dim]. "
                 "Use VectorScorer for one vector per example"
             )
+        queries = queries if queries.ndim == 3 else queries[:, np.newaxis]
         self._examples, self._interests, width = queries.shape
         # One interest of all examples after the other: each block is then a product with a stretch of rows.
-        self._scorer = VectorScorer(queries.transpose(1, 0, 2).reshape(-1, width), items)
+        rows = queries.transpose(1, 0, 2).reshape(-1, width)
+        self._scorers = [VectorScorer(rows, own) for own in (np.moveaxis(items, 1, 0) if items.ndim == 3 else [items])]
 
     @property
     def item_count(self) -> int:
         """Size of the catalogue."""
-        return self._scorer.item_count
+        return self._scorers[0].item_count
 
     def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """The largest inner products, float32 [stop - start, items]."""
-        best = self._scorer.scores(start, stop)  # [examples, items]
-        for interest in range(1, self._interests):
-            first = interest * self._examples
-            np.maximum(best, self._scorer.scores(first + start, first + stop), out=best)
+        firsts = [interest * self._examples for interest in range(self._interests)]
+        parts = (scorer.scores(first + start, first + stop) for scorer in self._scorers for first in firsts)
+        best = next(parts)  # [examples, items]
+        for scores in parts:
+            np.maximum(best, scores, out=best)
         return best
 
 
 def vector_scorer(queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> Scorer:
-    """The scorer of `encode_queries`' vectors: [examples, dim], or [examples, interests, dim] of several interests."""
-    return (MultiVectorScorer if queries.ndim == 3 else VectorScorer)(queries, items)
+    """The scorer of the vectors of `encode_queries` and `encode_items`, of either of which there may be several."""
+    return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)
 
 
 def ranks(

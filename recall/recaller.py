@@ -201,7 +201,7 @@ class Recaller:
         if content:
             own = content.index.vectors(names)
             return self._search(names, own, k=k, excluded=[{name} for name in names], index=content.index)
-        vectors[:, -1] = 0  # what is like an item is not what everybody likes
+        vectors[..., -1] = 0  # what is like an item is not what everybody likes
         if "trigger" in self._query.signatures:
             vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
         return self._search(names, vectors, k=k, excluded=[{name} for name in names])
@@ -224,7 +224,7 @@ class Recaller:
         return self._search(names, vectors, k=k, excluded=[set()] * len(names), index=content.index)
 
     def vectors(self, items: Ids) -> Matrix:
-        """Served vectors of items of the index, float32 [items, width].
+        """Served vectors of items of the index, float32 [items, width], or [items, codes, width] with several each.
 
         Raises:
           DataError: an item that the index does not hold, or a missing id.
@@ -281,8 +281,8 @@ class Recaller:
             experiment reads a .npy).
 
         Returns:
-          float32 [rows, width], of the posterior of an item without exposures (with its content prior, where the
-          data has one), with the index's cold bias.
+          As `vectors`, of the posterior of an item without exposures (with its content prior, where the data has one),
+          with the index's cold bias.
 
         Raises:
           DataError: a value is not of its feature's type.
@@ -357,7 +357,7 @@ class Recaller:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
         asked = min(k + longest, len(index))
-        if vectors.ndim == 3:  # [users, interests, width]
+        if vectors.ndim == 3:  # [users, interests, width] or [items, codes, width]
             found = index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
         else:
             found = index.search(vectors, asked)

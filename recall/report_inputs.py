@@ -63,7 +63,7 @@ class ReportInputs:
         with `loss` in their name are terms of the loss.
       items: one row per item of the catalogue: `exposures` and `clicks` before the test period,
         `behaviour_share` of the item vector in [0, 1] (absent or NaN: the model has no gate).
-      vectors: float32 [items, dim], row i belongs to row i of `items`.
+      vectors: float32 [items, dim], row i belongs to row i of `items`; of several vectors of an item their mean.
       samples: recalled lists to show.
       counts: `counts` of the training data's manifest.
       versions: package -> version.

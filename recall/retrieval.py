@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from recall.candidates import Candidates
+from recall.code_losses import code_full_softmax, code_softmax
 from recall.interest_losses import best_interest_full_softmax, best_interest_softmax
 from recall.losses import Seen, full_softmax, sampled_softmax
 from recall.model_config import ModelConfig
@@ -33,7 +35,7 @@ def retrieval_terms(
       ranking: the candidates.
       weights: float32 [targets], how much each counts.
     """
-    config = ranking.config
+    config, vectors = ranking.config, vectors.apart()
     plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)
@@ -62,17 +64,21 @@ def retrieval_loss(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, we
 
     Args:
       queries: float32 [targets, dim]; of interests [targets, interests, dim] each candidate is scored by the best.
-      items: float32 [candidates, dim].
+      items: float32 [candidates, dim], or [candidates, codes, dim] of which `model.item_codes.pick` has its pick.
       ranking: the candidates.
       weights: float32 [targets].
     """
     candidates, seen, queries = ranking.candidates, ranking.seen, queries / ranking.temperature
-    several = queries.shape.rank == 3
+    sampled, full = sampled_softmax, full_softmax
+    if queries.shape.rank == 3:
+        sampled, full = best_interest_softmax, best_interest_full_softmax
+    elif (codes := ranking.config.item_codes) and items.shape.rank == 3:
+        sampled, full = (partial(softmax, pick=codes.pick) for softmax in (code_softmax, code_full_softmax))
     if ranking.config.loss.softmax == "full":
-        return (best_interest_full_softmax if several else full_softmax)(
+        return full(
             queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
         )
-    return (best_interest_softmax if several else sampled_softmax)(
+    return sampled(
         queries,
         items,
         query_items=tf.gather(candidates.rows, candidates.own),

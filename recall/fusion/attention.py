@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.fusion.contract import masked_softmax
+from recall.fusion.masks import masked_softmax
 
 
 class TokenAttention(tf.keras.layers.Layer):

@@ -7,25 +7,36 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from recall.fusion.codes import CodeAttention
+from recall.fusion.masks import drop_modalities
 from recall.model_config import ModelConfig
 
 
 class Fused(NamedTuple):
     """What becomes of the modalities of some items."""
 
-    vector: tf.Tensor  # [items, width]
+    vector: tf.Tensor  # [items, width], or [items, codes, width] with `model.item_codes`
     weights: tf.Tensor | None  # [items, modalities], 0 where missing, the others sum to 1; None: nothing is weighted
+
+
+class Joined(NamedTuple):
+    """What a fusion makes of modalities, before missing ones and codes are seen to."""
+
+    vector: tf.Tensor  # [items, dim], of any finite value where everything is missing
+    weights: tf.Tensor  # [items, modalities]
+    tokens: tf.Tensor  # [items, modalities, dim], the modalities as the fusion has read them, for codes to look at
 
 
 class ModalityFusion(tf.keras.layers.Layer):
     """Base of the fusions: each modality is projected to `dim` numbers, a missing one is masked and never read.
 
     An item whose modalities are all missing has a learned vector, and weights of 0. In training, modalities are
-    hidden at random (`model.fusion.modality_dropout`), so that none is relied on that a new item may lack.
+    hidden at random (`model.fusion.modality_dropout`), so that none is relied on that a new item may lack. With
+    `model.item_codes` an item has a vector for each code, see `CodeAttention`.
 
     Args:
       names: of the modalities, in the order of their tensors.
-      config: `dim`, `dropout` and the settings of `fusion`.
+      config: `dim`, `dropout`, `item_codes` and the settings of `fusion`.
     """
 
     def __init__(self, names: Sequence[str], *, config: ModelConfig) -> None:
@@ -33,6 +44,7 @@ class ModalityFusion(tf.keras.layers.Layer):
         self.names = tuple(names)
         self.modality_dropout = config.fusion.dropout_rate
         self.projections = [tf.keras.layers.Dense(config.dim, name=f"project_{name}") for name in self.names]
+        self.codes = CodeAttention(config.item_codes.count, config.dim) if config.item_codes else None
         # Not zeros: `l2_normalize` has no useful gradient there.
         self.absent = self.add_weight(
             name="absent", shape=(config.dim,), initializer=tf.keras.initializers.RandomNormal(stddev=0.05)
@@ -47,43 +59,26 @@ class ModalityFusion(tf.keras.layers.Layer):
           training: whether modalities are dropped.
 
         Returns:
-          Vectors float32 [items, dim], and weights float32 [items, modalities].
+          Vectors float32 [items, dim], of each code [items, codes, dim], and weights float32 [items, modalities].
         """
         if training and self.modality_dropout:
             present = drop_modalities(present, self.modality_dropout)
         projected = [project(part) for project, part in zip(self.projections, parts, strict=True)]
         states = tf.where(present[..., tf.newaxis], tf.stack(projected, axis=1), 0.0)  # [items, modalities, dim]
-        fused = self.fuse(states, present, training=training)
+        joined = self.fuse(states, present, training=training)
         has_any = tf.reduce_any(present, axis=1, keepdims=True)  # [items, 1]
-        return fused._replace(vector=tf.where(has_any, fused.vector, self.absent))
+        vector = tf.where(has_any, joined.vector, self.absent)
+        if self.codes is None:
+            return Fused(vector, joined.weights)
+        vectors, read = self.codes(vector, joined.tokens, present)
+        return Fused(vectors, (joined.weights + read) / 2)  # half of a mean vector is the fusion's, half the codes'
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Fused:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
         """The fusion itself.
 
         Args:
           states: float32 [items, modalities, dim], 0 where missing.
           present: bool [items, modalities].
           training: whether dropout is on.
-
-        Returns:
-          Vectors float32 [items, dim], of any finite value where everything is missing, and their weights.
         """
         raise NotImplementedError
-
-
-def masked_softmax(scores: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
-    """Softmax over the last axis where `present`, 0 elsewhere; all 0 where nothing is present."""
-    weights = tf.nn.softmax(tf.where(present, scores, scores.dtype.min), axis=-1)
-    return tf.where(present, weights, 0.0)
-
-
-def drop_modalities(present: tf.Tensor, rate: float) -> tf.Tensor:
-    """Hides each modality with probability `rate`, but never the last one of an item: bool [items, modalities].
-
-    Modality dropout (Neverova et al., "ModDrop", TPAMI 2016). Departure: where the draw would hide everything, the
-    present modality with the largest draw stays.
-    """
-    draws = tf.where(present, tf.random.uniform(tf.shape(present)), -1.0)
-    count = present.shape[1]
-    largest = tf.one_hot(tf.argmax(draws, axis=1), count, on_value=True, off_value=False)  # [items, modalities]
-    return present & ((draws >= rate) | largest)

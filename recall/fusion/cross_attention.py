@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from recall.fusion.attention import TokenAttention
-from recall.fusion.contract import Fused, ModalityFusion, masked_softmax
+from recall.fusion.contract import Joined, ModalityFusion
+from recall.fusion.masks import masked_softmax
 from recall.model_config import ModelConfig
 
 
@@ -28,9 +29,9 @@ class CrossAttentionFusion(ModalityFusion):
         self.hidden = tf.keras.layers.Dense(config.dim, activation="tanh", name="pool_hidden")
         self.score = tf.keras.layers.Dense(1, use_bias=False, name="pool_score")
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Fused:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
         others = present[:, tf.newaxis] & ~tf.eye(len(self.names), dtype=tf.bool)  # [items, from, to]
         attended, _ = self.attention(states, others)
         states = self.norm(states + self.dropout(attended, training=training))  # [items, modalities, dim]
         weights = masked_softmax(tf.squeeze(self.score(self.hidden(states)), -1), present)
-        return Fused(tf.einsum("im,imd->id", weights, states), weights)
+        return Joined(tf.einsum("im,imd->id", weights, states), weights, states)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from recall.fusion.contract import Fused, ModalityFusion, masked_softmax
+from recall.fusion.contract import Joined, ModalityFusion
+from recall.fusion.masks import masked_softmax
 from recall.model_config import ModelConfig
 
 
@@ -41,7 +42,7 @@ class LowRankFusion(ModalityFusion):
         self.gate_hidden = tf.keras.layers.Dense(self.dim, activation="tanh", name="gate_hidden")
         self.gate_score = tf.keras.layers.Dense(len(self.names), name="gate_score")
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Fused:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
         del training
         weights = self._gate(states, present)
         factors = [factor(state) for factor, state in zip(self.factors, tf.unstack(states, axis=1), strict=True)]
@@ -50,7 +51,7 @@ class LowRankFusion(ModalityFusion):
         count = tf.reduce_sum(tf.cast(present, tf.float32), axis=1, keepdims=True)  # [items, 1]
         share = (count * weights)[..., tf.newaxis, tf.newaxis]  # [items, modalities, 1, 1]
         products = tf.reduce_prod(1.0 + share * (stacked - 1.0), axis=1)  # [items, rank, dim]
-        return Fused(tf.einsum("r,ird->id", self.rank_weights, products) + self.bias, weights)
+        return Joined(tf.einsum("r,ird->id", self.rank_weights, products) + self.bias, weights, states)
 
     def _gate(self, states: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
         content = tf.reshape(states, [-1, len(self.names) * self.dim])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from recall.fusion.attention import TokenAttention
-from recall.fusion.contract import Fused, ModalityFusion
+from recall.fusion.contract import Joined, ModalityFusion
 from recall.model_config import ModelConfig
 
 
@@ -33,7 +33,7 @@ class TransformerFusion(ModalityFusion):
         ]
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Fused:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
         items = tf.shape(states)[0]
         summary = tf.broadcast_to(self.summary, [items, 1, states.shape[-1]])
         tokens = tf.concat([summary, states + self.embeddings], axis=1)  # [items, 1 + modalities, dim]
@@ -42,7 +42,9 @@ class TransformerFusion(ModalityFusion):
         weights = tf.zeros([])
         for block in self.blocks:
             tokens, weights = block(tokens, allowed, training=training)
-        return Fused(self.norm(tokens[:, 0]), tf.reduce_mean(weights[:, :, 0, 1:], axis=1))
+        weights = tf.reduce_mean(weights[:, :, 0, 1:], axis=1)  # [items, modalities]
+        modalities = self.norm(tf.reshape(tokens[:, 1:], [-1, states.shape[-1]]))  # [items * modalities, dim]
+        return Joined(self.norm(tokens[:, 0]), weights, tf.reshape(modalities, tf.shape(states)))
 
 
 class _Block(tf.keras.layers.Layer):

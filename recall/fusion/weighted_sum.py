@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from recall.fusion.contract import Fused, ModalityFusion, masked_softmax
+from recall.fusion.contract import Joined, ModalityFusion
+from recall.fusion.masks import masked_softmax
 from recall.model_config import ModelConfig
 
 
@@ -23,8 +24,8 @@ class WeightedSum(ModalityFusion):
         self.score = self.add_weight(name="score", shape=(len(names), config.dim), initializer="zeros")
         self.bias = self.add_weight(name="bias", shape=(len(names),), initializer="zeros")
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Fused:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
         del training
         scores = tf.reduce_sum(states * self.score, axis=-1) + self.bias  # [items, modalities]
         weights = masked_softmax(scores, present)
-        return Fused(tf.einsum("im,imd->id", weights, states), weights)
+        return Joined(tf.einsum("im,imd->id", weights, states), weights, states)

@@ -64,9 +64,9 @@ class SearchResult:
 class Index(abc.ABC):
     """Maximum inner product search over a fixed set of items.
 
-    `search` always gives min(k, items) results per query, is deterministic, and answers a query alone as it
-    does in a batch (an approximate index up to the rounding of the scores). Only `is_exact` indexes promise
-    that these are the best ones.
+    An item has an entry, its vector, or several: its score is then that of its best entry. `search` always gives
+    min(k, items) results per query, is deterministic, and answers a query alone as it does in a batch (an approximate
+    index up to the rounding of the scores). Only `is_exact` indexes promise that these are the best ones.
 
     Attributes:
       items: the ids and vectors by row.
@@ -81,6 +81,11 @@ class Index(abc.ABC):
         self.report: Mapping[str, Any] = dict(report or {})
 
     def __len__(self) -> int:
+        return len(self.items.ids)
+
+    @property
+    def entries(self) -> int:
+        """Vectors of all items together."""
         return len(self.items.vectors)
 
     @property
@@ -113,7 +118,7 @@ class Index(abc.ABC):
             raise DataError(f"k: expected at least 1, found {k}")
         found = min(k, len(self))
         if len(queries):
-            rows, scores = self._search(queries, found)  # [queries, found]
+            rows, scores = self._best_items(queries, found)  # [queries, found]
         else:
             rows, scores = np.empty((0, found), np.int32), np.empty((0, found), np.float32)
         if found < k:
@@ -127,7 +132,7 @@ class Index(abc.ABC):
         return self.items.rows(ids)
 
     def vectors(self, items: Any) -> Vectors:
-        """The stored vectors of some items, float32 [items, dim].
+        """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
 
         Args:
           items: ids (strings) or rows (integers).
@@ -139,15 +144,41 @@ class Index(abc.ABC):
         if chosen.ndim != 1:
             raise DataError(f"items: expected a list of ids or of rows, found shape {chosen.shape}")
         if not chosen.size:
-            return np.empty((0, self.dim), np.float32)
+            return np.asarray(self._by_item[:0])
         rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
         if rows.min() < 0 or rows.max() >= len(self):
             raise DataError(f"rows: expected 0 to {len(self) - 1:,}, found {rows.min():,} to {rows.max():,}")
-        return np.asarray(self.items.vectors[rows])
+        return np.asarray(self._by_item[rows])
+
+    @property
+    def _by_item(self) -> Vectors:
+        several = self.items.entries_per_item
+        return self.items.vectors.reshape(-1, several, self.dim) if several > 1 else self.items.vectors
+
+    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        """Rows and scores [queries, k] of items, from their entries; 1 <= k <= items.
+
+        The best entries that hold k items hold the best k: every entry of another item is behind them. Those of a
+        query are seldom of few items, so that the search which holds k for certain is a second one, for some.
+        """
+        several = self.items.entries_per_item
+        if several == 1:
+            return self._search(queries, k)
+        rows, scores = self._items_among(queries, k, entries=first_width(k, several))
+        short = rows[:, -1] < 0
+        if short.any():
+            rows[short], scores[short] = self._items_among(queries[short], k, entries=k * several)
+        return rows, scores
+
+    def _items_among(self, queries: Vectors, k: int, *, entries: int) -> tuple[Rows, Vectors]:
+        """The first k items of the best entries, padded as a search result is; k <= entries."""
+        rows, scores = self._search(queries, entries)
+        found = SearchResult(rows // self.items.entries_per_item, scores, self.items.names).merged(1)
+        return found.rows[:, :k], found.scores[:, :k]
 
     @abc.abstractmethod
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        """Rows and scores [queries, k] of at least one checked query; 1 <= k <= items."""
+        """Places and scores [queries, k] of entries, for at least one checked query; 1 <= k <= entries."""
 
     @abc.abstractmethod
     def _write(self, directory: Path) -> None:
@@ -167,3 +198,8 @@ class Index(abc.ABC):
                 "queries and items must come from the same model"
             )
         return matrix
+
+
+def first_width(k: int, entries_per_item: int) -> int:
+    """Entries among which a search for k items looks first."""
+    return k * min(entries_per_item, 2)

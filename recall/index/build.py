@@ -8,7 +8,7 @@ from typing import Any
 
 from recall.config import IndexConfig
 from recall.errors import DataError
-from recall.index.base import Index
+from recall.index.base import Index, first_width
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors, float_matrix
 from recall.index.scann_index import ScannIndex, ScannSettings
@@ -31,7 +31,8 @@ def build_index(
 
     Args:
       ids: strings [items], unique.
-      vectors: float [items, dim], of any length (the score is the inner product).
+      vectors: float [items, dim], of any length (the score is the inner product); or [items, entries, dim], of which
+        an item's best one counts.
       config: the `index` section of an experiment.
       sample_queries: float [queries, dim], real query vectors to tune with; without them, perturbed item vectors.
       seed: of the choice of sample queries.
@@ -45,7 +46,7 @@ def build_index(
     if config.kind == "exact":
         return ExactIndex(items, report={"reason": "index.kind is exact"})
     if config.kind == "auto" and len(items.vectors) < config.exact_below:
-        reason = f"{len(items.vectors):,} items, fewer than index.exact_below = {config.exact_below:,}"
+        reason = f"{_counted(items)}, fewer than index.exact_below = {config.exact_below:,}"
         return ExactIndex(items, report={"reason": reason})
     return _tuned(items, _queries(items, sample_queries, seed), config=config, progress=progress)
 
@@ -60,14 +61,14 @@ def _queries(items: Items, given: Any | None, seed: int) -> Vectors:
 
 
 def _tuned(items: Items, queries: Vectors, *, config: IndexConfig, progress: Progress | None) -> Index:
-    k = min(config.k, len(items.vectors))
     exact = ExactIndex(items)
+    k = min(config.k, len(exact))
     measured = {"exact": measure(exact, queries, k=k)}
     exact_time = measured["exact"].microseconds
     if progress:
-        progress(f"building ScaNN over {len(items.vectors):,} items; exact search takes {exact_time:.0f} us per query")
+        progress(f"building ScaNN over {_counted(items)}; exact search takes {exact_time:.0f} us per query")
     limit = exact_time if config.kind == "auto" else math.inf
-    built = ScannIndex.build(items, ScannSettings.for_vectors(items.vectors, k))
+    built = ScannIndex.build(items, ScannSettings.for_vectors(items.vectors, first_width(k, items.entries_per_item)))
     tuning = tune(built, queries, k=k, target=config.target_recall, limit_microseconds=limit, progress=progress)
     if tuning.measured:
         measured["scann"] = tuning.measured
@@ -78,6 +79,10 @@ def _tuned(items: Items, queries: Vectors, *, config: IndexConfig, progress: Pro
         "tuning": list(tuning.steps),
     }
     return index
+
+
+def _counted(items: Items) -> str:
+    return f"{len(items.vectors):,} {'items' if items.entries_per_item == 1 else 'vectors of items'}"
 
 
 def _reason(index: Index, config: IndexConfig) -> str:

@@ -24,7 +24,7 @@ class ExactIndex(Index):
     is_exact: ClassVar[bool] = True
 
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        block = max(1, _BLOCK // max(len(self), k * self.dim))
+        block = max(1, _BLOCK // max(self.entries, k * self.dim))
         found = [self._search_block(queries[start : start + block], k) for start in range(0, len(queries), block)]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
 

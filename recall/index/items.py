@@ -1,4 +1,4 @@
-"""What an index is built from: unique ids and one finite vector each."""
+"""What an index is built from: unique ids and one finite vector each, or several."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Items:
 
     Attributes:
       ids: string array [items], unique.
-      vectors: float32 [items, dim], finite, C-contiguous; possibly a read-only memory map.
+      vectors: float32 [entries, dim], finite, C-contiguous; possibly a read-only memory map. Every item has as many
+        entries, which follow each other: with one, entry and row of an item are the same.
     """
 
     ids: pa.StringArray
@@ -37,21 +38,31 @@ class Items:
 
         Args:
           ids: strings [items] as an Arrow array, a NumPy array or a list; no two equal, none missing.
-          vectors: real numbers [items, dim]; row i belongs to ids[i].
+          vectors: real numbers [items, dim], or [items, entries of each, dim]; row i belongs to ids[i].
 
         Raises:
           DataError: names the rows that are wrong.
         """
         names = _strings(ids)
-        matrix = float_matrix(vectors, "vectors")  # [items, dim]
-        if len(names) != len(matrix):
+        shape = np.shape(vectors) if isinstance(vectors, np.ndarray) else ()
+        several = shape[1] if len(shape) == 3 else 1
+        matrix = float_matrix(
+            vectors.reshape(-1, shape[2]) if len(shape) == 3 else vectors, "vectors"
+        )  # [entries, dim]
+        if len(names) * several != len(matrix):
             raise DataError(
-                f"{len(names):,} ids but {len(matrix):,} vectors; row i of the vectors must belong to ids[i]"
+                f"{len(names):,} ids but {len(matrix) // max(1, several):,} vectors; row i of the vectors must belong "
+                "to ids[i]"
             )
         if not matrix.size:
             raise DataError(f"vectors: expected at least one row and one dimension, found shape {matrix.shape}")
         _require_unique(names)
         return cls(names, matrix)
+
+    @property
+    def entries_per_item(self) -> int:
+        """Vectors of each item."""
+        return len(self.vectors) // len(self.ids)
 
     @functools.cached_property
     def names(self) -> Ids:

@@ -123,7 +123,7 @@ class ScannIndex(Index):
         return dataclasses.asdict(self._settings)
 
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        leaves, reorder = self._settings.effort(k, len(self))
+        leaves, reorder = self._settings.effort(k, self.entries)
         if len(queries) == 1:
             found, scores = self._searcher.search(queries[0], k, reorder, leaves)
             if len(found) < k:

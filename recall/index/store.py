@@ -55,6 +55,7 @@ def save_index(index: Index, directory: str | Path, *, fingerprint: str) -> Path
         "kind": index.kind,
         "fingerprint": fingerprint,
         "items": len(index),
+        "entries_per_item": index.items.entries_per_item,
         "dim": index.dim,
         "settings": index.settings,
         "report": dict(index.report),
@@ -101,7 +102,8 @@ def _read(version: Path, manifest: Mapping[str, Any]) -> Index:
     ids = pq.read_table(version / _IDS).column("item_id").combine_chunks()
     kind = _KINDS[manifest["kind"]]
     index = kind._read(version, ids, settings=manifest["settings"], report=manifest["report"])
-    found, expected = (len(ids), len(index), index.dim), (manifest["items"], manifest["items"], manifest["dim"])
+    entries = manifest["items"] * manifest.get("entries_per_item", 1)  # an item had one before it was noted
+    found, expected = (len(ids), index.entries, index.dim), (manifest["items"], entries, manifest["dim"])
     if found != expected:
         raise ValueError(f"ids, vectors and dimensions: expected {expected}, found {found}")
     return index

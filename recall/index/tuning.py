@@ -132,7 +132,7 @@ def tune(
     steps: list[dict[str, Any]] = []
     for leaves in _leaves_ladder(all_leaves):
         last_recall = 0.0
-        for reorder in _reorder_ladder(k, len(index)):
+        for reorder in _reorder_ladder(index.settings["k"], index.entries):
             candidate = index.with_effort(leaves_to_search=leaves, reorder=reorder)
             result = measure(candidate, queries, k=k, exact_scores=exact_scores)
             steps.append(_step(leaves, reorder, result))

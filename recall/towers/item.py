@@ -16,6 +16,7 @@ from recall.model_config import ModelConfig
 from recall.towers.appeal import Appeal, with_appeal
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features
+from recall.towers.joining import Parts, joined, joined_apart, scaled
 from recall.vocabulary import OUT_OF_VOCABULARY
 
 
@@ -26,6 +27,13 @@ class ItemVectors(NamedTuple):
     behaviour: tf.Tensor | None  # [items, dim], of unit length with `similarity: cosine`
     meta: tf.Tensor | None  # [items, dim], likewise
     share: tf.Tensor | None  # [items], mean behaviour share of the gate
+    # With `model.item_codes`: `meta` is the mean of an item's meta vectors, these are the same of each by itself.
+    vectors: tf.Tensor | None = None  # [items, codes, width]
+    metas: tf.Tensor | None = None  # [items, codes, dim]
+
+    def apart(self) -> ItemVectors:
+        """With the several vectors of each item in the place of the one, where there are such."""
+        return self if self.vectors is None else self._replace(vector=self.vectors, meta=self.metas)
 
     def share_or_nan(self) -> tf.Tensor:
         """float32 [items]; NaN for a structure without a gate."""
@@ -42,6 +50,7 @@ class ItemContent(NamedTuple):
     meta: tf.Tensor | None  # [items, dim], as in `ItemVectors`
     known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
     learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
+    metas: tf.Tensor | None = None  # [items, codes, dim], as in `ItemVectors`
 
     def at(self, places: tf.Tensor) -> ItemContent:
         """That of the items at some places, int32 [n]; one may be there several times."""
@@ -59,7 +68,8 @@ class ItemSide(tf.keras.layers.Layer):
       behaviour_only, meta_only: b, m.
     With `similarity: cosine` b, m and every sum are scaled to unit length, with `dot` their lengths are learned.
     Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
-    What the meta tower reads, and `single` in its place, is what `model.fusion` makes of the meta features.
+    What the meta tower reads, and `single` in its place, is what `model.fusion` makes of the meta features. With
+    `model.item_codes` it reads several vectors of an item; each m makes a v, of which a query takes its pick.
     `prior_strength` is given where items have prior CTRs of their own (`data.posterior.content_prior`).
 
     Raises:
@@ -158,13 +168,18 @@ class ItemSide(tf.keras.layers.Layer):
         """
         content = self.content.fused(features, training=training).vector if self.content is not None else None
         meta = self._meta(content, training=training) if content is not None else None
+        metas = None
+        if meta is not None and meta.shape.rank == 3:  # [items, codes, dim]
+            are_needed = self.config.item_codes is not None and self.config.item_codes.are_trained_apart
+            metas, meta = meta if are_needed else None, self._scaled(tf.reduce_mean(meta, axis=1))
         if self.identity is None or self.id_name is None:
             count = tf.shape(next(iter(features.values())))[0]
-            return ItemContent(None, content, meta, known=tf.ones([count], tf.bool), learned=tf.zeros([count]))
+            known, learned = tf.ones([count], tf.bool), tf.zeros([count])
+            return ItemContent(None, content, meta, known=known, learned=learned, metas=metas)
         codes = features[self.id_name]
         known = codes > OUT_OF_VOCABULARY
         learned = tf.where(known, learned_feature(tf.gather(self.id_clicks, codes)), 0.0)
-        return ItemContent(self.identity(codes), content, meta, known=known, learned=learned)
+        return ItemContent(self.identity(codes), content, meta, known=known, learned=learned, metas=metas)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -219,24 +234,23 @@ class ItemSide(tf.keras.layers.Layer):
             parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
             vector = self._scaled(self.single_stack(tf.concat(parts, axis=-1), training=training))
             return ItemVectors(with_appeal(vector), None, None, None)
-        if structure == "meta_only":
-            return ItemVectors(with_appeal(content.meta), None, content.meta, None)
-        behaviour = self._behaviour(content.identity, context, training=training)  # [items, dim]
+        has_behaviour, is_gated = structure != "meta_only", structure == "gated"
+        behaviour = self._behaviour(content.identity, context, training=training) if has_behaviour else None
         if structure == "behaviour_only":
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
-        meta = content.meta
-        if structure == "base":
-            joined = self._scaled(behaviour + meta)
-            served = tf.where(content.known[:, tf.newaxis], joined, meta)
-            return ItemVectors(with_appeal(served), behaviour, meta, None)
-        gate = self.gate(gate_features(inputs, content.learned))  # [items, 1 or dim]
-        if self.config.gate == "concat":
-            vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
-        else:
-            kept = behaviour if self.config.gate == "residual" else gate * behaviour
-            vector = self._scaled(kept + (1 - gate) * meta)  # [items, dim]
-        appeal = self.appeal(inputs, content.known) if self.appeal else None
-        return ItemVectors(with_appeal(vector, appeal), behaviour, meta, tf.reduce_mean(gate, axis=-1))
+        gate = self.gate(gate_features(inputs, content.learned)) if is_gated else None  # [items, 1 or dim]
+        appeal = self.appeal(inputs, content.known) if is_gated and self.appeal else None
+        beside = Parts(behaviour, gate, appeal, content.known)
+        share = tf.reduce_mean(gate, axis=-1) if gate is not None else None
+        result = ItemVectors(joined(content.meta, beside, config=self.config), behaviour, content.meta, share)
+        if content.metas is None:
+            return result
+        return result._replace(vectors=joined_apart(content.metas, beside, config=self.config), metas=content.metas)
+
+    def served(self, vectors: ItemVectors) -> tf.Tensor:
+        """What goes into an index: float32 [items, width], or [items, codes, width] of items with several vectors."""
+        codes = self.config.item_codes
+        return (vectors.apart() if codes and codes.are_served_apart else vectors).vector
 
     def _behaviour(self, identity: tf.Tensor | None, context: tf.Tensor | None, *, training: bool) -> tf.Tensor:
         parts = [part for part in (identity, context) if part is not None]
@@ -249,4 +263,4 @@ class ItemSide(tf.keras.layers.Layer):
         return self._scaled(self.meta_stack(content, training=training) + self.meta_shortcut(content))
 
     def _scaled(self, vectors: tf.Tensor) -> tf.Tensor:
-        return tf.math.l2_normalize(vectors, axis=-1) if self.config.similarity == "cosine" else vectors
+        return scaled(vectors, self.config)

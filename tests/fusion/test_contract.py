@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from recall.fusion import FUSIONS
-from recall.fusion.contract import ModalityFusion, drop_modalities
+from recall.fusion.contract import ModalityFusion
+from recall.fusion.masks import drop_modalities
 from recall.model_config import ModelConfig
 
 DIM, WIDTHS = 4, {"text": 3, "image": 5, "tags": 2}
