@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
@@ -56,7 +55,7 @@ class RecallModel(tfrs.Model):
             config=model,
             prior_ctr=prior.ctr,
             prior_strength=prior.strength if prior.items else None,
-            id_clicks=_clicks_by_id(prepared),
+            id_clicks=prepared.clicks_by_item_code,
             modalities=config.features.modalities,
         )
         parts = 2 if self.items.is_concat else 1
@@ -383,16 +382,6 @@ class RecallModel(tfrs.Model):
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
         assert self.trigger_tower is not None
         return self.trigger_tower(self.items.tokens(self.items.content_of(self.item_table.gather(rows))))
-
-
-def _clicks_by_id(prepared: PreparedData) -> npt.NDArray[np.int64] | None:
-    """Training clicks of each code of the item id's vocabulary, int64 [codes]."""
-    name = prepared.item_id_feature
-    if name is None:
-        return None
-    codes = np.asarray(prepared.items[name].combine_chunks())
-    size = next(column.size for column in prepared.item_encoder.columns if column.name == name)
-    return np.bincount(codes, weights=prepared.sampling_counts, minlength=size).astype(np.int64)
 
 
 def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:

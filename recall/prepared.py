@@ -263,6 +263,16 @@ class PreparedData:
         return pq.read_table(self.directory / "sampling.parquet", columns=["count"])["count"].to_numpy()
 
     @cached_property
+    def clicks_by_item_code(self) -> npt.NDArray[np.int64] | None:
+        """Training clicks of each code of the item id's vocabulary, int64 [codes]; None without an item id feature."""
+        name = self.item_id_feature
+        if name is None:
+            return None
+        codes = np.asarray(self.items[name].combine_chunks())
+        size = next(column.size for column in self.item_encoder.columns if column.name == name)
+        return np.bincount(codes, weights=self.sampling_counts, minlength=size).astype(np.int64)
+
+    @cached_property
     def histories(self) -> ServingHistories:
         """What every user of the log had clicked when it ended."""
         return ServingHistories(pq.read_table(self.directory / "histories.parquet"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from recall.content.search import ContentSearch
 from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
+from recall.further_ids import FurtherIds
 from recall.index import Index, load_index
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model
@@ -26,7 +27,6 @@ from recall.recalled import Candidates
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
-from recall.vocabulary import FIRST_CODE
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
@@ -34,17 +34,6 @@ By = Literal["model", "content"]
 _T = TypeVar("_T")
 
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
-
-
-class FurtherIds(NamedTuple):
-    """A further history of every user of the log, and the item id of each of its codes ("\0" for none)."""
-
-    histories: ServingHistories
-    ids: npt.NDArray[np.object_]
-
-    def of(self, user: str) -> list[str]:
-        """Item ids of one user, oldest first."""
-        return list(self.ids[self.histories.recent(user)])
 
 
 class Recaller:
@@ -113,10 +102,7 @@ class Recaller:
             titles=_titles(prepared),
             id_column=next(ids, None),
             now_ms=prepared.manifest["last_time_ms"],
-            further={
-                name: FurtherIds(histories, _codes_to_ids(prepared, name))
-                for name, histories in prepared.further_histories.items()
-            },
+            further=FurtherIds.all_of(prepared),
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
             content_prior=prepared.content_prior,
         )
@@ -391,13 +377,6 @@ def _padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.T
     width = max([1, *map(len, lists)])
     rows = [[*values, *[padding] * (width - len(values))] for values in lists]
     return tf.reshape(tf.constant(rows, dtype), [len(lists), width])  # no list at all has a width too
-
-
-def _codes_to_ids(prepared: PreparedData, name: str) -> npt.NDArray[np.object_]:
-    if name not in prepared.history_vocabularies:
-        return np.asarray(prepared.item_ids.to_pylist(), dtype=object)
-    # No id holds NUL, so that these are out of vocabulary again when they are looked up.
-    return np.array(["\0"] * FIRST_CODE + prepared.history_vocabularies[name].values.to_pylist(), dtype=object)
 
 
 def _titles(prepared: PreparedData) -> dict[str, str]:

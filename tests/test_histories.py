@@ -20,6 +20,7 @@ from recall.config import Config
 from recall.dataset import read_examples, training_dataset
 from recall.errors import ConfigError, DataError
 from recall.export import QueryModule
+from recall.further_ids import FurtherIds
 from recall.histories import FurtherHistory
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
@@ -27,7 +28,7 @@ from recall.inference import encode_items, encode_queries, encode_users
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import Ragged
-from recall.recaller import FurtherIds, Recaller
+from recall.recaller import Recaller
 from recall.retrieval import retrieval_terms
 
 HOUR = 3_600_000
