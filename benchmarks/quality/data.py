@@ -3,6 +3,7 @@
 OUT/demo-data       the simulated community
 OUT/variants/NAME   logs without the early events of some items, see `variants`
 OUT/data/NAME       prepared data; NAME-xxxxxxxx for experiments that change what is prepared
+OUT/taught          content vectors that were taught on prepared data
 OUT/ranks           per example, what intervals are made of; see `results`
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 from pydantic import Field
 
 from benchmarks.quality.variants import check_boundaries, variant_overrides, write_cold_variant
-from recall.artifacts import fingerprint, read_manifest
+from recall.artifacts import fingerprint, publish, read_manifest
 from recall.config import Config, load_config
 from recall.errors import ArtifactError
 from recall.prepared import FORMAT_VERSION, PreparedData
@@ -92,6 +94,37 @@ class DataFolder:
             if self.data_sets[name].cold_share is not None:
                 check_boundaries(self.out / "variants" / name, manifest)
         return PreparedData.load(directory)
+
+    def with_taught_vectors(self, name: str, config: Config, *, how: Literal["beside", "instead", "first"]) -> Config:
+        """An experiment that also reads what `recall content train` makes of its content; taught if it is missing.
+
+        Args:
+          name: of the data set.
+          config: the experiment, whose section `content` says how vectors are taught.
+          how: `beside` the embeddings of `features.meta` as one more, `instead` of them, or as a `first` stage of
+            training that initialises the meta tower.
+        """
+        vectors = self._taught(name, config)
+        if how == "first":
+            given = {"name": "content", "initialise": {"path": str(vectors)}, "epochs": 30}
+            return config.replaced(training={"stages": [given, {"name": "clicks"}]})
+        features = config.features.model_dump(mode="json")
+        base = [feature for feature in features["meta"] if feature["type"] == "embedding"]
+        kept = [feature for feature in features["meta"] if how == "beside" or feature not in base]
+        # Clusters as the first of the base vectors has them, so that only the vectors differ.
+        taught = {"name": "taught", "type": "embedding", "path": str(vectors), "clusters": base[0]["clusters"]}
+        return config.replaced(features={"meta": [*kept, taught]})
+
+    def _taught(self, name: str, config: Config) -> Path:
+        prepared = self.prepare(name, config)
+        made_of = fingerprint(content_fingerprint(prepared), config.content.model_dump(mode="json"), config.seed)
+        directory = self.out / "taught" / f"{name}-{made_of[:8]}"
+        if not directory.exists():
+            from recall.content.training import teach
+
+            with publish(directory, manifest={"fingerprint": made_of}) as scratch:
+                np.save(scratch / "vectors.npy", teach(config, prepared).vectors)
+        return directory / "vectors.npy"
 
     def ranks_path(self, run: NamedRun) -> Path:
         """Where the per-example ranks of a run go."""

@@ -25,7 +25,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 def run_config(sweep: Sweep, folder: DataFolder, run: PlannedRun) -> Config:
     """The resolved experiment of a run, with the seed that its data is prepared with."""
     experiment = sweep.experiments[run.experiment]
-    return folder.config(run.data, experiment.overrides(run.data), config_path=experiment.config_path(run.data))
+    config = folder.config(run.data, experiment.overrides(run.data), config_path=experiment.config_path(run.data))
+    return folder.with_taught_vectors(run.data, config, how=experiment.taught) if experiment.taught else config
 
 
 def why_to_run(sweep: Sweep, run: PlannedRun, config: Config, prepared: PreparedData, *, results: Path) -> str | None:

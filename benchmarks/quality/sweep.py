@@ -37,6 +37,10 @@ class Experiment(Strict):
     config: dict[str, Path] = Field(default={}, description="glob of data sets -> another experiment file")
     baseline: Literal["popularity", "item_knn"] | None = Field(default=None, description="instead of a model")
     intervene: Literal["blind_gate"] | None = Field(default=None, description="see interventions.py")
+    taught: Literal["beside", "instead", "first"] | None = Field(
+        default=None, description="content vectors of `recall content train`, see data.py"
+    )
+    asked: Literal["model", "student"] = Field(default="model", description="whose queries are measured")
     seeds: tuple[int, ...] | None = Field(default=None, description="default: those of the sweep")
 
     def overrides(self, data: str) -> list[str]:

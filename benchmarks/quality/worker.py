@@ -50,6 +50,7 @@ class Asked:
       examples: what it is asked about.
       positions: int [examples], where these stand among all examples of the split.
       shares: float32 [items], behaviour share of the gate, NaN without one; None for a baseline.
+      vectors: entries and width of what an index would hold; None for a baseline.
       by_trigger: whether with the trigger item, not as a user.
     """
 
@@ -59,6 +60,7 @@ class Asked:
     examples: Examples
     positions: npt.NDArray[np.intp]
     shares: npt.NDArray[np.float32] | None
+    vectors: tuple[int, int] | None = None
     by_trigger: bool = False
 
 
@@ -100,6 +102,7 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
     cold_items: dict[str, int] = {}
     ranks: dict[str, Ranks] = {}
     gate: list[dict[str, Any]] | None = None
+    entries: tuple[int, int] | None = None
     with _source(experiment, config, prepared) as (model, training):
         bias = cold_bias(config, prepared, model).bias if model else 0.0
         for split in _SPLITS:
@@ -122,11 +125,14 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
                 curves[split] = bias_curve(
                     asked.unbiased, asked.examples, exposures=posterior.exposures, exclude_seen=exclude_seen
                 )
+                entries = asked.vectors
                 if asked.shares is not None:
                     gate = _gate_share(asked.shares, posterior.exposures, config.evaluation.exposure_buckets)
             cold_items[split] = int(((posterior.exposures == 0) & (posterior.clicks == 0)).sum())
     catalogue = {"items": len(prepared.item_ids), "cold": cold_items}
     content = {"catalogue": catalogue, "training": training, "metrics": metrics}
+    if entries:
+        content["index"] = {"entries": entries[0], "width": entries[1]}
     return ranks, {**content, "cold_bias": bias, "gate_share": gate, "bias_curve": curves}
 
 
@@ -177,11 +183,19 @@ def _asked(
     triggered = np.flatnonzero(examples.triggers >= 0)
     biased = with_cold_bias(vectors, posterior.exposures, bias)
     asked = answerable(model, examples)
-    queries = encode_queries(model, asked)
+    if experiment.asked == "student":
+        name = "student"
+    queries = encode_queries(model, asked, student=experiment.asked == "student")
     positions = everything if model.user_tower else triggered
-    by_trigger = model.user_tower is None
     yield Asked(
-        name, vector_scorer(queries, biased), vector_scorer(queries, vectors), asked, positions, shares, by_trigger
+        name,
+        vector_scorer(queries, biased),
+        vector_scorer(queries, vectors),
+        asked,
+        positions,
+        shares,
+        vectors=(int(np.prod(vectors.shape[:-1])), vectors.shape[-1]),
+        by_trigger=model.user_tower is None,
     )
     if model.user_tower and model.trigger_tower and len(triggered):
         asked = examples.select(triggered)
