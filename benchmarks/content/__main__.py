@@ -1,4 +1,4 @@
-"""python -m benchmarks.content run | compare | tables"""
+"""python -m benchmarks.content run | compare | latency | tables"""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ def compare(out: Out = _OUT, sweep: SweepFile = _SWEEP, results: ResultsFolder =
 
 
 @app.command()
+def latency(out: Out = _OUT, sweep: SweepFile = _SWEEP, results: ResultsFolder = _RESULTS) -> None:
+    """Times the query vectors of the user tower and of its students; on a machine that does nothing else."""
+    with clear_errors(_console):
+        from benchmarks.content.latency import measure_latency
+        from benchmarks.quality.data import DataFolder
+        from benchmarks.quality.sweep import load_sweep
+
+        plan = load_sweep(sweep)
+        measure_latency(plan, DataFolder(out, plan.data), results)
+
+
+@app.command()
 def tables(
     sweep: SweepFile = _SWEEP,
     results: ResultsFolder = _RESULTS,
@@ -62,7 +74,7 @@ def tables(
         from benchmarks.quality.tables import replace_tables
 
         found = Results(results)
-        replace_tables(readme, content_tables(load_sweep(sweep), found, Comparisons.read(found, results)))
+        replace_tables(readme, content_tables(load_sweep(sweep), found, Comparisons.read(found, results), results))
 
 
 if __name__ == "__main__":

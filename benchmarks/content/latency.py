@@ -1,0 +1,68 @@
+"""What a query vector costs online: the exported user tower and its students, asked in turn about the same users.
+
+Time does not depend on what weights have learned, so nothing is trained.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks.quality.data import DataFolder
+from benchmarks.quality.sweep import Sweep
+from recall.artifacts import write_json
+from recall.config import Config
+from recall.environment import commit, versions
+from recall.export import QueryModule
+from recall.latency import BATCH_SIZES, query_latency_ms
+from recall.model import RecallModel
+from recall.prepared import PreparedData
+
+KINDS = ("attention", "mean")
+FILE = "latency.json"
+_ROUNDS = 5
+
+
+def measure_latency(sweep: Sweep, folder: DataFolder, results: Path, *, group: str = "distillation") -> None:
+    """Measures on the data sets of a group and writes latency.json: per data set and student, milliseconds per call.
+
+    Each of several rounds asks the large tower and the student in turn; `teacher` and `student` are medians of rounds.
+    """
+    measured = {
+        data: {kind: _of_student(folder, data, kind) for kind in KINDS}
+        for data in sweep.groups[group].data
+    }  # fmt: skip
+    environment = {
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "cores": os.cpu_count(),
+    }
+    write_json(results / FILE, {"measured": measured, "environment": environment})
+
+
+def _of_student(folder: DataFolder, data: str, kind: str) -> dict[str, Any]:
+    config = folder.config(data, [f"model.student={{kind: {kind}}}"])
+    prepared = folder.prepare(data, config)
+    with TemporaryDirectory(prefix="recall-latency-") as scratch:
+        _export(config, prepared, Path(scratch))
+        rounds = [query_latency_ms(Path(scratch), prepared, seed=seed) for seed in range(_ROUNDS)]
+    found = {}
+    for size in BATCH_SIZES:
+        times = {
+            name: sorted(one[f"{signature}_query_of_{size}_ms"] for one in rounds)[_ROUNDS // 2]
+            for name, signature in (("teacher", "user"), ("student", "student"))
+        }
+        found[str(size)] = times
+    return found
+
+
+def _export(config: Config, prepared: PreparedData, run: Path) -> None:
+    model = RecallModel(config, prepared)
+    model.build_layers()
+    query = QueryModule(model, prepared.item_ids, prepared.history_vocabularies)
+    tf.saved_model.save(query, str(run / "model" / "query"), signatures=query.functions)
