@@ -81,8 +81,9 @@ def train(
         for name, history in histories.items():
             (scratch / name).write_text(json.dumps(history, indent=2) + "\n")
         (scratch / _CONFIG).write_text(config.to_yaml())
-        if (work / _TENSORBOARD).exists():
-            shutil.copytree(work / _TENSORBOARD, scratch / _TENSORBOARD)
+        for folder in (work, work / _STUDENT):
+            if (folder / _TENSORBOARD).exists():
+                shutil.copytree(folder / _TENSORBOARD, scratch / _TENSORBOARD / folder.relative_to(work))
         if saved_models:
             export_saved_models(model, prepared, scratch)
     shutil.rmtree(work)
