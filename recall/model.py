@@ -188,8 +188,8 @@ class RecallModel(tfrs.Model):
         Args:
           batch: of either layout.
           training: whether dropout and the cold simulation are on.
-          frozen: whether all but the student is trained already, and goes without dropout. With `student.stage: frozen`
-            the student has terms then alone.
+          frozen: whether all but the student is trained already, and goes without dropout. The student has its terms
+            then only, or else only then: `student.stage` says which.
         """
         loss, settings = self.config.model.loss, self.config.model.cold_simulation
         dropout = training and not frozen

@@ -72,7 +72,7 @@ class Recaller:
 
         Args:
           run: the directory.
-          query: what users are asked by: the user tower, or its student (`model.student`).
+          query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
 
         Raises:
           ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the

@@ -14,7 +14,7 @@ from recall.model import RecallModel
 class StudentStage(tf.keras.Model):
     """Trains the student of a model whose other weights stay as they are.
 
-    The loss is that of the model, with all that the student learns from at its best and without dropout. Optimizer
+    Its loss is as in joint training, but what it learns from is at its best and goes without dropout. Optimizer
     and moving average are the student's own, and a checkpoint holds nothing else.
     """
 

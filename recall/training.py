@@ -87,8 +87,8 @@ def train(
         for name, history in histories.items():
             (scratch / name).write_text(json.dumps(history, indent=2) + "\n")
         (scratch / _CONFIG).write_text(config.to_yaml())
-        if (progress.directory / _TENSORBOARD).exists():
-            shutil.copytree(progress.directory / _TENSORBOARD, scratch / _TENSORBOARD)
+        for log in sorted(work.rglob(_TENSORBOARD)):  # of the training, or of each stage, and of a student
+            shutil.copytree(log, scratch / _TENSORBOARD / log.parent.relative_to(work), dirs_exist_ok=True)
         if saved_models:
             export_saved_models(model, prepared, scratch)
     shutil.rmtree(work)

@@ -48,7 +48,7 @@ def test_help_lists_every_command(command: Command) -> None:
         ("index", ("--run",)),
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),
-        ("query", ("--run", "--user", "--item", "-k", "--by", "--last", "--json")),
+        ("query", ("--run", "--user", "--item", "-k", "--by", "--last", "--student", "--json")),
         ("similar", ("--run", "--item", "-k", "--by", "--json")),
         ("content", ("evaluate",)),
         ("compare", ("--metric", "--split", "--model", "--other", "--allow-partial", "--json")),
