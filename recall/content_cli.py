@@ -114,7 +114,8 @@ def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
         title=f"content vectors on {found['clicks']['asked']:,} {found['split']} clicks, last {found['last']}",
         title_justify="left",
         caption=f"AUC: the next click against random and popular items; recall@{k}: whole catalogue; cold: items "
-        "without exposures or clicks before the split. The epoch was chosen on clicks of this split.",
+        "without exposures or clicks before the split; joined: all base vectors side by side. The epoch was chosen on "
+        "clicks of this split.",
         caption_justify="left",
         box=box.SIMPLE,
         pad_edge=False,

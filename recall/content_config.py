@@ -23,7 +23,11 @@ Weight = Annotated[Literal["auto"] | NonNegativeFloat, BeforeValidator(parse_aut
 
 
 class ContentLossConfig(Strict):
-    """Weights of what the vectors are taught by; `auto` is 1 where the data has what the term needs, else 0."""
+    """Weights of what the vectors are taught by; `auto` is 0 where the data lacks what the term needs.
+
+    Where it has it, `auto` is 1 for the crowd and 0.1 for the others: they keep the vectors from forgetting content,
+    and with more weight leave them nothing but what modalities or tags have in common.
+    """
 
     modalities: Weight = Field(default="auto", description="text, image, ... of one item find each other")
     shared_tags: Weight = Field(default="auto", description="items with tags in common are near")
@@ -74,7 +78,7 @@ class ContentTrainingConfig(Strict):
     held_out: float = Field(
         default=0.1, ge=0, lt=1, description="share of items that is not learned from, to tell when new items get worse"
     )
-    learning_rate: PositiveFloat = 0.001
+    learning_rate: PositiveFloat = 0.0003
     patience: PositiveInt = Field(default=5, description="epochs without a better last-N AUC before stopping")
 
 
@@ -94,7 +98,7 @@ class ContentConfig(Strict):
         default=0.5, ge=0, lt=1, description="of base vectors: without it their details name the items"
     )
     loss: ContentLossConfig = ContentLossConfig()
-    temperature: PositiveFloat = Field(default=0.1, description="start value of what cosines are divided by")
+    temperature: PositiveFloat = Field(default=0.3, description="start value of what cosines are divided by")
     learn_temperature: bool = True
     crowd: CrowdConfig = CrowdConfig()
     queue: QueueConfig = QueueConfig()
@@ -169,8 +173,9 @@ class ContentConfig(Strict):
                 f"content.loss.modalities {self.loss.modalities} compares modalities, and the embeddings of "
                 f"features.meta are of {len(modalities)}; add another, or set it to 0 or auto"
             )
+        tags = self.tag_features(schema)
         for name in ("tags", "shared_tags"):
-            if _asked(weight := getattr(self.loss, name)) and not self.tag_features(schema):
+            if _asked(weight := getattr(self.loss, name)) and not tags:
                 raise ValueError(
                     f"content.loss.{name} {weight} needs tags, and features.meta has none; add a feature of type tags, "
                     "name categories in content.tags, or set it to 0 or auto"

@@ -38,7 +38,13 @@ def modality_contrast(
     if further is not None:
         keys = tf.concat([keys, further[0]], axis=0)  # [rows + more, dim]
         key_items = tf.concat([items, further[1]], axis=0)  # [rows + more]
-    return sampled_softmax(queries / temperature, keys, query_items=items, candidate_items=key_items, weights=weights)
+
+    def loss() -> tf.Tensor:
+        return sampled_softmax(
+            queries / temperature, keys, query_items=items, candidate_items=key_items, weights=weights
+        )
+
+    return tf.cond(tf.size(items) > 0, loss, lambda: tf.constant(0.0))
 
 
 def agreement_weights(left: tf.Tensor, right: tf.Tensor, *, items: tf.Tensor, strength: float) -> tf.Tensor:

@@ -15,7 +15,7 @@ from recall.errors import ConfigError
 from recall.run import Run
 
 CONTENT = "content"
-TRAINED, SIDE_BY_SIDE = "trained", "side by side"
+TRAINED, JOINED = "trained", "joined"
 
 
 class ContentRun(Run):
@@ -50,7 +50,7 @@ class ContentRun(Run):
             self._write_config()  # only now: input that cannot be used leaves the directory as it was
             chosen = {feature.name for feature in self.config.content.embeddings(self.config.features)}
             judged = [one for one in prepared_vectors(prepared) if one.name in chosen]
-            judged += [side_by_side(judged, name=SIDE_BY_SIDE)] if len(judged) > 1 else []
+            judged += [side_by_side(judged, name=JOINED)] if len(judged) > 1 else []
             judged.append(ContentVectors.checked(TRAINED, vector_array(taught.vectors)))
             settings = JudgeSettings(split="validation", ks=self.config.evaluation.k, seed=self.config.seed)
             found = judge_content(judged, prepared, settings)

@@ -57,6 +57,11 @@ class Teacher(tf.Module):
       lessons: what to learn from.
       config: how.
       seed: of the start.
+
+    Attributes:
+      encoder: what is taught.
+      slow: the momentum encoder that makes the keys, None without a queue.
+      queues: of keys, one per modality; none without a queue.
     """
 
     def __init__(self, lessons: Lessons, config: ContentConfig, *, seed: int) -> None:
@@ -76,12 +81,12 @@ class Teacher(tf.Module):
             name: tf.Variable(start, trainable=config.learn_temperature, name=f"log_temperature_{name}")
             for name in contrasts
         }
-        self._slow: ContentEncoder | None = None
-        self._queues: list[KeyQueue] = []
+        self.slow: ContentEncoder | None = None
+        self.queues: list[KeyQueue] = []
         if config.queue.size and lessons.weights["modalities"]:
-            self._slow = encoder_of(lessons.modalities, config)
-            self._slow.set_weights(self.encoder.get_weights())
-            self._queues = [KeyQueue(config.queue.size, config.dim) for _ in lessons.modalities]
+            self.slow = encoder_of(lessons.modalities, config)
+            self.slow.set_weights(self.encoder.get_weights())
+            self.queues = [KeyQueue(config.queue.size, config.dim) for _ in lessons.modalities]
         # How often a batch draws an item differs from this by a factor that is the same for all, which softmax ignores.
         log_frequency = lessons.pairs.log_frequency(lessons.tags.shape[0])  # [items]
         self._log_q = tf.constant(config.crowd.popularity_correction * log_frequency)
@@ -127,8 +132,8 @@ class Teacher(tf.Module):
     ) -> dict[str, tf.Tensor]:
         count, pairs = tf.shape(items)[0], tf.shape(before)[0]
         keys = None
-        if self._slow is not None:
-            keys = self._slow(_head(inputs, count)).modalities  # [items, modalities, dim]
+        if self.slow is not None:
+            keys = self.slow(_head(inputs, count)).modalities  # [items, modalities, dim]
         with tf.GradientTape() as tape:
             encoded = self.encoder(inputs, training=True)
             terms = {}
@@ -153,9 +158,9 @@ class Teacher(tf.Module):
             loss = tf.add_n(list(terms.values()))
         gradients = tape.gradient(loss, self._learned, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         self._optimizer.apply_gradients(zip(gradients, self._learned, strict=True))
-        if self._slow is not None and keys is not None:
-            follow(self._slow, self.encoder, momentum=self.config.queue.momentum)
-            for place, queue in enumerate(self._queues):
+        if self.slow is not None and keys is not None:
+            follow(self.slow, self.encoder, momentum=self.config.queue.momentum)
+            for place, queue in enumerate(self.queues):
                 there = encoded.present[:count, place]
                 queue.push(tf.boolean_mask(keys[:, place], there), tf.boolean_mask(items, there))
         return {"loss": loss, **terms}
@@ -174,7 +179,7 @@ class Teacher(tf.Module):
                 target, further = sides[other], None
                 if keys is not None:
                     place = (left, right)[other]
-                    target, further = tf.boolean_mask(keys[:, place], both), self._queues[place].entries()
+                    target, further = tf.boolean_mask(keys[:, place], both), self.queues[place].entries()
                 terms.append(
                     modality_contrast(
                         sides[one], target, items=rows, temperature=temperature, further=further, weights=weights

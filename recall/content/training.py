@@ -24,6 +24,7 @@ from recall.errors import DataError
 from recall.prepared import PreparedData
 
 METRIC = "val_last_n_auc"
+_AUTO = {"modalities": 0.1, "shared_tags": 0.1, "crowd": 1.0, "tags": 0.1}
 
 
 class Taught(NamedTuple):
@@ -172,4 +173,6 @@ def _resolved(name: str, weight: float | str, is_there: bool, what: str) -> floa
         raise DataError(
             f"content.loss.{name} {weight:g}: the training period has no {what} to learn from; set it to 0 or auto"
         )
-    return (1.0 if is_there else 0.0) if isinstance(weight, str) else float(weight)
+    if isinstance(weight, str):
+        return _AUTO[name] if is_there else 0.0
+    return float(weight)
