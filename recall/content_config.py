@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -18,7 +17,19 @@ from pydantic import (
 from recall.config_values import Fraction, Probability, parse_auto_or_number
 from recall.schema import EmbeddingFeature, FeatureSchema, Strict
 
-Weight = Annotated[Literal["auto"] | NonNegativeFloat, BeforeValidator(parse_auto_or_number)]
+
+def parse_weight(value: Any) -> float | Literal["auto"]:
+    """'auto', or a number of at least 0."""
+    try:
+        weight = parse_auto_or_number(value)
+    except ValueError:
+        weight = -1.0
+    if weight != "auto" and weight < 0:
+        raise ValueError("expected auto or a number of at least 0, e.g. 0.1")
+    return weight
+
+
+Weight = Annotated[Literal["auto"] | float, BeforeValidator(parse_weight)]
 """How much a term of the loss counts: 0 is off, `auto` its default weight where the data has what it needs."""
 
 

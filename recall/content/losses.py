@@ -88,15 +88,17 @@ def crowd_contrast(
 ) -> tf.Tensor:
     """InfoNCE of an item and what the same user clicked next, corrected for how popular the negatives are.
 
-    The sampled softmax of Yi et al. (RecSys 2019, eq. 3) with items on both sides. Other users' next items are the
-    negatives, but not those that are the item itself or its own next one.
+    The sampled softmax of Yi et al. (RecSys 2019, eq. 3) with items on both sides. With the whole log_q the cosines
+    learn log p(next | item), in which popular items are near to all. With none they learn log p(next | item) / p(next):
+    a batch holds popular items as often as negatives as they are next ones (as in skip-gram: Levy & Goldberg, NeurIPS
+    2014). Other users' next items are the negatives, but not those that are the item itself or its own next one.
 
     Args:
       before: float32 [pairs, dim], of unit length.
       after: float32 [pairs, dim], likewise.
       items_before: int [pairs].
       items_after: int [pairs].
-      log_q: float32 [pairs], log of how often the item is expected among the batch's next ones.
+      log_q: float32 [pairs], what is taken off the logits of each next item; a common constant changes nothing.
       temperature: scalar > 0.
 
     Returns:
