@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from recall.config_values import AutoOrNumber, Fraction, HistoryTime
+from recall.content_config import ContentConfig
 from recall.data_config import DataConfig
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
@@ -64,6 +65,7 @@ class Config(Strict):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
+    content: ContentConfig = ContentConfig()
     seed: int = 1
 
     @property
@@ -158,6 +160,11 @@ class Config(Strict):
                 f"features.meta: {ATTRIBUTES} is a modality by itself, and categories and numbers are one of the same "
                 "name; give the feature a `modality` of another name, or the same to all that belong together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _content_has_what_it_learns_from(self) -> Config:
+        self.content.check(self.features)
         return self
 
     @model_validator(mode="after")

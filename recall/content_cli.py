@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +84,55 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False))
             return
-        Console(highlight=False).print(content_table(found, k=min(evaluation.k, key=lambda k: abs(k - 50))))
+        Console(highlight=False).print(content_table(found, k=_near_fifty(evaluation.k)))
+
+
+@content_app.command()
+def train(
+    run: Annotated[Path, typer.Option("--run", help="run directory, prepared; no model is needed")],
+    overrides: Annotated[list[str] | None, typer.Option(
+        "--set", help="dotted.key=value, over the run's config.yaml, e.g. content.loss.tags=0")] = None,
+) -> None:  # fmt: skip
+    """Teaches one vector per item out of its base vectors: by its modalities, its tags and what people click.
+
+    Writes DIR/content: vectors.npy and items.parquet, each an `embedding` for another experiment; what it learns and
+    how is the section `content` of the experiment file.
+    """
+    with clear_errors(_console):
+        from recall.content.step import ContentRun
+        from recall.run import Run
+
+        opened = ContentRun(Run.open(run, overrides or ()).config, run, console=_console)
+        found = opened.train_content()
+        Console(highlight=False).print(trained_table(found, k=_near_fifty(opened.config.evaluation.k)))
+        _console.print(
+            f"on test clicks: recall content evaluate --run {run} --vectors trained={run}/content/vectors.npy"
+        )
+
+
+def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
+    """Base vectors and trained ones, a row each; mean similarity to the last clicks."""
+    table = Table(
+        title=f"content vectors on {found['clicks']['asked']:,} {found['split']} clicks, last {found['last']}",
+        title_justify="left",
+        caption=f"AUC: the next click against random and popular items; recall@{k}: whole catalogue; cold: items "
+        "without exposures or clicks before the split; joined: all base vectors side by side. The epoch was chosen on "
+        "clicks of this split.",
+        caption_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold")
+    columns = [(part, name) for part in ("all", "cold") for name in ("auc_random", "auc_popular", f"recall@{k}")]
+    for name in (
+        "items",
+        *(f"{'cold ' if part == 'cold' else ''}{name.replace('auc_', 'AUC ')}" for part, name in columns),
+    ):
+        table.add_column(name, justify="right")
+    for name, judged in found["vectors"].items():
+        values = [judged["last_n"]["mean"][part][measure] for part, measure in columns]
+        table.add_row(name, f"{judged['coverage']:.1%}", *(_with_chance(value, None) for value in values))
+    return table
 
 
 def content_table(found: Mapping[str, Any], *, k: int) -> Table:
@@ -131,6 +179,10 @@ def _measures(judged: Mapping[str, Any], *, k: int) -> list[tuple[str, str]]:
     rows.append(("alignment", _with_chance(judged["alignment"]["value"], judged["alignment"]["random"])))
     rows.append(("uniformity", _with_chance(judged["uniformity"], None)))
     return rows
+
+
+def _near_fifty(ks: Sequence[int]) -> int:
+    return min(ks, key=lambda k: abs(k - 50))
 
 
 def _with_chance(value: float | None, chance: float | None) -> str:

@@ -1,0 +1,167 @@
+"""DIR/content, what `recall content train` publishes: the one writer and the one reader of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recall.artifacts import publish, read_manifest
+from recall.clusters import HierarchicalKMeans
+from recall.content.encoder import ContentEncoder
+from recall.content.modalities import Modality
+from recall.content.training import Taught
+from recall.embeddings import vector_array
+from recall.errors import DataError
+
+VECTORS = "vectors.npy"
+_ITEMS, _WEIGHTS, _CLUSTERS, _HISTORY, _JUDGED = (
+    "items.parquet",
+    "encoder.npz",
+    "clusters.npz",
+    "history.json",
+    "judged.json",
+)
+
+
+@dataclass(frozen=True)
+class TrainedContent:
+    """A published DIR/content.
+
+    Attributes:
+      directory: where it is.
+      manifest: the encoder's shape, weights of the losses, best epoch, counts, checksums.
+    """
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, directory: str | Path) -> TrainedContent:
+        """Opens what `recall content train` published.
+
+        Raises:
+          ArtifactError: it is not there, or damaged.
+        """
+        return cls(Path(directory), read_manifest(Path(directory), made_by="recall content train"))
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """float32 [items, dim], row i of line i of the items file; zeros where an item has none."""
+        return np.asarray(np.load(self.directory / VECTORS, allow_pickle=False), np.float32)
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """item_id, vector (null where an item has none), and cluster_LEVEL int32 (null likewise)."""
+        return pq.read_table(self.directory / _ITEMS)
+
+    @cached_property
+    def encoder(self) -> ContentEncoder:
+        """The encoder with its weights."""
+        encoder = ContentEncoder.from_settings(self.manifest["encoder"])
+        with np.load(self.directory / _WEIGHTS, allow_pickle=False) as arrays:
+            encoder.set_weights([arrays[f"arr_{place}"] for place in range(len(arrays.files))])
+        return encoder
+
+    @cached_property
+    def clusters(self) -> HierarchicalKMeans | None:
+        """The tree that gives virtual ids, to new vectors too; None if none were asked for."""
+        path = self.directory / _CLUSTERS
+        return HierarchicalKMeans.load(path) if path.exists() else None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Per epoch what `teach` noted."""
+        return list(json.loads((self.directory / _HISTORY).read_text()))
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """Base vectors and trained vectors, judged on validation clicks by `judge_content`."""
+        return dict(json.loads((self.directory / _JUDGED).read_text()))
+
+    def encode(self, base: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Vectors of items that may be new.
+
+        Args:
+          base: feature -> float32 [items, width], zeros where an item has none; a feature that is left out is missing.
+
+        Returns:
+          float32 [items, dim], of unit length; zeros where an item has no base vector.
+
+        Raises:
+          DataError: a feature is none of the encoder's, or the arrays do not fit it or each other.
+        """
+        shapes = self.encoder.shapes
+        known = {feature: shape.width for shape in shapes for feature in shape.features}
+        for name, vectors in base.items():
+            if vectors.ndim != 2 or vectors.shape[1] != known.get(name) or not np.isfinite(vectors).all():
+                expected = ", ".join(f"{feature} [items, {width}]" for feature, width in known.items())
+                raise DataError(f"base vectors {name} {list(vectors.shape)}: expected finite numbers of {expected}")
+        if len(counts := {len(vectors) for vectors in base.values()}) != 1:
+            raise DataError(f"base vectors are of {sorted(counts) or 'no'} items; give one row per item in each")
+        count = counts.pop()
+        modalities = []
+        for shape in shapes:
+            absent = np.zeros((count, shape.width), np.float32)
+            frames = np.stack([base.get(name, absent) for name in shape.features], axis=1)  # [items, frames, width]
+            lengths = np.linalg.norm(frames, axis=2, keepdims=True)
+            unit = np.divide(frames, lengths, out=np.zeros_like(frames), where=lengths > 0)
+            modalities.append(Modality(shape.name, shape.features, unit, lengths[..., 0] > 0))
+        present = np.logical_or.reduce([one.present.any(axis=1) for one in modalities])
+        return np.where(present[:, np.newaxis], self.encoder.vectors(modalities), np.float32(0))
+
+
+def write_content(
+    directory: Path,
+    taught: Taught,
+    *,
+    item_ids: pa.StringArray,
+    levels: tuple[int, ...],
+    judged: Mapping[str, Any],
+    seed: int,
+    fingerprint: str,
+) -> None:
+    """Publishes what training gave.
+
+    Args:
+      directory: DIR/content.
+      taught: vectors and encoder.
+      item_ids: string [items].
+      levels: of the virtual ids. Centroids are placed by the items that training looked at, all get ids.
+      judged: what `judge_content` said.
+      seed: of the clusters.
+      fingerprint: of everything that the vectors depend on.
+    """
+    present = np.asarray(taught.vectors.any(axis=1), bool)
+    manifest = {
+        "fingerprint": fingerprint,
+        "encoder": taught.encoder.settings(),
+        "loss": taught.weights,
+        "best_epoch": taught.best_epoch,
+        "items": len(present),
+        "items_with_vector": int(present.sum()),
+        "items_learned_from": int(taught.learned_from.sum()),
+        "clusters": list(levels),
+    }
+    vectors = vector_array(taught.vectors)
+    # As lists of any length: Parquet keeps no values of a null, and pyarrow then fails to read fixed sizes.
+    columns = {"item_id": item_ids, "vector": vectors.cast(pa.list_(pa.float32()))}
+    with publish(directory, manifest=manifest) as scratch:
+        np.save(scratch / VECTORS, taught.vectors)
+        np.savez(scratch / _WEIGHTS, *taught.encoder.get_weights())
+        if levels:
+            tree = HierarchicalKMeans.fit(taught.vectors[taught.learned_from], levels, seed)
+            tree.save(scratch / _CLUSTERS)
+            nodes = tree.assign(taught.vectors, present=present)  # [items, levels]
+            columns |= {f"cluster_{level}": pa.array(nodes[:, level], mask=~present) for level in range(len(levels))}
+        pq.write_table(pa.table(columns), scratch / _ITEMS)
+        (scratch / _HISTORY).write_text(json.dumps(taught.history, indent=2) + "\n")
+        (scratch / _JUDGED).write_text(json.dumps(judged, indent=2) + "\n")

@@ -1,0 +1,87 @@
+"""Tags as something to learn from: what they tell about an item, and which of them occur together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recall.errors import DataError
+
+_LEAST_ITEMS = 2  # a tag of one item is that item's id under another name
+
+
+def tag_targets(
+    matrices: Sequence[sparse.csr_array], learned_from: npt.NDArray[np.bool_]
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Tags of several features in one space, and how much each tells of an item.
+
+    TF-IDF (Salton & Buckley, Information Processing & Management 24(5), 1988) with tf 1, as an item has a tag or not,
+    and idf = log(items with tags / items with the tag); the weights of an item are scaled to sum 1. What all
+    items have tells nothing, and what a single one has would name it: both are left out.
+
+    Args:
+      matrices: per feature sparse [items, codes], 1 where an item has a value (`tag_matrices`).
+      learned_from: bool [items], items that count; others have weights, too.
+
+    Returns:
+      Both float32: TF-IDF weights [items, tags], rows of sum 1 or empty; and which item of those that count has which
+      tag, [items that count, tags], 0 or 1.
+
+    Raises:
+      DataError: no tag is left to learn from.
+    """
+    has = sparse.csr_array(sparse.hstack(matrices, format="csr"), dtype=np.float32)
+    counted = has[np.flatnonzero(learned_from)]
+    item_counts = np.asarray(counted.sum(axis=0)).ravel()  # [all tags]
+    tagged = int((np.diff(counted.indptr) > 0).sum())
+    kept = np.flatnonzero((item_counts >= _LEAST_ITEMS) & (item_counts < tagged))
+    if not len(kept):
+        raise DataError(
+            f"content train: none of the {has.shape[1]:,} tags is on at least {_LEAST_ITEMS} and not on all of the "
+            f"{tagged:,} tagged items of the training period; set content.loss.tags and content.loss.shared_tags to 0"
+        )
+    idf = np.log(tagged / item_counts[kept]).astype(np.float32)  # [tags]
+    weights = sparse.csr_array(has[:, kept].multiply(idf))
+    weights.eliminate_zeros()
+    totals = np.asarray(weights.sum(axis=1)).ravel()  # [items]
+    scale = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0)
+    return sparse.csr_array(weights.multiply(scale[:, np.newaxis]), dtype=np.float32), counted[:, kept]
+
+
+def tag_overlap(weights: sparse.csr_array) -> sparse.csr_array:
+    """Cosine of the tag weights of every two items; sparse float32 [items, items], an item without tags has none."""
+    lengths = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())  # [items]
+    scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    unit = sparse.csr_array(weights.multiply(scale[:, np.newaxis]))
+    return sparse.csr_array(unit @ unit.T)
+
+
+def tag_graph(has: sparse.csr_array, *, threshold: float) -> sparse.coo_array:
+    """Which tags occur together, normalised for a graph convolution.
+
+    D^-1/2 (A + I) D^-1/2 (Kipf & Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
+    2017, eq. 2) with the idea of ML-GCN (Chen et al., CVPR 2019) that labels which occur together are neighbours.
+    Departure: ML-GCN cuts the conditional probability P(i | j), which makes a directed graph. Here A_ij is
+    items with both / sqrt(items with i * items with j), and 0 below the threshold: symmetric as the normalisation
+    wants it, and a tag that is on most items is nobody's neighbour for that alone.
+
+    Args:
+      has: sparse [items, tags], 1 where an item has a tag; every tag is on some item.
+      threshold: in [0, 1].
+
+    Returns:
+      float32 sparse [tags, tags], symmetric.
+    """
+    counts = np.asarray(has.sum(axis=0)).ravel()  # [tags]
+    both = sparse.coo_array(has.T @ has)  # [tags, tags]
+    cosine = both.data / np.sqrt(counts[both.row] * counts[both.col])
+    is_edge = (both.row != both.col) & (cosine >= threshold)
+    row, column, weight = both.row[is_edge], both.col[is_edge], cosine[is_edge]
+    own = np.arange(len(counts))
+    row, column, weight = np.r_[row, own], np.r_[column, own], np.r_[weight, np.ones(len(own))]
+    degree = np.bincount(row, weights=weight, minlength=len(own))
+    weight = weight / np.sqrt(degree[row] * degree[column])
+    return sparse.coo_array((weight.astype(np.float32), (row, column)), shape=(len(own), len(own)))

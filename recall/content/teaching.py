@@ -1,0 +1,205 @@
+"""One step of teaching the content encoder: every loss on a batch of items and a batch of click pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from scipy import sparse
+
+from recall.content.crowd import ClickPairs
+from recall.content.encoder import ContentEncoder, Encoded, Inputs, inputs_of
+from recall.content.key_queue import KeyQueue, follow
+from recall.content.losses import (
+    agreement_weights,
+    crowd_contrast,
+    modality_contrast,
+    shared_tags_contrast,
+    tag_cross_entropy,
+)
+from recall.content.modalities import Modality
+from recall.content.tag_classifier import TagClassifier
+from recall.content.tags import tag_overlap
+from recall.content_config import ContentConfig
+
+# As CLIP does, so that a learned temperature cannot make the logits explode (Radford et al., ICML 2021, section 2.5).
+_LEAST_TEMPERATURE = 0.01
+
+
+class Lessons(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+      modalities: base vectors.
+      rows: intp [items that count], items of the training period with a base vector.
+      pairs: of clicks.
+      tags: TF-IDF weights, sparse [items, tags]; of no tags where none are learned from.
+      graph: of tags, or None.
+      weights: of the losses, all numbers; 0 is off.
+    """
+
+    modalities: tuple[Modality, ...]
+    rows: npt.NDArray[np.intp]
+    pairs: ClickPairs
+    tags: sparse.csr_array
+    graph: sparse.coo_array | None
+    weights: dict[str, float]
+
+
+class Teacher(tf.Module):
+    """The encoder with everything that is there for its training alone.
+
+    Args:
+      lessons: what to learn from.
+      config: how.
+      seed: of the start.
+
+    Attributes:
+      encoder: what is taught.
+      slow: the momentum encoder that makes the keys, None without a queue.
+      queues: of keys, one per modality; none without a queue.
+    """
+
+    def __init__(self, lessons: Lessons, config: ContentConfig, *, seed: int) -> None:
+        super().__init__()
+        self.lessons, self.config = lessons, config
+        self.encoder = encoder_of(lessons.modalities, config)
+        self.encoder.start_from(lessons.modalities, lessons.rows, seed=seed)
+        self._classifier = TagClassifier(
+            lessons.tags.shape[1],
+            config.dim,
+            graph=lessons.graph,
+            layers=config.tag_graph.layers if lessons.graph is not None else 0,
+        )
+        contrasts = ("modalities", "crowd", "shared_tags")
+        start = float(np.log(config.temperature))
+        self._log_temperatures = {
+            name: tf.Variable(start, trainable=config.learn_temperature, name=f"log_temperature_{name}")
+            for name in contrasts
+        }
+        self.slow: ContentEncoder | None = None
+        self.queues: list[KeyQueue] = []
+        if config.queue.size and lessons.weights["modalities"]:
+            self.slow = encoder_of(lessons.modalities, config)
+            self.slow.set_weights(self.encoder.get_weights())
+            self.queues = [KeyQueue(config.queue.size, config.dim) for _ in lessons.modalities]
+        # How often a batch draws an item differs from this by a factor that is the same for all, which softmax ignores.
+        log_frequency = lessons.pairs.log_frequency(lessons.tags.shape[0])  # [items]
+        self._log_q = tf.constant(config.crowd.popularity_correction * log_frequency)
+        layers = (self.encoder, self._classifier)
+        self._learned = [variable for layer in layers for variable in layer.trainable_variables]
+        self._learned += [variable for variable in self._log_temperatures.values() if variable.trainable]
+        self._optimizer = tf.keras.optimizers.Adam(config.training.learning_rate)
+
+    def step(self, items: npt.NDArray[np.intp], pairs: npt.NDArray[np.intp], *, trust: bool) -> dict[str, tf.Tensor]:
+        """Learns from some items and some click pairs.
+
+        Args:
+          items: rows of the catalogue.
+          pairs: positions of `lessons.pairs`.
+          trust: whether every pair of modalities counts in full, as it does in the warm-up.
+
+        Returns:
+          The terms of the loss, weighted, and `loss`, their sum; scalars.
+        """
+        before, after = self.lessons.pairs.before[pairs], self.lessons.pairs.after[pairs]
+        rows = np.concatenate([items, before, after])
+        tags = self.lessons.tags[items]
+        return self._step(
+            inputs_of(self.lessons.modalities, rows),
+            tf.constant(items, tf.int32),
+            tf.constant(tags.toarray()),
+            tf.constant(tag_overlap(tags).toarray()),
+            tf.constant(before),
+            tf.constant(after),
+            tf.constant(trust),
+        )
+
+    @tf.function(reduce_retracing=True)
+    def _step(
+        self,
+        inputs: Inputs,
+        items: tf.Tensor,
+        tags: tf.Tensor,
+        overlap: tf.Tensor,
+        before: tf.Tensor,
+        after: tf.Tensor,
+        trust: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        count, pairs = tf.shape(items)[0], tf.shape(before)[0]
+        keys = None
+        if self.slow is not None:
+            keys = self.slow(_head(inputs, count)).modalities  # [items, modalities, dim]
+        with tf.GradientTape() as tape:
+            encoded = self.encoder(inputs, training=True)
+            terms = {}
+            if self.lessons.weights["modalities"]:
+                terms["modalities"] = self._modalities(Encoded(*(part[:count] for part in encoded)), keys, items, trust)
+            if self.lessons.weights["shared_tags"]:
+                terms["shared_tags"] = shared_tags_contrast(
+                    encoded.item[:count], overlap, items=items, temperature=self._temperature("shared_tags")
+                )
+            if self.lessons.weights["tags"]:
+                terms["tags"] = tag_cross_entropy(self._classifier(encoded.item[:count]), tags)
+            if self.lessons.weights["crowd"]:
+                terms["crowd"] = crowd_contrast(
+                    encoded.item[count : count + pairs],
+                    encoded.item[count + pairs :],
+                    items_before=before,
+                    items_after=after,
+                    log_q=tf.gather(self._log_q, after),
+                    temperature=self._temperature("crowd"),
+                )
+            terms = {name: self.lessons.weights[name] * term for name, term in terms.items()}
+            loss = tf.add_n(list(terms.values()))
+        gradients = tape.gradient(loss, self._learned, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        self._optimizer.apply_gradients(zip(gradients, self._learned, strict=True))
+        if self.slow is not None and keys is not None:
+            follow(self.slow, self.encoder, momentum=self.config.queue.momentum)
+            for place, queue in enumerate(self.queues):
+                there = encoded.present[:count, place]
+                queue.push(tf.boolean_mask(keys[:, place], there), tf.boolean_mask(items, there))
+        return {"loss": loss, **terms}
+
+    def _modalities(self, encoded: Encoded, keys: tf.Tensor | None, items: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
+        """Both directions of every two modalities, averaged."""
+        temperature, strength = self._temperature("modalities"), self.config.noisy_pairs.strength
+        terms = []
+        for left, right in itertools.combinations(range(len(self.lessons.modalities)), 2):
+            both = encoded.present[:, left] & encoded.present[:, right]  # [items]
+            rows = tf.boolean_mask(items, both)  # [rows]
+            sides = [tf.boolean_mask(encoded.modalities[:, side], both) for side in (left, right)]
+            weights = agreement_weights(*sides, items=rows, strength=strength)  # [rows]
+            weights = tf.where(trust, tf.ones_like(weights), weights)
+            for one, other in ((0, 1), (1, 0)):
+                target, further = sides[other], None
+                if keys is not None:
+                    place = (left, right)[other]
+                    target, further = tf.boolean_mask(keys[:, place], both), self.queues[place].entries()
+                terms.append(
+                    modality_contrast(
+                        sides[one], target, items=rows, temperature=temperature, further=further, weights=weights
+                    )
+                )
+        return tf.add_n(terms) / len(terms)
+
+    def _temperature(self, name: str) -> tf.Tensor:
+        return tf.maximum(tf.exp(self._log_temperatures[name]), _LEAST_TEMPERATURE)
+
+
+def encoder_of(modalities: Sequence[Modality], config: ContentConfig) -> ContentEncoder:
+    """An encoder as the section `content` describes it."""
+    from recall.content.encoder import ModalityShape
+
+    shapes = [ModalityShape(one.name, one.features, one.width) for one in modalities]
+    return ContentEncoder(
+        shapes, dim=config.dim, hidden=config.hidden, dropout=config.dropout, input_dropout=config.input_dropout
+    )
+
+
+def _head(inputs: Inputs, count: Any) -> Inputs:
+    return tuple((frames[:count], present[:count]) for frames, present in inputs)
