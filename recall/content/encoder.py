@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.content.modalities import Modality
-from recall.fusion.contract import masked_softmax
+from recall.fusion.masks import masked_softmax
 from recall.towers.features import dense_stack
 
 Matrix = npt.NDArray[np.float32]
