@@ -149,7 +149,8 @@ def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vec
         table = pa.table(
             {
                 "item_id": ids[rows],
-                "vector": vector_array(vectors[rows]),
+                # Not of a fixed size: Arrow writes null rows of such lists to Parquet, but refuses to read them.
+                "vector": vector_array(vectors[rows]).cast(pa.list_(pa.float32())),
                 "content_hash": pa.array(np.char.decode(hashes[rows], "ascii"), pa.string(), mask=~present[rows]),
             }
         )

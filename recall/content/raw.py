@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from dataclasses import dataclass
@@ -80,8 +81,7 @@ def read_raw_content(source: RawContent) -> pa.Table:
     columns: dict[str, pa.ChunkedArray | pa.Array] = {"item_id": ids}
     if source.text:
         texts = [_strings(table[name], f"{source.items}: column {name}") for name in source.text]
-        joined = pc.binary_join_element_wise(*texts, BETWEEN_TEXTS, null_handling="skip")
-        columns["text"] = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
+        columns["text"] = functools.reduce(_joined, texts)
     if source.image:
         columns["image"] = _strings(table[source.image], f"{source.items}: column {source.image}")
     return pa.table(columns)
@@ -130,6 +130,12 @@ def decode_image(content: bytes) -> Image:
         raise UnusableContentError("not an image that can be decoded") from None
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return image
+
+
+def _joined(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Both texts where both are there, else the one that is."""
+    # Not with null_handling="skip": in pyarrow 25 it leaves rows out in which all are null.
+    return pc.coalesce(pc.binary_join_element_wise(first, second, BETWEEN_TEXTS), first, second)
 
 
 def _strings(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
