@@ -7,11 +7,11 @@ python -m pipelines.content_vectors --items FILE --id COLUMN [--text COLUMN[,COL
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.embedding import FAILED_SCHEMA, EmbeddingJob, embed_content
+from pipelines.embedded_rows import REJECTED_SCHEMA, write_modality
+from pipelines.embedding import EmbeddingJob, embed_content
 from pipelines.exchange import Scratch
 from pipelines.running import running
 from recall.artifacts import publish
@@ -32,22 +33,15 @@ from recall.content.embedded import (
     FORMAT_VERSION,
     Batches,
     Embedded,
-    hash_array,
-    is_among,
-    line_up,
     require_replaceable,
-    write_parts,
 )
 from recall.content.encoders import ENCODERS, EncoderSpec, identity, load_encoder
 from recall.content.raw import RawContent, read_raw_content
-from recall.errors import ConfigError, DataError, RecallError
+from recall.errors import ConfigError, RecallError
 
 BATCH_SIZES = {"text": 256, "image": 32}
 """How many contents are encoded, and then saved, at once; images lie decoded in memory."""
 
-REJECTED_SCHEMA = pa.schema(
-    [("row", pa.int64())] + [(name, pa.string()) for name in ("item_id", "modality", "reason", "content")]
-)
 _ROWS_PER_CHUNK = 8192
 # Content of one partition goes to one worker; few rows are still spread over several workers.
 _CONTENTS_PER_PARTITION = 4096
@@ -97,128 +91,74 @@ def embed_catalogue(
             f"model {spec.model}: encodes {' and '.join(encoder.modalities)}, not {lacking[0]}; choose another model "
             f"or encoder ({', '.join(ENCODERS)} or a class), or leave {lacking[0]} out"
         )
-    encoder_identity = identity(spec, encoder)
+    made_by = identity(spec, encoder)
     kept = directory.with_name(f".{directory.name}-embedding")
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "encoder": {"kind": spec.kind, "model": spec.model, "revision": spec.revision,
-                    "fingerprint": encoder.fingerprint, "identity": encoder_identity},
+                    "fingerprint": encoder.fingerprint, "identity": made_by},
         "items": {"file": source.items.name, "rows": len(rows)},
     }  # fmt: skip
     with publish(directory, manifest=manifest) as folder:
-        scratch = Scratch(str(folder.resolve() / "scratch"))
+        scratch = Scratch(str(folder / "scratch"))
         Path(scratch.folder).mkdir()
         job = EmbeddingJob(
-            spec, encoder_identity, str(source.folder), scratch,
-            batches={name: Batches(str(kept / encoder_identity / name)) for name in source.modalities},
+            spec, made_by, str(source.folder), scratch,
+            batches={name: Batches(str(kept / made_by / name)) for name in source.modalities},
             batch_sizes={name: batch_size or BATCH_SIZES[name] for name in source.modalities},
             partitions=max(_LEAST_PARTITIONS, -(-len(rows) // _CONTENTS_PER_PARTITION)),
         )  # fmt: skip
-        earlier = {
-            name: Embedded.published(directory, name, encoder=encoder_identity) + job.batches[name].embedded()
-            for name in source.modalities
-        }
-        known = {name: embedded.hashes() for name, embedded in earlier.items()}
-        for name, hashes in known.items():
-            scratch.write(f"known.{name}", 0, pa.table({"content_hash": np.char.decode(hashes, "ascii")}))
-        starts = range(0, len(rows), _ROWS_PER_CHUNK)
-        for chunk, start in enumerate(starts):
-            scratch.write("rows", chunk, rows.slice(start, _ROWS_PER_CHUNK))
+        published = {name: Embedded.published(directory, name, encoder=made_by) for name in source.modalities}
+        known = {name: (published[name] + job.batches[name].embedded()).hashes() for name in source.modalities}
+        chunks = _hand_out(rows, known, scratch)
         announce("encoding")
-        with running(options or PipelineOptions([])) as pipeline:
-            embed_content(pipeline, job, chunks=len(starts))
+        with _progress(job, announce), running(options or PipelineOptions([])) as pipeline:
+            embed_content(pipeline, job, chunks=chunks)
 
         announce("writing vectors")
-        outcomes = {}
+        rejected = [REJECTED_SCHEMA.empty_table()]
+        manifest["vectors"] = {}
         for name in source.modalities:
-            embedded = earlier[name] + job.batches[name].embedded()
-            outcomes[name] = _publish_modality(folder, name, rows, known[name], embedded, scratch, dim=encoder.dim)
-        rejected = pa.concat_tables(
-            [REJECTED_SCHEMA.empty_table(), *(outcome.rejected for outcome in outcomes.values())]
-        )
-        pq.write_table(rejected, folder / "rejected.parquet")
-        columns = {"text": list(source.text), "image": [source.image]}
-        manifest["vectors"] = {
-            name: {"file": f"{name}.npy", "columns": columns[name], "dim": encoder.dim, "counts": outcome.counts}
-            for name, outcome in outcomes.items()
-        }
+            embedded = published[name] + job.batches[name].embedded()
+            made = write_modality(folder, name, rows, known[name], embedded, scratch, dim=encoder.dim)
+            columns = list(source.text) if name == "text" else [source.image]
+            manifest["vectors"][name] = {
+                "file": f"{name}.npy", "columns": columns, "dim": encoder.dim, "counts": made.counts
+            }  # fmt: skip
+            rejected.append(made.rejected)
+        pq.write_table(pa.concat_tables(rejected), folder / "rejected.parquet")
         shutil.rmtree(scratch.folder)
     shutil.rmtree(kept, ignore_errors=True)
     return manifest
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of one modality: rejected items, and for the manifest how many items ended where."""
-
-    rejected: pa.Table
-    counts: dict[str, Any]
-
-
-def _publish_modality(
-    folder: Path,
-    name: str,
-    rows: pa.Table,
-    known: npt.NDArray[np.bytes_],
-    embedded: Embedded,
-    scratch: Scratch,
-    *,
-    dim: int,
-) -> _Outcome:
-    """Writes the `.npy` and the parts of one modality.
-
-    Raises:
-      DataError: not a single item has a vector.
-    """
-    hashed = pa.concat_tables(scratch.read_all(f"hashed.{name}"))
-    has_hash = hashed["content_hash"].is_valid().to_numpy()
-    hashes = hash_array(hashed["content_hash"].fill_null(""))
-    vectors, present = line_up(folder / f"{name}.npy", hashes, embedded, dim=dim)
-    reasons = _reasons(hashed, scratch.read_all(f"failed.{name}"))
-    refused = np.array([reason is not None for reason in reasons])
-    counts = Counter(reason for reason in reasons if reason)
-    missing = int((~has_hash & ~refused).sum())
-    if lost := int((has_hash & ~refused & ~present).sum()):
-        raise DataError(
-            f"{name}: the vectors of {lost:,} items did not arrive beside {folder.parent}; give an --out in a folder "
-            "that all workers reach"
-        )
-    if not present.any():
-        why = [f"{number:,} {reason}" for reason, number in counts.most_common(3)]
-        raise DataError(
-            f"{name}: none of {len(rows):,} items got a vector ({', '.join([f'{missing:,} without content', *why])}); "
-            f"look at the column{'' if name == 'text' else ' and at --image-root, which its paths are relative to'}"
-        )
-    write_parts(folder / name, rows["item_id"].combine_chunks(), hashes, vectors, present)
-    reused = present & is_among(hashes, known)
-    rejected = pa.table(
-        {
-            "row": np.flatnonzero(refused),
-            "item_id": rows["item_id"].filter(pa.array(refused)),
-            "modality": pa.array([name] * int(refused.sum()), pa.string()),
-            "reason": pa.array([reason for reason in reasons if reason], pa.string()),
-            "content": rows[name].filter(pa.array(refused)),
-        },
-        schema=REJECTED_SCHEMA,
-    )
-    return _Outcome(
-        rejected,
-        {
-            "embedded": int((present & ~reused).sum()),
-            "reused": int(reused.sum()),
-            "missing": missing,
-            "failed": dict(counts.most_common()),
-            "encoded": len(np.unique(hashes[present & ~reused])),
-        },
-    )
+def _hand_out(rows: pa.Table, known: Mapping[str, npt.NDArray[np.bytes_]], scratch: Scratch) -> int:
+    """Writes what workers read: hashes of what has a vector, and the catalogue in chunks; returns how many."""
+    for name, hashes in known.items():
+        scratch.write(f"known.{name}", 0, pa.table({"content_hash": np.char.decode(hashes, "ascii")}))
+    starts = range(0, len(rows), _ROWS_PER_CHUNK)
+    for chunk, start in enumerate(starts):
+        scratch.write("rows", chunk, rows.slice(start, _ROWS_PER_CHUNK))
+    return len(starts)
 
 
-def _reasons(hashed: pa.Table, failed: Sequence[pa.Table]) -> list[str | None]:
-    """Why an item has no vector although it has content, None where it has either both or neither, [items]."""
-    table = pa.concat_tables([FAILED_SCHEMA.empty_table(), *failed])
-    by_hash = dict(zip(table["content_hash"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    pairs = zip(hashed["reason"].to_pylist(), hashed["content_hash"].to_pylist(), strict=True)
-    return [reason or by_hash.get(content) for reason, content in pairs]
+@contextlib.contextmanager
+def _progress(job: EmbeddingJob, announce: Callable[[str], None]) -> Iterator[None]:
+    """Says every other second how far the workers are, which is seen in the folder that they all write to."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(2.0):
+            saved = sum(len(batches.embedded().files) for batches in job.batches.values())
+            announce(f"encoding ({saved:,} batches saved)")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -262,8 +262,8 @@ def test_images_that_cannot_be_used_are_set_aside_with_their_reason(model: Path,
     (folder / "words.png").write_text("this is no picture")
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir()
-    names = [red, "same red 赤.png", turned, grey, str(folder / clear), "cut.jpg", "words.png", "empty.png", "folder.png",
-             "absent.png", None]  # fmt: skip
+    bad = ["cut.jpg", "words.png", "empty.png", "folder.png", "absent.png"]
+    names = [red, "same red 赤.png", turned, grey, str(folder / clear), *bad, None]
     items = catalogue(tmp_path / "items.csv", id=list(range(len(names))), file=names)
     source = RawContent(items=items, id="id", image="file", image_root=folder)
 
