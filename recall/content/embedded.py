@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ MADE_BY = "python -m pipelines.content_vectors"
 
 _ROWS_PER_PART = 1 << 16
 _HASH = "S32"
+# Floats of vectors hardly repeat or compress, and trying takes longer than writing them.
+_PLAIN: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
 
 
 def hash_array(column: Column) -> npt.NDArray[np.bytes_]:
@@ -64,7 +67,7 @@ class Batches:
         path = folder / f"{hashes[0]}.parquet"
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         table = pa.table({"vector": vector_array(vectors), "content_hash": pa.array(hashes, pa.string())})
-        pq.write_table(table, temporary, compression="none")  # floats do not compress
+        pq.write_table(table, temporary, **_PLAIN)
         os.replace(temporary, path)
 
     def embedded(self) -> Embedded:
@@ -154,7 +157,7 @@ def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vec
                 "content_hash": pa.array(np.char.decode(hashes[rows], "ascii"), pa.string(), mask=~present[rows]),
             }
         )
-        pq.write_table(table, folder / f"part-{part:05d}.parquet")
+        pq.write_table(table, folder / f"part-{part:05d}.parquet", **_PLAIN)
 
 
 def require_replaceable(directory: Path, modalities: Sequence[str]) -> None:

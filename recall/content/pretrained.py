@@ -91,7 +91,7 @@ class VisionEncoder:
         inputs = self._processor(images=list(images), return_tensors="pt").to(self._device)
         with self._torch.inference_mode():
             if hasattr(self._model, "get_image_features"):
-                output = self._model.get_image_features(pixel_values=inputs["pixel_values"])
+                output = self._model.get_image_features(**inputs)
             else:
                 output = self._model(**inputs)
         if isinstance(output, self._torch.Tensor):

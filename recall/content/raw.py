@@ -77,7 +77,7 @@ def read_raw_content(source: RawContent) -> pa.Table:
     """
     wanted = [source.id, *source.text, *([source.image] if source.image else [])]
     table = read_table(source.items, format=source.format, columns=wanted)
-    ids = unique_ids(table[source.id], path=source.items, format=source.format, key="content id")
+    ids = unique_ids(table[source.id], path=source.items, format=source.format, key="id")
     columns: dict[str, pa.ChunkedArray | pa.Array] = {"item_id": ids}
     if source.text:
         texts = [_strings(table[name], f"{source.items}: column {name}") for name in source.text]
