@@ -29,12 +29,7 @@ from pipelines.embedding import EmbeddingJob, embed_content
 from pipelines.exchange import Scratch
 from pipelines.running import running
 from recall.artifacts import publish
-from recall.content.embedded import (
-    FORMAT_VERSION,
-    Batches,
-    Embedded,
-    require_replaceable,
-)
+from recall.content.embedded import FORMAT_VERSION, Batches, Embedded, require_replaceable
 from recall.content.encoders import ENCODERS, EncoderSpec, identity, load_encoder
 from recall.content.raw import RawContent, read_raw_content
 from recall.errors import ConfigError, RecallError
@@ -174,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             image_root=Path(arguments.image_root) if arguments.image_root else None,
             format=arguments.format,
         )
-        spec = EncoderSpec(arguments.model, arguments.encoder, arguments.revision)
+        folder = Path(arguments.model)  # workers may run in another folder than this
+        model = str(folder.resolve()) if folder.is_dir() else arguments.model
+        spec = EncoderSpec(model, arguments.encoder, arguments.revision)
         with errors.status("starting") as status:
             manifest = embed_catalogue(
                 source, spec, arguments.out, batch_size=arguments.batch_size,
