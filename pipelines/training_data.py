@@ -6,32 +6,29 @@ python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--set key
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.exchange import Scratch
 from pipelines.further import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
+from pipelines.running import running
 from pipelines.summaries import LogSummary, encode_tables, item_totals, posterior_history, require_usable
 from pipelines.transforms import ExampleJob, Source, collect_events, write_examples
 from recall.artifacts import publish
 from recall.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.config import Config, load_config
 from recall.content.prior import fit_content_prior
-from recall.errors import DataError, RecallError
+from recall.errors import RecallError
 from recall.events import REJECTED_SCHEMA
 from recall.examples import HISTORY_SCHEMA, example_schema
 from recall.posterior import split_snapshots
@@ -96,7 +93,7 @@ class _Job:
         if data.items.unknown == "reject":
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
         announce("reading and ordering events")
-        with _running(self.options) as pipeline:
+        with running(self.options) as pipeline:
             collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions)
 
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
@@ -122,7 +119,7 @@ class _Job:
         vocabularies = build_vocabularies(scratch, data, held_out.boundaries)
 
         announce("writing examples")
-        with _running(self.options) as pipeline:
+        with running(self.options) as pipeline:
             write_examples(
                 pipeline,
                 ExampleJob(data, scratch, partitions, str(self.folder), held_out.boundaries, held_out.prior),
@@ -207,41 +204,6 @@ def _sums(written: pa.Table, what: str) -> dict[str, int]:
 def _id_feature(config: Config) -> str | None:
     features = (feature for feature in config.features.item if feature.type == "id")
     return next((feature.name for feature in features if feature.source == config.data.items.id), None)
-
-
-@contextlib.contextmanager
-def _running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """Yields a pipeline and runs it; errors of workers come back as what was raised there."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        # What DirectRunner runs batches on. By itself it first tries to download another runner.
-        standard.runner = "FnApiRunner"
-    logger = logging.getLogger("apache_beam")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        pipeline = beam.Pipeline(options=options)
-        yield pipeline
-        pipeline.run().wait_until_finish()
-    except Exception as error:
-        raise _as_raised(error) from error
-    finally:
-        logger.setLevel(level)
-
-
-def _as_raised(error: Exception) -> Exception:
-    """Runners pass errors of workers on as text in an error of their own; finds ours and a full disk in it."""
-    text = str(error)
-    if isinstance(error, RecallError):  # a runner in this process puts the name of its step behind the message
-        return type(error)(re.sub(r" \[while running .*\]$", "", text, flags=re.DOTALL))
-    if isinstance(error, OSError):
-        return error
-    if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
-        return DataError(found[-1])
-    if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):
-        number, message = found[-1]
-        return OSError(int(number), message) if number else OSError(message)
-    return error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

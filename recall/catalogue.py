@@ -98,7 +98,7 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     else:
         keys = [("data.items.id", items.id), ("data.items.title", items.title)]
         table = _read_columns(items.path, items.format, features=features, keys=keys)
-    ids = _unique_ids(table[items.id], path=items.path, format=items.format, key="data.items.id")
+    ids = unique_ids(table[items.id], path=items.path, format=items.format, key="data.items.id")
     table = _with_embeddings(table, features, path=items.path)
     if not config.features.allow_mixed:
         _refuse_disguised_ids(table, features)
@@ -119,7 +119,7 @@ def read_users(config: Config) -> UserTable | None:
         return None
     features = list(_features(config, "user"))
     table = _read_columns(users.path, users.format, features=features, keys=[("data.users.id", users.id)])
-    ids = _unique_ids(table[users.id], path=users.path, format=users.format, key="data.users.id")
+    ids = unique_ids(table[users.id], path=users.path, format=users.format, key="data.users.id")
     return UserTable(ids, _with_embeddings(table, features, path=users.path))
 
 
@@ -172,7 +172,16 @@ def _check_columns(
             raise DataError(f"{key}: {path} has no column {name}; its columns are {', '.join(names)}{remedy}")
 
 
-def _unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) -> pa.StringArray:
+def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) -> pa.StringArray:
+    """Ids of a table's rows, string [rows].
+
+    Args:
+      column: of ids.
+      path: the table, for errors, as `format` and the `key` that names the column.
+
+    Raises:
+      DataError: no rows, an id is missing or there twice; says in which lines.
+    """
     ids = id_strings(column)
     if not len(ids):
         raise DataError(f"{path}: has no rows; expected at least one")
