@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import tensorflow as tf
 from scipy import sparse
 
 from recall.content.crowd import ClickPairs
-from recall.content.encoder import ContentEncoder, Encoded, Inputs, inputs_of
+from recall.content.encoder import ContentEncoder, Encoded, Inputs, ModalityShape, inputs_of
 from recall.content.key_queue import KeyQueue, follow
 from recall.content.losses import (
     agreement_weights,
@@ -193,13 +193,11 @@ class Teacher(tf.Module):
 
 def encoder_of(modalities: Sequence[Modality], config: ContentConfig) -> ContentEncoder:
     """An encoder as the section `content` describes it."""
-    from recall.content.encoder import ModalityShape
-
     shapes = [ModalityShape(one.name, one.features, one.width) for one in modalities]
     return ContentEncoder(
         shapes, dim=config.dim, hidden=config.hidden, dropout=config.dropout, input_dropout=config.input_dropout
     )
 
 
-def _head(inputs: Inputs, count: Any) -> Inputs:
+def _head(inputs: Inputs, count: tf.Tensor) -> Inputs:
     return tuple((frames[:count], present[:count]) for frames, present in inputs)

@@ -12,16 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Experiment
+from scipy import sparse
 
 from recall.config import Config, load_config
 from recall.content.artifact import TrainedContent
-from recall.content.evaluation import judge_content
+from recall.content.criterion import LastNCriterion
+from recall.content.crowd import ClickPairs
+from recall.content.encoder import inputs_of
+from recall.content.evaluation import JudgeSettings, judge_content
+from recall.content.losses import agreement_weights
+from recall.content.modalities import group_modalities
 from recall.content.step import ContentRun
-from recall.content.teaching import Teacher
+from recall.content.teaching import Lessons, Teacher
 from recall.content.training import Deck, lessons_of, teach
-from recall.content.vectors import prepared_vectors, read_vectors
+from recall.content.vectors import ContentVectors, prepared_vectors, read_vectors
+from recall.content_config import ContentConfig
 from recall.datasets import simulate
-from recall.embeddings import read_npy
+from recall.embeddings import read_npy, vector_array
 from recall.errors import ArtifactError, ConfigError, DataError
 from recall.prepared import PreparedData
 from recall.run import Run
@@ -33,7 +40,9 @@ pytest_plugins = ("finished_run",)
 
 Command = Callable[..., "Outcome"]
 SMALL = ("content.dim=16", "content.hidden=[16]", "content.clusters=[4,16]", "content.training.batch_size=128")
-QUICK = (*SMALL, "content.training.epochs=2", "content.training.epoch_steps=10")
+QUICK = (
+    *SMALL, "content.training.epochs=2", "content.training.epoch_steps=10", "content.noisy_pairs.warmup_epochs=1",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +196,45 @@ def test_a_step_with_a_queue_keeps_the_keys_of_what_is_there(data: Path, setting
         np.testing.assert_allclose(slow, 0.9 * old + 0.1 * fast, atol=1e-6)
     second = teacher.step(lessons.rows[40:80], np.zeros(0, np.intp), trust=True)
     assert float(second["modalities"]) > float(first["modalities"]), "more keys to tell the own one from"
+
+
+def test_pairs_that_do_not_belong_together_are_found_out() -> None:
+    rng = np.random.default_rng(1)
+    text = rng.normal(size=(200, 6)).astype(np.float32)
+    of = np.arange(200)
+    of[:50] = np.roll(of[:50], 1)  # the first fifty have the image of another
+    image = text[of] @ np.linalg.qr(rng.normal(size=(6, 6)))[0].astype(np.float32)
+    modalities = group_modalities(
+        [ContentVectors.checked(name, vector_array(base)) for name, base in (("text", text), ("image", image))],
+        {"text": "text", "image": "image"},
+    )
+    nothing, weights = np.zeros(0, np.int32), {"modalities": 1.0, "shared_tags": 0.0, "crowd": 0.0, "tags": 0.0}
+    lessons = Lessons(
+        modalities, np.arange(200), ClickPairs(nothing, nothing), sparse.csr_array((200, 0)), None, weights
+    )
+    settings = {"hidden": [], "dim": 12, "input_dropout": 0, "training": {"learning_rate": 0.02}}
+    teacher = Teacher(lessons, ContentConfig.model_validate(settings), seed=1)
+    for step in range(60):
+        teacher.step(rng.permutation(200)[:100], np.zeros(0, np.intp), trust=step < 20)
+    sides = teacher.encoder(inputs_of(modalities, np.arange(200))).modalities
+    found = agreement_weights(sides[:, 0], sides[:, 1], items=np.arange(200), strength=1.0).numpy()
+    assert found[50:].mean() > 0.9
+    assert found[:50].mean() < 0.4
+
+
+def test_the_criterion_is_the_judges_auc_and_gives_unlearned_items_half_a_say(data: Path) -> None:
+    prepared = PreparedData.load(data / "data")
+    text = prepared_vectors(prepared)[0]
+    judged = judge_content([text], prepared, JudgeSettings(split="validation"))["vectors"]["text"]["last_n"]["mean"]
+    everything = np.ones(len(text.present), bool)
+    found = LastNCriterion(prepared, text.present, learned_from=everything)(text.unit)
+    assert found == pytest.approx((judged["all"]["auc_random"] + judged["all"]["auc_popular"]) / 2, abs=0.01)
+    some = np.random.default_rng(1).random(len(everything)) < 0.8
+    both, known, new = (
+        LastNCriterion(prepared, text.present, learned_from=learned) for learned in (some, everything, ~everything)
+    )
+    assert known(text.unit) == pytest.approx(new(text.unit)), "where all are of one kind, that kind decides"
+    assert both(text.unit) != pytest.approx(known(text.unit))
 
 
 # Point in time, and what is held out
