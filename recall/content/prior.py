@@ -40,7 +40,7 @@ _FOLDS = 4  # even: folds f and f ^ 1 share the models that choose their penalti
 _INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1)  # `C` of scikit-learn, the strongest penalty first
 _FIRST_FIT, _GROWTH = 1_000, 2.0  # events
 _LEAST_ITEMS, _LEAST_CLICKS = 50, 50  # below these a fold keeps the prior of all
-_MOST_ITEMS = 200_000  # to fit on; more make the weights hardly any better
+_MOST_ITEMS = 50_000  # to fit on: with vectors of 384 numbers half a gigabyte
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -65,6 +65,26 @@ class _Moment:
 
     models: tuple[LogOdds | None, ...]
     inverse_penalties: tuple[float | None, ...]
+
+    def unscaled(self, scale: Floats) -> _Moment:
+        """The same models for a design that is not scaled."""
+        models = (model and LogOdds(model.intercept, model.weights * scale) for model in self.models)
+        return _Moment(tuple(models), self.inverse_penalties)
+
+    def mean(self) -> LogOdds | None:
+        """One model for items that no model was fitted on; None where there is none to average."""
+        models = [model for model in self.models if model is not None]
+        if not models:
+            return None
+        weights: Floats = np.mean([model.weights for model in models], axis=0)
+        return LogOdds(float(np.mean([model.intercept for model in models])), weights)
+
+    def predict(self, design: sparse.csr_matrix, folds: npt.NDArray[np.int64], *, out: npt.NDArray[np.float32]) -> None:
+        """Writes the CTR of items, each by its fold's model; what has none is left as it is."""
+        for fold, model in enumerate(self.models):
+            if model is not None:
+                own = np.flatnonzero(folds == fold)
+                out[own] = model.ctr(design[own])
 
 
 def fit_content_prior(
@@ -94,43 +114,35 @@ def fit_content_prior(
         return ContentPrior(None, None, {"reason": "features.meta has no content to predict from"})
     encoder = TableEncoder.fit({"meta": features}, table, seed=config.seed)
     encoded, hashes = encoder.encode(table), _hashes(item_ids)
+    folds = hashes % _FOLDS
     first = FirstExposures(history, limit=settings.first_exposures, items=len(table))
     growing = first.moments_of_growth(least=_FIRST_FIT, factor=_GROWTH, before_ms=moments_ms["validation"])
-    moments = np.array([*growing, *(moments_ms[name] for name in ("validation", "test", "serving"))], np.int64)
+    moments = [*growing, *(moments_ms[name] for name in ("validation", "test", "serving"))]
 
     rows = np.sort(np.argsort(hashes, kind="stable")[:_MOST_ITEMS])  # of all: whose turn comes later must not matter
     design = design_matrix(encoder.columns, encoded.take(pa.array(rows)))
     scale = design_scale(encoder.columns, design)
-    fitting = _Fitting(design @ sparse.diags(scale), hashes[rows] % _FOLDS, strength=history.prior.strength)
+    fitting = _Fitting(design @ sparse.diags(scale), folds[rows], strength=history.prior.strength)
     fitted, about = [], []
-    for moment in moments.tolist():
+    for moment in moments:
         exposures, clicks = (counts[rows] for counts in first.known_at(moment))
-        fitted.append(fitting.models(exposures, clicks))
-        known = {"items": int((exposures > 0).sum()), "exposures": round(float(exposures.sum()), 1)}
-        known["clicks"] = round(float(clicks.sum()), 1)
+        fitted.append(fitting.models(exposures, clicks).unscaled(scale))
+        known = {"items": int((exposures > 0).sum())}
+        known |= {"exposures": round(exposures.sum()), "clicks": round(clicks.sum())}
         about.append({"from_ms": moment, **known, "inverse_penalties": list(fitted[-1].inverse_penalties)})
     found = {"features": [feature.name for feature in features], "moments": about}
-    models = [model for model in fitted[-1].models if model is not None]
-    if not models:
+    serving = fitted[-1].mean()
+    if serving is None:  # then nor was there one before, when less was known
         reason = f"fewer than {_LEAST_ITEMS} items, or {_LEAST_CLICKS} clicks or exposures without one, to learn from"
         return ContentPrior(None, None, {"reason": reason, **found})
-
-    folds = hashes % _FOLDS
     ctr = np.full((len(moments), len(table)), history.prior.ctr, np.float32)
     for start in range(0, len(table), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        chunk = design_matrix(encoder.columns, encoded.slice(start, _ROWS_AT_ONCE)) @ sparse.diags(scale)
-        for place, moment in enumerate(fitted):
-            for fold, model in enumerate(moment.models):
-                if model is not None:
-                    own = np.flatnonzero(folds[part] == fold)
-                    ctr[place, start + own] = model.ctr(chunk[own])
-    priors = ItemPriors.since(moments, ctr, before=history.prior.ctr)
-    mean = LogOdds(
-        float(np.mean([model.intercept for model in models])),
-        np.mean([model.weights for model in models], axis=0) * scale,
-    )
-    return ContentPrior(priors, ContentCtr(encoder, mean), found)
+        chunk = design_matrix(encoder.columns, encoded.slice(start, _ROWS_AT_ONCE))
+        for known_then, row in zip(fitted, ctr, strict=True):
+            known_then.predict(chunk, folds[part], out=row[part])
+    priors = ItemPriors.since(np.array(moments, np.int64), ctr, before=history.prior.ctr)
+    return ContentPrior(priors, ContentCtr(encoder, serving), found)
 
 
 @dataclass(frozen=True)
