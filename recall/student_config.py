@@ -26,6 +26,9 @@ class StudentLoss(Strict):
 class StudentConfig(Strict):
     """A second user tower that costs little to ask: the last clicks pooled, the profile, one MLP."""
 
+    # Validation recall@50 that is lost on the simulated community and on MovieLens, one seed: by attention 1.2% and
+    # 0.1% (joint), 0.3% and 0.6% (frozen); by the mean 2.0% and 6.0% (joint), 1.2% and 4.9% (frozen), 3.6% and 5.5%
+    # (frozen, with loss.item alone).
     kind: Literal["mean", "attention"] = Field(
         default="attention", description="how clicks are pooled: their mean, or attention pooling with recency"
     )
