@@ -272,6 +272,25 @@ def test_items_with_equal_vectors_tie_for_several_queries_too() -> None:
     np.testing.assert_array_equal(twins, np.repeat(twins[:, :1], 1002, axis=1))
 
 
+@pytest.mark.parametrize("interests", [None, 2])
+def test_an_item_with_several_vectors_is_scored_by_the_best(interests: int | None) -> None:
+    _, vectors, examples = random_case()
+    queries = several_queries(examples, interests=interests or 1)
+    several = np.stack([vectors, np.roll(vectors, 1, axis=0), -vectors], axis=1)  # [items, codes, dim]
+    best = np.array([[max(float(q @ v) for q in own for v in item) for item in several] for own in queries])
+    scorer = vector_scorer(queries if interests else queries[:, 0], several)
+    assert scorer.item_count == 70
+    np.testing.assert_allclose(scorer.scores(7, 31), best[7:31], rtol=1e-5)
+    assert ranks(scorer, examples).tolist() == slow_ranks(best.astype(np.float32), examples, exclude_seen=True)
+
+
+def test_items_with_equal_vectors_tie_by_several_vectors_too() -> None:
+    rng = np.random.default_rng(3)
+    several = np.tile(rng.standard_normal((4, 64), dtype=np.float32), (1003, 1, 1))
+    scores = vector_scorer(rng.standard_normal((2, 64), dtype=np.float32), several).scores(0, 2)
+    np.testing.assert_array_equal(scores, np.repeat(scores[:, :1], 1003, axis=1))
+
+
 def test_the_scorer_follows_from_the_shape_of_the_queries() -> None:
     _, vectors, examples = random_case()
     queries = several_queries(examples, interests=1)

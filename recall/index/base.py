@@ -144,7 +144,7 @@ class Index(abc.ABC):
         if chosen.ndim != 1:
             raise DataError(f"items: expected a list of ids or of rows, found shape {chosen.shape}")
         if not chosen.size:
-            return np.asarray(self._by_item[:0])
+            return np.empty((0, *self._by_item.shape[1:]), np.float32)
         rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
         if rows.min() < 0 or rows.max() >= len(self):
             raise DataError(f"rows: expected 0 to {len(self) - 1:,}, found {rows.min():,} to {rows.max():,}")

@@ -44,16 +44,14 @@ class Items:
           DataError: names the rows that are wrong.
         """
         names = _strings(ids)
-        shape = np.shape(vectors) if isinstance(vectors, np.ndarray) else ()
-        several = shape[1] if len(shape) == 3 else 1
-        matrix = float_matrix(
-            vectors.reshape(-1, shape[2]) if len(shape) == 3 else vectors, "vectors"
-        )  # [entries, dim]
+        several = 1
+        if isinstance(vectors, np.ndarray) and vectors.ndim == 3:
+            items, several, dim = vectors.shape
+            vectors = vectors.reshape(items * several, dim)
+        matrix = float_matrix(vectors, "vectors")  # [entries, dim]
         if len(names) * several != len(matrix):
-            raise DataError(
-                f"{len(names):,} ids but {len(matrix) // max(1, several):,} vectors; row i of the vectors must belong "
-                "to ids[i]"
-            )
+            found = len(matrix) // max(1, several)
+            raise DataError(f"{len(names):,} ids but {found:,} vectors; row i of the vectors must belong to ids[i]")
         if not matrix.size:
             raise DataError(f"vectors: expected at least one row and one dimension, found shape {matrix.shape}")
         _require_unique(names)

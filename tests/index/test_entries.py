@@ -124,6 +124,7 @@ def test_a_saved_index_comes_back_with_its_entries_and_says_so(index, vectors, q
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_array_equal(loaded.vectors([3]), vectors[[3]])
+    assert loaded.vectors([]).flags.writeable
 
 
 def test_an_index_that_lacks_entries_of_its_items_does_not_load(tmp_path):
