@@ -23,20 +23,21 @@ from recall.latency import BATCH_SIZES, query_latency_ms
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 
+TEACHERS = ("transformer", "attention")
 KINDS = ("attention", "mean")
 FILE = "latency.json"
 _ROUNDS = 5
 
 
 def measure_latency(sweep: Sweep, folder: DataFolder, results: Path, *, group: str = "distillation") -> None:
-    """Measures on the data sets of a group and writes latency.json: per data set and student, milliseconds per call.
+    """Measures on the data sets of a group and writes latency.json: per data set and pair, milliseconds per call.
 
     Each of several rounds asks the large tower and the student in turn; `teacher` and `student` are medians of rounds.
     """
     measured = {
-        data: {kind: _of_student(folder, data, kind) for kind in KINDS}
+        data: {f"{teacher}, {kind}": _of_pair(folder, data, teacher, kind) for teacher in TEACHERS for kind in KINDS}
         for data in sweep.groups[group].data
-    }  # fmt: skip
+    }
     environment = {
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions()},
@@ -45,8 +46,8 @@ def measure_latency(sweep: Sweep, folder: DataFolder, results: Path, *, group: s
     write_json(results / FILE, {"measured": measured, "environment": environment})
 
 
-def _of_student(folder: DataFolder, data: str, kind: str) -> dict[str, Any]:
-    config = folder.config(data, [f"model.student={{kind: {kind}}}"])
+def _of_pair(folder: DataFolder, data: str, teacher: str, kind: str) -> dict[str, Any]:
+    config = folder.config(data, [f"model.history_encoder={teacher}", f"model.student={{kind: {kind}}}"])
     prepared = folder.prepare(data, config)
     with TemporaryDirectory(prefix="recall-latency-") as scratch:
         _export(config, prepared, Path(scratch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.content.latency import FILE, KINDS
+from benchmarks.content.latency import FILE
 from benchmarks.quality.claims import mean_ecology
 from benchmarks.quality.comparisons import Comparisons
 from benchmarks.quality.results import Results
@@ -62,14 +62,13 @@ def latency_table(path: Path) -> str:
     if not path.exists():
         return ""
     rows = []
-    for data, by_kind in json.loads(path.read_text())["measured"].items():
-        for kind in KINDS:
-            cells = []
-            for times in by_kind[kind].values():
-                ratio = times["student"] / times["teacher"]
-                cells.append(f"{times['teacher']:.2f} / {times['student']:.2f} ({ratio:.2f})")
-            rows.append([f"{data}, student: {kind}", *cells])
-    return markdown_table(["ms: large tower / student (ratio)", "one user", "256 users"], rows)
+    for data, pairs in json.loads(path.read_text())["measured"].items():
+        for pair, by_size in pairs.items():
+            times = [(one["teacher"], one["student"]) for one in by_size.values()]
+            rows.append(
+                [f"{data}: {pair}", *(f"{large:.2f} / {small:.2f} ({small / large:.2f})" for large, small in times)]
+            )
+    return markdown_table(["ms: teacher / student (ratio)", "one user", "256 users"], rows)
 
 
 def _members(sweep: Sweep, group: str) -> list[str]:
