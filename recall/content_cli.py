@@ -128,7 +128,7 @@ def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
         "items",
         *(f"{'cold ' if part == 'cold' else ''}{name.replace('auc_', 'AUC ')}" for part, name in columns),
     ):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for name, judged in found["vectors"].items():
         values = [judged["last_n"]["mean"][part][measure] for part, measure in columns]
         table.add_row(name, f"{judged['coverage']:.1%}", *(_with_chance(value, None) for value in values))
