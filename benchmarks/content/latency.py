@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from benchmarks.content.tables import LATENCY
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.sweep import Sweep
 from recall.artifacts import write_json
@@ -25,7 +26,6 @@ from recall.prepared import PreparedData
 
 TEACHERS = ("transformer", "attention")
 KINDS = ("attention", "mean")
-FILE = "latency.json"
 _ROUNDS = 5
 
 
@@ -43,7 +43,7 @@ def measure_latency(sweep: Sweep, folder: DataFolder, results: Path, *, group: s
         "versions": {"python": platform.python_version(), **versions()},
         "cores": os.cpu_count(),
     }
-    write_json(results / FILE, {"measured": measured, "environment": environment})
+    write_json(results / LATENCY, {"measured": measured, "environment": environment})
 
 
 def _of_pair(folder: DataFolder, data: str, teacher: str, kind: str) -> dict[str, Any]:

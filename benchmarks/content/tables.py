@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.content.latency import FILE
 from benchmarks.quality.claims import mean_ecology
 from benchmarks.quality.comparisons import Comparisons
 from benchmarks.quality.results import Results
@@ -13,6 +12,7 @@ from benchmarks.quality.slices import METRICS, SLICE_NAMES
 from benchmarks.quality.sweep import Sweep
 from benchmarks.quality.tables import NOTHING, changes_table, environment_table, markdown_table, number
 
+LATENCY = "latency.json"
 _SLICES = ("all", "cold", "cold_among_cold")
 _CONSISTENCY = "category_consistency@100"
 _FLOAT_BYTES = 4
@@ -29,7 +29,7 @@ def content_tables(sweep: Sweep, results: Results, comparisons: Comparisons, fol
     }
     tables["consistency"] = consistency_table(sweep, results, "category")
     tables["index_size"] = index_table(sweep, results, "item_codes")
-    tables["latency"] = latency_table(folder / FILE)
+    tables["latency"] = latency_table(folder / LATENCY)
     tables["made_with"] = environment_table(results)
     return {name: text or "No results yet." for name, text in tables.items()}
 
