@@ -53,35 +53,37 @@ def variant(experiment: Experiment) -> Experiment:
 
 @pytest.fixture(scope="session")
 def settings(variant: Experiment) -> Config:
-    """The experiment of the finished run: both query towers, one epoch."""
+    """The experiment of the finished run: both query towers, one epoch. A module may have its own."""
     return variant()
 
 
 @pytest.fixture(scope="session")
 def finish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Does every step of an experiment in a folder of its own."""
+    """Does every step of an experiment in a folder of its own, once for all modules that ask for it."""
+    folders: dict[str, Path] = {}
 
     def run(config: Config) -> Path:
-        directory = tmp_path_factory.mktemp("finished") / "run"
-        Run(config, directory).all()
-        return directory
+        if (asked := config.to_yaml()) not in folders:
+            folders[asked] = tmp_path_factory.mktemp("finished") / "run"
+            Run(config, folders[asked]).all()
+        return folders[asked]
 
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
     """A run with every step done. Shared by all tests: one that changes a file copies the folder first."""
     return finish(settings)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prepared_data(finished: Path) -> PreparedData:
     """The data of the finished run."""
     return PreparedData.load(finished / "data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
     """The model of the finished run."""
     from recall.training import load_model
@@ -89,7 +91,7 @@ def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
     return load_model(finished / "model", prepared_data)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def recaller(finished: Path) -> Recaller:
     """Serves the finished run."""
     from recall.recaller import Recaller

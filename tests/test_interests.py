@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from recall.inference import encode_items, encode_queries, encode_triggers, enco
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
-from recall.training import load_model
 
 pytest_plugins = ("finished_run",)
 
@@ -32,26 +30,6 @@ Matrix = npt.NDArray[np.float32]
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
     return experiment("model.query=both", f"model.interests.count={INTERESTS}", "training.epochs=1")
-
-
-@pytest.fixture(scope="module")
-def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
-    return finish(settings)
-
-
-@pytest.fixture(scope="module")
-def prepared_data(finished: Path) -> PreparedData:
-    return PreparedData.load(finished / "data")
-
-
-@pytest.fixture(scope="module")
-def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
-    return load_model(finished / "model", prepared_data)
-
-
-@pytest.fixture(scope="module")
-def recaller(finished: Path) -> Recaller:
-    return Recaller.load(finished)
 
 
 @pytest.fixture(scope="module")

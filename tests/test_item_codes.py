@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,26 +113,6 @@ def test_a_small_batch_is_learned_with_all_codes(
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
     return experiment("model.fusion=weighted_sum", f"model.item_codes={CODES}", "training.epochs=1")
-
-
-@pytest.fixture(scope="module")
-def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
-    return finish(settings)
-
-
-@pytest.fixture(scope="module")
-def prepared_data(finished: Path) -> PreparedData:
-    return PreparedData.load(finished / "data")
-
-
-@pytest.fixture(scope="module")
-def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
-    return load_model(finished / "model", prepared_data)
-
-
-@pytest.fixture(scope="module")
-def recaller(finished: Path) -> Recaller:
-    return Recaller.load(finished)
 
 
 @pytest.fixture(scope="module")

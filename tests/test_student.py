@@ -274,21 +274,6 @@ def settings(experiment: Experiment) -> Config:
 
 
 @pytest.fixture(scope="module")
-def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
-    return finish(settings)
-
-
-@pytest.fixture(scope="module")
-def prepared_data(finished: Path) -> PreparedData:
-    return PreparedData.load(finished / "data")
-
-
-@pytest.fixture(scope="module")
-def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
-    return load_model(finished / "model", prepared_data)
-
-
-@pytest.fixture(scope="module")
 def recaller(finished: Path) -> Recaller:
     """Serves the run by its student."""
     return Recaller.load(finished, query="student")

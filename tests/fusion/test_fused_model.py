@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from recall.inference import encode_items, modality_weights
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.run import Run
-from recall.training import load_model
 
 pytest_plugins = ("finished_run",)
 
@@ -90,55 +88,44 @@ def test_items_in_histories_are_fused_as_candidates_are(experiment: Experiment, 
 
 
 @pytest.fixture(scope="module")
-def config(experiment: Experiment) -> Config:
+def settings(experiment: Experiment) -> Config:
     return experiment("model.fusion=transformer", "training.epochs=1", "evaluation.k=[5,10,50,100]")
 
 
-@pytest.fixture(scope="module")
-def run(finish: Callable[[Config], Path], config: Config) -> Path:
-    return finish(config)
-
-
-@pytest.fixture(scope="module")
-def data(run: Path) -> PreparedData:
-    return PreparedData.load(run / "data")
-
-
-@pytest.fixture(scope="module")
-def model(run: Path, data: PreparedData) -> RecallModel:
-    return load_model(run / "model", data)
-
-
 def test_a_loaded_model_gives_the_vectors_and_weights_of_the_run(
-    run: Path, data: PreparedData, model: RecallModel
+    finished: Path, prepared_data: PreparedData, model: RecallModel
 ) -> None:
-    table = ItemVectorTable.read(run / "vectors")
-    np.testing.assert_allclose(encode_items(model, data.posterior("serving").stacked())[0], table.vectors, atol=1e-5)
+    table = ItemVectorTable.read(finished / "vectors")
+    np.testing.assert_allclose(
+        encode_items(model, prepared_data.posterior("serving").stacked())[0], table.vectors, atol=1e-5
+    )
     weights = modality_weights(model)
     assert list(weights) == list(table.modality_weights) == MODALITIES
     for name, weight in weights.items():
         np.testing.assert_allclose(weight, table.modality_weights[name], atol=1e-6)
 
 
-def test_weights_in_the_table_are_those_of_what_each_item_has(run: Path, config: Config) -> None:
-    table = pq.read_table(run / "vectors").to_pylist()
-    items = {row["item_id"]: row for row in pq.read_table(config.data.items.path).to_pylist()}
+def test_weights_in_the_table_are_those_of_what_each_item_has(finished: Path, settings: Config) -> None:
+    table = pq.read_table(finished / "vectors").to_pylist()
+    items = {row["item_id"]: row for row in pq.read_table(settings.data.items.path).to_pylist()}
     has_text = [items[row["item_id"]]["text"] is not None for row in table]
     assert [row["modality_weights"]["text"] > 0 for row in table] == has_text
     assert 0 < sum(has_text) < len(table)
     np.testing.assert_allclose([sum(row["modality_weights"].values()) for row in table], 1, rtol=1e-5)
 
 
-def test_a_saved_item_side_fuses_as_the_model_does(run: Path, data: PreparedData, model: RecallModel) -> None:
-    posterior = data.posterior("serving").stacked()
+def test_a_saved_item_side_fuses_as_the_model_does(
+    finished: Path, prepared_data: PreparedData, model: RecallModel
+) -> None:
+    posterior = prepared_data.posterior("serving").stacked()
     features = model.item_table.gather(tf.range(len(posterior)))
-    item_side = tf.saved_model.load(str(run / "model" / "item"))
+    item_side = tf.saved_model.load(str(finished / "model" / "item"))
     served = item_side.vectors(features, tf.constant(posterior))
     np.testing.assert_allclose(served["vector"], encode_items(model, posterior)[0], atol=1e-5)
 
 
-def test_the_report_has_the_mean_weights_over_all_and_over_cold_items(run: Path, model: RecallModel) -> None:
-    page = (run / "report.html").read_text()
+def test_the_report_has_the_mean_weights_over_all_and_over_cold_items(finished: Path, model: RecallModel) -> None:
+    page = (finished / "report.html").read_text()
     assert "Weights of the modalities in the content of an item" in page
     for name, weight in modality_weights(model).items():
         row = page[page.index(f'<th scope="row">{name}</th>') :].split("</tr>")[0]
@@ -146,8 +133,8 @@ def test_the_report_has_the_mean_weights_over_all_and_over_cold_items(run: Path,
         assert f"<td>{(weight > 0).mean():.4f}</td>" in row
 
 
-def test_other_modalities_redo_the_model_but_not_the_data(run: Path, tmp_path: Path) -> None:
-    copy, stream = Path(shutil.copytree(run, tmp_path / "run")), io.StringIO()
+def test_other_modalities_redo_the_model_but_not_the_data(finished: Path, tmp_path: Path) -> None:
+    copy, stream = Path(shutil.copytree(finished, tmp_path / "run")), io.StringIO()
     regrouped = Run.open(copy, ["features.meta.1.modality=kind"], console=Console(file=stream, width=200))
     regrouped.prepare()
     assert "prepare: done before" in stream.getvalue()
