@@ -253,7 +253,8 @@ def test_other_index_settings_redo_index_evaluation_and_report_alone(
 def test_an_index_in_shards_recalls_what_one_index_recalls(
     printing: Printing, copied: Path, variant: Experiment
 ) -> None:
-    users, items = PreparedData.load(copied / "data").histories.users[:20], load_index(copied / "index").ids[:20]
+    users = pq.read_table(copied / "data" / "histories.parquet")["user_id"].to_pylist()[:20]
+    items = load_index(copied / "index").ids[:20]
     one = Recaller.load(copied)
     recalled, similar = one.recall(users=users, k=30), one.similar(items, k=30)
     summary = printing(variant("index.shards=3"), copied).run.index()

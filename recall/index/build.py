@@ -72,15 +72,15 @@ def build_saved_index(
     """`build_index` and `save_index` in one: of several shards, each is written and let go before the next is built.
 
     Args:
-      ids: see `build_index`, as vectors, config, sample_queries, seed and progress.
-      vectors: as there.
-      directory: see `save_index`.
+      ids: as of `build_index`, like vectors, config, sample_queries, seed and progress.
+      vectors: float [items, dim] or [items, entries, dim].
+      directory: as of `save_index`, like fingerprint.
       fingerprint: of the model that made the vectors.
       report: added to the report of the index.
-      config: as there.
-      sample_queries: as there.
-      seed: as there.
-      progress: as there.
+      config: the `index` section of an experiment.
+      sample_queries: float [queries, dim], real query vectors to tune with.
+      seed: of the choice of sample queries.
+      progress: called with one line of text per step.
 
     Returns:
       The index. In shards it is the saved one, opened again.

@@ -179,7 +179,7 @@ def _write_shards(source: ShardedIndex | ShardBuild, folder: Path, *, about: Map
     """Writes and seals every shard; returns what the manifest of the index says of them."""
 
     def write(shard: Shard) -> dict[str, Any]:
-        name = f"{_SHARDS}/{shard.number:05d}"
+        name = _shard_folder(shard.number)
         (folder / name).mkdir(parents=True)
         written = _write(shard.index, folder / name, rows=shard.rows)
         seal(folder / name, {**about, **written, "shard": {"number": shard.number, "of": shard.count}})
@@ -199,19 +199,20 @@ def _write_shards(source: ShardedIndex | ShardBuild, folder: Path, *, about: Map
     }
 
 
+def _shard_folder(number: int) -> str:
+    return f"{_SHARDS}/{number:05d}"
+
+
 def _read_shard(version: Path, manifest: Mapping[str, Any], number: int) -> Shard:
-    noted = manifest["shards"][number]
-    count = len(manifest["shards"])
-    folder = version / noted["folder"]
-    which, remedy = (
-        f"shard {number} of {count}",
-        f"copy it again from where the index was made, or run `{MADE_BY}` again",
-    )
+    count, expected = len(manifest["shards"]), manifest["shards"][number]["manifest_crc32c"]
+    which = f"shard {number} of {count}"
+    remedy = f"copy it again from where the index was made, or run `{MADE_BY}` again"
+    folder = version / _shard_folder(number)
     path = folder / MANIFEST
     if not path.exists():
         raise ArtifactError(f"{path}: {which} is missing; {remedy}")
     # The manifest vouches for the shard's files, and this one for the manifest: a shard of another index has others.
-    if checksum(path) != noted["manifest_crc32c"]:
+    if checksum(path) != expected:
         raise ArtifactError(f"{path}: {which} is damaged or belongs to another index; {remedy}")
     try:
         own = read_manifest(folder, made_by=MADE_BY, verify=True)
