@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def publish(directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST) -> Iterator[Path]:
+def publish(
+    directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST, parts: Sequence[str] = ()
+) -> Iterator[Path]:
     """Yields a scratch directory that becomes `directory` when the block ends without an error.
 
     Args:
       directory: final place; an artefact that is already there is replaced.
       manifest: JSON-serialisable content; may be filled inside the block. `files` is added here.
       name: of the manifest's file.
+      parts: see `seal`.
 
     Raises:
       ArtifactError: the disk is full or cannot be written; nothing is left behind.
@@ -70,7 +73,7 @@ def publish(directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST) 
     scratch.mkdir()
     try:
         yield scratch
-        seal(scratch, manifest, name=name)
+        seal(scratch, manifest, name=name, parts=parts)
         if directory.exists():
             directory.rename(replaced)
         scratch.rename(directory)
@@ -84,9 +87,17 @@ def publish(directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST) 
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST) -> None:
-    """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / name)
+def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, parts: Sequence[str] = ()) -> None:
+    """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C.
+
+    Args:
+      directory: holds all files.
+      manifest: the content; `files` is added.
+      name: of the manifest's file.
+      parts: folders in it that were sealed by themselves; their own manifests vouch for what is below.
+    """
+    sealed = {directory / name, *(path for part in parts for path in (directory / part).rglob("*"))}
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path not in sealed)
     manifest["files"] = {
         str(path.relative_to(directory)): {"bytes": path.stat().st_size, "crc32c": checksum(path)} for path in files
     }

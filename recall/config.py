@@ -48,6 +48,9 @@ class IndexConfig(Strict):
     target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
     k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
     exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
+    shards: PositiveInt = Field(
+        default=1, description="parts that items are dealt to by a hash of their ids; each is an index of its own"
+    )
     cold_bias: AutoOrNumber = Field(
         default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
     )

@@ -143,7 +143,7 @@ class Run:
         from recall.assessment import cold_bias, index_summary, sample_queries
         from recall.cold_bias import with_cold_bias
         from recall.export import ItemVectorTable
-        from recall.index import build_index, save_index
+        from recall.index import build_saved_index
 
         with self._step("index"):
             self._write_config()
@@ -152,11 +152,11 @@ class Run:
             queries = sample_queries(model, prepared, seed=self.config.seed)
             chosen = cold_bias(self.config, prepared, model)
             vectors = with_cold_bias(table.vectors, table.exposures, chosen.bias)
-            index = build_index(
-                table.ids, vectors, config=self.config.index, sample_queries=queries, seed=self.config.seed
+            index = build_saved_index(
+                table.ids, vectors, self.directory / "index", fingerprint=of_vectors, config=self.config.index,
+                sample_queries=queries, seed=self.config.seed,
+                report={"cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)},
             )  # fmt: skip
-            index.report = {**index.report, "cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)}
-            save_index(index, self.directory / "index", fingerprint=of_vectors)
             summary = {"fingerprint": made_of, **index_summary(index, queries)}
             write_json(self.directory / _INDEX_SUMMARY, summary)
         self.console.print(
@@ -269,7 +269,11 @@ class Run:
         return made_of
 
     def _index_fingerprint(self, of_vectors: str) -> str:
-        return fingerprint(of_vectors, self.config.index.model_dump(mode="json"), self.config.seed)
+        # One shard is the index that there was before shards: such an index stays done.
+        section = self.config.index.model_dump(
+            mode="json", exclude={"shards"} if self.config.index.shards == 1 else None
+        )
+        return fingerprint(of_vectors, section, self.config.seed)
 
     def _index_is_whole(self) -> bool:
         from recall.index import load_index

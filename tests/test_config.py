@@ -204,6 +204,8 @@ class TestMistakes:
             ("features.user=[{name: age, type: number}]", "experiment", "data.users names no file"),
             ("evaluation.k=[]", "evaluation.k", "at least one entry"),
             ("evaluation.exposure_buckets=[1, 10]", "evaluation", "start at 0"),
+            ("index.shards=0", "index.shards", "found 0"),
+            ("index.shards=2.5", "index.shards", "found 2.5"),
             ("index.target_recall=1.5", "index.target_recall", "found 1.5"),
             ("model.interests.count=0", "model.interests.count", "found 0"),
             ("model.interests.counts=2", "model.interests.counts", "unknown key"),

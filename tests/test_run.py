@@ -19,6 +19,7 @@ import tensorflow as tf
 import yaml
 from conftest import Experiment
 
+from recall.artifacts import fingerprint
 from recall.config import Config, load_config
 from recall.errors import ArtifactError, ConfigError, DataError
 from recall.index import load_index
@@ -246,6 +247,34 @@ def test_other_index_settings_redo_index_evaluation_and_report_alone(
         "index", "metrics.json", "ranks", "report.html", "config.yaml", "timing.json"
     }  # fmt: skip
     assert load_config(copied / "config.yaml").index.k == 50
+
+
+@pytest.mark.slow
+def test_an_index_in_shards_recalls_what_one_index_recalls(
+    printing: Printing, copied: Path, variant: Experiment
+) -> None:
+    users = pq.read_table(copied / "data" / "histories.parquet")["user_id"].to_pylist()[:20]
+    items = load_index(copied / "index").ids[:20]
+    one = Recaller.load(copied)
+    recalled, similar = one.recall(users=users, k=30), one.similar(items, k=30)
+    summary = printing(variant("index.shards=3"), copied).run.index()
+    assert (summary["kind"], summary["recall@100_vs_exact"], summary["cold_bias"]) == (
+        "sharded", 1.0, json.loads((copied / "metrics.json").read_text())["index"]["cold_bias"]
+    )  # fmt: skip
+    sharded = Recaller.load(copied)
+    assert sharded.recall(users=users, k=30).ids.tolist() == recalled.ids.tolist()
+    assert sharded.similar(items, k=30).ids.tolist() == similar.ids.tolist()
+    assert printing(variant("index.shards=3"), copied).run.index()["fingerprint"] == summary["fingerprint"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_indexed_before_there_were_shards_stays_done(
+    printing: Printing, finished: Path, settings: Config
+) -> None:
+    of_vectors = json.loads((finished / "vectors" / "_manifest.json").read_text())["fingerprint"]
+    section = {key: value for key, value in settings.index.model_dump(mode="json").items() if key != "shards"}
+    summary = json.loads((finished / "index" / "summary.json").read_text())
+    assert summary["fingerprint"] == fingerprint(of_vectors, section, settings.seed)
 
 
 @pytest.mark.slow

@@ -1,13 +1,16 @@
 """Search over item vectors: exact and approximate indexes behind one contract.
 
-`build_index` -> `Index.search`; `save_index` and `load_index` keep versions on disk.
+`build_index` -> `Index.search`; `save_index` and `load_index` keep versions on disk. An index too large for one machine
+is in shards: `build_saved_index` builds them one by one, `load_shard` opens one, `merge_results` joins their answers.
 """
 
-from recall.index.base import Index, SearchResult
-from recall.index.build import build_index
+from recall.index.base import Index
+from recall.index.build import build_index, build_saved_index
 from recall.index.exact import ExactIndex
+from recall.index.results import SearchResult, merge_results
 from recall.index.scann_index import ScannIndex
-from recall.index.store import load_index, save_index
+from recall.index.shards import Shard, ShardedIndex, shard_of
+from recall.index.store import load_index, load_shard, save_index
 from recall.index.tuning import Measurement, measure
 
 __all__ = [
@@ -16,8 +19,14 @@ __all__ = [
     "Measurement",
     "ScannIndex",
     "SearchResult",
+    "Shard",
+    "ShardedIndex",
     "build_index",
+    "build_saved_index",
     "load_index",
+    "load_shard",
     "measure",
+    "merge_results",
     "save_index",
+    "shard_of",
 ]

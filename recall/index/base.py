@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,52 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from recall.errors import DataError
-from recall.index.items import Ids, Items, Rows, Vectors, float_matrix
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """The best candidates of each query, by falling score; equal scores by rising row.
-
-    Where the index holds fewer than k items the last columns are padding: row -1, id None, score -inf.
-
-    Attributes:
-      rows: int32 [queries, k], rows of the items.
-      scores: float32 [queries, k], inner products.
-      names: object [items + 1], ids by row and a last None.
-    """
-
-    rows: Rows
-    scores: Vectors
-    names: Ids = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def ids(self) -> Ids:
-        """Object [queries, k]: the items' ids as str. Looked up when first asked for: callers often want rows alone."""
-        return self.names[self.rows]
-
-    def merged(self, queries: int) -> SearchResult:
-        """Joins the lists of every `queries` consecutive queries into one: each item once, under its best score.
-
-        The best k items of the lists together are in the first k columns: one of them that a list of k lacks is
-        beaten by k items of that list.
-
-        Args:
-          queries: how many queries were one user's; divides the number of lists.
-
-        Returns:
-          rows and scores [queries / `queries`, k * `queries`], padded as a search result is.
-        """
-        width = queries * self.rows.shape[1]
-        rows, scores = self.rows.reshape(-1, width), self.scores.reshape(-1, width)
-        # By row, of one row's scores the best first: what follows its like is a repeat.
-        order = np.lexsort((-scores, rows), axis=1)
-        rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        is_repeat = np.diff(rows, axis=1, prepend=-2) == 0
-        rows, scores = np.where(is_repeat, -1, rows), np.where(is_repeat, -np.inf, scores)
-        order = np.lexsort((rows, -scores), axis=1)
-        rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return SearchResult(rows.astype(np.int32), scores.astype(np.float32), self.names)
+from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
+from recall.index.results import SearchResult
 
 
 class Index(abc.ABC):
@@ -69,14 +23,14 @@ class Index(abc.ABC):
     index up to the rounding of the scores). Only `is_exact` indexes promise that these are the best ones.
 
     Attributes:
-      items: the ids and vectors by row.
+      items: the ids by row.
       report: JSON-serialisable account of how the index was chosen and measured; kept in its manifest.
     """
 
     kind: ClassVar[str]
-    is_exact: ClassVar[bool]
+    is_exact: bool
 
-    def __init__(self, items: Items, *, report: Mapping[str, Any] | None = None):
+    def __init__(self, items: ItemIds, *, report: Mapping[str, Any] | None = None):
         self.items = items
         self.report: Mapping[str, Any] = dict(report or {})
 
@@ -84,14 +38,14 @@ class Index(abc.ABC):
         return len(self.items.ids)
 
     @property
+    @abc.abstractmethod
     def entries(self) -> int:
         """Vectors of all items together."""
-        return len(self.items.vectors)
 
     @property
+    @abc.abstractmethod
     def dim(self) -> int:
         """Width of the vectors."""
-        return self.items.vectors.shape[1]
 
     @property
     def ids(self) -> Ids:
@@ -100,8 +54,12 @@ class Index(abc.ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON-serialisable settings that `_read` needs to open the index again."""
+        """JSON-serialisable settings that are needed to open the index again."""
         return {}
+
+    @abc.abstractmethod
+    def exact(self) -> Index:
+        """Exact search over the same vectors: what an approximate index is measured against."""
 
     def search(self, queries: Any, k: int) -> SearchResult:
         """The k items with the highest inner products.
@@ -144,16 +102,61 @@ class Index(abc.ABC):
         if chosen.ndim != 1:
             raise DataError(f"items: expected a list of ids or of rows, found shape {chosen.shape}")
         if not chosen.size:
-            return np.empty((0, *self._by_item.shape[1:]), np.float32)
+            return self._vectors_of(np.empty(0, np.int32))
         rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
         if rows.min() < 0 or rows.max() >= len(self):
             raise DataError(f"rows: expected 0 to {len(self) - 1:,}, found {rows.min():,} to {rows.max():,}")
-        return np.asarray(self._by_item[rows])
+        return self._vectors_of(rows)
+
+    @abc.abstractmethod
+    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
+
+    @abc.abstractmethod
+    def _vectors_of(self, rows: Rows) -> Vectors:
+        """A copy of the vectors of rows that the index holds; of none is fine."""
+
+    def _checked_queries(self, queries: Any) -> Vectors:
+        queries = np.asarray(queries)
+        matrix = float_matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")  # [queries, dim]
+        if matrix.shape[1] != self.dim:
+            raise DataError(
+                f"queries: expected {self.dim} dimensions, found {matrix.shape[1]}; "
+                "queries and items must come from the same model"
+            )
+        return matrix
+
+
+class VectorIndex(Index):
+    """An index that holds its vectors itself and searches all entries at once.
+
+    Attributes:
+      items: the ids and vectors by row.
+    """
+
+    items: Items
+
+    def __init__(self, items: Items, *, report: Mapping[str, Any] | None = None):
+        super().__init__(items, report=report)
 
     @property
-    def _by_item(self) -> Vectors:
-        several = self.items.entries_per_item
-        return self.items.vectors.reshape(-1, several, self.dim) if several > 1 else self.items.vectors
+    def entries(self) -> int:
+        """Vectors of all items together."""
+        return len(self.items.vectors)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.items.vectors.shape[1]
+
+    @abc.abstractmethod
+    def exact(self) -> VectorIndex:
+        """Exact search over the same vectors: what an approximate index is measured against."""
+
+    def _vectors_of(self, rows: Rows) -> Vectors:
+        if not rows.size:
+            return np.empty((0, *self.items.by_item.shape[1:]), np.float32)
+        return np.asarray(self.items.by_item[rows])
 
     def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """Rows and scores [queries, k] of items, from their entries; 1 <= k <= items.
@@ -186,18 +189,8 @@ class Index(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> Index:
+    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> VectorIndex:
         """Opens what `_write` wrote."""
-
-    def _checked_queries(self, queries: Any) -> Vectors:
-        queries = np.asarray(queries)
-        matrix = float_matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")  # [queries, dim]
-        if matrix.shape[1] != self.dim:
-            raise DataError(
-                f"queries: expected {self.dim} dimensions, found {matrix.shape[1]}; "
-                "queries and items must come from the same model"
-            )
-        return matrix
 
 
 def first_width(k: int, entries_per_item: int) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from recall.config import IndexConfig
 from recall.errors import DataError
-from recall.index.base import Index, first_width
+from recall.index.base import Index
+from recall.index.choice import exact_at_once, tuned_index
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors, float_matrix
-from recall.index.scann_index import ScannIndex, ScannSettings
-from recall.index.tuning import Progress, measure, tune, tuning_queries
+from recall.index.shard_build import ShardBuild
+from recall.index.shards import ShardedIndex
+from recall.index.store import load_index, save_index
+from recall.index.tuning import Progress, tuning_queries
 
 
 def build_index(
@@ -28,6 +31,7 @@ def build_index(
 
     `kind: auto` searches small catalogues exactly; larger ones with ScaNN, unless exact search turns out to be
     as fast at the target recall. What was chosen, why, and every tuning step is in `Index.report`.
+    With `shards` above 1 each shard is built so, and all of them are held: see `build_saved_index`.
 
     Args:
       ids: strings [items], unique.
@@ -39,16 +43,77 @@ def build_index(
       progress: called with one line of text per step.
 
     Raises:
+      ConfigError: there are too few items for `index.shards`.
       DataError: ids or vectors cannot be indexed; names the rows.
     """
     config = config or IndexConfig()
     items = Items.checked(ids, vectors)
-    if config.kind == "exact":
-        return ExactIndex(items, report={"reason": "index.kind is exact"})
-    if config.kind == "auto" and len(items.vectors) < config.exact_below:
-        reason = f"{_counted(items)}, fewer than index.exact_below = {config.exact_below:,}"
+    if config.shards > 1:
+        build = _in_shards(items, sample_queries, config=config, seed=seed, progress=progress)
+        shards = [build.shard(number) for number in range(build.count)]
+        return ShardedIndex(shards, report=build.report)
+    if reason := exact_at_once(items, config):
         return ExactIndex(items, report={"reason": reason})
-    return _tuned(items, _queries(items, sample_queries, seed), config=config, progress=progress)
+    return tuned_index(items, _queries(items, sample_queries, seed), config=config, progress=progress)
+
+
+def build_saved_index(
+    ids: Any,
+    vectors: Any,
+    directory: str | Path,
+    *,
+    fingerprint: str,
+    report: Mapping[str, Any] | None = None,
+    config: IndexConfig | None = None,
+    sample_queries: Any | None = None,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> Index:
+    """`build_index` and `save_index` in one: of several shards, each is written and let go before the next is built.
+
+    Args:
+      ids: as of `build_index`, like vectors, config, sample_queries, seed and progress.
+      vectors: float [items, dim] or [items, entries, dim].
+      directory: as of `save_index`, like fingerprint.
+      fingerprint: of the model that made the vectors.
+      report: added to the report of the index.
+      config: the `index` section of an experiment.
+      sample_queries: float [queries, dim], real query vectors to tune with.
+      seed: of the choice of sample queries.
+      progress: called with one line of text per step.
+
+    Returns:
+      The index. In shards it is the saved one, opened again.
+
+    Raises:
+      ArtifactError: it could not be written.
+      ConfigError: there are too few items for `index.shards`.
+      DataError: ids or vectors cannot be indexed.
+    """
+    config = config or IndexConfig()
+    if config.shards > 1:
+        items = Items.checked(ids, vectors)
+        build = _in_shards(items, sample_queries, config=config, seed=seed, report=report, progress=progress)
+        save_index(build, directory, fingerprint=fingerprint)
+        return load_index(directory, fingerprint=fingerprint)
+    index = build_index(ids, vectors, config=config, sample_queries=sample_queries, seed=seed, progress=progress)
+    index.report = {**index.report, **(report or {})}
+    save_index(index, directory, fingerprint=fingerprint)
+    return index
+
+
+def _in_shards(
+    items: Items,
+    sample_queries: Any | None,
+    *,
+    config: IndexConfig,
+    seed: int,
+    report: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> ShardBuild:
+    return ShardBuild(
+        items, config=config, queries=lambda: _queries(items, sample_queries, seed), report=report, progress=progress
+    )
 
 
 def _queries(items: Items, given: Any | None, seed: int) -> Vectors:
@@ -58,36 +123,3 @@ def _queries(items: Items, given: Any | None, seed: int) -> Vectors:
         if given.shape[1] != dim:
             raise DataError(f"sample_queries: expected {dim} dimensions as the items have, found {given.shape[1]}")
     return tuning_queries(items, given, seed=seed)
-
-
-def _tuned(items: Items, queries: Vectors, *, config: IndexConfig, progress: Progress | None) -> Index:
-    exact = ExactIndex(items)
-    k = min(config.k, len(exact))
-    measured = {"exact": measure(exact, queries, k=k)}
-    exact_time = measured["exact"].microseconds
-    if progress:
-        progress(f"building ScaNN over {_counted(items)}; exact search takes {exact_time:.0f} us per query")
-    limit = exact_time if config.kind == "auto" else math.inf
-    built = ScannIndex.build(items, ScannSettings.for_vectors(items.vectors, first_width(k, items.entries_per_item)))
-    tuning = tune(built, queries, k=k, target=config.target_recall, limit_microseconds=limit, progress=progress)
-    if tuning.measured:
-        measured["scann"] = tuning.measured
-    index = tuning.index or exact
-    index.report = {
-        "reason": _reason(index, config),
-        "measured": {kind: dataclasses.asdict(measurement) for kind, measurement in measured.items()},
-        "tuning": list(tuning.steps),
-    }
-    return index
-
-
-def _counted(items: Items) -> str:
-    return f"{len(items.vectors):,} {'items' if items.entries_per_item == 1 else 'vectors of items'}"
-
-
-def _reason(index: Index, config: IndexConfig) -> str:
-    if config.kind == "scann":
-        return "index.kind is scann"
-    if index.is_exact:
-        return f"exact search is as fast as ScaNN at recall@{config.k} {config.target_recall}"
-    return f"ScaNN reaches recall@{config.k} {config.target_recall} faster than exact search"

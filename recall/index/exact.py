@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recall.index.base import Index
+from recall.index.base import VectorIndex
 from recall.index.items import Items, Rows, Vectors
 
 # Numbers held at a time: 16 MB of scores stay near the caches and bound the memory of any batch.
@@ -17,11 +17,15 @@ _BLOCK = 1 << 22
 _FILE = "vectors.npy"
 
 
-class ExactIndex(Index):
+class ExactIndex(VectorIndex):
     """Blocked matrix product and partial sort; equal scores are won by the lower row."""
 
     kind: ClassVar[str] = "exact"
-    is_exact: ClassVar[bool] = True
+    is_exact = True
+
+    def exact(self) -> ExactIndex:
+        """Exact search over the same vectors."""
+        return ExactIndex(self.items)
 
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         block = max(1, _BLOCK // max(self.entries, k * self.dim))

@@ -20,7 +20,39 @@ _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Items:
+class ItemIds:
+    """Unique ids by row.
+
+    Attributes:
+      ids: string array [items].
+    """
+
+    ids: pa.StringArray
+
+    @functools.cached_property
+    def names(self) -> Ids:
+        """The ids and a last None [items + 1], so that row -1, which stands for no result, has the id None."""
+        return np.append(self.ids.to_numpy(zero_copy_only=False), [None]).astype(object)
+
+    @functools.cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names[:-1])}
+
+    def rows(self, ids: Any) -> Rows:
+        """Rows of ids, int32 of the same length.
+
+        Raises:
+          DataError: some ids are not in the index; names the first ones.
+        """
+        found = [self._row_of.get(name, -1) for name in ids]
+        unknown = [str(name) for name, row in zip(ids, found, strict=True) if row < 0]
+        if unknown:
+            raise DataError(f"{len(unknown):,} of {len(found):,} ids are not in the index: {_listed(unknown)}")
+        return np.asarray(found, dtype=np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Items(ItemIds):
     """Ids and vectors by row, already checked; `Items.checked` is the way in.
 
     Attributes:
@@ -29,7 +61,6 @@ class Items:
         entries, which follow each other: with one, entry and row of an item are the same.
     """
 
-    ids: pa.StringArray
     vectors: Vectors
 
     @classmethod
@@ -62,26 +93,15 @@ class Items:
         """Vectors of each item."""
         return len(self.vectors) // len(self.ids)
 
-    @functools.cached_property
-    def names(self) -> Ids:
-        """The ids and a last None [items + 1], so that row -1, which stands for no result, has the id None."""
-        return np.append(self.ids.to_numpy(zero_copy_only=False), [None]).astype(object)
+    @property
+    def by_item(self) -> Vectors:
+        """The vectors as float32 [items, dim], or [items, entries of each, dim]."""
+        several = self.entries_per_item
+        return self.vectors.reshape(-1, several, self.vectors.shape[1]) if several > 1 else self.vectors
 
-    @functools.cached_property
-    def _row_of(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.names[:-1])}
-
-    def rows(self, ids: Any) -> Rows:
-        """Rows of ids, int32 of the same length.
-
-        Raises:
-          DataError: some ids are not in the index; names the first ones.
-        """
-        found = [self._row_of.get(name, -1) for name in ids]
-        unknown = [str(name) for name, row in zip(ids, found, strict=True) if row < 0]
-        if unknown:
-            raise DataError(f"{len(unknown):,} of {len(found):,} ids are not in the index: {_listed(unknown)}")
-        return np.asarray(found, dtype=np.int32)
+    def take(self, rows: Rows) -> Items:
+        """A copy of some items, in the order of their rows."""
+        return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
 
 def float_matrix(values: Any, name: str) -> Vectors:

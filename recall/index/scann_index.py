@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from recall.errors import ArtifactError
-from recall.index.base import Index
+from recall.index.base import VectorIndex
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Rows, Vectors
 
@@ -70,7 +70,7 @@ class ScannSettings:
         return leaves, min(items, max(k, math.ceil(self.reorder * factor)))
 
 
-class ScannIndex(Index):
+class ScannIndex(VectorIndex):
     """A ScaNN searcher with ids.
 
     A saved index answers the same way for ever; building it again gives one that differs slightly, since
@@ -84,7 +84,7 @@ class ScannIndex(Index):
     """
 
     kind: ClassVar[str] = "scann"
-    is_exact: ClassVar[bool] = False
+    is_exact = False
 
     def __init__(
         self, items: Items, *, searcher: Any, settings: ScannSettings, report: Mapping[str, Any] | None = None
@@ -122,6 +122,10 @@ class ScannIndex(Index):
         """The fields of `ScannSettings`."""
         return dataclasses.asdict(self._settings)
 
+    def exact(self) -> ExactIndex:
+        """Exact search over the vectors that the searcher rescores with."""
+        return ExactIndex(self.items)
+
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         leaves, reorder = self._settings.effort(k, self.entries)
         if len(queries) == 1:
@@ -138,7 +142,7 @@ class ScannIndex(Index):
         return rows, scores
 
     def _search_exactly(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        return ExactIndex(self.items)._search(queries, k)
+        return self.exact()._search(queries, k)
 
     def _write(self, directory: Path) -> None:
         folder = directory / "scann"

@@ -2,25 +2,31 @@
 
 DIR/CURRENT                 the number, e.g. 0003
 DIR/versions/0003/          manifest.json, ids.parquet and the files of the index
+DIR/versions/0003/shards/00001/   the same of a shard, where there are several: with CURRENT and the version's manifest
+                            all that a machine needs which holds this shard alone
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.artifacts import publish, read_manifest
-from recall.errors import ArtifactError
-from recall.index.base import Index
+from recall.artifacts import MANIFEST, checksum, publish, read_manifest, seal
+from recall.errors import ArtifactError, DataError
+from recall.index.base import Index, VectorIndex
 from recall.index.exact import ExactIndex
+from recall.index.items import Rows
 from recall.index.scann_index import ScannIndex
+from recall.index.shard_build import ShardBuild
+from recall.index.shards import HASH, Shard, ShardedIndex
 
 MADE_BY = "recall index"
 KEPT_VERSIONS = 2
@@ -28,16 +34,17 @@ KEPT_VERSIONS = 2
 _FORMAT_VERSION = 1
 _CURRENT = "CURRENT"
 _IDS = "ids.parquet"
-_KINDS: Mapping[str, type[Index]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
+_SHARDS = "shards"
+_KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
 
 
-def save_index(index: Index, directory: str | Path, *, fingerprint: str) -> Path:
+def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint: str) -> Path:
     """Publishes an index as the current version; the one before stays, older ones are removed.
 
     A save that is killed leaves the version that was current. One process at a time may save.
 
     Args:
-      index: what to save.
+      index: what to save; of a build in shards, each is built, written and let go before the next.
       directory: created if need be.
       fingerprint: of the model that made the vectors; `load_index` compares it.
 
@@ -49,21 +56,15 @@ def save_index(index: Index, directory: str | Path, *, fingerprint: str) -> Path
     """
     directory = Path(directory)
     versions = directory / "versions"
-    number = max(_numbers(versions), default=0) + 1
-    manifest = {
-        "format_version": _FORMAT_VERSION,
-        "kind": index.kind,
-        "fingerprint": fingerprint,
-        "items": len(index),
-        "entries_per_item": index.items.entries_per_item,
-        "dim": index.dim,
-        "settings": index.settings,
-        "report": dict(index.report),
-    }
-    version = versions / f"{number:04d}"
-    with publish(version, manifest=manifest) as scratch:
-        pq.write_table(pa.table({"item_id": pa.array(index.ids, pa.string())}), scratch / _IDS)
-        index._write(scratch)
+    version = versions / f"{max(_numbers(versions), default=0) + 1:04d}"
+    manifest: dict[str, Any] = {"format_version": _FORMAT_VERSION, "fingerprint": fingerprint}
+    with publish(version, manifest=manifest, parts=[_SHARDS]) as scratch:
+        if isinstance(index, VectorIndex):
+            manifest.update(_write(index, scratch))
+        elif isinstance(index, ShardedIndex | ShardBuild):
+            manifest.update(_write_shards(index, scratch, about=dict(manifest)))
+        else:
+            raise TypeError(f"{type(index).__name__} cannot be saved")
     _point_to(directory, version)
     _prune(versions)
     return version
@@ -79,12 +80,48 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
     Raises:
       ArtifactError: there is none, it is damaged, or it was made from another model's vectors.
     """
-    directory = Path(directory)
-    version = _current(directory)
-    manifest = read_manifest(version, made_by=MADE_BY, verify=True)
-    if manifest.get("format_version") != _FORMAT_VERSION or manifest.get("kind") not in _KINDS:
+    version, manifest = _open_current(directory, fingerprint)
+    with _as_artifact_error(version):
+        if manifest["kind"] != ShardedIndex.kind:
+            index, _ = _read(version, manifest)
+            return index
+        shards = [_read_shard(version, manifest, number) for number in range(len(manifest["shards"]))]
+        sharded = ShardedIndex(shards, report=manifest["report"])
+        _require_size(sharded, manifest)
+        return sharded
+
+
+def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = None) -> Shard:
+    """One shard of the current version of a saved index, every byte of it checked; no file of another one is read.
+
+    Args:
+      directory: where `save_index` put the index; CURRENT, the version's manifest.json and the shard's folder are
+        enough.
+      number: which one, from 0.
+      fingerprint: see `load_index`.
+
+    Raises:
+      ArtifactError: as of `load_index`, or the index is not in shards.
+      DataError: there is no shard of that number.
+    """
+    version, manifest = _open_current(directory, fingerprint)
+    if manifest["kind"] != ShardedIndex.kind:
         raise ArtifactError(
-            f"{version}: expected format {_FORMAT_VERSION} of kind {' or '.join(_KINDS)}, found format "
+            f"{version}: holds one index of kind {manifest['kind']}, no shards; open it with load_index"
+        )
+    with _as_artifact_error(version):
+        if not 0 <= number < (count := len(manifest["shards"])):
+            raise DataError(f"shard: expected 0 to {count - 1}, found {number}")
+        return _read_shard(version, manifest, number)
+
+
+def _open_current(directory: str | Path, fingerprint: str | None) -> tuple[Path, dict[str, Any]]:
+    version = _current(Path(directory))
+    manifest = read_manifest(version, made_by=MADE_BY, verify=True)
+    kinds = (*_KINDS, ShardedIndex.kind)
+    if manifest.get("format_version") != _FORMAT_VERSION or manifest.get("kind") not in kinds:
+        raise ArtifactError(
+            f"{version}: expected format {_FORMAT_VERSION} of kind {' or '.join(kinds)}, found format "
             f"{manifest.get('format_version')} of kind {manifest.get('kind')}; run `{MADE_BY}` again"
         )
     if fingerprint is not None and manifest.get("fingerprint") != fingerprint:
@@ -92,21 +129,97 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
             f"{version}: holds vectors of model {manifest.get('fingerprint')}, but the model is {fingerprint}; "
             f"run `{MADE_BY}` again"
         )
+    return version, manifest
+
+
+@contextlib.contextmanager
+def _as_artifact_error(version: Path) -> Iterator[None]:
+    """What goes wrong while files are opened that their checksums did not tell."""
     try:
-        return _read(version, manifest)
+        yield
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{version}: cannot be opened ({error}); run `{MADE_BY}` again") from error
 
 
-def _read(version: Path, manifest: Mapping[str, Any]) -> Index:
-    ids = pq.read_table(version / _IDS).column("item_id").combine_chunks()
+def _write(index: VectorIndex, folder: Path, *, rows: Rows | None = None) -> dict[str, Any]:
+    """Writes ids, the rows of a shard's items in the whole, and the index; returns what the manifest says of it."""
+    columns = {"item_id": pa.array(index.items.ids, pa.string())}
+    if rows is not None:
+        columns["row"] = pa.array(rows, pa.int32())
+    pq.write_table(pa.table(columns), folder / _IDS)
+    index._write(folder)
+    return {
+        "kind": index.kind,
+        "items": len(index),
+        "entries_per_item": index.items.entries_per_item,
+        "dim": index.dim,
+        "settings": index.settings,
+        "report": dict(index.report),
+    }
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Table]:
+    """The index in a folder, and its table of ids."""
+    table = pq.read_table(folder / _IDS)
+    ids = table.column("item_id").combine_chunks()
     kind = _KINDS[manifest["kind"]]
-    index = kind._read(version, ids, settings=manifest["settings"], report=manifest["report"])
+    index = kind._read(folder, ids, settings=manifest["settings"], report=manifest["report"])
+    _require_size(index, manifest)
+    return index, table
+
+
+def _require_size(index: Index, manifest: Mapping[str, Any]) -> None:
     entries = manifest["items"] * manifest.get("entries_per_item", 1)  # an item had one before it was noted
-    found, expected = (len(ids), index.entries, index.dim), (manifest["items"], entries, manifest["dim"])
+    found, expected = (len(index), index.entries, index.dim), (manifest["items"], entries, manifest["dim"])
     if found != expected:
         raise ValueError(f"ids, vectors and dimensions: expected {expected}, found {found}")
-    return index
+
+
+def _write_shards(source: ShardedIndex | ShardBuild, folder: Path, *, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes and seals every shard; returns what the manifest of the index says of them."""
+
+    def write(shard: Shard) -> dict[str, Any]:
+        name = _shard_folder(shard.number)
+        (folder / name).mkdir(parents=True)
+        written = _write(shard.index, folder / name, rows=shard.rows)
+        seal(folder / name, {**about, **written, "shard": {"number": shard.number, "of": shard.count}})
+        sizes = {key: written[key] for key in ("items", "entries_per_item", "dim")}
+        return {"folder": name, **sizes, "manifest_crc32c": checksum(folder / name / MANIFEST)}
+
+    # No name is bound to a shard here: it is gone when the next is built.
+    shards = [write(source.shard(number)) for number in range(source.count)]
+    return {
+        "kind": ShardedIndex.kind,
+        "items": sum(shard["items"] for shard in shards),
+        "entries_per_item": shards[0]["entries_per_item"],
+        "dim": shards[0]["dim"],
+        "settings": {"shards": source.count, "hash": HASH},
+        "report": dict(source.report),
+        "shards": [{key: shard[key] for key in ("folder", "items", "manifest_crc32c")} for shard in shards],
+    }
+
+
+def _shard_folder(number: int) -> str:
+    return f"{_SHARDS}/{number:05d}"
+
+
+def _read_shard(version: Path, manifest: Mapping[str, Any], number: int) -> Shard:
+    count, expected = len(manifest["shards"]), manifest["shards"][number]["manifest_crc32c"]
+    which = f"shard {number} of {count}"
+    remedy = f"copy it again from where the index was made, or run `{MADE_BY}` again"
+    folder = version / _shard_folder(number)
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ArtifactError(f"{path}: {which} is missing; {remedy}")
+    # The manifest vouches for the shard's files, and this one for the manifest: a shard of another index has others.
+    if checksum(path) != expected:
+        raise ArtifactError(f"{path}: {which} is damaged or belongs to another index; {remedy}")
+    try:
+        own = read_manifest(folder, made_by=MADE_BY, verify=True)
+    except ArtifactError as error:
+        raise ArtifactError(f"{which}: {error}") from error
+    index, table = _read(folder, own)
+    return Shard(index, table.column("row").to_numpy(), number, count)
 
 
 def _current(directory: Path) -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from recall.index.base import Index
-from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors
 from recall.index.scann_index import ScannIndex
 
@@ -32,7 +31,7 @@ class Measurement:
       k: candidates per query.
       queries: how many queries were asked.
       recall: mean share of the k returned items whose score reaches that of the true k-th item, so that it does
-        not matter which of several equally good items is returned.
+        not matter which of several equally good items is returned. Of a shard: of its items among the k best of all.
       standard_error: of that mean, over the queries.
       microseconds: median time of one query asked alone.
     """
@@ -48,7 +47,9 @@ class Measurement:
         return self.recall - self.standard_error >= target
 
 
-def measure(index: Index, queries: Vectors, *, k: int, exact_scores: Vectors | None = None) -> Measurement:
+def measure(
+    index: Index, queries: Vectors, *, k: int, exact_scores: Vectors | None = None, worst: Vectors | None = None
+) -> Measurement:
     """Recall@k of an index against exact search, and its speed.
 
     Args:
@@ -56,24 +57,47 @@ def measure(index: Index, queries: Vectors, *, k: int, exact_scores: Vectors | N
       queries: float32 [queries, dim], at least one.
       k: candidates per query; at most the number of items counts.
       exact_scores: float32 [queries, k], falling, if they are known already.
+      worst: float32 [queries, 1], score of the k-th best item of all shards, if the index is one of them. What the
+        shard has to find is then no more than its share of those k: merged lists hold of them what shards find.
 
     Returns:
       The measurement.
     """
     k = min(k, len(index))
     if exact_scores is None:
-        exact_scores = ExactIndex(index.items).search(queries, k).scores  # [queries, k]
+        exact_scores = index.exact().search(queries, k).scores  # [queries, k]
     found = index.search(queries, k).scores  # [queries, k]
-    # Two orders of summation differ by some 1e-7 of the largest score.
-    least = exact_scores[:, k - 1 : k] - 1e-5 * np.abs(exact_scores[:, :1])  # [queries, 1]
-    shares = (found >= least).mean(axis=1)  # [queries]
+    recall, standard_error = recall_of_scores(found, exact_scores, worst=worst)
     return Measurement(
         k=k,
         queries=len(queries),
-        recall=float(shares.mean()),
-        standard_error=float(shares.std() / math.sqrt(len(shares))),
+        recall=recall,
+        standard_error=standard_error,
         microseconds=_median_microseconds(index, queries, k),
     )
+
+
+def recall_of_scores(found: Vectors, exact: Vectors, *, worst: Vectors | None = None) -> tuple[float, float]:
+    """The share of the best items that was found, and its standard error.
+
+    A ratio of sums, as queries of a shard have different numbers of items to find (Cochran, Sampling Techniques,
+    1977, section 2.11); where all have k it is the mean of their shares.
+
+    Args:
+      found: float32 [queries, k], scores that a search gave.
+      exact: float32 [queries, k], those of exact search, falling.
+      worst: as of `measure`; without it, the last of `exact`.
+    """
+    worst = exact[:, -1:] if worst is None else worst  # [queries, 1]
+    # Two orders of summation differ by some 1e-7 of the largest score.
+    least = worst - 1e-5 * np.abs(exact[:, :1])
+    due = (exact >= least).sum(axis=1)  # [queries]
+    hits = np.minimum((found >= least).sum(axis=1), due)  # [queries]
+    if not due.any():
+        return 1.0, 0.0
+    recall = float(hits.sum() / due.sum())
+    deviation = (hits - recall * due).std() / due.mean()
+    return recall, float(deviation / math.sqrt(len(due)))
 
 
 def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Vectors:
@@ -110,6 +134,7 @@ def tune(
     k: int,
     target: float,
     limit_microseconds: float = math.inf,
+    worst: Vectors | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
     """The fastest effort that reaches a target recall.
@@ -123,18 +148,19 @@ def tune(
       k: candidates per query.
       target: recall@k against exact search, below 1; reached whatever it takes unless there is a limit.
       limit_microseconds: a query that takes this long is not worth it (exact search takes no longer).
+      worst: as of `measure`, if the index is a shard.
       progress: called with a line for each step.
     """
     k = min(k, len(index))
     all_leaves = index.settings["leaves"]
-    exact_scores = ExactIndex(index.items).search(queries, k).scores  # [queries, k]
+    exact_scores = index.exact().search(queries, k).scores  # [queries, k]
     best: tuple[ScannIndex, Measurement] | tuple[None, None] = (None, None)
     steps: list[dict[str, Any]] = []
     for leaves in _leaves_ladder(all_leaves):
         last_recall = 0.0
         for reorder in _reorder_ladder(index.settings["k"], index.entries):
             candidate = index.with_effort(leaves_to_search=leaves, reorder=reorder)
-            result = measure(candidate, queries, k=k, exact_scores=exact_scores)
+            result = measure(candidate, queries, k=k, exact_scores=exact_scores, worst=worst)
             steps.append(_step(leaves, reorder, result))
             if progress:
                 progress(_line(leaves, reorder, result))

@@ -10,14 +10,21 @@ from recall.config import IndexConfig
 from recall.errors import DataError
 from recall.index import Index, build_index
 
-KINDS = ("exact", "scann")
+KINDS = {
+    "exact": IndexConfig(kind="exact", k=20),
+    "scann": IndexConfig(kind="scann", k=20),
+    "sharded exact": IndexConfig(kind="exact", k=20, shards=4),
+    "sharded scann": IndexConfig(kind="scann", k=20, shards=4),
+}
 ITEMS, DIM = 600, 16
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 
 def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
-    return build_index(ids, vectors, config=IndexConfig(kind=kind, k=20))
+    # A handful of items does not fill several shards.
+    shards = min(KINDS[kind].shards, 1 + len(ids) // 5)
+    return build_index(ids, vectors, config=KINDS[kind].model_copy(update={"shards": shards}))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +100,8 @@ def test_no_queries_give_no_results(index):
 
 
 def test_properties_describe_the_items(kind, index):
-    assert (index.kind, len(index), index.dim, index.is_exact) == (kind, ITEMS, DIM, kind == "exact")
+    expected = (kind.split()[0], ITEMS, DIM, kind.endswith("exact"))
+    assert (index.kind, len(index), index.dim, index.is_exact) == expected
     assert index.ids.tolist() == [f"item {row}" for row in range(ITEMS)]
 
 

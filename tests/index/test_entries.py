@@ -11,7 +11,7 @@ from recall.config import IndexConfig
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, build_index, load_index, measure, save_index
 
-KINDS = ("exact", "scann")
+KINDS = ("exact", "scann", "sharded exact", "sharded scann")
 ITEMS, ENTRIES, DIM = 400, 3, 12
 
 
@@ -41,7 +41,8 @@ def index(request: pytest.FixtureRequest, indexes: dict[str, Index]) -> Index:
 
 def built(kind: str, vectors: np.ndarray, **settings: float) -> Index:
     ids = [f"item {row}" for row in range(len(vectors))]
-    return build_index(ids, vectors, config=IndexConfig(kind=kind, k=20, **settings))
+    *sharded, kind = kind.split()
+    return build_index(ids, vectors, config=IndexConfig(kind=kind, k=20, shards=4 if sharded else 1, **settings))
 
 
 def best(query: np.ndarray, vectors: np.ndarray, k: int) -> list[tuple[int, float]]:
@@ -53,9 +54,10 @@ def best(query: np.ndarray, vectors: np.ndarray, k: int) -> list[tuple[int, floa
     return list(found.items())[:k]
 
 
+@pytest.mark.parametrize("kind", ["exact", "sharded exact"])
 @pytest.mark.parametrize("k", [1, 7, 60])
-def test_exact_search_gives_every_item_once_by_its_best_entry(indexes, vectors, queries, k):
-    result = indexes["exact"].search(queries, k)
+def test_exact_search_gives_every_item_once_by_its_best_entry(kind, indexes, vectors, queries, k):
+    result = indexes[kind].search(queries, k)
     assert result.rows.shape == (40, k)
     for row, query in enumerate(queries):
         expected = best(query, vectors, k)
@@ -64,8 +66,9 @@ def test_exact_search_gives_every_item_once_by_its_best_entry(indexes, vectors, 
         assert result.ids[row].tolist() == [f"item {item}" for item, _ in expected]
 
 
-def test_scann_finds_nearly_the_same_and_scores_it_by_the_best_entry(indexes, vectors, queries):
-    result = indexes["scann"].search(queries, 20)
+@pytest.mark.parametrize("kind", ["scann", "sharded scann"])
+def test_scann_finds_nearly_the_same_and_scores_it_by_the_best_entry(kind, indexes, vectors, queries):
+    result = indexes[kind].search(queries, 20)
     shared, wrong = 0, 0
     for row, query in enumerate(queries):
         expected = best(query, vectors, 20)

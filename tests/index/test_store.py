@@ -15,9 +15,13 @@ import pytest
 
 from recall.config import IndexConfig
 from recall.errors import ArtifactError
-from recall.index import Index, ScannIndex, build_index, load_index, save_index
+from recall.index import ExactIndex, Index, ScannIndex, build_index, load_index, save_index
 
-KINDS = ("exact", "scann")
+KINDS = {
+    "exact": IndexConfig(kind="exact"),
+    "scann": IndexConfig(kind="scann"),
+    "sharded": IndexConfig(kind="exact", shards=3),
+}
 QUERIES = np.random.default_rng(8).normal(size=(30, 24)).astype(np.float32)
 
 
@@ -25,7 +29,7 @@ QUERIES = np.random.default_rng(8).normal(size=(30, 24)).astype(np.float32)
 def indexes() -> dict[str, Index]:
     vectors = np.random.default_rng(7).normal(size=(6000, 24)).astype(np.float32)
     ids = [f"é{row}" for row in range(6000)]  # 6,000 items have a tree
-    return {kind: build_index(ids, vectors, config=IndexConfig(kind=kind)) for kind in KINDS}
+    return {kind: build_index(ids, vectors, config=config) for kind, config in KINDS.items()}
 
 
 @pytest.fixture(params=KINDS)
@@ -150,7 +154,7 @@ def test_save_that_fails_halfway_leaves_the_old_version(index, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(index), "_write", write_half_then_fail)
+        patch.setattr(ScannIndex if index.kind == "scann" else ExactIndex, "_write", write_half_then_fail)
         with pytest.raises(ArtifactError, match=r"No space left on device"):
             save_index(index, tmp_path, fingerprint="new")
     assert files(tmp_path) == before

@@ -1,0 +1,73 @@
+"""Exact search or ScaNN: whichever suits the items at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from recall.config import IndexConfig
+from recall.index.base import VectorIndex, first_width
+from recall.index.exact import ExactIndex
+from recall.index.items import Items, Vectors
+from recall.index.scann_index import ScannIndex, ScannSettings
+from recall.index.tuning import Progress, measure, tune
+
+
+def exact_at_once(items: Items, config: IndexConfig) -> str | None:
+    """Why these items are searched exactly without any measurement; None where ScaNN has to be tried."""
+    if config.kind == "exact":
+        return "index.kind is exact"
+    if config.kind == "auto" and len(items.vectors) < config.exact_below:
+        return f"{_counted(items)}, fewer than index.exact_below = {config.exact_below:,}"
+    return None
+
+
+def tuned_index(
+    items: Items,
+    queries: Vectors,
+    *,
+    config: IndexConfig,
+    worst: Vectors | None = None,
+    progress: Progress | None = None,
+) -> VectorIndex:
+    """ScaNN tuned to the target recall, or exact search where `kind: auto` finds that as fast.
+
+    Args:
+      items: all of a catalogue, or those of a shard.
+      queries: float32 [queries, dim] to tune with.
+      config: the `index` section of an experiment.
+      worst: as of `measure`, if the items are a shard's.
+      progress: called with one line of text per step.
+    """
+    exact = ExactIndex(items)
+    k = min(config.k, len(exact))
+    measured = {"exact": measure(exact, queries, k=k)}
+    exact_time = measured["exact"].microseconds
+    if progress:
+        progress(f"building ScaNN over {_counted(items)}; exact search takes {exact_time:.0f} us per query")
+    limit = exact_time if config.kind == "auto" else math.inf
+    built = ScannIndex.build(items, ScannSettings.for_vectors(items.vectors, first_width(k, items.entries_per_item)))
+    tuning = tune(
+        built, queries, k=k, target=config.target_recall, limit_microseconds=limit, worst=worst, progress=progress
+    )
+    if tuning.measured:
+        measured["scann"] = tuning.measured
+    index = tuning.index or exact
+    index.report = {
+        "reason": _reason(index, config),
+        "measured": {kind: dataclasses.asdict(measurement) for kind, measurement in measured.items()},
+        "tuning": list(tuning.steps),
+    }
+    return index
+
+
+def _counted(items: Items) -> str:
+    return f"{len(items.vectors):,} {'items' if items.entries_per_item == 1 else 'vectors of items'}"
+
+
+def _reason(index: VectorIndex, config: IndexConfig) -> str:
+    if config.kind == "scann":
+        return "index.kind is scann"
+    if index.is_exact:
+        return f"exact search is as fast as ScaNN at recall@{config.k} {config.target_recall}"
+    return f"ScaNN reaches recall@{config.k} {config.target_recall} faster than exact search"

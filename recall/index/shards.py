@@ -1,0 +1,160 @@
+"""An index in shards: each holds the items whose ids hash to it, and lists are merged by score."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.errors import ConfigError
+from recall.index.base import Index, VectorIndex
+from recall.index.items import ItemIds, Rows, Vectors
+from recall.index.results import SearchResult, SomeNames, best
+
+# Noted in manifests. Another hash needs another name: who asks a fleet computes it too, maybe in another language.
+HASH = "sha256, first 8 bytes, big-endian, modulo shards"
+
+
+def shard_of(ids: Any, shards: int) -> npt.NDArray[np.int32]:
+    """The shard of each id, int32 [items], the same in every process and release.
+
+    The first 8 bytes of the SHA-256 (FIPS 180-4) of the id's UTF-8 text as a big-endian number, modulo the number of
+    shards. Not Python's `hash`, which differs between processes.
+
+    Args:
+      ids: strings [items], an Arrow array or a sequence.
+      shards: how many there are, at least 1.
+    """
+    texts = ids.to_pylist() if isinstance(ids, pa.Array | pa.ChunkedArray) else ids
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return (np.frombuffer(digests, ">u8") % np.uint64(shards)).astype(np.int32)
+
+
+def split_rows(ids: pa.StringArray, shards: int) -> list[Rows]:
+    """Rows of the items of each shard, rising, int32.
+
+    Raises:
+      ConfigError: a shard would have no item.
+    """
+    if shards > len(ids):
+        raise ConfigError(f"index.shards: expected at most one per item, found {shards:,} for {len(ids):,} items")
+    number = shard_of(ids, shards)
+    sizes = np.bincount(number, minlength=shards)
+    if not sizes.all():
+        empty = np.count_nonzero(sizes == 0)
+        raise ConfigError(
+            f"index.shards: {empty:,} of {shards:,} shards would be empty; {len(ids):,} items are too few to hash "
+            "evenly, use fewer shards"
+        )
+    order = np.argsort(number, kind="stable").astype(np.int32)
+    return np.split(order, np.cumsum(sizes)[:-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One shard by itself: what a process of a serving fleet holds.
+
+    Attributes:
+      index: over the shard's items; its rows count within the shard.
+      rows: int32 [items], rising: the items' rows in the whole catalogue.
+      number: which one, from 0.
+      count: how many there are.
+    """
+
+    index: VectorIndex
+    rows: Rows
+    number: int
+    count: int
+
+    def search(self, queries: Any, k: int) -> SearchResult:
+        """As `Index.search` among the items of the shard, with rows of the whole catalogue: for `merge_results`."""
+        found = self.index.search(queries, k)
+        rows = np.where(found.rows < 0, -1, self.rows[found.rows]).astype(np.int32)
+        return SearchResult(rows, found.scores, SomeNames(self.rows, self.index.items.names))
+
+    def best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        """The rows and scores of `search` alone, [queries, min(k, items)], for queries that were checked."""
+        rows, scores = self.index._best_items(queries, min(k, len(self.index)))
+        return self.rows[rows], scores
+
+
+class ShardedIndex(Index):
+    """All shards in one process, searched in parallel by threads.
+
+    NumPy and ScaNN (1.4.2, searches of one query and of batches) let go of Python's lock meanwhile. Exact shards
+    together answer as one exact index does.
+
+    Args:
+      shards: all of them, in order; together they hold the rows from 0 to the number of items, each once.
+      report: see `Index`.
+
+    Raises:
+      ValueError: they are not the shards of one catalogue.
+    """
+
+    kind: ClassVar[str] = "sharded"
+
+    def __init__(self, shards: Sequence[Shard], *, report: Mapping[str, Any] | None = None):
+        self.shards = tuple(shards)
+        rows = np.concatenate([shard.rows for shard in self.shards])
+        self._place = np.argsort(rows, kind="stable")  # [items], of each row among the shards' items
+        if not np.array_equal(rows[self._place], np.arange(len(rows))):
+            raise ValueError("the shards do not hold every row of one catalogue once")
+        if len({(shard.index.dim, shard.index.items.entries_per_item) for shard in self.shards}) != 1:
+            raise ValueError("the shards' vectors differ in shape")
+        ids = pa.concat_arrays([shard.index.items.ids for shard in self.shards]).take(pa.array(self._place))
+        super().__init__(ItemIds(ids), report=report)
+        self._starts = np.cumsum([0, *(len(shard.index) for shard in self.shards)])  # [shards + 1]
+        self.is_exact = all(shard.index.is_exact for shard in self.shards)
+        self._threads = ThreadPoolExecutor(min(len(self.shards), os.cpu_count() or 1), "shard")
+
+    @property
+    def entries(self) -> int:
+        """Vectors of all items together."""
+        return sum(shard.index.entries for shard in self.shards)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.shards[0].index.dim
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How many shards, and how ids are dealt out to them."""
+        return {"shards": self.count, "hash": HASH}
+
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        return len(self.shards)
+
+    def shard(self, number: int) -> Shard:
+        """One of them, from 0."""
+        return self.shards[number]
+
+    def exact(self) -> ShardedIndex:
+        """Exact search over the same vectors, shard by shard."""
+        return ShardedIndex([dataclasses.replace(shard, index=shard.index.exact()) for shard in self.shards])
+
+    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+        # Every shard gives k: the best k of all may be in one.
+        found = list(self._threads.map(lambda shard: shard.best_items(queries, k), self.shards))
+        rows = np.concatenate([rows for rows, _ in found], axis=1)  # [queries, at most shards * k]
+        return best(rows, np.concatenate([scores for _, scores in found], axis=1), k)
+
+    def _vectors_of(self, rows: Rows) -> Vectors:
+        places = self._place[rows]
+        owners = np.searchsorted(self._starts, places, side="right") - 1
+        shape = self.shards[0].index.items.by_item.shape[1:]
+        vectors = np.empty((len(rows), *shape), np.float32)
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            vectors[chosen] = self.shards[owner].index.vectors(places[chosen] - self._starts[owner])
+        return vectors
