@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator
@@ -12,25 +13,65 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from recall.errors import DataError, RecallError
 
+# Beam finds its own runners by their short names, but this one only by its full name.
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+
 
 @contextlib.contextmanager
 def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """Yields a pipeline and runs it; errors of workers come back as what was raised there."""
+    """Yields a pipeline and runs it; errors of workers come back as what was raised there.
+
+    Raises:
+      RecallError: Dask is asked for and not installed, or its scheduler does not answer.
+    """
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
         # What DirectRunner runs batches on. By itself it first tries to download another runner.
         standard.runner = "FnApiRunner"
+    if standard.runner in ("DaskRunner", "dask", _DASK_RUNNER):
+        standard.runner = _DASK_RUNNER
+        _prepare_dask(options)
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         pipeline = beam.Pipeline(options=options)
         yield pipeline
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        try:
+            result.wait_until_finish()
+        finally:
+            if client := getattr(result, "client", None):
+                # Dask's: left open, the first pipeline's results stay on the cluster while the second one runs.
+                client.close()
     except Exception as error:
         raise _as_raised(error) from error
     finally:
         logger.setLevel(level)
+
+
+def _prepare_dask(options: PipelineOptions) -> None:
+    """Checks what would otherwise fail late and unclearly, and spreads elements over the cluster."""
+    if importlib.util.find_spec("distributed") is None:
+        raise RecallError(
+            "the DaskRunner needs dask and distributed; pip install 'recall[dask]', here and on all workers"
+        )
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+    from distributed import Client
+
+    dask = options.view_as(DaskOptions)
+    if not dask.npartitions and not dask.partition_size:
+        # The runner would put 128 elements into one task, of which each is a whole piece of the log here; and what
+        # follows a GroupByKey is cut into as many tasks as what came before it.
+        dask.partition_size = 1
+    if dask.address:
+        try:
+            Client(dask.address, timeout=dask.timeout or "30s", set_as_default=False).close()
+        except (OSError, ValueError) as error:
+            raise RecallError(
+                f"--dask_client_address {dask.address}: no Dask scheduler answers there ({error}); start one with "
+                "`dask scheduler` and give the address that it prints"
+            ) from error
 
 
 def _as_raised(error: Exception) -> Exception:
