@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
+from importlib import metadata
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -66,12 +67,22 @@ def _prepare_dask(options: PipelineOptions) -> None:
         dask.partition_size = 1
     if dask.address:
         try:
-            Client(dask.address, timeout=dask.timeout or "30s", set_as_default=False).close()
+            with Client(dask.address, timeout=dask.timeout or "30s", set_as_default=False) as client:
+                versions = client.run(metadata.version, "recall", on_error="return")
+                # A worker that cannot unpickle a task would be asked again and again. `exec` is known anywhere.
+                faults = client.run(exec, "import pipelines.transforms", on_error="return")
         except (OSError, ValueError) as error:
             raise RecallError(
                 f"--dask_client_address {dask.address}: no Dask scheduler answers there ({error}); start one with "
                 "`dask scheduler` and give the address that it prints"
             ) from error
+        here = metadata.version("recall")
+        for worker, found in versions.items():
+            if found != here or faults[worker]:
+                raise RecallError(
+                    f"Dask worker {worker} cannot run recall {here} ({faults[worker] or f'it has {found}'}); install "
+                    "the same there as here"
+                )
 
 
 def _as_raised(error: Exception) -> Exception:
@@ -81,6 +92,8 @@ def _as_raised(error: Exception) -> Exception:
         return type(error)(re.sub(r" \[while running .*\]$", "", text, flags=re.DOTALL))
     if isinstance(error, OSError):
         return error
+    if "deserialization of the task graph" in text:
+        return RecallError("the Dask scheduler lacks recall or has another version; install it there as on the workers")
     if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
         return DataError(found[-1])
     if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):
