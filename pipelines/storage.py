@@ -59,7 +59,7 @@ class LocalStorage:
     folder: Path
 
     def make(self) -> None:
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -115,6 +115,8 @@ class BeamStorage:
         with tempfile.TemporaryFile() as stream:
             yield stream
             stream.seek(0)
+            if self.uri.startswith("hdfs:") and self.exists(name):
+                FileSystems.delete([self._path(name)])  # HDFS does not write over a file, as object stores do
             with FileSystems.create(self._path(name), compression_type=CompressionTypes.UNCOMPRESSED) as remote:
                 shutil.copyfileobj(stream, remote)
 
@@ -134,7 +136,7 @@ class BeamStorage:
         download(self._path(name), destination)
 
     def remove(self) -> None:
-        FileSystems.delete([self.uri])
+        FileSystems.delete([f"{self.uri}/"])  # object stores have no folders; the slash says that all below is meant
 
     def _path(self, name: str) -> str:
         return str(FileSystems.join(self.uri, name))

@@ -6,6 +6,7 @@ python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--scratch
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -84,14 +85,16 @@ def prepare(
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
     with publish(Path(directory), manifest=manifest) as folder:
-        place = Scratch(f"{scratch or folder.resolve()}/scratch.{uuid.uuid4().hex[:8]}")
+        parent = scratch.rstrip("/") if scratch and is_uri(scratch) else Path(scratch or folder).resolve()
+        place = Scratch(f"{parent}/scratch.{uuid.uuid4().hex[:8]}")
         place.storage.make()
         try:
             manifest.update(
                 _Job(config, folder, place, options or PipelineOptions([])).run(pieces, items, users, announce)
             )
         finally:
-            place.storage.remove()
+            with contextlib.suppress(OSError):  # what is left over there spoils nothing
+                place.storage.remove()
     return manifest
 
 

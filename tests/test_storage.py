@@ -109,3 +109,11 @@ def test_what_the_workers_lose_is_noticed(experiment: Experiment, tmp_path: Path
     next(tmp_path.glob(f"{lost}-*.arrow")).unlink()
     with pytest.raises(DataError, match=r"the workers lost data: .* of .*; do all of them reach"):
         check()
+
+
+def test_a_scratch_folder_elsewhere_changes_nothing_and_stays_empty(experiment: Experiment, tmp_path: Path) -> None:
+    prepare(experiment(), tmp_path / "data", scratch=str(tmp_path / "mounted" / "by all"))
+    assert list((tmp_path / "mounted" / "by all").iterdir()) == []
+    prepare(experiment(), tmp_path / "usual")
+    for path in (tmp_path / "usual").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "data" / path.relative_to(tmp_path / "usual")).read_bytes(), path
