@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+
+from pipelines.storage import Storage, storage_at
+
+_ENDING = ".arrow"
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -53,37 +54,40 @@ def _partition_codes(column: pa.ChunkedArray, partitions: int) -> npt.NDArray[np
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder that all workers reach, for tables by name and key.
+    """A folder that all workers reach, for tables by name and key, and for files on their way to the driver.
 
     A file appears whole or not at all, and a bundle that runs twice writes the same file twice.
 
     Attributes:
-      folder: exists already.
+      folder: a local path, or a URI for Beam's FileSystems; exists already.
     """
 
     folder: str
 
+    @property
+    def storage(self) -> Storage:
+        """What holds the files."""
+        return storage_at(self.folder)
+
     def write(self, name: str, key: int, table: pa.Table) -> None:
         """Writes a table uncompressed, so that `read` can map it into memory."""
-        path = self._path(name, key)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        with self.storage.writing(_file(name, key)) as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
-        os.replace(temporary, path)
 
     def exists(self, name: str, key: int) -> bool:
         """Whether there is a table; a stage writes none for a partition without rows."""
-        return self._path(name, key).exists()
+        return self.storage.exists(_file(name, key))
 
     def read(self, name: str, key: int = 0) -> pa.Table:
-        """A table, mapped into memory: workers on one machine share it."""
-        with pa.memory_map(str(self._path(name, key))) as source:
+        """A table; of a local folder it is mapped into memory."""
+        with self.storage.source(_file(name, key)) as source:
             return pa.ipc.open_file(source).read_all().combine_chunks()
 
     def read_all(self, name: str) -> list[pa.Table]:
         """The tables of all keys, in the order of the keys."""
-        keys = sorted(int(path.stem.rpartition("-")[2]) for path in Path(self.folder).glob(f"{name}-*.arrow"))
+        keys = sorted(int(found[len(name) + 1 : -len(_ENDING)]) for found in self.storage.names(f"{name}-*{_ENDING}"))
         return [self.read(name, key) for key in keys]
 
-    def _path(self, name: str, key: int) -> Path:
-        return Path(self.folder) / f"{name}-{key:05d}.arrow"
+
+def _file(name: str, key: int) -> str:
+    return f"{name}-{key:05d}{_ENDING}"

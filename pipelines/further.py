@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
+from pipelines.remote_log import plan_log
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
 from recall.data_config import DataConfig
-from recall.events import REJECTED_SCHEMA, plan_pieces
+from recall.events import REJECTED_SCHEMA
 from recall.histories import ENTRY_SCHEMA, RECENT_SCHEMA
 from recall.splits import TimeBoundaries
 from recall.vocabulary import Vocabulary
@@ -22,11 +23,11 @@ def plan_sources(data: DataConfig) -> list[Source]:
     """The pieces of the log and of every further history, which may be the log once more.
 
     Raises:
-      DataError: as `plan_pieces`.
+      DataError: as `plan_log`.
     """
-    sources = [(THE_LOG, piece) for piece in plan_pieces(data.events)]
+    sources = [(THE_LOG, piece) for piece in plan_log(data.events)]
     for name, log in data.further_logs.items():
-        pieces = plan_pieces(log, section=f"data.histories.{name}", click_key="column")
+        pieces = plan_log(log, section=f"data.histories.{name}", click_key="column")
         sources += [(name, piece) for piece in pieces]
     return sources
 

@@ -3,34 +3,86 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator
+from importlib import metadata
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from recall.errors import DataError, RecallError
 
+# Beam finds its own runners by their short names, but this one only by its full name.
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+
 
 @contextlib.contextmanager
 def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """Yields a pipeline and runs it; errors of workers come back as what was raised there."""
+    """Yields a pipeline and runs it; errors of workers come back as what was raised there.
+
+    Raises:
+      RecallError: Dask is asked for and not installed, or its scheduler does not answer.
+    """
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
         # What DirectRunner runs batches on. By itself it first tries to download another runner.
         standard.runner = "FnApiRunner"
+    if standard.runner in ("DaskRunner", "dask", _DASK_RUNNER):
+        standard.runner = _DASK_RUNNER
+        _prepare_dask(options)
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         pipeline = beam.Pipeline(options=options)
         yield pipeline
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        try:
+            result.wait_until_finish()
+        finally:
+            if client := getattr(result, "client", None):
+                # Dask's: left open, the first pipeline's results stay on the cluster while the second one runs.
+                client.close()
     except Exception as error:
         raise _as_raised(error) from error
     finally:
         logger.setLevel(level)
+
+
+def _prepare_dask(options: PipelineOptions) -> None:
+    """Checks what would otherwise fail late and unclearly, and spreads elements over the cluster."""
+    if importlib.util.find_spec("distributed") is None:
+        raise RecallError(
+            "the DaskRunner needs dask and distributed; pip install 'recall[dask]', here and on all workers"
+        )
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+    from distributed import Client
+
+    dask = options.view_as(DaskOptions)
+    if not dask.npartitions and not dask.partition_size:
+        # The runner would put 128 elements into one task, of which each is a whole piece of the log here; and what
+        # follows a GroupByKey is cut into as many tasks as what came before it.
+        dask.partition_size = 1
+    if dask.address:
+        try:
+            with Client(dask.address, timeout=dask.timeout or "30s", set_as_default=False) as client:
+                versions = client.run(metadata.version, "recall", on_error="return")
+                # A worker that cannot unpickle a task would be asked again and again. `exec` is known anywhere.
+                faults = client.run(exec, "import pipelines.transforms", on_error="return")
+        except (OSError, ValueError) as error:
+            raise RecallError(
+                f"--dask_client_address {dask.address}: no Dask scheduler answers there ({error}); start one with "
+                "`dask scheduler` and give the address that it prints"
+            ) from error
+        here = metadata.version("recall")
+        for worker, found in versions.items():
+            if found != here or faults[worker]:
+                raise RecallError(
+                    f"Dask worker {worker} cannot run recall {here} ({faults[worker] or f'it has {found}'}); install "
+                    "the same there as here"
+                )
 
 
 def _as_raised(error: Exception) -> Exception:
@@ -40,6 +92,8 @@ def _as_raised(error: Exception) -> Exception:
         return type(error)(re.sub(r" \[while running .*\]$", "", text, flags=re.DOTALL))
     if isinstance(error, OSError):
         return error
+    if "deserialization of the task graph" in text:
+        return RecallError("the Dask scheduler lacks recall or has another version; install it there as on the workers")
     if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
         return DataError(found[-1])
     if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):

@@ -19,9 +19,10 @@ from recall.encoding import TableEncoder
 from recall.errors import DataError
 from recall.posterior import BucketCounts, ItemTotals, PosteriorHistory, Prior
 from recall.prepared import EncodedRows
-from recall.splits import TimeBoundaries, TimeHistogram
+from recall.splits import SPLITS, TimeBoundaries, TimeHistogram
 
 _REASONS_SHOWN = 3
+_READ_SCHEMA = pa.schema([("history", pa.string()), ("accepted", pa.int64())])
 
 
 class HeldOut(NamedTuple):
@@ -125,6 +126,43 @@ def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> Non
             f"{path}: none of the {summary.totals['events']:,} events is a click; check data.events.click "
             "(a row is a click when its column is at least at_least)"
         )
+
+
+def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, clock: bool) -> None:
+    """Raises DataError if events got lost between the stages of the first pipeline, as some runners do in silence.
+
+    Args:
+      scratch: what the workers wrote.
+      summary: read from it.
+      pieces: how many there were to read.
+      clock: whether the log has one; without, only training events are counted per item.
+    """
+    read = pa.concat_tables([_READ_SCHEMA.empty_table(), *scratch.read_all("read")])
+    if len(read) != pieces:
+        raise _lost(f"{len(read):,} of {pieces:,} pieces of the log were read", scratch)
+    accepted = sum(read.filter(pc.field("history") == "")["accepted"].to_pylist())
+    ordered = summary.totals.get("events", 0) + summary.totals.get("duplicates", 0)
+    if ordered != accepted:
+        raise _lost(f"{ordered:,} of {accepted:,} events were ordered", scratch)
+    counted = sum(pc.sum(table["exposures"]).as_py() or 0 for table in scratch.read_all("buckets"))
+    expected = summary.totals.get("events" if clock else "train_events", 0)
+    if counted != expected:
+        raise _lost(f"{counted:,} of {expected:,} events were counted", scratch)
+
+
+def require_all_written(scratch: Scratch, summary: LogSummary) -> None:
+    """Raises DataError if not every click became an example."""
+    written = scratch.read_all("written")
+    examples = sum(sum(table[f"{name}_examples"].to_pylist()) for table in written for name in SPLITS)
+    if examples != summary.totals["clicks"]:
+        raise _lost(f"{examples:,} of {summary.totals['clicks']:,} clicks became examples", scratch)
+
+
+def _lost(what: str, scratch: Scratch) -> DataError:
+    return DataError(
+        f"the workers lost data: {what}; do all of them reach {scratch.folder}? If so, use another --runner: this one "
+        "drops elements"
+    )
 
 
 def posterior_history(

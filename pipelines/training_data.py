@@ -1,13 +1,14 @@
 """The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest.
 
-python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--set key=value] [Beam options]
+python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--scratch URI] [--set key=value] [Beam options]
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import contextlib
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,17 @@ from rich.table import Table
 from pipelines.exchange import Scratch
 from pipelines.further import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
 from pipelines.running import running
-from pipelines.summaries import LogSummary, encode_tables, item_totals, posterior_history, require_usable
-from pipelines.transforms import ExampleJob, Source, collect_events, write_examples
+from pipelines.storage import size
+from pipelines.summaries import (
+    LogSummary,
+    encode_tables,
+    item_totals,
+    posterior_history,
+    require_all_read,
+    require_all_written,
+    require_usable,
+)
+from pipelines.transforms import ExampleJob, Source, collect_events, shard_names, write_examples
 from recall.artifacts import publish
 from recall.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.config import Config, load_config
@@ -33,8 +43,10 @@ from recall.events import REJECTED_SCHEMA
 from recall.examples import HISTORY_SCHEMA, example_schema
 from recall.posterior import split_snapshots
 from recall.prepared import FORMAT_VERSION, write_tables
+from recall.run_inputs import data_fingerprint
 from recall.sampling import sampling_counts
 from recall.splits import SPLITS
+from recall.tables import is_uri
 
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20
@@ -46,6 +58,7 @@ def prepare(
     *,
     fingerprint: str = "",
     options: PipelineOptions | None = None,
+    scratch: str | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Makes the training data and publishes it as `directory`, whole or not at all.
@@ -54,7 +67,10 @@ def prepare(
       config: the experiment.
       directory: DIR/data; what is there already is replaced.
       fingerprint: kept in the manifest, for the caller to see whether the data is up to date.
-      options: of Beam; default: in this process, on one core. All workers must reach the folder.
+      options: of Beam; default: in this process, on one core.
+      scratch: where workers leave what they hand on: a folder that all of them mount, or a URI that Beam's FileSystems
+        know, such as gs://bucket/folder; default: inside `directory`, which all workers must mount then. What is put
+        there is removed at the end, unless the process is killed.
       announce: is told what comes next, in a few words.
 
     Returns:
@@ -69,11 +85,16 @@ def prepare(
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
     with publish(Path(directory), manifest=manifest) as folder:
-        scratch_folder = folder / "scratch"
-        scratch_folder.mkdir()
-        job = _Job(config, folder.resolve(), Scratch(str(scratch_folder.resolve())), options or PipelineOptions([]))
-        manifest.update(job.run(pieces, items, users, announce))
-        shutil.rmtree(scratch_folder)
+        parent = scratch.rstrip("/") if scratch and is_uri(scratch) else Path(scratch or folder).resolve()
+        place = Scratch(f"{parent}/scratch.{uuid.uuid4().hex[:8]}")
+        place.storage.make()
+        try:
+            manifest.update(
+                _Job(config, folder, place, options or PipelineOptions([])).run(pieces, items, users, announce)
+            )
+        finally:
+            with contextlib.suppress(OSError):  # what is left over there spoils nothing
+                place.storage.remove()
     return manifest
 
 
@@ -96,8 +117,9 @@ class _Job:
         with running(self.options) as pipeline:
             collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions)
 
-        rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         summary = LogSummary.read(scratch, data.split)
+        require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
+        rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, path=data.events.path)
         held_out = summary.split(data)
         buckets = scratch.read_all("buckets")
@@ -122,8 +144,11 @@ class _Job:
         with running(self.options) as pipeline:
             write_examples(
                 pipeline,
-                ExampleJob(data, scratch, partitions, str(self.folder), held_out.boundaries, held_out.prior),
+                ExampleJob(data, scratch, partitions, held_out.boundaries, held_out.prior),
             )
+        require_all_written(scratch, summary)
+        for name in (name for shard in range(data.shards) for name in shard_names(shard, shards=data.shards)):
+            scratch.storage.fetch(name, self.folder / name)
 
         announce("fitting vocabularies and clusters")
         totals = item_totals(scratch, items=len(items))
@@ -193,7 +218,8 @@ class _Job:
 
 def _partitions(pieces: Sequence[Source], shards: int) -> int:
     """A multiple of the shards, so that each shard gets as many partitions as any other."""
-    total = sum(Path(path).stat().st_size for path in {piece.path for _, piece in pieces})
+    paths = {piece.path for _, piece in pieces}
+    total = sum(size(path) if is_uri(path) else Path(path).stat().st_size for path in paths)
     return shards * -(-max(total, 1) // (shards * _BYTES_PER_PARTITION))
 
 
@@ -211,13 +237,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.training_data", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="experiment file")
     parser.add_argument("--out", required=True, help="folder to publish, DIR/data")
+    parser.add_argument(
+        "--scratch", help="where workers leave what they hand on, e.g. gs://bucket/folder; default: --out"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a key")
     arguments, beam_arguments = parser.parse_known_args(argv)
     errors = Console(stderr=True)
     try:
         config = load_config(arguments.config, arguments.set)
         with errors.status("starting") as status:
-            manifest = prepare(config, arguments.out, options=PipelineOptions(beam_arguments), announce=status.update)
+            manifest = prepare(
+                config,
+                arguments.out,
+                fingerprint=data_fingerprint(config),
+                options=PipelineOptions(beam_arguments),
+                scratch=arguments.scratch,
+                announce=status.update,
+            )
     except RecallError as error:
         errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1

@@ -6,6 +6,7 @@ work too. What the driver or the second pipeline needs lies in a scratch folder 
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
+from pipelines.remote_log import read_log
 from recall.data_config import DataConfig
-from recall.events import Piece, read_events, sort_events
+from recall.events import Piece, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.item_priors import ItemPriors
@@ -90,9 +92,10 @@ class ReadEvents(beam.DoFn):
         """Reads, validates and partitions one piece."""
         number, (history, piece) = element
         known = None if history in self._own else self._known_items
-        events, rejected = read_events(Piece(*piece), self._logs[history], known_items=known)
+        events, rejected = read_log(Piece(*piece), self._logs[history], known_items=known)
         if len(rejected):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
+        self._scratch.write("read", number, pa.table({"history": [history], "accepted": [len(events)]}))
         if history:
             events = events.filter(events["click"]).select(ENTRY_SCHEMA.names)
         for partition, batch in partitioned(events, "user", partitions=self._partitions):
@@ -165,7 +168,6 @@ class ExampleJob:
       scratch: holds `catalogue` (item ids), `history` (entries of the posterior history), `item_priors` if items have
         priors of their own, `events`, and of each further history `entries` and, for an own domain, `vocabulary`.
       partitions: how many parts the users were cut into; shard i takes every shards-th, beginning with i.
-      directory: where the shards go.
       boundaries: of a split by time; None splits by last click.
       prior: of the smoothed CTR, that of all items.
     """
@@ -173,13 +175,12 @@ class ExampleJob:
     data: DataConfig
     scratch: Scratch
     partitions: int
-    directory: str
     boundaries: TimeBoundaries | None
     prior: Prior
 
 
 class WriteShards(beam.DoFn):
-    """Number of a shard -> that number; its TFRecord file of each split is written."""
+    """Number of a shard -> that number; its TFRecord file of each split is put into the scratch folder."""
 
     def __init__(self, job: ExampleJob) -> None:
         self._job = job
@@ -210,22 +211,19 @@ class WriteShards(beam.DoFn):
         }
 
     def process(self, shard: int) -> Iterator[int]:
-        """Goes through the user partitions of a shard one by one."""
+        """Goes through the user partitions of a shard one by one; its files appear at the end, or not at all."""
         job = self._job
-        files = [
-            shard_path(Path(job.directory), split, shard=shard, shards=job.data.shards).open("wb")
-            for split in range(len(SPLITS))
-        ]
-        try:
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(job.scratch.storage.writing(name))
+                for name in shard_names(shard, shards=job.data.shards)
+            ]
             for partition in range(shard, job.partitions, job.data.shards):
                 further = {name: self._further(name, partition) for name in job.data.histories}
                 for name, history in further.items():
                     job.scratch.write(f"histories.{name}", partition, history.recent())
                 if job.scratch.exists("events", partition):
                     self._write_partition(partition, files, further)
-        finally:
-            for file in files:
-                file.close()
         yield shard
 
     def _further(self, name: str, partition: int) -> FurtherHistory:
@@ -265,6 +263,11 @@ class WriteShards(beam.DoFn):
         trained = np.bincount(clicks.user[clicks.split == TRAIN], minlength=len(events.users))
         job.scratch.write("users", partition, pa.table({"user": events.users, "clicks": trained}))
         job.scratch.write("histories", partition, clicks.serving_histories(job.data.history))
+
+
+def shard_names(shard: int, *, shards: int) -> list[str]:
+    """The files of a shard, one per split."""
+    return [shard_path(Path(), split, shard=shard, shards=shards).name for split in range(len(SPLITS))]
 
 
 def _examples(clicks: Clicks, split: int, *, layout: str) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ from recall.config import Config
 from recall.embeddings import read_npy, vector_array, vectors_of
 from recall.errors import ConfigError, DataError
 from recall.schema import CategoryFeature, EmbeddingFeature, Feature
-from recall.tables import expand_paths, id_strings, numbers, read_header, read_table, table_format
+from recall.tables import expand_paths, id_strings, is_uri, numbers, read_header, read_table, table_format
 
 # A category with more distinct values per row than this names rows instead of describing them.
 _ID_LIKE_SHARE = 0.5
@@ -58,6 +58,8 @@ def check_files(config: Config) -> None:
     logs = {"data.events": config.data.events.path}
     logs |= {f"data.histories.{name}": history.path for name, history in config.data.histories.items() if history.path}
     for key, pattern in logs.items():
+        if is_uri(pattern):  # only Beam can tell what is there
+            continue
         try:
             expand_paths(pattern)
         except DataError as error:

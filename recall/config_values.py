@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+
+from recall.tables import is_uri
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -47,9 +50,17 @@ def parse_decay(value: Any) -> float | Literal["auto"] | None:
     return number
 
 
+def parse_local_path(value: Any) -> Any:
+    """A path that is no URI."""
+    if is_uri(str(value)):
+        raise ValueError("expected a local path; only logs (events, histories) can be read by URI. Copy the file here")
+    return value
+
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Decay = Annotated[Literal["auto"] | float | None, BeforeValidator(parse_decay)]
+LocalPath = Annotated[Path, BeforeValidator(parse_local_path)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]

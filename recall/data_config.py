@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from recall.config_values import DurationMs, Fraction, HistoryName
+from recall.config_values import DurationMs, Fraction, HistoryName, LocalPath
 from recall.histories import HistoryConfig
 from recall.schema import Strict
 from recall.weights import WeightConfig
@@ -55,7 +54,7 @@ class EventsConfig(Strict):
 class ItemsConfig(Strict):
     """The catalogue: one row per item, cold items included."""
 
-    path: Path
+    path: LocalPath
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = "auto"
     id: str = "item_id"
     title: str | None = Field(default=None, description="column shown to people in reports and queries")
@@ -67,7 +66,7 @@ class ItemsConfig(Strict):
 class UsersConfig(Strict):
     """User profiles; users that the file lacks have a missing profile."""
 
-    path: Path
+    path: LocalPath
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     id: str = "user_id"
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from recall.errors import ConfigError
+from recall.tables import is_uri
 
 _TYPES = ("id", "category", "tags", "number", "embedding")
 _EXPECTED = {
@@ -83,10 +84,12 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def resolve_paths(node: Any, folder: Path) -> None:
-    """Makes every `path` in place relative to a folder."""
+    """Makes every `path` in place relative to a folder; URIs stay as they are."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "path" and isinstance(value, str):
+                if is_uri(value):
+                    continue
                 node[key] = str(folder / value)
             else:
                 resolve_paths(value, folder)

@@ -10,11 +10,13 @@ from typing import Any
 from recall.artifacts import fingerprint
 from recall.catalogue import check_files
 from recall.config import Config
-from recall.tables import expand_paths
+from recall.tables import expand_paths, is_uri
 
 
 def data_fingerprint(config: Config) -> str:
     """Of everything that data/ depends on: input files, settings, seed and the library's version.
+
+    Logs given by URI count by their names alone.
 
     Raises:
       ConfigError: an input file is missing.
@@ -23,7 +25,7 @@ def data_fingerprint(config: Config) -> str:
     data = config.data
     logs = [data.events.path, *(history.path for history in data.histories.values() if history.path)]
     files = [
-        *(path for log in logs for path in expand_paths(log)),
+        *(path for log in logs if not is_uri(log) for path in expand_paths(log)),
         data.items.path,
         *([data.users.path] if data.users else []),
     ]

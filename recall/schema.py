@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from recall.config_values import LocalPath
 
 ATTRIBUTES = "attributes"
 """The modality of categories and numbers."""
@@ -84,7 +85,7 @@ class EmbeddingFeature(_Feature):
     """A dense vector per row: a `.npy` file aligned with the items file, or a list column of it."""
 
     type: Literal["embedding"]
-    path: Path | None = Field(default=None, description=".npy [rows, dim]; row i belongs to line i of the file")
+    path: LocalPath | None = Field(default=None, description=".npy [rows, dim]; row i belongs to line i of the file")
     clusters: tuple[PositiveInt, ...] = Field(
         default=(), description="virtual cluster ids: total nodes per level, e.g. [32, 512]"
     )

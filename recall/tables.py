@@ -6,6 +6,7 @@ import csv
 import glob
 import gzip
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
@@ -34,6 +35,7 @@ _ENDINGS = {
 # A record has to fit into one block; texts of items can be long.
 _BLOCK_BYTES = 1 << 24
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException)
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -41,8 +43,12 @@ def expand_paths(pattern: str | Path) -> list[Path]:
     """The files of a path or glob (`**` too), sorted by name.
 
     Raises:
-      DataError: no file matches.
+      DataError: no file matches, or this is a URI.
     """
+    if is_uri(pattern):
+        raise DataError(
+            f"{pattern}: expected a local path; only `recall prepare` and the Beam command read logs by URI"
+        )
     exact = Path(pattern)
     found = [exact] if exact.is_file() else sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
     files = [path for path in found if path.is_file()]
@@ -51,6 +57,11 @@ def expand_paths(pattern: str | Path) -> list[Path]:
         what = "is a folder" if exact.is_dir() else "matches no file"
         raise DataError(f"{pattern}: {what}; expected {hint}")
     return files
+
+
+def is_uri(path: str | Path) -> bool:
+    """Whether this names a file of another file system, such as gs://bucket/log.parquet."""
+    return _URI.match(str(path)) is not None
 
 
 def table_format(path: Path, declared: str = "auto") -> str:

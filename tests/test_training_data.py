@@ -21,9 +21,10 @@ import pytest
 import tensorflow as tf
 
 from pipelines.training_data import main, prepare
-from recall.config import Config
+from recall.config import Config, load_config
 from recall.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
+from recall.run import Run
 
 SPLITS = ("train", "validation", "test")
 CLICK_LISTS = ("history", "history_time_ms")
@@ -508,3 +509,12 @@ def test_the_command_line_prints_counts_and_reports_errors(
     assert len(PreparedData.load(tmp_path / "data").shards("train")) == 1
     assert main([*arguments, "--set", "data.events.user=nobody"]) == 1
     assert "has no column nobody" in capsys.readouterr().err
+
+
+def test_data_of_the_command_line_is_that_of_the_run_around_it(small: Callable[..., Config], tmp_path: Path) -> None:
+    config = small(by_hand(), split={"validation": 0.2, "test": 0.2})
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert main(["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run" / "data")]) == 0
+    made = (tmp_path / "run" / "data" / "manifest.json").stat()
+    Run(load_config(tmp_path / "config.yaml"), tmp_path / "run").prepare()
+    assert (tmp_path / "run" / "data" / "manifest.json").stat().st_ino == made.st_ino  # nothing was made again

@@ -1,0 +1,175 @@
+"""Where a pipeline keeps its files: a folder that all workers mount, or what Beam's FileSystems reach by URI."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import platform
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from recall.errors import DataError
+from recall.tables import is_uri
+
+
+class Storage(Protocol):
+    """Files by name. One appears whole or not at all; writing it again, as a retried task does, replaces it."""
+
+    def make(self) -> None:
+        """Makes the folder."""
+
+    def writing(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A new file, which is there when the block ends without an error."""
+
+    def source(self, name: str) -> contextlib.AbstractContextManager[pa.NativeFile]:
+        """The bytes of a file, for Arrow."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def names(self, pattern: str) -> list[str]:
+        """The files whose names match a pattern of shells."""
+
+    def fetch(self, name: str, destination: Path) -> None:
+        """Moves or copies a file to a local place."""
+
+    def remove(self) -> None:
+        """Deletes the folder with all that is in it."""
+
+
+def storage_at(location: str) -> Storage:
+    """By `scheme://` what FileSystems reach, else a local folder."""
+    return BeamStorage(location) if is_uri(location) else LocalStorage(Path(location))
+
+
+@dataclass(frozen=True)
+class LocalStorage:
+    """A folder; with several machines, one that all of them mount."""
+
+    folder: Path
+
+    def make(self) -> None:
+        self.folder.mkdir(parents=True)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        path = self.folder / name
+        temporary = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            stream = temporary.open("wb")
+        except FileNotFoundError as error:
+            # The driver has made the folder, under a name that nothing else has.
+            raise DataError(
+                f"{self.folder}: worker {platform.node()} does not see this folder; give an --out in a folder that all "
+                "workers mount, or a --scratch that all of them reach, such as gs://bucket/folder"
+            ) from error
+        try:
+            with stream:
+                yield stream
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def source(self, name: str) -> contextlib.AbstractContextManager[pa.NativeFile]:
+        # Mapped: workers on one machine share the memory.
+        return pa.memory_map(str(self.folder / name))
+
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def names(self, pattern: str) -> list[str]:
+        return sorted(path.name for path in self.folder.glob(pattern))
+
+    def fetch(self, name: str, destination: Path) -> None:
+        shutil.move(self.folder / name, destination)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+@dataclass(frozen=True)
+class BeamStorage:
+    """A folder of an object store or of HDFS, by its URI."""
+
+    uri: str
+
+    def make(self) -> None:
+        try:
+            FileSystems.mkdirs(self.uri)
+        except ValueError as error:
+            raise _no_filesystem(self.uri) from error
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        # By way of a local file: an upload that is broken off by an error must not leave half an object.
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            stream.seek(0)
+            if self.uri.startswith("hdfs:") and self.exists(name):
+                FileSystems.delete([self._path(name)])  # HDFS does not write over a file, as object stores do
+            with FileSystems.create(self._path(name), compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+                shutil.copyfileobj(stream, remote)
+
+    @contextlib.contextmanager
+    def source(self, name: str) -> Iterator[pa.NativeFile]:
+        with FileSystems.open(self._path(name), compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+            yield pa.BufferReader(remote.read())
+
+    def exists(self, name: str) -> bool:
+        return bool(FileSystems.exists(self._path(name)))
+
+    def names(self, pattern: str) -> list[str]:
+        found = [FileSystems.split(path)[1] for path in matching(self._path("*"))]
+        return sorted(fnmatch.filter(found, pattern))
+
+    def fetch(self, name: str, destination: Path) -> None:
+        download(self._path(name), destination)
+
+    def remove(self) -> None:
+        FileSystems.delete([f"{self.uri}/"])  # object stores have no folders; the slash says that all below is meant
+
+    def _path(self, name: str) -> str:
+        return str(FileSystems.join(self.uri, name))
+
+
+def matching(pattern: str) -> list[str]:
+    """URIs that match a glob, sorted.
+
+    Raises:
+      DataError: nothing here speaks the scheme.
+    """
+    try:
+        return sorted(found.path for match in FileSystems.match([pattern]) for found in match.metadata_list)
+    except ValueError as error:
+        raise _no_filesystem(pattern) from error
+
+
+def size(uri: str) -> int:
+    """Bytes of a file."""
+    return int(FileSystems.match([uri])[0].metadata_list[0].size_in_bytes)
+
+
+def download(uri: str, destination: Path) -> None:
+    """Copies a file to a local place as it is, compressed or not."""
+    with (
+        FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as remote,
+        destination.open("wb") as stream,
+    ):
+        shutil.copyfileobj(remote, stream)
+
+
+def _no_filesystem(uri: str) -> DataError:
+    return DataError(
+        f"{uri}: Beam knows no file system for {FileSystems.get_scheme(uri)}://; for gs:// pip install "
+        "'apache-beam[gcp]', for s3:// 'apache-beam[aws]', or give a local path"
+    )
