@@ -6,15 +6,11 @@ they are (stop gradient), so that a model with a student is, but for it, the mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
-from recall.losses import CHUNK, sum_over_chunks
+from recall.losses import CHUNK, Mask, drawn_mask, pool_mask, sum_over_chunks
 from recall.retrieval import Ranking, retrieval_loss
 from recall.student_config import StudentConfig
-
-Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def query_distance(queries: tf.Tensor, teacher: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:
@@ -140,18 +136,11 @@ def student_terms(
 
 
 def _masked_as_in_retrieval(ranking: Ranking) -> Mask:
-    """What takes no part in `retrieval_loss`: other occurrences of the target, or what comes later; what was seen."""
-    candidates, seen = ranking.candidates, ranking.seen
+    """What takes no part in `retrieval_loss`; the target does in any case."""
+    candidates = ranking.candidates
     columns = tf.range(tf.size(candidates.rows))[tf.newaxis, :]  # [1, candidates]
-    items = tf.gather(candidates.rows, candidates.own)  # [targets]
-
-    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        if ranking.config.loss.softmax == "full":  # the catalogue in the order in which items enter the pool
-            masked = columns >= candidates.pool_sizes[start:stop, tf.newaxis]
-        else:
-            masked = candidates.rows[tf.newaxis, :] == items[start:stop, tf.newaxis]
-        if seen is not None:
-            masked |= seen.columns(start, stop)
-        return masked & (columns != candidates.own[start:stop, tf.newaxis])  # the target takes part in any case
-
-    return is_masked
+    if ranking.config.loss.softmax == "full":
+        is_masked = pool_mask(candidates.pool_sizes, tf.size(candidates.rows), ranking.seen)
+    else:
+        is_masked = drawn_mask(tf.gather(candidates.rows, candidates.own), candidates.rows, ranking.seen)
+    return lambda start, stop: is_masked(start, stop) & (columns != candidates.own[start:stop, tf.newaxis])

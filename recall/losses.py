@@ -8,6 +8,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 CHUNK = 512
+Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Of the queries from start to stop: which candidates take no part, bool [stop - start, candidates]; a query's own
+candidate takes part all the same."""
 _Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 _ChunkResult = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # where it ends, loss, both gradients
 
@@ -27,6 +30,38 @@ class Seen(NamedTuple):
         shape = tf.stack([tf.shape(places)[0], self.count])
         is_seen = tf.scatter_nd(pairs, tf.ones(tf.shape(pairs)[:1], tf.int32), shape) > 0  # [chunk, distinct]
         return is_seen if self.of_candidates is None else tf.gather(is_seen, self.of_candidates, axis=1)
+
+
+def drawn_mask(query_items: tf.Tensor, candidate_items: tf.Tensor, seen: Seen | None) -> Mask:
+    """Of drawn candidates: other occurrences of the query's own item (accidental hits), and what was seen.
+
+    Args:
+      query_items: int [queries].
+      candidate_items: int [candidates].
+      seen: of the same queries and candidates.
+    """
+
+    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
+        return masked if seen is None else masked | seen.columns(start, stop)
+
+    return is_masked
+
+
+def pool_mask(pool_sizes: tf.Tensor, candidates: tf.Tensor, seen: Seen | None) -> Mask:
+    """Of candidates in the order in which items enter the pool: what comes later than the query, and what was seen.
+
+    Args:
+      pool_sizes: int32 [queries], leading candidates that take part.
+      candidates: int32 scalar, how many of the leading candidates are looked at.
+      seen: of the same queries and of all candidates.
+    """
+
+    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        masked = tf.range(candidates)[tf.newaxis, :] >= pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
+        return masked if seen is None else masked | seen.columns(start, stop)[:, :candidates]
+
+    return is_masked
 
 
 def sampled_softmax(
@@ -67,16 +102,14 @@ def sampled_softmax(
     weights = tf.ones([count]) if weights is None else weights
     weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
     columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]  # [1, candidates]
+    is_masked = drawn_mask(query_items, candidate_items, seen)
 
     def reduce_chunk(start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor) -> _ChunkResult:
         stop = tf.minimum(start + chunk, count)
         query = queries[start:stop]  # [chunk, dim]
         own = columns == tf.range(start, stop)[:, tf.newaxis]  # [chunk, candidates]
-        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
-        if seen is not None:
-            masked |= seen.columns(start, stop)
         logits = tf.matmul(query, candidates, transpose_b=True) - log_q  # [chunk, candidates]
-        logits = tf.where(masked & ~own, logits.dtype.min, logits)  # [chunk, candidates]
+        logits = tf.where(is_masked(start, stop) & ~own, logits.dtype.min, logits)  # [chunk, candidates]
         positive = tf.reduce_sum(query * candidates[start:stop], axis=1) - log_q[start:stop]  # [chunk]
         peak = tf.reduce_max(logits, axis=1, keepdims=True)  # [chunk, 1]
         exponentials = tf.exp(logits - peak)  # [chunk, candidates]
@@ -138,6 +171,7 @@ def full_softmax(
     weights = tf.ones([count]) if weights is None else weights
     weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
     columns = tf.range(used)[tf.newaxis, :]  # [1, candidates]
+    is_masked = pool_mask(pool_sizes, used, seen)
 
     def reduce_chunk(start: tf.Tensor, queries: tf.Tensor, candidates: tf.Tensor) -> _ChunkResult:
         stop = tf.minimum(start + chunk, count)
@@ -145,10 +179,8 @@ def full_softmax(
         logits = tf.matmul(query, candidates, transpose_b=True)  # [chunk, candidates]
 
         def hide_others() -> tf.Tensor:
-            takes_part = columns < pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
-            if seen is not None:
-                takes_part &= ~seen.columns(start, stop)[:, :used]
-            return tf.where(takes_part | (columns == target[:, tf.newaxis]), logits, logits.dtype.min)
+            masked = is_masked(start, stop) & (columns != target[:, tf.newaxis])  # [chunk, candidates]
+            return tf.where(masked, logits.dtype.min, logits)
 
         logits = hide_others() if seen is not None else tf.cond(is_open, lambda: logits, hide_others)
         positive = tf.gather(logits, target, batch_dims=1)  # [chunk]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recall.losses import CHUNK, Seen, sum_over_chunks
+from recall.losses import CHUNK, Mask, Seen, drawn_mask, pool_mask, sum_over_chunks
 
 _Pulled = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 Score = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, _Pulled]]
@@ -42,12 +42,7 @@ def pooled_softmax(
     Returns:
       float32 scalar.
     """
-    count = tf.shape(queries)[0]
-
-    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        masked = candidate_items[tf.newaxis, :] == query_items[start:stop, tf.newaxis]  # [chunk, candidates]
-        return masked if seen is None else masked | seen.columns(start, stop)
-
+    count, is_masked = tf.shape(queries)[0], drawn_mask(query_items, candidate_items, seen)
     own, weights = tf.range(count), tf.ones([count]) if weights is None else weights
     log_q = tf.zeros(tf.shape(candidates)[:1]) if log_q is None else log_q
     return _softmax(queries, candidates, own, is_masked, score=score, log_q=log_q, weights=weights, chunk=chunk)
@@ -81,11 +76,7 @@ def pooled_full_softmax(
     """
     # What no query of the batch could have been shown takes no time.
     used = tf.maximum(tf.reduce_max(pool_sizes), tf.reduce_max(targets) + 1)
-
-    def is_masked(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        masked = tf.range(used)[tf.newaxis, :] >= pool_sizes[start:stop, tf.newaxis]  # [chunk, candidates]
-        return masked if seen is None else masked | seen.columns(start, stop)[:, :used]
-
+    is_masked = pool_mask(pool_sizes, used, seen)
     weights, log_q = tf.ones(tf.shape(targets)) if weights is None else weights, tf.zeros([used])
     return _softmax(
         queries, candidates[:used], targets, is_masked, score=score, log_q=log_q, weights=weights, chunk=chunk
@@ -96,7 +87,7 @@ def _softmax(
     queries: tf.Tensor,
     candidates: tf.Tensor,
     places: tf.Tensor,
-    is_masked: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    is_masked: Mask,
     *,
     score: Score,
     log_q: tf.Tensor,
