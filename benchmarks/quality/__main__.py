@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.quality.commands import compare_sweep, run_sweep, spread
+from benchmarks.quality.commands import Out, ResultsFolder, SweepFile, add_sweep_commands, spread
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Results
 from benchmarks.quality.sweep import SWEEP, PlannedRun, load_sweep
@@ -19,12 +19,9 @@ from recall.console import clear_errors, silence_libraries
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)
 
-Out = Annotated[Path, typer.Option("--out", help="folder of data, ranks and logs")]
-ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]
-SweepFile = Annotated[Path, typer.Option("--sweep", help="experiments")]
-Only = Annotated[list[str] | None, typer.Option("--only", help="globs of GROUP/EXPERIMENT/DATA")]
 _OUT = Path("runs/quality")
 _README = Path(__file__).with_name("README.md")
+add_sweep_commands(app, "benchmarks.quality", sweep=SWEEP, results=RESULTS, out=_OUT, console=_console)
 
 
 @app.command()
@@ -35,31 +32,6 @@ def prepare(out: Out = _OUT, sweep: SweepFile = SWEEP) -> None:
         folder = DataFolder(out, plan.data)
         for name in plan.data:
             _console.print(f"{name}: {folder.prepare(name, folder.config(name)).directory}")
-
-
-@app.command()
-def run(
-    only: Only = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="instead of the sweep's")] = None,
-    out: Out = _OUT,
-    jobs: Annotated[int, typer.Option(min=1, help="processes at a time, which share the cores")] = 1,
-    again: Annotated[bool, typer.Option("--again", help="also what has a result that stands")] = False,
-    sweep: SweepFile = SWEEP,
-    results: ResultsFolder = RESULTS,
-) -> None:
-    """Trains and evaluates what has no result yet, then makes the intervals."""
-    with clear_errors(_console):
-        run_sweep(
-            "benchmarks.quality", sweep=sweep, results=results, out=out, only=only or (), seeds=seeds or (), jobs=jobs,
-            again=again, console=_console,
-        )  # fmt: skip
-
-
-@app.command()
-def compare(out: Out = _OUT, sweep: SweepFile = SWEEP, results: ResultsFolder = RESULTS) -> None:
-    """Makes the paired intervals that are missing, from the ranks in --out; `run` ends with this."""
-    with clear_errors(_console):
-        compare_sweep(sweep=sweep, results=results, out=out, console=_console)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from recall.config import Config
 RESULTS = Path(__file__).with_name("results")
 # What of an experiment decides about its metrics; prepared data is compared by content, and the index is measured for
 # nothing but its cold bias.
-_SECTIONS: dict[str, Any] = dict.fromkeys(("data", "features", "model", "training", "evaluation"), True) | {
+_SECTIONS: dict[str, Any] = dict.fromkeys(("data", "features", "content", "model", "training", "evaluation"), True) | {
     "index": {"cold_bias", "cold_bias_tolerance"}
 }
 # What no structure but the gated one reads.

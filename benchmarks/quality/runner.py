@@ -34,10 +34,12 @@ def why_to_run(sweep: Sweep, run: PlannedRun, config: Config, prepared: Prepared
     path = result_path(run, results)
     if not path.exists():
         return "no result yet"
-    experiment, made_of = sweep.experiments[run.experiment], read_result(path).content["made_of"]
+    experiment, found = sweep.experiments[run.experiment], read_result(path).content
+    made_of, asked_student = found["made_of"], next(iter(found["metrics"]["test"])) == "student"
     if made_of["data"] != content_fingerprint(prepared):
         return "the data has changed"
-    if made_of["intervention"] != experiment.intervene or made_of["baseline"] != experiment.baseline:
+    same = made_of["intervention"] == experiment.intervene and made_of["baseline"] == experiment.baseline
+    if not same or asked_student != (experiment.asked == "student"):
         return "it is another experiment now"
     changed = changed_settings(made_of["settings"], config, is_baseline=experiment.baseline is not None)
     return f"changed: {', '.join(changed)}" if changed else None
