@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from recall.errors import DataError
+from recall.index.filtered import Mask, best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
 from recall.index.results import SearchResult
 
@@ -61,24 +62,38 @@ class Index(abc.ABC):
     def exact(self) -> Index:
         """Exact search over the same vectors: what an approximate index is measured against."""
 
-    def search(self, queries: Any, k: int) -> SearchResult:
-        """The k items with the highest inner products.
+    def search(
+        self, queries: Any, k: int, *, allowed: Any | None = None, excluded: Sequence[Any] | None = None
+    ) -> SearchResult:
+        """The k items with the highest inner products, of all or of those that a query may have.
 
         Args:
           queries: float [queries, dim], or [dim] for one query.
           k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
+          allowed: bool [items], the rows that may be found; None is all. Where k of them exist, k are found.
+          excluded: per query a list of rows that it may not have, repeats welcome; None is none.
 
         Raises:
-          DataError: k below 1, another width than the index has, or NaN in a query; says in which rows.
+          DataError: k below 1, another width than the index has, NaN in a query (says in which rows), or `allowed` or
+            `excluded` do not fit the index or the queries.
         """
         queries = self._checked_queries(queries)
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         found = min(k, len(self))
-        if len(queries):
+        if not len(queries):
+            rows, scores = np.empty((0, found), np.int32), np.empty((0, found), np.float32)
+        elif allowed is None and excluded is None:
             rows, scores = self._best_items(queries, found)  # [queries, found]
         else:
-            rows, scores = np.empty((0, found), np.int32), np.empty((0, found), np.float32)
+            rows, scores = self._best_allowed(
+                queries,
+                found,
+                allowed=None if allowed is None else checked_allowed(allowed, len(self)),
+                excluded=checked_excluded(
+                    [()] * len(queries) if excluded is None else excluded, queries=len(queries), items=len(self)
+                ),
+            )
         if found < k:
             padding = ((0, 0), (0, k - found))
             rows = np.pad(rows, padding, constant_values=-1)
@@ -111,6 +126,12 @@ class Index(abc.ABC):
     @abc.abstractmethod
     def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
+
+    def _best_allowed(
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+    ) -> tuple[Rows, Vectors]:
+        """As `_best_items` of the items that each query may have, padded with -1 and -inf."""
+        return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)
 
     @abc.abstractmethod
     def _vectors_of(self, rows: Rows) -> Vectors:

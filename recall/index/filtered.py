@@ -1,0 +1,132 @@
+"""Search among some of the items: over-fetch, widen, and in the end compare all that are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recall.errors import DataError
+from recall.index.items import Rows, Vectors
+from recall.index.results import best
+
+if TYPE_CHECKING:
+    from recall.index.base import Index
+
+Mask = npt.NDArray[np.bool_]
+
+# An approximate search for w candidates is dearer than exact search among n items from about n = 8 w on: it rescores
+# some multiple of w, and most of what it finds is thrown away.
+_DEARER = 8
+_WIDER = 4
+# Numbers held at a time by exact search: 16 MB.
+_BLOCK = 1 << 22
+
+
+def checked_allowed(allowed: Any, items: int) -> Mask:
+    """Who may be found, bool [items].
+
+    Raises:
+      DataError: another type or length.
+    """
+    mask = np.asarray(allowed)
+    if mask.dtype != np.bool_ or mask.shape != (items,):
+        raise DataError(f"allowed: expected bool [{items:,}], found {mask.dtype} {list(mask.shape)}")
+    return mask
+
+
+def checked_excluded(excluded: Any, *, queries: int, items: int) -> list[Rows]:
+    """Rows that may not be found, of each query: unique and rising, int32.
+
+    Raises:
+      DataError: not one list for each query, or a row that the index does not have.
+    """
+    if len(excluded) != queries:
+        raise DataError(f"excluded: expected one list of rows for each of {queries:,} queries, found {len(excluded):,}")
+    lists = [np.unique(np.asarray(rows, dtype=np.int32)) for rows in excluded]
+    ends = [int(end) for rows in lists if rows.size for end in (rows[0], rows[-1])]
+    if ends and (min(ends) < 0 or max(ends) >= items):
+        raise DataError(f"excluded: expected rows 0 to {items - 1:,}, found {min(ends):,} to {max(ends):,}")
+    return lists
+
+
+def best_allowed(
+    index: Index, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+) -> tuple[Rows, Vectors]:
+    """The k best of the items that each query may have.
+
+    The index is asked for as many as would hold k allowed ones if those were spread evenly; queries that got fewer ask
+    for more, and once that costs as much as comparing all allowed items, these are compared. So k are found where k
+    exist, and an exact index gives exactly the best of them.
+
+    Args:
+      index: answers `_best_items` and `_vectors_of`.
+      queries: float32 [queries, dim], checked, at least one.
+      k: at most the number of items, at least 1.
+      allowed: bool [items], for all queries; None is all.
+      excluded: per query unique rows that it may not have.
+
+    Returns:
+      rows and scores [queries, k], padded with -1 and -inf where fewer may be had.
+    """
+    size = len(index)
+    several = size if allowed is None else int(np.count_nonzero(allowed))
+    barred = np.asarray([rows.size if allowed is None else np.count_nonzero(allowed[rows]) for rows in excluded])
+    wanted = np.minimum(k, several - barred)  # [queries]
+    rows = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    width = np.minimum(size, np.ceil((k + barred) * (size / max(1, several)))).astype(np.int64)  # [queries]
+    open_queries = np.flatnonzero(wanted > 0)
+    while open_queries.size:
+        is_dear = width[open_queries] * _DEARER >= several
+        if is_dear.any():
+            chosen = open_queries[is_dear]
+            own = [excluded[query] for query in chosen]
+            rows[chosen], scores[chosen] = _compare_all(index, queries[chosen], k, allowed=allowed, excluded=own)
+        open_queries = open_queries[~is_dear]
+        # Queries of like width go together, so that one with a long list does not widen all.
+        magnitudes = np.ceil(np.log2(width[open_queries] / k)).astype(int)
+        for magnitude in np.unique(magnitudes):
+            chosen = open_queries[magnitudes == magnitude]
+            found, points = index._best_items(queries[chosen], int(width[chosen].max()))
+            may = (found >= 0) if allowed is None else (found >= 0) & allowed[found]
+            for line, query in enumerate(chosen):
+                if excluded[query].size:
+                    may[line] &= ~np.isin(found[line], excluded[query])
+            found, points = np.where(may, found, -1), np.where(may, points, -np.inf)
+            order = np.argsort(~may, axis=1, kind="stable")[:, :k]  # what may stay first, as ordered before
+            rows[chosen] = np.take_along_axis(found, order, axis=1)
+            scores[chosen] = np.take_along_axis(points, order, axis=1)
+        open_queries = open_queries[np.count_nonzero(rows[open_queries] >= 0, axis=1) < wanted[open_queries]]
+        width[open_queries] *= _WIDER
+    return rows, scores
+
+
+def _compare_all(
+    index: Index, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+) -> tuple[Rows, Vectors]:
+    """Exact search among the allowed items, in blocks of them."""
+    from recall.index.exact import top_rows
+
+    pool = (np.arange(len(index)) if allowed is None else np.flatnonzero(allowed)).astype(np.int32)
+    rows = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    block = max(k, _BLOCK // max(1, len(queries), index.dim * (index.entries // len(index))))
+    for start in range(0, len(pool), block):
+        part = pool[start : start + block]
+        vectors = index._vectors_of(part)  # [part, dim] or [part, entries of each, dim]
+        entries = vectors.reshape(len(part), -1, index.dim)
+        points = np.max([queries @ entries[:, entry].T for entry in range(entries.shape[1])], axis=0)  # [queries, part]
+        for line, own in enumerate(excluded):
+            points[line, np.isin(part, own, assume_unique=True)] = -np.inf
+        columns = top_rows(points, min(k, len(part)))
+        # Summed per pair as exact search does: BLAS sums in another order for another number of queries.
+        near = np.einsum("qd,qked->qke", queries, entries[columns]).max(axis=2)  # [queries, at most k]
+        near = np.where(np.isneginf(np.take_along_axis(points, columns, axis=1)), -np.inf, near)
+        found = np.where(np.isneginf(near), -1, part[columns])
+        rows, scores = best(
+            np.concatenate([rows, found], axis=1), np.concatenate([scores, near], axis=1).astype(np.float32), k
+        )
+    return rows.astype(np.int32), scores
