@@ -13,20 +13,19 @@ import pyarrow as pa
 import tensorflow as tf
 
 from recall.artifacts import read_manifest
-from recall.cold_bias import with_cold_bias
 from recall.content.linear_ctr import ContentCtr
 from recall.content.search import ContentSearch
-from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.further_ids import FurtherIds
 from recall.index import Index, load_index
+from recall.item_vectors import ItemVectors
+from recall.living_items import ChangesItems, LivingItems, open_living_items
 from recall.prepared import PreparedData, ServingHistories
-from recall.query_model import UserQuery, load_query_model
+from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.recalled import Candidates
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
-from recall.towers.features import FeatureTable
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
@@ -36,7 +35,7 @@ _T = TypeVar("_T")
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
 
 
-class Recaller:
+class Recaller(ChangesItems):
     """Serves a finished run: users or items in, candidates out.
 
     Loads the query SavedModel, the index, and what users clicked until the end of the log.
@@ -58,25 +57,28 @@ class Recaller:
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
         content_prior: ContentCtr | None = None,
+        living: LivingItems | None = None,
     ) -> None:
+        super().__init__(living, titles=titles)
         self.index, self._content, self._user_query = index, content, user_query
-        self._content_prior = content_prior
-        self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
-        self._histories, self._titles, self._now_ms = histories, titles, now_ms
+        self._item_vectors = ItemVectors(item, encoder=encoder, id_column=id_column, content_prior=content_prior)
+        self._query, self._encoder, self._histories, self._now_ms = query, encoder, histories, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
         self._further = dict(further or {})
 
     @classmethod
-    def load(cls, run: str | Path, *, query: UserQuery = "user") -> Recaller:
+    def load(cls, run: str | Path, *, query: UserQuery = "user", living: bool = False) -> Recaller:
         """Opens a run directory.
 
         Args:
           run: the directory.
           query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
+          living: with what was added, refreshed and deleted since the index was built, and ready for more of it; one
+            process at a time. Else the index is as it was built.
 
         Raises:
           ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
-            model has no student.
+            model has no student; or another process has the index open as living.
         """
         run = Path(run)
         for part, step in _NEEDED.items():
@@ -85,14 +87,17 @@ class Recaller:
                 command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
                 raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
-        index = load_index(run / "index", fingerprint=manifest["fingerprint"])
         prepared = PreparedData.load(run / "data")
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
+        id_column, items = next(ids, None), None
+        if living:
+            vectors = ItemVectors(item, encoder=encoder, id_column=id_column, content_prior=prepared.content_prior)
+            items = open_living_items(run, fingerprint=manifest["fingerprint"], vectors=vectors, prepared=prepared)
         return cls(
-            index=index,
+            index=items.index if items else load_index(run / "index", fingerprint=manifest["fingerprint"]),
             query=query_model,
             item=item,
             encoder=encoder,
@@ -100,11 +105,12 @@ class Recaller:
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
-            id_column=next(ids, None),
+            id_column=id_column,
             now_ms=prepared.manifest["last_time_ms"],
             further=FurtherIds.all_of(prepared),
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
             content_prior=prepared.content_prior,
+            living=items,
         )
 
     def recall(
@@ -189,7 +195,7 @@ class Recaller:
             return self._search(names, own, k=k, excluded=[{name} for name in names], index=content.index)
         vectors[..., -1] = 0  # what is like an item is not what everybody likes
         if "trigger" in self._query.signatures:
-            vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
+            vectors = trigger_vectors(self._query, names, own=vectors, known=np.isin(names, self._item_ids))
         return self._search(names, vectors, k=k, excluded=[{name} for name in names])
 
     def similar_to_new(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, *, k: int = 100) -> Candidates:
@@ -205,7 +211,7 @@ class Recaller:
         """
         content = self._content_if("content")
         assert content is not None
-        vectors = content.vectors(self._encoder.encode(self._without_behaviour(rows)))
+        vectors = content.vectors(self._encoder.encode(self._item_vectors.without_behaviour(rows)))
         names = [str(position) for position in range(len(rows))]
         return self._search(names, vectors, k=k, excluded=[set()] * len(names), index=content.index)
 
@@ -273,24 +279,7 @@ class Recaller:
         Raises:
           DataError: a value is not of its feature's type.
         """
-        raw = self._without_behaviour(rows)
-        features = FeatureTable(self._encoder.columns, self._encoder.encode(raw)).variables
-        posterior = np.tile(self._item.new_posterior.numpy(), (len(rows), 1))
-        if self._content_prior is not None:
-            posterior[:, POSTERIOR.index("smoothed_ctr")] = self._content_prior.ctr(raw)
-        inputs = {name: variable.value() for name, variable in features.items()}
-        vectors = self._item.vectors(inputs, tf.constant(posterior))["vector"].numpy()
-        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report.get("cold_bias", 0.0))
-
-    def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
-        # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.
-        new = {self._id_column: "\0"} if self._id_column else {}
-        if not isinstance(rows, pd.DataFrame):
-            return [{**row, **new} for row in rows]
-        try:
-            return pa.Table.from_pandas(rows.assign(**new), preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
+        return self._item_vectors.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0))
 
     def _further_of(
         self, users: Sequence[str], given: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]]
@@ -339,6 +328,8 @@ class Recaller:
         index: Index | None = None,
     ) -> Candidates:
         index = index or self.index
+        if index is not self.index and self._deleted:  # that of contents is as training left it
+            excluded = [seen | self._deleted for seen in excluded]
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         longest = max((len(items) for items in excluded), default=0)
