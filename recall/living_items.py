@@ -41,6 +41,8 @@ def open_living_items(
     settings = yaml.safe_load((run / "config.yaml").read_text())
 
     def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Matrix:
+        if any("row" not in source for source in sources):
+            raise DataError("an item of the catalogue before: its features are not in the journal")
         rows = [source["row"] for source in sources]
         counts = np.asarray([source.get("counts") or _NO_COUNTS for source in sources], np.int64)
         posterior = posterior_of(rows, counts, vectors=vectors, prepared=prepared)
@@ -85,8 +87,14 @@ class LivingItems:
     def added(self, ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Raw rows of items that were added, by id: of some, or of all that the index holds."""
         chosen = self.index.with_sources if ids is None else ids
-        sources = self.index.sources(chosen)
-        return {name: source["row"] for name, source in zip(chosen, sources, strict=True) if source is not None}
+        sources = zip(chosen, self.index.sources(chosen), strict=True)
+        return {name: source["row"] for name, source in sources if source and "row" in source}
+
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """Exposures, clicks and Unix milliseconds of the first exposure by id, of items added or refreshed since."""
+        chosen = self.index.with_sources
+        sources = zip(chosen, self.index.sources(chosen), strict=True)
+        return {name: tuple(source.get("counts") or _NO_COUNTS) for name, source in sources if source}
 
     def titles(self, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Titles of `added` items that have one."""
@@ -145,7 +153,7 @@ class LivingItems:
         self.index.rows(ids)  # refuses those that it lacks
         catalogue = self._prepared.rows(ids)
         sources = self.index.sources(ids)
-        raw = [source is not None for source in sources]
+        raw = [bool(source and "row" in source) for source in sources]
         unknown = [name for name, row, is_raw in zip(ids, catalogue, raw, strict=True) if row < 0 and not is_raw]
         if unknown:
             raise DataError(
@@ -163,9 +171,8 @@ class LivingItems:
             posterior = posterior_of(chosen, known[of_catalogue], prepared=self._prepared, now_ms=now_ms)
             encoded = self._prepared.items.take(pa.array(chosen))
             vectors[of_catalogue] = self._vectors.of_encoded(encoded, posterior, cold_bias=self._cold_bias)
-        for place in of_raw:
-            sources[place] = {**sources[place], "counts": known[place].tolist()}
-        self.index.upsert(ids, vectors, sources=sources)
+        kept = [{**(source or {}), "counts": own} for source, own in zip(sources, known.tolist(), strict=True)]
+        self.index.upsert(ids, vectors, sources=kept)
         return len(ids)
 
     @property
@@ -175,7 +182,8 @@ class LivingItems:
     def _require_new(self, ids: Sequence[str]) -> None:
         snapshot = self.index.snapshot()
         held = [name for name in ids if snapshot.row(name) >= 0]
-        theirs = [name for name, source in zip(held, self.index.sources(held), strict=True) if source is None]
+        added = self.added(held)
+        theirs = [name for name in held if name not in added]
         if theirs:
             raise DataError(
                 f"{len(theirs):,} of {len(ids):,} items are in the catalogue already, with what is known of their "

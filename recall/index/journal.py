@@ -60,6 +60,7 @@ class Journal:
         self._end = 0  # its bytes
         self._places: dict[int, tuple[Path, int]] = {}  # of records with sources, by sequence number
         self._lock_file: int | None = None
+        self._is_broken = False
         self.last_sequence = 0
         if writable:
             self._take_lock()
@@ -315,7 +316,7 @@ class Journal:
         except OSError:
             # What is there now is unknown, and what came after it would be lost with it: nothing more is acknowledged
             # until the journal is opened again, which finds out.
-            self.close()
+            self._is_broken = True
 
     def _close_segment(self) -> None:
         if self._active is not None:
@@ -345,8 +346,9 @@ class Journal:
             raise ArtifactError(f"{path}: could not be written ({error}); open the index read only") from error
 
     def _require_writable(self) -> None:
-        if self._lock_file is None:
+        if self._lock_file is None or self._is_broken:
             state = "closed" if self.is_writable else "open for reading alone"
+            state = "in doubt after a write that failed" if self._is_broken else state
             raise ArtifactError(f"{self.directory}: the journal is {state}; open the index again, writable")
 
 

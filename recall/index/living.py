@@ -289,8 +289,8 @@ class LivingIndex(View):
             return True
 
     def close(self) -> None:
-        """Lets go of the journal. Snapshots stay; everything else says that the index is closed."""
-        with self._writing:
+        """Lets go of the journal, after a rebalance under way. Snapshots stay; all else says that it is closed."""
+        with self._maintaining, self._writing:
             self._now = None
             if self._journal:
                 self._journal.close()
