@@ -1,0 +1,165 @@
+"""Requests and answers of the service: what the OpenAPI page shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
+from pydantic import model_validator
+from typing_extensions import NotRequired, Self, TypedDict
+
+_INT64 = 1 << 63
+
+
+def _id_text(value: Any) -> Any:
+    """Whole numbers as the log's ids are read: 12 is "12"."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
+
+
+Id = Annotated[
+    str,
+    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512),
+    BeforeValidator(_id_text, json_schema_input_type=str | int),
+]
+Number = (
+    Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
+Text = Annotated[str, Field(strict=True)]
+Value = StrictBool | Number | Text | None | list[Number] | list[Text]
+Column = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
+Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=1024)]
+Details = Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")]
+K = Annotated[StrictInt, Field(ge=1, description="candidates per query")]
+Excluded = Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        raise NotImplementedError
+
+    def shared(self) -> tuple[str, str]:
+        """What has to be equal in requests that are answered by one call of the model."""
+        raise NotImplementedError
+
+
+class RecallRequest(_Request):
+    """Candidates for users whom the log knows (or not), or for users described by their features."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["users"]}, {"required": ["features"]}]})
+
+    users: Annotated[list[Id], Field(min_length=1, description="ids")] | None = None
+    features: (
+        Annotated[
+            list[Row],
+            Field(min_length=1, description="one row per user: raw columns of the users file, and `history`, item ids"),
+        ]
+        | None
+    ) = None
+    k: K = 50
+    histories: Annotated[
+        dict[Id, list[Id]],
+        Field(description="per user the clicked items, oldest first, in place of what the log holds"),
+    ] = Field(default_factory=dict)
+    exclude: Excluded = Field(default_factory=list)
+    exclude_seen: Annotated[StrictBool, Field(description="leave out what the user clicked")] = True
+    details: Details = False
+
+    @model_validator(mode="after")
+    def _asks_for_somebody(self) -> Self:
+        if (self.users is None) == (self.features is None):
+            raise ValueError("expected either users or features, found " + ("both" if self.users else "neither"))
+        if self.histories and self.users is None:
+            raise ValueError("histories belong to users; a row of features has a history of its own")
+        return self
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        return len(self.users or self.features or ())
+
+    def shared(self) -> tuple[str, str]:
+        """Everything but who asks; users bring their own exclusions and histories, rows of features do not."""
+        own = {"users", "features", "histories"} | ({"exclude"} if self.users else set())
+        return "users" if self.users else "features", self.model_dump_json(exclude=own)
+
+
+class SimilarRequest(_Request):
+    """Candidates for items; each has to be in the index."""
+
+    items: Annotated[list[Id], Field(min_length=1, description="ids")]
+    k: K = 50
+    exclude: Excluded = Field(default_factory=list)
+    details: Details = False
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        return len(self.items)
+
+    def shared(self) -> tuple[str, str]:
+        """Everything but the items."""
+        return "items", self.model_dump_json(exclude={"items"})
+
+
+class AddItemsRequest(BaseModel):
+    """New or changed items: raw values under the column names of the items file, the id among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    items: Annotated[list[Row], Field(min_length=1)]
+
+
+class DeleteItemsRequest(BaseModel):
+    """Items that are to be found no more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ids: Annotated[list[Id], Field(min_length=1)]
+
+
+class Candidate(TypedDict):
+    """A recalled item. Title, gate share and exposures come with `details`, where they are known."""
+
+    id: str
+    score: float
+    title: NotRequired[str]
+    gate_share: NotRequired[Annotated[float, Field(description="behaviour's share in the vector, 0 to 1")]]
+    exposures: NotRequired[int]
+
+
+class Result(TypedDict):
+    """Candidates of one query, best first; fewer than k where there are no more."""
+
+    items: list[Candidate]
+    source: Literal["model", "fallback"]
+
+
+class RecallAnswer(TypedDict):
+    """One result per query, in their order, all from one version."""
+
+    results: list[Result]
+    version: Annotated[str, Field(description="fingerprint of the model / number of the index")]
+
+
+class WriteAnswer(TypedDict):
+    """How many items were written. They are durable and can be found, or are gone, when this arrives."""
+
+    items: int
+    version: str
+
+
+class HealthAnswer(TypedDict):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class ReadyAnswer(TypedDict):
+    """The service answers."""
+
+    status: Literal["ready"]
+    version: str
+    items: Annotated[int, Field(description="that can be found")]

@@ -1,0 +1,99 @@
+"""A loaded version of a run: all that answers come from, swapped as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recall.artifacts import read_manifest
+from recall.errors import ArtifactError, RecallError
+from recall.export import GateShares
+from recall.recaller import Recaller
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run has published: it changes when there is something new to load.
+
+    Attributes:
+      index: the number of the current index, "" without.
+      model: of the model's manifest: inode, size and time of the last change in ns; None without.
+    """
+
+    index: str
+    model: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, run: Path) -> Published:
+        """As it is on the disk now. Cheap: two small files, of which one is not even read."""
+        try:
+            index = (run / "index" / "CURRENT").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            index = ""
+        try:
+            found = (run / "model" / "manifest.json").stat()
+        except OSError:
+            return cls(index, None)
+        return cls(index, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A recaller, and what is known about it.
+
+    Attributes:
+      recaller: answers.
+      version: fingerprint of the model / number of the index.
+      published: what it was loaded from.
+      shares: of the catalogue, where the run's vectors are there.
+    """
+
+    recaller: Recaller
+    version: str
+    published: Published
+    shares: GateShares | None = field(repr=False, default=None)
+
+    @classmethod
+    def load(cls, run: Path) -> Snapshot:
+        """Opens what a run has published, and asks it once, so that the first request finds everything warm.
+
+        Raises:
+          ArtifactError: as `Recaller.load`; or the run is published faster than it can be loaded.
+        """
+        for _ in range(_ATTEMPTS):
+            published = Published.of(run)
+            recaller = Recaller.load(run)
+            if Published.of(run) == published:  # else it may be half of one version and half of another
+                fingerprint = read_manifest(run / "model", made_by=f"recall train --run {run}")["fingerprint"]
+                _warm_up(recaller)
+                return cls(recaller, f"{fingerprint}/{published.index}", published, _shares(run, fingerprint))
+        raise ArtifactError(f"{run}: changed {_ATTEMPTS} times while it was loaded; is something publishing in a loop?")
+
+    def details(self, item: str) -> dict[str, Any]:
+        """What is known of an item: title, gate_share, exposures."""
+        known: dict[str, Any] = {}
+        if (title := self.recaller.title(item)) is not None:
+            known["title"] = title
+        return known | (self.shares.of(item) if self.shares else {})
+
+
+def _warm_up(recaller: Recaller) -> None:
+    """The first call of a TensorFlow function takes a hundred times as long as the next."""
+    for batch in (1, 2):
+        for ask in (lambda: recaller.recall(["\0"] * batch, k=1), lambda: recaller.similar(recaller.index.ids[:1], k=1)):
+            try:
+                ask()
+            except RecallError:  # a model of one side has no answer for the other
+                continue
+
+
+def _shares(run: Path, fingerprint: str) -> GateShares | None:
+    """Shares are for people to look at: without them the service is as good."""
+    try:
+        shares = GateShares.read(run / "vectors")
+    except ArtifactError:
+        return None
+    return shares if shares.fingerprint == fingerprint else None
