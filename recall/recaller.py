@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,18 @@ from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
 from recall.further_ids import FurtherIds
+from recall.given import ids_of, padded
 from recall.index import Index, load_index
+from recall.logged_users import LoggedUsers
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model
 from recall.recalled import Candidates
-from recall.tables import id_strings
-from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
+from recall.user_features import FeatureQueries, UserFeatures
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
 By = Literal["model", "content"]
-_T = TypeVar("_T")
 
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
 
@@ -58,13 +58,13 @@ class Recaller:
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
         content_prior: ContentCtr | None = None,
+        by_features: FeatureQueries | None = None,
     ) -> None:
         self.index, self._content, self._user_query = index, content, user_query
-        self._content_prior = content_prior
+        self._content_prior, self._by_features = content_prior, by_features
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
-        self._histories, self._titles, self._now_ms = histories, titles, now_ms
-        self._item_ids = np.asarray(item_ids, dtype=object)
-        self._further = dict(further or {})
+        self._users = LoggedUsers(histories, item_ids, further or {})
+        self._titles, self._now_ms = titles, now_ms
 
     @classmethod
     def load(cls, run: str | Path, *, query: UserQuery = "user") -> Recaller:
@@ -90,6 +90,7 @@ class Recaller:
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
+        further = FurtherIds.all_of(prepared)
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
         return cls(
             index=index,
@@ -102,15 +103,19 @@ class Recaller:
             titles=_titles(prepared),
             id_column=next(ids, None),
             now_ms=prepared.manifest["last_time_ms"],
-            further=FurtherIds.all_of(prepared),
+            further=further,
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
             content_prior=prepared.content_prior,
+            by_features=FeatureQueries.load(
+                run / "model", query_model, user_query=query, id_column=prepared.user_id_name, further=further
+            ),
         )
 
     def recall(
         self,
-        users: Ids,
+        users: Ids | None = None,
         *,
+        features: UserFeatures | None = None,
         k: int = 100,
         histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
         history_times_ms: Mapping[str, Sequence[int]] | Mapping[int, Sequence[int]] | None = None,
@@ -125,6 +130,8 @@ class Recaller:
         Args:
           users: ids. A user that the log does not hold is served by profile, if the users file has one, and by the
             learned answer to an empty history.
+          features: in the place of `users`, raw features and clicks of users that no file knows: see `UserFeatures`.
+            The queries of the result are their positions from "0".
           k: candidates per user.
           histories: clicked item ids per user, oldest first, that take the place of what the log holds of the user;
             items that the catalogue lacks are passed over.
@@ -140,34 +147,33 @@ class Recaller:
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`), or by content no meta tower.
-          DataError: an id is missing, times do not belong to a history given here, the model has no history of such
-            a name, `by` is neither, or k or last is below 1.
+          DataError: neither or both of users and features, an id is missing, times do not belong to a history given
+            here, a value is not of its feature's type, the model has no history of such a name, `by` is neither, or k
+            or last is below 1.
         """
         content = self._content_if(by)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
-        names = _ids(users, "users")
-        given, times = _by_id(histories, "histories"), _by_id(history_times_ms, "history_times_ms")
-        fresh = {name: _ids(given[name], f"histories[{name!r}]") for name in names if name in given}
-        for name, own in times.items():
-            if len(own) != (wanted := len(fresh.get(name, ()))):
-                raise DataError(
-                    f"history_times_ms[{name!r}]: expected one time for each of the {wanted:,} items that histories "
-                    f"gives this user, found {len(own):,}"
-                )
-        history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
-        seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
-        excluded = seen if exclude_seen else [set()] * len(names)
+        if features is None:
+            asked = self._users.asked(users, histories, history_times_ms, further_histories)
+        elif users is None and not (histories or history_times_ms or further_histories):
+            asked = self._feature_queries.read(features)
+        else:
+            raise DataError("features: their rows bring their own clicks; remove users, histories and times")
+        seen = [set(items) | self._users.seen(user) for user, items in zip(asked.users, asked.history, strict=True)]
+        excluded = seen if exclude_seen else [set()] * len(seen)
         if content:
-            vectors, has_clicks = content.interests(history, last=last)
-            found = self._search(names, vectors, k=k, excluded=excluded, index=content.index)
+            vectors, has_clicks = content.interests(asked.history, last=last)
+            found = self._search(asked.names, vectors, k=k, excluded=excluded, index=content.index)
             found.ids[~has_clicks], found.scores[~has_clicks] = None, -np.inf
             return found
-        clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
-        ages_hours = self._ages(history, clicked_ms, now_ms)
-        further = self._further_of(names, further_histories or {})
-        vectors = self.user_vectors(names, history, ages_hours=ages_hours, further=further)
-        return self._search(names, vectors, k=k, excluded=excluded)
+        now = self._now_ms if now_ms is None else now_ms
+        if features is not None:
+            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
+        else:
+            ages_hours = asked.ages_hours(now)
+            vectors = self.user_vectors(asked.users, asked.history, ages_hours=ages_hours, further=asked.further)
+        return self._search(asked.names, vectors, k=k, excluded=excluded)
 
     def similar(self, items: Ids, *, k: int = 100, by: By = "model") -> Candidates:
         """Candidates for items (i2i).
@@ -182,7 +188,7 @@ class Recaller:
           ArtifactError: by content, and the model has no meta tower.
           DataError: an item that the index does not hold, a missing id, `by` is neither, or k below 1.
         """
-        names, content = _ids(items, "items"), self._content_if(by)
+        names, content = ids_of(items, "items"), self._content_if(by)
         vectors = self.vectors(names)  # refuses unknown items
         if content:
             own = content.index.vectors(names)
@@ -216,7 +222,7 @@ class Recaller:
           DataError: an item that the index does not hold, or a missing id.
         """
         try:
-            return self.index.vectors(_ids(items, "items"))
+            return self.index.vectors(ids_of(items, "items"))
         except DataError as error:
             raise DataError(
                 f"{error}; give ids of the items file, or ask new_item_vectors for items that came later"
@@ -246,17 +252,35 @@ class Recaller:
         """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
+        inputs = {"user_id": tf.constant(users, tf.string), "history": padded(histories, "", tf.string)}
         if self._user_query == "student" or "user_in_full" not in self._query.signatures:
             return self._query.signatures[self._user_query](**inputs)["vector"].numpy()
         signature = self._query.signatures["user_in_full"]
         if "history_age_hours" in signature.structured_input_signature[1]:
             ages = ages_hours or [[-1.0] * len(history) for history in histories]
-            inputs["history_age_hours"] = _padded(ages, -1.0, tf.float32)
-        for name in self._further:
+            inputs["history_age_hours"] = padded(ages, -1.0, tf.float32)
+        for name in self._users.further:
             own = (further or {}).get(name) or [[]] * len(users)
-            inputs[f"history_{name}"] = _padded(own, "", tf.string)
+            inputs[f"history_{name}"] = padded(own, "", tf.string)
         return signature(**inputs)["vector"].numpy()
+
+    def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
+        """Query vectors of users that no file knows.
+
+        Args:
+          features: one row per user: see `UserFeatures`.
+          now_ms: the moment of the query (Unix milliseconds); default: the end of the log.
+
+        Returns:
+          As `user_vectors`.
+
+        Raises:
+          ArtifactError: the model has no user tower, or was written before it could be asked by features.
+          DataError: a value is not of its feature's type, clicks are no list of ids, or times do not belong to them.
+        """
+        queries = self._feature_queries
+        now = self._now_ms if now_ms is None else now_ms
+        return queries.vectors(features, queries.read(features), now_ms=now)
 
     def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
         """Vectors of items that the log has never seen, from their content alone.
@@ -292,35 +316,11 @@ class Recaller:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
 
-    def _further_of(
-        self, users: Sequence[str], given: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]]
-    ) -> dict[str, list[list[str]]]:
-        """Further histories of users by name: those given, else those of the log."""
-        if unknown := sorted(given.keys() - self._further.keys()):
-            there = ", ".join(sorted(self._further)) or "none"
-            raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
-        found = {}
-        for name, known in self._further.items():
-            what = f"further_histories[{name!r}]"
-            own = _by_id(given.get(name), what)
-            found[name] = [_ids(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
-        return found
-
-    def _ages(
-        self, histories: Sequence[Sequence[str]], clicked_ms: Sequence[Iterable[int] | None], now_ms: int | None
-    ) -> list[list[float]]:
-        """Hours from each click to the query; -1 where no time is given."""
-        now = self._now_ms if now_ms is None else now_ms
-        return [
-            [-1.0] * len(history) if times is None else [(now - int(time)) / MS_PER_HOUR for time in times]
-            for history, times in zip(histories, clicked_ms, strict=True)
-        ]
-
-    def _clicked(self, user: str) -> list[str]:
-        return list(self._item_ids[self._histories.recent(user)])
-
-    def _seen(self, user: str) -> set[str]:
-        return set(self._item_ids[self._histories.seen(user)])
+    @property
+    def _feature_queries(self) -> FeatureQueries:
+        if self._by_features is None:
+            raise ArtifactError("features: this recaller cannot be asked by features; open the run with Recaller.load")
+        return self._by_features
 
     def _content_if(self, by: str) -> ContentSearch | None:
         if by not in ("model", "content"):
@@ -354,29 +354,6 @@ class Recaller:
             ids[row, : len(kept)] = found.ids[row, kept]
             scores[row, : len(kept)] = found.scores[row, kept]
         return Candidates(names, ids, scores, self._titles)
-
-
-def _ids(values: Iterable[Any], what: str) -> list[str]:
-    """Ids as the log's are read: 12 and 12.0 are "12", text is stripped."""
-    if isinstance(values, str | bytes):
-        raise DataError(f"{what}: expected a list of ids, found the text {values!r}; write [{values!r}]")
-    try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({error})") from None
-    if ids.null_count:
-        raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
-    return list(ids.to_pylist())
-
-
-def _by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
-    return dict(zip(_ids(values or (), what), (values or {}).values(), strict=True))
-
-
-def _padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
-    width = max([1, *map(len, lists)])
-    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
-    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])  # no list at all has a width too
 
 
 def _titles(prepared: PreparedData) -> dict[str, str]:
