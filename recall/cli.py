@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from recall.recalled import Candidates
     from recall.recaller import By
     from recall.run import Run
+    from recall.serving.logs import LogFormat
 
 app = typer.Typer(
     add_completion=False,
@@ -138,6 +140,30 @@ def similar(
 ) -> None:
     """Items like an item; the same as query --item."""
     query(run, item=item, k=k, by=by, as_json=as_json)
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    host: Annotated[str, typer.Option(help="name or address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one; the log says which")] = 8080,
+    allow_writes: Annotated[bool, typer.Option("--allow-writes", help="POST and DELETE /items")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="holds the token of writers; or RECALL_TOKEN does")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value: a limit or a time-out")] = None,
+    log_format: Annotated[str, typer.Option(help="json, or text for a terminal")] = "json",
+) -> None:
+    """HTTP service of a run; its page is at /, its API at /docs."""
+    with clear_errors(_console):
+        from recall.serving import require_packages
+
+        require_packages()
+        if log_format not in ("json", "text"):
+            raise RecallError(f"--log-format: expected json or text, found {log_format}")
+        from recall.serving.server import serve as start
+        from recall.serving.settings import read_settings
+
+        chosen = read_settings(settings or (), allow_writes=allow_writes, token_file=token_file, environment=os.environ)
+        start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))
 
 
 @app.command()

@@ -278,6 +278,34 @@ class ItemVectorTable:
         )
 
 
+class GateShares:
+    """What people want to know of an item's vector: how much of it is behaviour, and how often the item had been shown.
+
+    Attributes:
+      fingerprint: of the model.
+    """
+
+    def __init__(self, table: pa.Table, *, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._row_of = {item: row for row, item in enumerate(table["item_id"].to_pylist())}
+        self._shares = table["behaviour_share"].to_numpy(zero_copy_only=False)
+        self._exposures = table["exposures"].to_numpy()
+
+    @classmethod
+    def read(cls, directory: Path) -> GateShares:
+        """From the folder of an `ItemVectorTable`, without its vectors. Raises ArtifactError as that does."""
+        manifest = read_manifest(directory, made_by="recall vectors", name=HIDDEN_MANIFEST)
+        table = pq.read_table(directory / _VECTORS, columns=["item_id", "behaviour_share", "exposures"])
+        return cls(table, fingerprint=manifest["fingerprint"])
+
+    def of(self, item: str) -> dict[str, float | int]:
+        """gate_share (absent without a gate) and exposures of an item; nothing of one that came later."""
+        if (row := self._row_of.get(item)) is None:
+            return {}
+        share, exposures = float(self._shares[row]), int(self._exposures[row])
+        return {"exposures": exposures} if np.isnan(share) else {"gate_share": share, "exposures": exposures}
+
+
 def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
     """Numbers [rows, ...] as a row of nested lists each."""
     values = pa.array(np.ascontiguousarray(numbers).reshape(-1))

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from recall.errors import RecallError
 from recall.serving.metrics import Metrics
-from recall.serving.problems import Problem, overloaded
+from recall.serving.problems import ServiceError, overloaded
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -32,23 +32,24 @@ class Batcher(Generic[Request, Answer]):
     for free. So batches are small when there is time and large when there is none.
 
     Args:
-      call: answers requests that were submitted under equal keys, in their order; runs in a thread.
+      call: answers requests that were submitted under equal keys, in their order, or says what is wrong of each; runs
+        in a thread. Where it raises a RecallError the requests are asked one by one.
       wait_ms: how long a request waits for others.
       batch_queries: in one call; a single request may have more.
       queue_queries: that may wait; a request beyond is refused.
       threads: calls at the same time.
-      metrics: where batches and the queue are counted.
+      metrics: where batches and the queue are counted, if anywhere.
     """
 
     def __init__(
         self,
-        call: Callable[[Sequence[Request]], Sequence[Answer]],
+        call: Callable[[Sequence[Request]], Sequence[Answer | RecallError]],
         *,
         wait_ms: float,
         batch_queries: int,
         queue_queries: int,
         threads: int,
-        metrics: Metrics,
+        metrics: Metrics | None = None,
     ) -> None:
         self._call, self._wait_seconds = call, wait_ms / 1000
         self._batch_queries, self._queue_queries = batch_queries, queue_queries
@@ -68,7 +69,7 @@ class Batcher(Generic[Request, Answer]):
           queries: how many the request asks, for the sizes of batch and queue.
 
         Raises:
-          Problem: 503, too many wait already.
+          ServiceError: 503, too many wait already.
           RecallError: the request cannot be answered.
         """
         if self._queued + queries > self._queue_queries:
@@ -117,10 +118,11 @@ class Batcher(Generic[Request, Answer]):
         return jobs
 
     async def _answer(self, jobs: Sequence[_Job[Request, Answer]]) -> None:
-        self._metrics.batch_queries.observe(sum(job.queries for job in jobs))
+        if self._metrics:
+            self._metrics.batch_queries.observe(sum(job.queries for job in jobs))
         try:
             answers = await self._in_thread([job.request for job in jobs])
-        except (RecallError, Problem) as error:
+        except (RecallError, ServiceError) as error:
             if len(jobs) > 1:  # one of them is at fault, the others are not
                 for job in jobs:
                     await self._answer([job])
@@ -133,12 +135,13 @@ class Batcher(Generic[Request, Answer]):
             for job, answer in zip(jobs, answers, strict=True):
                 _settle(job, answer)
 
-    async def _in_thread(self, requests: Sequence[Request]) -> Sequence[Answer]:
+    async def _in_thread(self, requests: Sequence[Request]) -> Sequence[Answer | RecallError]:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._call, requests)
 
     def _count(self, queries: int) -> None:
         self._queued += queries
-        self._metrics.queued_queries.set(self._queued)
+        if self._metrics:
+            self._metrics.queued_queries.set(self._queued)
 
 
 def _settle(job: _Job[Request, Answer], outcome: Answer | Exception) -> None:

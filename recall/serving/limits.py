@@ -25,7 +25,7 @@ def check_limits(request: BaseModel, settings: ServiceSettings) -> None:
     """Refuses what is too much at once.
 
     Raises:
-      Problem: 422; names the key, the limit and what was found.
+      ServiceError: 422; names the key, the limit and what was found.
     """
     for name in type(request).model_fields:
         value = getattr(request, name)
@@ -39,7 +39,7 @@ def check_limits(request: BaseModel, settings: ServiceSettings) -> None:
 def _check_lists(location: str, value: Any, limit: int) -> None:
     """Bounds the lists and mappings inside a value; of a list of ids, which holds none, one look is enough."""
     if isinstance(value, BaseModel):
-        value = {name: getattr(value, name) for name in type(value).model_fields}
+        value = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
     if isinstance(value, list | tuple | dict | set | frozenset) and len(value) > limit:
         raise over_limit(location, limit=limit, found=len(value), what=_ANY_LIST[1])
     if isinstance(value, dict):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
@@ -42,9 +42,7 @@ class Metrics:
         self.batch_queries = Histogram(
             "recall_batch_queries", "Queries joined in one call of the model", buckets=_SIZES, registry=self.registry
         )
-        self.queued_queries = Gauge(
-            "recall_queued_queries", "Queries that wait for the model", registry=self.registry
-        )
+        self.queued_queries = Gauge("recall_queued_queries", "Queries that wait for the model", registry=self.registry)
         self.results = Counter(
             "recall_results", "Lists of candidates by where they come from", ("source",), registry=self.registry
         )

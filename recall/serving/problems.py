@@ -25,7 +25,7 @@ Kind = Literal[
 ]
 
 
-class Problem(Exception):
+class ServiceError(Exception):
     """A request that gets no result.
 
     Attributes:
@@ -76,19 +76,19 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-def over_limit(location: str, *, limit: int, found: int, what: str) -> Problem:
+def over_limit(location: str, *, limit: int, found: int, what: str) -> ServiceError:
     """A request that asks for more than the service gives at once."""
     message = f"{location}: expected at most {limit:,} {what}, found {found:,}; ask for less, or split the request"
-    return Problem(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
+    return ServiceError(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
 
 
-def overloaded(*, waiting: int, retry_seconds: float) -> Problem:
+def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
     """More requests than the model can answer; the only 503 of a service that is ready."""
     message = f"{waiting:,} queries wait for the model already; try again"
-    return Problem(503, "overloaded", message, headers={"Retry-After": str(max(1, math.ceil(retry_seconds)))})
+    return ServiceError(503, "overloaded", message, headers={"Retry-After": str(max(1, math.ceil(retry_seconds)))})
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
+def invalid(errors: Sequence[Mapping[str, Any]]) -> ServiceError:
     """From pydantic's errors: the places and what is wrong there, never the values, which may be secret or huge."""
     details = [
         {"location": ".".join(str(part)[:100] for part in error["loc"]), "message": str(error["msg"])[:500]}
@@ -97,7 +97,7 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     more = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
     is_syntax = bool(errors) and errors[0]["type"] == "json_invalid"
     message = f"{details[0]['location']}: {details[0]['message']}{more}" if details else "the request is not valid"
-    return Problem(422, "malformed" if is_syntax else "invalid", message, details=details)
+    return ServiceError(422, "malformed" if is_syntax else "invalid", message, details=details)
 
 
 _SHOWN = 20

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
 from typing_extensions import NotRequired, Self, TypedDict
 
 _INT64 = 1 << 63
@@ -16,10 +24,10 @@ def _id_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
 
 
+_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512)]
 Id = Annotated[
-    str,
-    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512),
-    BeforeValidator(_id_text, json_schema_input_type=str | int),
+    _IdText,
+    BeforeValidator(_id_text, json_schema_input_type=_IdText | int),
 ]
 Number = (
     Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
@@ -29,9 +37,22 @@ Text = Annotated[str, Field(strict=True)]
 Value = StrictBool | Number | Text | None | list[Number] | list[Text]
 Column = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
 Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=1024)]
+Moment = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
 Details = Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")]
 K = Annotated[StrictInt, Field(ge=1, description="candidates per query")]
 Excluded = Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")]
+
+
+class UserRow(BaseModel):
+    """Somebody whom no file knows: values under the column names of the users file, and what was clicked."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[Column, Value]
+
+    history: Annotated[list[Id], Field(description="clicked items, oldest first")] = Field(default_factory=list)
+    history_times_ms: Annotated[list[Moment], Field(description="when each was clicked, Unix milliseconds")] | None = (
+        None
+    )
 
 
 class _Request(BaseModel):
@@ -55,8 +76,8 @@ class RecallRequest(_Request):
     users: Annotated[list[Id], Field(min_length=1, description="ids")] | None = None
     features: (
         Annotated[
-            list[Row],
-            Field(min_length=1, description="one row per user: raw columns of the users file, and `history`, item ids"),
+            list[UserRow],
+            Field(min_length=1, description="one row per user"),
         ]
         | None
     ) = None

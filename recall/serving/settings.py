@@ -70,9 +70,11 @@ def read_settings(
             # A command line is visible to every user of the machine.
             raise ConfigError("--set: token and allow_writes have options of their own: --token-file, --allow-writes")
         apply_override(content, override)
+    if token_file is not None and not allow_writes:
+        raise ConfigError(
+            "--token-file: writes are off, so that nobody needs a token; add --allow-writes, or remove it"
+        )
     token = _token(token_file, environment or {})
-    if token is not None and not allow_writes:
-        raise ConfigError("a token is configured but writes are off; add --allow-writes, or remove the token")
     try:
         return ServiceSettings.model_validate({**plain(content), "allow_writes": allow_writes, "token": token})
     except ValidationError as error:

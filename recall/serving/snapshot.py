@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from recall.artifacts import read_manifest
 from recall.errors import ArtifactError, RecallError
@@ -72,22 +72,14 @@ class Snapshot:
                 return cls(recaller, f"{fingerprint}/{published.index}", published, _shares(run, fingerprint))
         raise ArtifactError(f"{run}: changed {_ATTEMPTS} times while it was loaded; is something publishing in a loop?")
 
-    def details(self, item: str) -> dict[str, Any]:
-        """What is known of an item: title, gate_share, exposures."""
-        known: dict[str, Any] = {}
-        if (title := self.recaller.title(item)) is not None:
-            known["title"] = title
-        return known | (self.shares.of(item) if self.shares else {})
-
 
 def _warm_up(recaller: Recaller) -> None:
     """The first call of a TensorFlow function takes a hundred times as long as the next."""
     for batch in (1, 2):
-        for ask in (lambda: recaller.recall(["\0"] * batch, k=1), lambda: recaller.similar(recaller.index.ids[:1], k=1)):
-            try:
-                ask()
-            except RecallError:  # a model of one side has no answer for the other
-                continue
+        with contextlib.suppress(RecallError):  # a model of one side has no answer for the other
+            recaller.recall(["\0"] * batch, k=1)
+        with contextlib.suppress(RecallError):
+            recaller.similar(recaller.index.ids[:1].tolist() * batch, k=1)
 
 
 def _shares(run: Path, fingerprint: str) -> GateShares | None:
