@@ -6,7 +6,11 @@ is in shards: `build_saved_index` builds them one by one, `load_shard` opens one
 
 from recall.index.base import Index
 from recall.index.build import build_index, build_saved_index
+from recall.index.drift import Drift
 from recall.index.exact import ExactIndex
+from recall.index.living import LivingIndex
+from recall.index.living_snapshot import LivingSnapshot
+from recall.index.rebalancing import RebalancePolicy, Rebalancer
 from recall.index.results import SearchResult, merge_results
 from recall.index.scann_index import ScannIndex
 from recall.index.shards import Shard, ShardedIndex, shard_of
@@ -14,9 +18,14 @@ from recall.index.store import load_index, load_shard, save_index
 from recall.index.tuning import Measurement, measure
 
 __all__ = [
+    "Drift",
     "ExactIndex",
     "Index",
+    "LivingIndex",
+    "LivingSnapshot",
     "Measurement",
+    "RebalancePolicy",
+    "Rebalancer",
     "ScannIndex",
     "SearchResult",
     "Shard",

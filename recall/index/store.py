@@ -9,6 +9,7 @@ DIR/versions/0003/shards/00001/   the same of a shard, where there are several: 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -35,10 +36,29 @@ _FORMAT_VERSION = 1
 _CURRENT = "CURRENT"
 _IDS = "ids.parquet"
 _SHARDS = "shards"
+_JOURNAL_THROUGH = "journal_through"
 _KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
 
 
-def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint: str) -> Path:
+@dataclasses.dataclass(frozen=True)
+class SavedVersion:
+    """A version of a saved index, opened.
+
+    Attributes:
+      index: what it holds.
+      name: its number, e.g. 0003.
+      fingerprint: of the model that made its vectors.
+      journal_through: sequence number of the last change of `recall.index.journal` that it contains; 0 of one that was
+        made from the catalogue alone.
+    """
+
+    index: Index
+    name: str
+    fingerprint: str
+    journal_through: int
+
+
+def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint: str, journal_through: int = 0) -> Path:
     """Publishes an index as the current version; the one before stays, older ones are removed.
 
     A save that is killed leaves the version that was current. One process at a time may save.
@@ -47,6 +67,7 @@ def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint:
       index: what to save; of a build in shards, each is built, written and let go before the next.
       directory: created if need be.
       fingerprint: of the model that made the vectors; `load_index` compares it.
+      journal_through: see `SavedVersion`.
 
     Returns:
       The directory of the new version.
@@ -58,6 +79,8 @@ def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint:
     versions = directory / "versions"
     version = versions / f"{max(_numbers(versions), default=0) + 1:04d}"
     manifest: dict[str, Any] = {"format_version": _FORMAT_VERSION, "fingerprint": fingerprint}
+    if journal_through:
+        manifest[_JOURNAL_THROUGH] = journal_through
     with publish(version, manifest=manifest, parts=[_SHARDS]) as scratch:
         if isinstance(index, VectorIndex):
             manifest.update(_write(index, scratch))
@@ -80,15 +103,30 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
     Raises:
       ArtifactError: there is none, it is damaged, or it was made from another model's vectors.
     """
+    return load_version(directory, fingerprint=fingerprint).index
+
+
+def load_version(directory: str | Path, *, fingerprint: str | None = None) -> SavedVersion:
+    """As `load_index`, with what the version's manifest says of it."""
     version, manifest = _open_current(directory, fingerprint)
     with _as_artifact_error(version):
-        if manifest["kind"] != ShardedIndex.kind:
-            index, _ = _read(version, manifest)
-            return index
-        shards = [_read_shard(version, manifest, number) for number in range(len(manifest["shards"]))]
-        sharded = ShardedIndex(shards, report=manifest["report"])
-        _require_size(sharded, manifest)
-        return sharded
+        index = _read_whole(version, manifest)
+    return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0))
+
+
+def current_version(directory: str | Path) -> str:
+    """The number of the current version, e.g. 0003; an ArtifactError if there is none."""
+    return _current(Path(directory)).name
+
+
+def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:
+    if manifest["kind"] != ShardedIndex.kind:
+        index, _ = _read(version, manifest)
+        return index
+    shards = [_read_shard(version, manifest, number) for number in range(len(manifest["shards"]))]
+    sharded = ShardedIndex(shards, report=manifest["report"])
+    _require_size(sharded, manifest)
+    return sharded
 
 
 def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = None) -> Shard:
