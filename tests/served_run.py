@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -51,11 +50,6 @@ class Server:
                 return line
         assert self.process.stderr is not None
         raise AssertionError(f"the server ended without {event!r}: {self.process.stderr.read()}")
-
-    def stop(self, *, by: signal.Signals = signal.SIGTERM) -> int:
-        """Asks it to end, and says with which code it did."""
-        self.process.send_signal(by)
-        return self.process.wait(SECONDS)
 
 
 @pytest.fixture(scope="session")
