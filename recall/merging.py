@@ -92,6 +92,21 @@ def check_caps(caps: Mapping[str, int]) -> dict[str, int]:
     return {str(column): int(limit) for column, limit in caps.items()}
 
 
+def parse_caps(texts: Iterable[str]) -> dict[str, int]:
+    """Caps by column, of texts like author_id=2.
+
+    Raises:
+      DataError: a text of another form, or a column twice.
+    """
+    caps: dict[str, int] = {}
+    for text in texts:
+        column, _, limit = text.rpartition("=")
+        if not column or not limit.isdecimal() or column in caps:
+            raise DataError(f"cap: expected COLUMN=N, each column once, e.g. author_id=2; found {text}")
+        caps[column] = int(limit)
+    return check_caps(caps)
+
+
 def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Rows, Vectors]:
     """Lists that keep the rules.
 
