@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from recall.errors import DataError
 from recall.further_ids import FurtherIds
@@ -29,7 +30,7 @@ class LoggedUsers:
 
     def __init__(self, histories: ServingHistories, item_ids: Sequence[str], further: Mapping[str, FurtherIds]) -> None:
         self._histories, self.further = histories, dict(further)
-        self._item_ids = np.asarray(item_ids, dtype=object)
+        self._item_ids, self._catalogue = np.asarray(item_ids, dtype=object), frozenset(item_ids)
 
     def asked(
         self,
@@ -68,6 +69,14 @@ class LoggedUsers:
     def seen(self, user: str) -> set[str]:
         """All clicked items."""
         return set(self._item_ids[self._histories.seen(user)])
+
+    def without_clicks(self, asked: Asked) -> npt.NDArray[np.bool_]:
+        """Bool [users], those of whom nothing is known but a profile: no item of the catalogue, no further history."""
+        several = [
+            sum(item in self._catalogue for item in items) + sum(len(lists[place]) for lists in asked.further.values())
+            for place, items in enumerate(asked.history)
+        ]
+        return np.asarray(several, dtype=np.int64) == 0
 
     def _further_of(self, users: Sequence[str], given: Mapping[str, PerUser[Ids]]) -> dict[str, list[list[str]]]:
         """Further histories of users by name: those given, else those of the log."""
