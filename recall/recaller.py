@@ -21,10 +21,12 @@ from recall.further_ids import FurtherIds
 from recall.given import ids_of, padded
 from recall.index import Index, load_index
 from recall.item_facts import ItemFacts
+from recall.item_vectors import ItemVectors
+from recall.living_items import ChangesItems, LivingItems, open_living_items
 from recall.logged_users import LoggedUsers
 from recall.new_items import ItemRows, NewItems
 from recall.prepared import PreparedData, ServingHistories
-from recall.query_model import UserQuery, load_query_model
+from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.recalled import Candidates
 from recall.user_features import FeatureQueries, UserFeatures
 
@@ -35,7 +37,7 @@ By = Literal["model", "content"]
 _NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
 
 
-class Recaller:
+class Recaller(ChangesItems):
     """Serves a finished run: users or items in, candidates out.
 
     Loads the query SavedModel, the index, and what users clicked until the end of the log.
@@ -59,24 +61,29 @@ class Recaller:
         content_prior: ContentCtr | None = None,
         by_features: FeatureQueries | None = None,
         facts: ItemFacts | None = None,
+        living: LivingItems | None = None,
     ) -> None:
+        super().__init__(living, titles=titles)
         self.index, self._content, self._user_query = index, content, user_query
+        self._item_ids = np.asarray(item_ids, dtype=object)
         self._query, self._by_features = query, by_features
         self._new = NewItems(item, encoder, id_column=id_column, content_prior=content_prior)
         self._users = LoggedUsers(histories, item_ids, further or {})
-        self._titles, self._now_ms, self._facts = titles, now_ms, facts
+        self._now_ms, self._facts = now_ms, facts
 
     @classmethod
-    def load(cls, run: str | Path, *, query: UserQuery = "user") -> Recaller:
+    def load(cls, run: str | Path, *, query: UserQuery = "user", living: bool = False) -> Recaller:
         """Opens a run directory.
 
         Args:
           run: the directory.
           query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
+          living: with what was added, refreshed and deleted since the index was built, and ready for more of it; one
+            process at a time. Else the index is as it was built.
 
         Raises:
           ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
-            model has no student.
+            model has no student; or another process has the index open as living.
         """
         run = Path(run)
         for part, step in _NEEDED.items():
@@ -85,15 +92,18 @@ class Recaller:
                 command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
                 raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
-        index = load_index(run / "index", fingerprint=manifest["fingerprint"])
         prepared = PreparedData.load(run / "data")
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
         further = FurtherIds.all_of(prepared)
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
+        id_column, items = next(ids, None), None
+        if living:
+            vectors = ItemVectors(item, encoder=encoder, id_column=id_column, content_prior=prepared.content_prior)
+            items = open_living_items(run, fingerprint=manifest["fingerprint"], vectors=vectors, prepared=prepared)
         return cls(
-            index=index,
+            index=items.index if items else load_index(run / "index", fingerprint=manifest["fingerprint"]),
             query=query_model,
             item=item,
             encoder=encoder,
@@ -101,7 +111,7 @@ class Recaller:
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=_titles(prepared),
-            id_column=next(ids, None),
+            id_column=id_column,
             now_ms=prepared.manifest["last_time_ms"],
             further=further,
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
@@ -110,6 +120,7 @@ class Recaller:
                 run / "model", query_model, user_query=query, id_column=prepared.user_id_name, further=further
             ),
             facts=ItemFacts.of_run(prepared),
+            living=items,
         )
 
     def recall(
@@ -230,10 +241,10 @@ class Recaller:
         vectors, index = self.vectors(names), None  # refuses unknown items
         if content:
             vectors, index = content.index.vectors(names), content.index
-        elif "trigger" in self._query.signatures:
-            vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
         else:
             vectors[..., -1] = 0  # what is like an item is not what everybody likes
+            if "trigger" in self._query.signatures:
+                vectors = trigger_vectors(self._query, names, own=vectors, known=np.isin(names, self._item_ids))
         return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=index)
 
     def similar_to_new(
@@ -376,6 +387,8 @@ class Recaller:
         index: Index | None = None,
         lacking: npt.NDArray[np.bool_] | None = None,
     ) -> Candidates:
+        if index is not None and self._deleted:  # that of contents is as training left it
+            excluded = [self._deleted.union(own) for own in excluded]
         found = search_candidates(
             (index or self.index).snapshot(),
             vectors,

@@ -116,6 +116,17 @@ class LivingIndex(View):
         """Items that another model's journal holds and nothing could be encoded from; they are not searched."""
         return tuple(self._replayed.set_aside)
 
+    @property
+    def deleted(self) -> frozenset[str]:
+        """Ids that were deleted and not upserted since, whatever version the index stands on."""
+        return frozenset(list(self._replayed.deleted))
+
+    @property
+    def with_sources(self) -> list[str]:
+        """Ids of the items that it holds and that can be encoded again."""
+        now = self.snapshot()
+        return [name for name in list(self._replayed.source_of) if now.row(name) >= 0]
+
     def sources(self, ids: Sequence[str]) -> list[Any]:
         """What items were upserted with to be encoded again, None for those without."""
         numbers = [self._replayed.source_of.get(name) for name in ids]

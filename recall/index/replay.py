@@ -25,10 +25,12 @@ class Replayed:
     Attributes:
       source_of: sequence numbers of the records that items can be encoded from again, by id.
       set_aside: ids of another model's items that nothing could be encoded from.
+      deleted: ids that were deleted and not upserted since.
     """
 
     source_of: dict[str, int] = dataclasses.field(default_factory=dict)
     set_aside: dict[str, None] = dataclasses.field(default_factory=dict)
+    deleted: dict[str, None] = dataclasses.field(default_factory=dict)
     _snapshot: LivingSnapshot | None = None
 
     @property
@@ -42,6 +44,9 @@ class Replayed:
         sources = record.sources or (None,) * len(record.ids)
         for name, source in zip(record.ids, sources, strict=True):
             self.set_aside.pop(name, None)
+            self.deleted.pop(name, None)
+            if record.operation == "delete":
+                self.deleted[name] = None
             if source is None:
                 self.source_of.pop(name, None)
             else:

@@ -107,6 +107,7 @@ def create_app(
         await asyncio.gather(watching, return_exceptions=True)
         await questions.close()
         await writes.close()
+        service.close()
 
     app = FastAPI(
         title="recall", version=library.__version__, lifespan=lifespan, redoc_url=None,

@@ -11,7 +11,7 @@ import structlog
 from recall.serving.metrics import Metrics
 from recall.serving.service import Service
 from recall.serving.settings import ServiceSettings
-from recall.serving.snapshot import Published, Snapshot
+from recall.serving.snapshot import Published, Snapshot, require_one_model
 
 _log = structlog.get_logger("recall.serving")
 
@@ -41,7 +41,7 @@ class Reloader:
         """
         started, self._tried = time.perf_counter(), await asyncio.to_thread(Published.of, self._run)
         try:
-            snapshot = await asyncio.to_thread(Snapshot.load, self._run)
+            snapshot = await asyncio.to_thread(self._loaded)
         except Exception:
             self._failed_at = time.monotonic()
             self._metrics.reloads.labels("failed").inc()
@@ -62,6 +62,16 @@ class Reloader:
                 except Exception as error:  # whatever it is, the version that answers goes on
                     version = self._service.snapshot.version
                     _log.error("not loaded", error=str(error), kind=type(error).__name__, still_serving=version)
+
+    def _loaded(self) -> Snapshot:
+        living = self._settings.allow_writes
+        if not living or not self._service.is_ready:
+            return Snapshot.load(self._run, living=living)
+        published, now = Published.of(self._run), self._service.snapshot
+        if published.model == now.published.model:
+            return now.refreshed(published)
+        require_one_model(self._run)  # a version that is not whole yet is no reason to stop writing
+        return self._service.take_over(lambda: Snapshot.load(self._run, living=True))
 
     def _is_due(self) -> bool:
         """Something new was published, or what did not load may be better by now."""

@@ -16,6 +16,8 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
+from recall.filters import Filters
+
 _INT64 = 1 << 63
 
 
@@ -35,12 +37,41 @@ Number = (
 )
 Text = Annotated[str, Field(strict=True)]
 Value = StrictBool | Number | Text | None | list[Number] | list[Text]
+StrictCount = Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
 Column = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
 Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=1024)]
 Moment = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
-Details = Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")]
 K = Annotated[StrictInt, Field(ge=1, description="candidates per query")]
-Excluded = Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: K = 50
+    filters: Annotated[Filters, Field(description="which items may be given")] = Filters()
+    exclude: Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")] = (
+        Field(default_factory=list)
+    )
+    caps: Annotated[
+        dict[Column, StrictCount], Field(max_length=8, description="by column, items of one value in a list at most")
+    ] = Field(default_factory=dict)
+    min_cold_share: Annotated[
+        float, Field(ge=0, le=1, allow_inf_nan=False, description="of each list, items without any exposure")
+    ] = 0.0
+    fallback: Annotated[
+        StrictBool,
+        Field(description="popular and fresh items, which the filters allow, for whom the model has nothing"),
+    ] = True
+    details: Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")] = False
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        raise NotImplementedError
+
+    def shared(self) -> tuple[str, str]:
+        """What has to be equal in requests that are answered by one call of the model."""
+        raise NotImplementedError
 
 
 class UserRow(BaseModel):
@@ -53,19 +84,6 @@ class UserRow(BaseModel):
     history_times_ms: Annotated[list[Moment], Field(description="when each was clicked, Unix milliseconds")] | None = (
         None
     )
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @property
-    def queries(self) -> int:
-        """How many questions this is to the model."""
-        raise NotImplementedError
-
-    def shared(self) -> tuple[str, str]:
-        """What has to be equal in requests that are answered by one call of the model."""
-        raise NotImplementedError
 
 
 class RecallRequest(_Request):
@@ -81,14 +99,11 @@ class RecallRequest(_Request):
         ]
         | None
     ) = None
-    k: K = 50
     histories: Annotated[
         dict[Id, list[Id]],
         Field(description="per user the clicked items, oldest first, in place of what the log holds"),
     ] = Field(default_factory=dict)
-    exclude: Excluded = Field(default_factory=list)
     exclude_seen: Annotated[StrictBool, Field(description="leave out what the user clicked")] = True
-    details: Details = False
 
     @model_validator(mode="after")
     def _asks_for_somebody(self) -> Self:
@@ -106,16 +121,13 @@ class RecallRequest(_Request):
     def shared(self) -> tuple[str, str]:
         """Everything but who asks; users bring their own exclusions and histories, rows of features do not."""
         own = {"users", "features", "histories"} | ({"exclude"} if self.users else set())
-        return "users" if self.users else "features", self.model_dump_json(exclude=own)
+        return "users" if self.users else "features", self.model_dump_json(exclude=own, by_alias=True)
 
 
 class SimilarRequest(_Request):
     """Candidates for items; each has to be in the index."""
 
     items: Annotated[list[Id], Field(min_length=1, description="ids")]
-    k: K = 50
-    exclude: Excluded = Field(default_factory=list)
-    details: Details = False
 
     @property
     def queries(self) -> int:
@@ -124,7 +136,7 @@ class SimilarRequest(_Request):
 
     def shared(self) -> tuple[str, str]:
         """Everything but the items."""
-        return "items", self.model_dump_json(exclude={"items"})
+        return "items", self.model_dump_json(exclude={"items"}, by_alias=True)
 
 
 class AddItemsRequest(BaseModel):
@@ -152,7 +164,10 @@ class Candidate(TypedDict):
 
 
 class Result(TypedDict):
-    """Candidates of one query, best first; fewer than k where there are no more."""
+    """Candidates of one query, best first; fewer than k where there are no more.
+
+    Scores of a fallback are smoothed click-through rates.
+    """
 
     items: list[Candidate]
     source: Literal["model", "fallback"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from recall.errors import RecallError
-from recall.recalled import Candidates
+from recall.recalled import MODEL, Candidates
+from recall.recaller import Recaller
 from recall.serving.metrics import Metrics
 from recall.serving.problems import ServiceError
 from recall.serving.schemas import Candidate, RecallAnswer, RecallRequest, Result, SimilarRequest, WriteAnswer
@@ -29,6 +31,8 @@ class Service:
     def __init__(self, metrics: Metrics) -> None:
         self._snapshot: Snapshot | None = None
         self._metrics = metrics
+        self._writing = threading.Lock()
+        self._is_frozen = False
 
     @property
     def is_ready(self) -> bool:
@@ -48,9 +52,28 @@ class Service:
 
     def swap(self, snapshot: Snapshot) -> None:
         """Answers from another version from now on; calls under way end with the one they began with."""
-        self._snapshot = snapshot
+        self._snapshot, self._is_frozen = snapshot, False
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
+
+    def take_over(self, load: Callable[[], Snapshot]) -> Snapshot:
+        """Loads the version after one that can be written to: a run has one writer at a time, also in one process.
+
+        Meanwhile the version before answers as ever, and writes wait. If the next one does not load they are refused
+        until one does.
+        """
+        with self._writing:
+            if not self._is_frozen:
+                self.snapshot.freeze()
+                self._is_frozen = True
+            snapshot = load()
+            self.swap(snapshot)
+            return snapshot
+
+    def close(self) -> None:
+        """Lets another process write to the run."""
+        if self._snapshot is not None:
+            self._snapshot.recaller.close()
 
     def answer(self, questions: Sequence[Question]) -> list[bytes | RecallError]:
         """Answers questions that share everything but who asks (`shared`), as JSON, or with what is wrong of each.
@@ -74,7 +97,8 @@ class Service:
         Raises:
           RecallError: a row is not as the items file's are; nothing is written.
         """
-        self.snapshot.recaller.add_items(rows)
+        with self._writing:
+            self._recaller_to_change().add_items(rows)
         return self._written("added", len(rows))
 
     def delete(self, ids: Sequence[str]) -> WriteAnswer:
@@ -83,8 +107,15 @@ class Service:
         Raises:
           RecallError: the index lacks one of them; nothing is written.
         """
-        self.snapshot.recaller.delete_items(ids)
+        with self._writing:
+            self._recaller_to_change().delete_items(ids)
         return self._written("deleted", len(ids))
+
+    def _recaller_to_change(self) -> Recaller:
+        if self._is_frozen:
+            raise ServiceError(503, "not_ready", "the run's new version does not load yet; writes wait for it",
+                               headers={"Retry-After": "10"})  # fmt: skip
+        return self.snapshot.recaller
 
     def _written(self, operation: str, items: int) -> WriteAnswer:
         self._metrics.writes.labels(operation).inc(items)
@@ -111,6 +142,8 @@ def recall(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[Recall
         found = snapshot.recaller.recall(
             [user for request in chosen for user in request.users or ()],
             histories={user: history for request in chosen for user, history in request.histories.items()},
+            exclude={user: request.exclude for request in chosen if request.exclude for user in request.users or ()},
+            exclude_seen=requests[0].exclude_seen,
             **_options(requests[0]),
         )
         answers.update(zip(together, _split(snapshot, found, chosen), strict=True))
@@ -129,19 +162,29 @@ def similar(snapshot: Snapshot, requests: Sequence[SimilarRequest]) -> list[Reca
     if known:
         chosen = [requests[position] for position in known]
         items = [item for request in chosen for item in request.items]
-        found = snapshot.recaller.similar(items, k=chosen[0].k)
+        found = snapshot.recaller.similar(items, exclude=chosen[0].exclude, **_options(chosen[0]))
         answers.update(zip(known, _split(snapshot, found, chosen), strict=True))
     return [answers[position] for position in range(len(requests))]
 
 
 def _by_features(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[RecallAnswer]:
     rows = [row.model_dump(exclude_none=True) for request in requests for row in request.features or ()]
-    found = snapshot.recaller.recall(features=rows, **_options(requests[0]))
+    first = requests[0]
+    found = snapshot.recaller.recall(
+        features=rows, exclude=first.exclude, exclude_seen=first.exclude_seen, **_options(first)
+    )
     return _split(snapshot, found, requests)
 
 
-def _options(request: RecallRequest) -> dict[str, Any]:
-    return {"k": request.k, "exclude_seen": request.exclude_seen}
+def _options(request: Question) -> dict[str, Any]:
+    return {
+        "k": request.k,
+        "filters": request.filters,
+        "caps": request.caps,
+        "min_cold_share": request.min_cold_share,
+        # Never what the filters forbid: a caller who filters may not be able to show it.
+        "fallback": "filtered" if request.fallback else False,
+    }
 
 
 def _compatible(requests: Sequence[RecallRequest]) -> list[list[int]]:
@@ -180,4 +223,4 @@ def _result(snapshot: Snapshot, found: Candidates, row: int, *, details: bool) -
                 item["title"] = title
             if snapshot.shares:
                 item.update(cast("Candidate", snapshot.shares.of(item["id"])))
-    return {"items": items, "source": getattr(found, "sources", ["model"] * 999)[row]}
+    return {"items": items, "source": "model" if found.sources is None or found.sources[row] == MODEL else "fallback"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recall.artifacts import read_manifest
 from recall.errors import ArtifactError, RecallError
 from recall.export import GateShares
+from recall.index import LivingIndex
+from recall.index.store import MADE_BY, current_version
 from recall.recaller import Recaller
 
 _ATTEMPTS = 5
@@ -57,20 +59,59 @@ class Snapshot:
     shares: GateShares | None = field(repr=False, default=None)
 
     @classmethod
-    def load(cls, run: Path) -> Snapshot:
+    def load(cls, run: Path, *, living: bool = False) -> Snapshot:
         """Opens what a run has published, and asks it once, so that the first request finds everything warm.
+
+        Args:
+          run: the run directory.
+          living: items can be added and deleted; one process at a time may open a run so.
 
         Raises:
           ArtifactError: as `Recaller.load`; or the run is published faster than it can be loaded.
         """
         for _ in range(_ATTEMPTS):
             published = Published.of(run)
-            recaller = Recaller.load(run)
-            if Published.of(run) == published:  # else it may be half of one version and half of another
-                fingerprint = read_manifest(run / "model", made_by=f"recall train --run {run}")["fingerprint"]
+            recaller = Recaller.load(run, living=living)
+            if Published.of(run) == published:
+                fingerprint = _model_of(run)
                 _warm_up(recaller)
                 return cls(recaller, f"{fingerprint}/{published.index}", published, _shares(run, fingerprint))
+            recaller.close()  # it may be half of one version and half of another
         raise ArtifactError(f"{run}: changed {_ATTEMPTS} times while it was loaded; is something publishing in a loop?")
+
+    def refreshed(self, published: Published) -> Snapshot:
+        """The same recaller on a newer index of the same model, with what was added and deleted meanwhile on top.
+
+        Raises:
+          ArtifactError: the index cannot be opened; everything is as it was.
+        """
+        assert isinstance(self.recaller.index, LivingIndex)
+        self.recaller.index.refresh()
+        model, _, _ = self.version.partition("/")
+        return replace(self, version=f"{model}/{published.index}", published=published)
+
+    def freeze(self) -> None:
+        """Goes on answering as it does, and lets another recaller open the run for writing."""
+        self.recaller.index = self.recaller.index.snapshot()
+        self.recaller.close()
+
+
+def require_one_model(run: Path) -> None:
+    """Raises ArtifactError while a run's index belongs to another model than it has, as between two of its steps."""
+    index, model = _index_model_of(run), _model_of(run)
+    if index != model:
+        raise ArtifactError(
+            f"{run}: the index is of model {index}, and the model is {model} by now; run `recall index --run {run}`"
+        )
+
+
+def _model_of(run: Path) -> str:
+    return str(read_manifest(run / "model", made_by=f"recall train --run {run}")["fingerprint"])
+
+
+def _index_model_of(run: Path) -> str:
+    version = run / "index" / "versions" / current_version(run / "index")
+    return str(read_manifest(version, made_by=MADE_BY)["fingerprint"])
 
 
 def _warm_up(recaller: Recaller) -> None:

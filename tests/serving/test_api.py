@@ -51,7 +51,7 @@ def test_users_get_what_the_recaller_gives_them(client: TestClient, recaller: Re
     users = ["u001", "u017", "never seen", "Ünïcödé 用户 🦉"]
     response = client.post("/recall", json={"users": users, "k": 7})
     assert response.status_code == 200, response.text
-    expected = recaller.recall(users, k=7)
+    expected = recaller.recall(users, k=7, fallback="filtered")
     for result, ids, scores in zip(response.json()["results"], expected.ids, expected.scores, strict=True):
         assert [item["id"] for item in result["items"]] == list(ids)
         np.testing.assert_allclose([item["score"] for item in result["items"]], scores, rtol=1e-5)
@@ -83,6 +83,48 @@ def test_users_whom_no_file_knows_are_asked_for_by_features(client: TestClient, 
     assert response.status_code == 200, response.text
     expected = recaller.recall(features=rows, k=5).ids
     assert [[item["id"] for item in result["items"]] for result in response.json()["results"]] == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filters": {"where": [{"column": "category", "in": ["c0", "c1", "c2"]}], "deny": ["i003"]}},
+        {"exclude": ["i003", "i010", "i021", "unheard of"]},
+        {"caps": {"author_id": 1}},
+        {"min_cold_share": 0.5},
+        {"exclude_seen": False},
+    ],
+)
+def test_options_mean_what_they_mean_to_the_recaller(
+    client: TestClient, recaller: Recaller, options: dict[str, Any]
+) -> None:
+    response = client.post("/recall", json={"users": ["u001", "u002"], "k": 10, **options})
+    assert response.status_code == 200, response.text
+    expected = recaller.recall(["u001", "u002"], k=10, fallback="filtered", **options).ids
+    found = [[item["id"] for item in result["items"]] for result in response.json()["results"]]
+    assert found == [[item for item in ids if item is not None] for ids in expected]
+    if "exclude_seen" not in options:
+        similar = client.post("/similar", json={"items": ["i100"], "k": 10, **options})
+        expected = recaller.similar(["i100"], k=10, fallback="filtered", **options).ids
+        assert [item["id"] for item in similar.json()["results"][0]["items"]] == [
+            i for i in expected[0] if i is not None
+        ]
+
+
+def test_who_clicked_nothing_gets_the_fallback_unless_it_is_not_wanted(client: TestClient) -> None:
+    sources = [
+        [result["source"] for result in client.post("/recall", json=body).json()["results"]]
+        for body in ({"users": ["u001", "nobody"]}, {"users": ["nobody"], "fallback": False})
+    ]
+    assert sources == [["model", "fallback"], ["model"]]
+
+
+def test_no_fallback_gives_what_the_filters_forbid(client: TestClient) -> None:
+    body = {"users": ["u001", "nobody"], "filters": {"allow": ["i003", "i010"]}, "exclude_seen": False}
+    for result in client.post("/recall", json=body).json()["results"]:
+        assert {item["id"] for item in result["items"]} <= {"i003", "i010"}
+    body = {"users": ["u001"], "filters": {"where": [{"column": "duration_s", "at_least": 1e9}]}}
+    assert client.post("/recall", json=body).json()["results"][0]["items"] == []
 
 
 def test_items_get_what_the_recaller_gives_them(client: TestClient, recaller: Recaller) -> None:
@@ -131,6 +173,12 @@ def test_details_are_title_gate_share_and_exposures(client: TestClient, run: Pat
         ("/recall", b'{"features": [{"age_band": {"of": []}}]}', "body.features.0.age_band"),
         ("/recall", b'{"features": [{"history": ["i003"], "history_times_ms": []}]}', "one time for each"),
         ("/recall", b'{"features": [{"history_times_ms": "now"}]}', "history_times_ms"),
+        ("/recall", b'{"users": ["u"], "filters": {"were": []}}', "body.filters.were"),
+        ("/recall", b'{"users": ["u"], "filters": {"where": [{"column": "nope", "in": [1]}]}}', "nope"),
+        ("/recall", b'{"users": ["u"], "filters": {"where": [{"column": "category", "at_least": NaN}]}}', "at_least"),
+        ("/recall", b'{"users": ["u"], "caps": {"nope": 1}}', "nope"),
+        ("/recall", b'{"users": ["u"], "caps": {"author_id": 0}}', "body.caps.author_id"),
+        ("/recall", b'{"users": ["u"], "min_cold_share": 1.5}', "body.min_cold_share"),
         ("/similar", b'{"items": ["i003", "nope"]}', "nope"),
         ("/similar", b'{"items": 3}', "body.items"),
     ],

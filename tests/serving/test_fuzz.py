@@ -39,6 +39,10 @@ values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text
 rows = st.dictionaries(
     st.sampled_from(["user_id", "age_band", "history", "history_times_ms", "x"]), values | st.lists(ids)
 )
+predicates = st.dictionaries(
+    st.sampled_from(["column", "in", "not_in", "at_least", "at_most", "newer_than_hours"]),
+    st.sampled_from(["category", "tags", "duration_s", "x"]) | values | st.lists(values, max_size=2),
+)
 plausible = st.fixed_dictionaries(
     {},
     optional={
@@ -48,6 +52,12 @@ plausible = st.fixed_dictionaries(
         "k": st.integers(-1, 2000) | st.floats(),
         "histories": st.dictionaries(st.sampled_from(["u001", "u002"]), st.lists(ids, max_size=3)),
         "exclude": st.lists(ids, max_size=3),
+        "filters": st.fixed_dictionaries(
+            {}, optional={"allow": st.lists(ids, max_size=3), "deny": st.lists(ids), "where": st.lists(predicates)}
+        ),
+        "caps": st.dictionaries(st.sampled_from(["author_id", "tags", "x"]), st.integers(0, 3)),
+        "min_cold_share": st.floats(-0.1, 1.1),
+        "fallback": st.booleans(),
         "exclude_seen": st.booleans() | st.none(),
         "details": st.booleans(),
     },
