@@ -23,7 +23,7 @@ pytest_plugins = ("finished_run",)
 
 COMMANDS = (
     "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "similar", "compare", "simulate",
-    "dataset", "content",
+    "dataset", "content", "serve",
 )  # fmt: skip
 Command = Callable[..., "Outcome"]
 
@@ -55,6 +55,7 @@ def test_help_lists_every_command(command: Command) -> None:
         ("compare", ("--metric", "--split", "--model", "--other", "--allow-partial", "--json")),
         ("simulate", ("--out", "--users", "--items", "--days", "--exposures", "--seed")),
         ("dataset", ("--out",)),
+        ("serve", ("--run", "--host", "--port", "--allow-writes", "--token-file", "--set", "--log-format")),
     ],
 )
 def test_help_of_a_command_names_its_options(command: Command, name: str, options: tuple[str, ...]) -> None:

@@ -40,7 +40,7 @@ def _check_lists(location: str, value: Any, limit: int) -> None:
     """Bounds the lists and mappings inside a value; of a list of ids, which holds none, one look is enough."""
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
-    if isinstance(value, list | tuple | dict | set | frozenset) and len(value) > limit:
+    elif isinstance(value, list | tuple | dict) and len(value) > limit:
         raise over_limit(location, limit=limit, found=len(value), what=_ANY_LIST[1])
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -79,8 +79,8 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
     """Starts Chromium with an empty profile and gives its tab."""
     process = subprocess.Popen(
         [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-         "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={profile}", "--window-size=1000,900",
-         "about:blank"],
+         "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={profile}",
+         "--window-size=1000,900", "about:blank"],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
