@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from recall.errors import RecallError
+from recall.index import LivingIndex, Rebalancer
 from recall.recalled import MODEL, Candidates
 from recall.recaller import Recaller
 from recall.serving.metrics import Metrics
@@ -33,6 +34,7 @@ class Service:
         self._metrics = metrics
         self._writing = threading.Lock()
         self._is_frozen = False
+        self._rebalancer: Rebalancer | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -53,6 +55,9 @@ class Service:
     def swap(self, snapshot: Snapshot) -> None:
         """Answers from another version from now on; calls under way end with the one they began with."""
         self._snapshot, self._is_frozen = snapshot, False
+        index = snapshot.recaller.index
+        if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
+            self._rebalancer = Rebalancer(index).start()  # what is added is compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
 
@@ -64,6 +69,7 @@ class Service:
         """
         with self._writing:
             if not self._is_frozen:
+                self._stop_rebalancing()
                 self.snapshot.freeze()
                 self._is_frozen = True
             snapshot = load()
@@ -72,6 +78,7 @@ class Service:
 
     def close(self) -> None:
         """Lets another process write to the run."""
+        self._stop_rebalancing()
         if self._snapshot is not None:
             self._snapshot.recaller.close()
 
@@ -110,6 +117,11 @@ class Service:
         with self._writing:
             self._recaller_to_change().delete_items(ids)
         return self._written("deleted", len(ids))
+
+    def _stop_rebalancing(self) -> None:
+        if self._rebalancer is not None:
+            self._rebalancer.stop()
+            self._rebalancer = None
 
     def _recaller_to_change(self) -> Recaller:
         if self._is_frozen:
