@@ -119,6 +119,10 @@ class Index(abc.ABC):
         """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
         return self.items.rows(ids)
 
+    def row(self, name: str) -> int:
+        """Row of an id, -1 if the index lacks it."""
+        return self.items.row(name)
+
     def vectors(self, items: Any) -> Vectors:
         """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
 
