@@ -203,7 +203,8 @@ class Filters(Strict):
 def _is_any(column: pa.Array, values: tuple[str, ...]) -> Mask:
     wanted = pa.array(values, pa.string())
     if column.type != TAGS:
-        return np.asarray(pc.is_in(id_strings(column), value_set=wanted, skip_nulls=True), dtype=bool)
+        text = column if pa.types.is_string(column.type) else id_strings(column)  # text is kept as ids are read
+        return np.asarray(pc.is_in(text, value_set=wanted, skip_nulls=True), dtype=bool)
     hits = np.asarray(pc.is_in(pc.list_flatten(column), value_set=wanted), dtype=bool)
     found = np.zeros(len(column), bool)
     found[np.asarray(pc.list_parent_indices(column))[hits]] = True

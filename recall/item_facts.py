@@ -39,7 +39,7 @@ class Groups(NamedTuple):
     codes: Int64s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedPosterior:
     """The posterior snapshot that is served with.
 

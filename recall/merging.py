@@ -23,7 +23,7 @@ from recall.index.items import Rows, Vectors
 from recall.item_facts import Groups
 
 Mask = npt.NDArray[np.bool_]
-# The first look of a capped list is so many times its length.
+# A look for a capped list is at so many times its length: those that are in already never fill it.
 _MARGIN = 2
 
 
@@ -110,7 +110,8 @@ def parse_caps(texts: Iterable[str]) -> dict[str, int]:
 def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Rows, Vectors]:
     """Lists that keep the rules.
 
-    Candidates come by falling score until a list is full or there are no more, twice as many at each look.
+    Candidates come by falling score until a list is full or there are no more; once a value has all the items that it
+    may have, others are asked for.
 
     Args:
       ranked: where candidates come from.
@@ -133,7 +134,7 @@ def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> t
         # The rest of a list is what goes with its cold items, for whose sake caps may keep others out.
         refilled = _filled(ranked, rules, short, items=items, reserved=reserved)
         for query, chosen in zip(short.tolist(), refilled, strict=True):
-            lists[query] = sorted(chosen, key=lambda pair: (-pair[1], pair[0]))
+            lists[query] = chosen
     rows = np.full((queries, rules.k), -1, np.int32)
     scores = np.full((queries, rules.k), -np.inf, np.float32)
     for line, pairs in enumerate(lists):
@@ -180,20 +181,38 @@ def _filled(
     reserved: Sequence[Pairs] | None = None,
 ) -> list[Pairs]:
     """`capped` lists of queries, from as many candidates as it takes."""
-    lists: list[Pairs] = [[] for _ in queries]
-    unfilled = np.arange(len(queries))
     width = min(items, rules.k * (_MARGIN if rules.caps else 1))
-    while unfilled.size:
-        rows, scores = ranked(queries[unfilled], width, only=only)
-        for line, place in enumerate(unfilled.tolist()):
-            found = zip(rows[line].tolist(), scores[line].tolist(), strict=True)
-            candidates = ((row, score) for row, score in found if row >= 0)
-            lists[place] = capped(candidates, rules, reserved=reserved[place] if reserved else ())
-        is_short = np.asarray([len(lists[place]) < rules.k for place in unfilled.tolist()])
-        has_more = (rows[:, -1] >= 0) & (width < items)
-        unfilled = unfilled[is_short & has_more]
-        width = min(items, 2 * width)
+    lists = list(reserved) if reserved else [[] for _ in queries]
+    rows, scores = ranked(queries, width, only=only)
+    for place in range(len(queries)):
+        lists[place] = capped(_pairs(rows[place], scores[place]), rules, reserved=lists[place])
+        has_more = width < items and rows[place, -1] >= 0
+        while len(lists[place]) < rules.k and has_more:
+            # Of values that have all their items nothing more can be had: so each look brings at least one item, and
+            # few are needed. Widening instead would come to the end of the catalogue where few values fill a list.
+            open_items = _with_room(rules.caps, lists[place], items=items)
+            own, points = ranked(queries[[place]], width, only=open_items if only is None else open_items & only)
+            lists[place] = capped(_pairs(own[0], points[0]), rules, reserved=lists[place])
+            has_more = bool(own[0, -1] >= 0)
+        lists[place].sort(key=lambda pair: (-pair[1], pair[0]))
     return lists
+
+
+def _pairs(rows: Rows, scores: Vectors) -> Pairs:
+    several = int(np.count_nonzero(rows >= 0))
+    return list(zip(rows[:several].tolist(), scores[:several].tolist(), strict=True))
+
+
+def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Mask:
+    """Bool [items], items none of whose values has as many items in the list as it may have."""
+    has_room = np.ones(items, bool)
+    for cap in caps:
+        counts = Counter(code for row, _ in chosen for code in _values(cap.groups, row))
+        is_full = np.zeros(cap.groups.codes.max(initial=-1) + 1, bool)
+        is_full[[code for code, count in counts.items() if count >= cap.limit]] = True
+        until = np.concatenate([[0], np.cumsum(is_full[cap.groups.codes])])  # full values up to each
+        has_room &= until[cap.groups.offsets[1:]] == until[cap.groups.offsets[:-1]]
+    return has_room
 
 
 def _values(groups: Groups, row: int) -> set[int]:

@@ -123,15 +123,15 @@ def test_cold_items_run_out_before_the_share_is_met() -> None:
     assert lists(scores, Rules(4, (), np.zeros(5, bool), 4)) == [[0, 1, 2, 3]]
 
 
-def test_looks_widen_twofold_until_the_list_is_full_or_candidates_run_out() -> None:
+def test_candidates_of_a_value_that_is_full_are_not_looked_at_again() -> None:
     scores = -np.arange(100, dtype=np.float32)[np.newaxis]
     author = groups([[0]] * 50 + [[1]] * 50)
     looks: list[int] = []
     assert lists(scores, Rules(2, (Cap(author, 1),)), looks=looks) == [[0, 50]]
-    assert looks == [4, 8, 16, 32, 64]
+    assert looks == [4, 4]
     looks.clear()
-    assert lists(scores, Rules(3, (Cap(author, 1),)), looks=looks) == [[0, 50]]
-    assert looks[-1] == 100
+    assert lists(scores, Rules(9, (Cap(author, 2),)), looks=looks) == [[0, 1, 50, 51]]
+    assert len(looks) == 3, "the third finds that both are full"
 
 
 def test_a_share_is_rounded_up_to_whole_items() -> None:

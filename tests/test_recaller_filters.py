@@ -6,19 +6,24 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from finished_run import Outcome
 
 from recall.config import Config
 from recall.errors import DataError
+from recall.item_facts import ItemFacts, ServedPosterior
+from recall.prepared import PreparedData
 from recall.recaller import Recaller
+
+if TYPE_CHECKING:
+    from finished_run import Outcome
 
 pytest_plugins = ("finished_run",)
 
-Command = Callable[..., Outcome]
+Command = Callable[..., "Outcome"]
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +38,6 @@ def clicked(settings: Config) -> dict[str, set[str]]:
     log = pd.read_parquet(settings.data.events.path)
     log = log[log.is_click == 1]
     return {user: set(log.item_id[log.user_id == user]) for user in log.user_id.value_counts().index}
-
-
-@pytest.fixture(scope="module")
-def exposures(settings: Config, items: pd.DataFrame) -> pd.Series:
-    """Exposures of every item in the whole log."""
-    log = pd.read_parquet(settings.data.events.path)
-    return log.item_id.value_counts().reindex(items.index, fill_value=0)
 
 
 @pytest.mark.parametrize("by", ["model", "content"])
@@ -104,19 +102,34 @@ def test_items_excluded_beside_one_item_may_be_shown_beside_another(recaller: Re
     assert list(found[1]) == list(plain[1])
 
 
-def test_lists_hold_the_share_of_items_that_nobody_was_shown(
-    recaller: Recaller, exposures: pd.Series, clicked: dict[str, set[str]]
-) -> None:
-    cold = set(exposures.index[exposures == 0])
-    assert len(cold) >= 3
-    share = len(cold) / 10
-    for ids in recaller.recall(list(clicked)[:5], k=10, min_cold_share=share).ids:
-        assert len(set(ids)) == 10
-        assert len(set(ids) & cold) == len(cold)
+def test_lists_hold_the_share_of_items_that_nobody_was_shown(recaller: Recaller, prepared_data: PreparedData) -> None:
+    ids = prepared_data.item_ids
+    ranking = list(recaller.similar(["i001"], k=len(ids)).ids[0])
+    new = [ranking[40], ranking[60], ranking[80]]
+    posterior = prepared_data.posterior("serving")
+    exposures = np.where(np.isin(ids.to_pylist(), new), 0, posterior.exposures)
+    assert (exposures == 0).sum() == 3, "nothing else is new"
+    later = ServedPosterior.at(
+        ids, posterior._replace(exposures=exposures), at_ms=prepared_data.manifest["last_time_ms"]
+    )
+    served = Recaller(
+        index=recaller.index,
+        query=recaller._query,
+        item=None,
+        encoder=prepared_data.item_encoder,
+        histories=prepared_data.histories,
+        item_ids=ids.to_pylist(),
+        titles={},
+        id_column=None,
+        facts=ItemFacts(None, later),
+    )
+    for share, several in ((0.1, 1), (0.2, 2), (0.9, 3)):
+        found = list(served.similar(["i001"], k=10, min_cold_share=share).ids[0])
+        assert found == [*ranking[: 10 - several], *new[:several]]
 
 
 def test_who_clicked_nothing_gets_popular_and_fresh_items_when_asked_for(
-    recaller: Recaller, exposures: pd.Series, clicked: dict[str, set[str]], settings: Config
+    recaller: Recaller, clicked: dict[str, set[str]], settings: Config
 ) -> None:
     user = next(iter(clicked))
     found = recaller.recall(["nobody", user, "fresh", "lost"], k=20, fallback=True,
