@@ -14,6 +14,7 @@ from rich.table import Table
 from recall.console import clear_errors, silence_libraries
 from recall.content_cli import content_app
 from recall.errors import RecallError
+from recall.index_cli import index_app
 
 if TYPE_CHECKING:
     from recall.recalled import Candidates
@@ -27,6 +28,7 @@ app = typer.Typer(
     help="Candidate recall that does not forget new content.",
 )
 app.add_typer(content_app, name="content")
+app.add_typer(index_app, name="index")
 _console = Console(stderr=True, highlight=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
@@ -79,13 +81,6 @@ def vectors(run: RunPath) -> None:
     """Model -> vector of every item."""
     with clear_errors(_console):
         _open(run).vectors()
-
-
-@app.command()
-def index(run: RunPath) -> None:
-    """Vectors -> searchable index."""
-    with clear_errors(_console):
-        _open(run).index()
 
 
 @app.command()
