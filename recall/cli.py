@@ -17,6 +17,7 @@ from recall.errors import RecallError
 from recall.index_cli import index_app
 
 if TYPE_CHECKING:
+    from recall.exported.run import Kind
     from recall.recalled import Candidates
     from recall.recaller import By
     from recall.run import Run
@@ -95,6 +96,23 @@ def report(run: RunPath) -> None:
     """Everything so far -> report.html."""
     with clear_errors(_console):
         _open(run).report()
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: OutPath,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many candidates a query gets")] = 100,
+    index: Annotated[str | None, typer.Option(help="exact or scann; default: as the run's index")] = None,
+) -> None:
+    """One SavedModel from raw features to candidates, and vectors for other engines."""
+    with clear_errors(_console):
+        from recall.exported.run import export_run
+
+        with _console.status("exporting ..."):
+            manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
+        signatures = ", ".join(manifest["signatures"])
+        _console.print(f"{manifest['items']:,} items, {manifest['index']} search, signatures {signatures}: {out}")
 
 
 @app.command()
