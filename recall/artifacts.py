@@ -41,13 +41,29 @@ def checksum(path: Path) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON beside its place and renames it, so that a reader sees the old file or the new one."""
+    """Writes JSON as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the file's place, to the disk, and renames: a reader, or a power cut, sees the old or the new."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n")
+        temporary.write_text(text)
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Returns when the bytes of a file, or the names in a directory, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -77,6 +93,7 @@ def publish(
         if directory.exists():
             directory.rename(replaced)
         scratch.rename(directory)
+        to_disk(directory.parent)
     except OSError as error:
         raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed. "
                             "Free some space or choose another --out, then run the step again") from error  # fmt: skip
@@ -90,6 +107,8 @@ def publish(
 def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, parts: Sequence[str] = ()) -> None:
     """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C.
 
+    All of it is on the disk when this returns.
+
     Args:
       directory: holds all files.
       manifest: the content; `files` is added.
@@ -101,6 +120,8 @@ def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, par
     manifest["files"] = {
         str(path.relative_to(directory)): {"bytes": path.stat().st_size, "crc32c": checksum(path)} for path in files
     }
+    for path in (*files, *(path for path in directory.rglob("*") if path.is_dir())):
+        to_disk(path)
     write_json(directory / name, manifest)
 
 
@@ -114,7 +135,7 @@ def read_manifest(directory: Path, *, made_by: str, verify: bool = False, name: 
       name: of the manifest's file.
 
     Raises:
-      ArtifactError: no manifest, or a file is missing, truncated or altered.
+      ArtifactError: no manifest, a file is missing, truncated or altered, or it lies outside of the directory.
     """
     path = directory / name
     if not path.exists():
@@ -125,6 +146,12 @@ def read_manifest(directory: Path, *, made_by: str, verify: bool = False, name: 
         raise ArtifactError(f"{path}: cannot be read ({error}); run `{made_by}` again") from error
     for relative, entry in manifest.get("files", {}).items():
         file = directory / relative
+        # Two dots, an absolute path, or a link on the way: a manifest vouches for its own directory and no other file.
+        if ".." in file.parts[len(directory.parts) :] or not file.resolve().is_relative_to(directory.resolve()):
+            raise ArtifactError(
+                f"{path}: names {relative!r}, which is outside of {directory}; nothing of it is read, "
+                f"run `{made_by}` again"
+            )
         size = file.stat().st_size if file.exists() else None
         if size != entry["bytes"]:
             found = "is missing" if size is None else f"has {size:,} bytes"

@@ -15,8 +15,10 @@ from rich.table import Table
 from recall.console import clear_errors, silence_libraries
 from recall.content_cli import content_app
 from recall.errors import RecallError
+from recall.index_cli import index_app
 
 if TYPE_CHECKING:
+    from recall.exported.run import Kind
     from recall.recalled import Candidates
     from recall.run import Run
     from recall.serving.logs import LogFormat
@@ -28,6 +30,7 @@ app = typer.Typer(
     help="Candidate recall that does not forget new content.",
 )
 app.add_typer(content_app, name="content")
+app.add_typer(index_app, name="index")
 _console = Console(stderr=True, highlight=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
@@ -94,13 +97,6 @@ def vectors(run: RunPath) -> None:
 
 
 @app.command()
-def index(run: RunPath) -> None:
-    """Vectors -> searchable index."""
-    with clear_errors(_console):
-        _open(run).index()
-
-
-@app.command()
 def evaluate(run: RunPath, compare: Compare = False) -> None:
     """Models and baselines -> metrics.json."""
     with clear_errors(_console):
@@ -112,6 +108,23 @@ def report(run: RunPath) -> None:
     """Everything so far -> report.html."""
     with clear_errors(_console):
         _open(run).report()
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: OutPath,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many candidates a query gets")] = 100,
+    index: Annotated[str | None, typer.Option(help="exact or scann; default: as the run's index")] = None,
+) -> None:
+    """One SavedModel from raw features to candidates, and vectors for other engines."""
+    with clear_errors(_console):
+        from recall.exported.run import export_run
+
+        with _console.status("exporting ..."):
+            manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
+        signatures = ", ".join(manifest["signatures"])
+        _console.print(f"{manifest['items']:,} items, {manifest['index']} search, signatures {signatures}: {out}")
 
 
 @app.command()

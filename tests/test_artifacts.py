@@ -144,6 +144,30 @@ class TestReadManifest:
         with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read .*run `recall prepare` again"):
             _read(tmp_path / "data")
 
+    @pytest.mark.parametrize(
+        "escape", ["../outside.txt", "sub/../../outside.txt", "absolute", "linked.txt", "link/outside.txt"]
+    )
+    def test_a_file_outside_of_the_directory_is_never_opened(self, tmp_path: Path, escape: str) -> None:
+        _publish(tmp_path / "data", "hello")
+        outside = tmp_path / "outside.txt"
+        outside.write_text("hello")
+        (tmp_path / "data" / "linked.txt").symlink_to(outside)
+        (tmp_path / "data" / "link").symlink_to(tmp_path)
+        path = tmp_path / "data" / MANIFEST
+        manifest = json.loads(path.read_text())
+        (entry,) = manifest["files"].values()  # the bytes and checksum of "hello": all else is right
+        manifest["files"] = {str(outside) if escape == "absolute" else escape: entry}
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(
+            ArtifactError, match=r"names '.*', which is outside of .*data; .*run `recall prepare` again"
+        ):
+            _read(tmp_path / "data")
+
+    def test_the_directory_itself_may_be_a_link(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "elsewhere" / "data", "hello")
+        (tmp_path / "data").symlink_to(tmp_path / "elsewhere" / "data")
+        assert set(_read(tmp_path / "data")["files"]) == {"sub/part.txt"}
+
 
 class TestJsonAndHashes:
     def test_json_is_replaced_whole_and_leaves_no_other_file(self, tmp_path: Path) -> None:

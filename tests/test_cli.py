@@ -23,7 +23,7 @@ pytest_plugins = ("finished_run",)
 
 COMMANDS = (
     "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "similar", "compare", "simulate",
-    "dataset", "content", "serve",
+    "dataset", "content", "serve", "export",
 )  # fmt: skip
 Command = Callable[..., "Outcome"]
 
@@ -45,7 +45,8 @@ def test_help_lists_every_command(command: Command) -> None:
         ("prepare", ("--run", "--config", "--set")),
         ("train", ("--run", "--compare", "--resume")),
         ("vectors", ("--run",)),
-        ("index", ("--run",)),
+        ("index", ("--run", "list", "rollback", "gc")),
+        ("export", ("--run", "--out", "--k", "--index")),
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),
         (

@@ -2,12 +2,14 @@
 
 `build_index` -> `Index.search`; `save_index` and `load_index` keep versions on disk. An index too large for one machine
 is in shards: `build_saved_index` builds them one by one, `load_shard` opens one, `merge_results` joins their answers.
+`list_versions`, `roll_back` and `collect` look after what was saved.
 """
 
 from recall.index.base import Index
 from recall.index.build import build_index, build_saved_index
 from recall.index.drift import Drift
 from recall.index.exact import ExactIndex
+from recall.index.housekeeping import Version, collect, list_versions, roll_back
 from recall.index.living import LivingIndex
 from recall.index.living_snapshot import LivingSnapshot
 from recall.index.rebalancing import RebalancePolicy, Rebalancer
@@ -30,12 +32,16 @@ __all__ = [
     "SearchResult",
     "Shard",
     "ShardedIndex",
+    "Version",
     "build_index",
     "build_saved_index",
+    "collect",
+    "list_versions",
     "load_index",
     "load_shard",
     "measure",
     "merge_results",
+    "roll_back",
     "save_index",
     "shard_of",
 ]

@@ -25,7 +25,8 @@ from recall.index.journal_format import Record
 from recall.index.living_snapshot import LivingSnapshot
 from recall.index.replay import Encode, Replayed, replayed
 from recall.index.shards import ShardedIndex
-from recall.index.store import SavedVersion, current_version, load_version, save_index
+from recall.index.store import SavedVersion, load_current, save_index
+from recall.index.versions import current_version
 from recall.index.view import View
 
 _JOURNAL = "journal"
@@ -91,7 +92,7 @@ class LivingIndex(View):
         """
         journal = Journal(Path(directory) / _JOURNAL, writable=not read_only)
         try:
-            version = load_version(directory, fingerprint=fingerprint)
+            version = load_current(directory, fingerprint=fingerprint)
             index = cls(version.index, config=config)
             index._directory, index._journal, index._is_read_only = Path(directory), journal, read_only
             index._encode, index._sample_queries = encode, sample_queries
@@ -252,9 +253,12 @@ class LivingIndex(View):
             try:
                 base = self._built(now, progress=progress)
                 if self._directory is not None:
-                    self._require_current()
                     version = save_index(
-                        base, self._directory, fingerprint=self._fingerprint, journal_through=through
+                        base,
+                        self._directory,
+                        fingerprint=self._fingerprint,
+                        journal_through=through,
+                        replaces=self._version,
                     ).name
                 with self._writing:
                     self.snapshot()  # closed meanwhile?
@@ -281,11 +285,11 @@ class LivingIndex(View):
             return False
         with self._maintaining:
             self.snapshot()
-            if current_version(self._directory) == self._version:
+            if current_version(self._directory).name == self._version:
                 if self._is_read_only:
                     self._catch_up()
                 return False
-            self._stand_on(load_version(self._directory, fingerprint=self._fingerprint))
+            self._stand_on(load_current(self._directory, fingerprint=self._fingerprint))
             return True
 
     def close(self) -> None:
@@ -336,14 +340,6 @@ class LivingIndex(View):
         kept = {name: fact for name, fact in now.report.items() if name not in _OF_A_BUILD}  # e.g. the cold bias
         base.report = {**kept, **base.report}
         return base
-
-    def _require_current(self) -> None:
-        assert self._directory is not None
-        if (current := current_version(self._directory)) != self._version:
-            raise ArtifactError(
-                f"{self._directory}: another process published version {current} meanwhile; call refresh() to stand on "
-                "it, then rebalance again if there is still need"
-            )
 
 
 def _config_like(base: Index) -> IndexConfig:

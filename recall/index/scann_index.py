@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ _DIMS_PER_BLOCK = 2
 _TRAINING_SAMPLE = 100_000
 # Anisotropic partition centres: 35 us instead of 57 us per query at equal recall, 200,000 x 64 with norms 0.7-1.
 _TREE_AVQ = 2.5
+# All that ScaNN writes there, and nothing else: it would open any path that it is given.
+_ASSETS = re.compile(r'(assets \{\s+asset_type: \w+\s+asset_path: "[\w.]+"\s+\}\s*)+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +170,9 @@ def _open(folder: Path) -> tuple[Any, Vectors]:
 
     # Not ScaNN's load_searcher: that one would unpickle a scann_docids.pkl if somebody put one there.
     assets = (folder / "scann_assets.pbtxt").read_text()
+    names = re.findall(r'asset_path: "([\w.]+)"', assets) if _ASSETS.fullmatch(assets) else []
+    if not names or not all((folder / name).is_file() for name in names):
+        raise ValueError("scann_assets.pbtxt: expected names of files beside it")
     with _native_log_only_on_failure():
         native = scann_ops_pybind.scann_pybind.ScannNumpy(str(folder), assets)
     vectors = np.load(folder / "dataset.npy", mmap_mode="r", allow_pickle=False)

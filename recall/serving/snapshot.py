@@ -10,7 +10,7 @@ from recall.artifacts import read_manifest
 from recall.errors import ArtifactError, RecallError
 from recall.export import GateShares
 from recall.index import LivingIndex
-from recall.index.store import MADE_BY, current_version
+from recall.index.versions import MADE_BY, current_version
 from recall.recaller import Recaller
 
 _ATTEMPTS = 5
@@ -110,7 +110,7 @@ def _model_of(run: Path) -> str:
 
 
 def _index_model_of(run: Path) -> str:
-    version = run / "index" / "versions" / current_version(run / "index")
+    version = current_version(run / "index")
     return str(read_manifest(version, made_by=MADE_BY)["fingerprint"])
 
 
