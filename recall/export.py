@@ -174,7 +174,8 @@ class ItemModule(tf.Module):
     width] where `model.item_codes` puts several into the index: the best counts; behaviour_share float32 [items] (NaN
     without a gate). `new_posterior` float32 [4] is that of an unseen item.
     Structures with a meta tower have a second signature, `meta`: the encoded columns -> vector float32 [items, dim] of
-    unit length, what the meta tower says of their content.
+    unit length, what the meta tower says of their content. Where the model weighs modalities, `modalities` tells how
+    much: weights float32 [items, modalities] and names string [modalities].
     """
 
     def __init__(self, model: RecallModel) -> None:
@@ -189,6 +190,9 @@ class ItemModule(tf.Module):
         if model.config.model.structure in ("gated", "base", "meta_only"):
             self.meta = tf.function(self._meta, input_signature=[features])
             self.functions["meta"] = self.meta
+        if model.items.modalities:
+            self.modalities = tf.function(self._modalities, input_signature=[features])
+            self.functions["modalities"] = self.modalities
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:
         result = self._model.it.item_vectors_of(features, posterior)
@@ -196,6 +200,10 @@ class ItemModule(tf.Module):
 
     def _meta(self, features: Features) -> dict[str, tf.Tensor]:
         return {"vector": tf.math.l2_normalize(self._model.it.items.content_of(features).meta, axis=-1)}
+
+    def _modalities(self, features: Features) -> dict[str, tf.Tensor]:
+        items = self._model.it.items
+        return {"weights": items.modality_weights(features), "names": tf.constant(items.modalities)}
 
 
 class _Untracked:

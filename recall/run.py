@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manifest, write_json
+from recall.cluster import Cluster
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.environment import commit, versions
-from recall.errors import ArtifactError, RecallError, disk_problem
+from recall.errors import ArtifactError, ConfigError, RecallError, disk_problem
 from recall.ranks import RANKS, write_ranks
 from recall.run_inputs import data_fingerprint, model_fingerprint
 
@@ -61,6 +62,11 @@ class Run:
 
     def all(self, *, compare: bool = False, resume: bool = False) -> dict[str, Any]:
         """Every step; returns metrics.json."""
+        if Cluster.of_environment():
+            raise ConfigError(
+                "TF_CONFIG names several workers, but only `recall train` is shared by them; run `recall prepare` "
+                "once, `recall train` on each worker, and the other steps once"
+            )
         self.prepare()
         self.train(compare=compare, resume=resume)
         self.vectors()
@@ -345,7 +351,9 @@ class Run:
         lines = [f"recall {metadata.version('recall')}, commit {commit()}"]
         lines += [f"{name} {version}" for name, version in versions().items()]
         header, body = "".join(f"# {line}\n" for line in lines), self.config.to_yaml()
-        path = self.directory / "config.yaml"
+        path, cluster = self.directory / "config.yaml", Cluster.of_environment()
+        if cluster and not cluster.is_chief:
+            return
         there = path.read_text() if path.exists() else ""
         if there == header + body or (keep_versions and there.endswith("\n" + body)):
             return
