@@ -21,8 +21,8 @@ _BAD_SHARE = 0.001  # of rows without a user, of items that no catalogue knows, 
 def write_log(folder: Path, *, events: int) -> None:
     """Writes log-NNNNN.parquet (user_id, item_id, time_ms, is_click) in order of time, and items.parquet.
 
-    Popularity of items and activity of users follow Zipf's law; a tenth of the events are clicks. The same number
-    of events gives the same files. A folder that exists is left as it is.
+    Popularity of items follows Zipf's law, activity of users its root; a tenth of the events are clicks. The same
+    number of events gives the same files. A folder that exists is left as it is.
     """
     if folder.exists():
         return
@@ -55,9 +55,8 @@ def _events(
 ) -> pa.Table:
     span_ms = DAYS * 86_400_000
     time_ms = START_MS + (rows + generator.random(len(rows))) * (span_ms / events)
-    # Half of the events come from users drawn alike: nobody clicks as often as Zipf's first.
-    alike = generator.integers(0, users, len(rows))
-    user = np.where(generator.random(len(rows)) < 0.5, alike, zipf(generator, len(rows), largest=users))
+    # Flatter than Zipf's law, by which a single user would be awake for a tenth of all events.
+    user = (generator.random(len(rows)) ** 2 * users).astype(np.int64)
     item = zipf(generator, len(rows), largest=items)
     bad = generator.random(len(rows))
     item = np.where(bad < _BAD_SHARE, items + item, item)

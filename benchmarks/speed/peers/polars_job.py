@@ -121,9 +121,7 @@ def _write_examples(clicks: pl.DataFrame, out: Path) -> None:
             examples = examples.sample(fraction=1, shuffle=True, seed=1).drop("earlier")
         else:
             seen = pl.col("row_right").list.head(pl.col("earlier")).list.unique().list.sort()
-            examples = examples.join(
-                of_users.select("user_id", "row"), on="user_id", how="left", maintain_order="left"
-            )
+            examples = examples.join(of_users.select("user_id", "row"), on="user_id", how="left", maintain_order="left")
             examples = examples.with_columns(seen=seen).drop("row_right", "earlier")
         examples.drop("split", "place").write_parquet(out / f"{name}.parquet")
 
