@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 import yaml
 from rich.console import Console
 
 from benchmarks.speed.check import CLAIMS, Claim, judge, load_claims
 from benchmarks.speed.growth import fit_exponent
+from benchmarks.speed.logs import write_log
 from benchmarks.speed.plots import frontier, write_plots
 from benchmarks.speed.results import Results, write_result
+from benchmarks.speed.rows import training_data, training_step
 from benchmarks.speed.runner import measure_all, turns
 from benchmarks.speed.sweep import PlannedCase, Row, load_sweep
 from benchmarks.speed.tables import all_tables
+from pipelines.training_data import prepare
+from recall.config import load_config
 from recall.errors import ConfigError
+from recall.prepared import PreparedData
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = """
@@ -227,3 +234,88 @@ def test_committed_claims_name_measured_cases() -> None:
         for quantity in filter(None, (one.what, one.over)):
             arguments = [case.case for case in sweep.plan([f"{one.row}/{quantity.case}"])]
             assert arguments, one
+
+
+def test_a_row_is_measured_from_the_command_line(tmp_path: Path) -> None:
+    finished = benchmarks("run", "--small", "--only", "training_data/recall*", "--out", str(tmp_path))
+    assert finished.returncode == 0, finished.stderr
+    (result,) = Results(tmp_path / "small" / "results").matching("training_data/*")
+    assert result.median["seconds"] > 0
+    assert result.median["bytes_written"] > 100_000
+    assert not list((tmp_path / "small" / "training_data").glob("out-*"))  # what a case writes does not stay
+
+
+# The peers do the same work
+
+
+COMPARED = ("item", "trigger", "history", "history_time_ms", "exposures", "clicks", "smoothed_ctr", "age_hours")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log") / "log"
+    write_log(folder, events=10_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(log: Path) -> dict[str, pd.DataFrame]:
+    """The library's examples of each split."""
+    data = log.parent / "data"
+    prepare(load_config(training_data.write_experiment(log)), data)
+    return {split: as_frame(PreparedData.load(data).shards(split)) for split in ("train", "test")}
+
+
+def as_frame(shards: list[Path]) -> pd.DataFrame:
+    """Records by user and time; single numbers as numbers."""
+    rows = []
+    for record in tf.data.TFRecordDataset([str(path) for path in shards]).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        row = {name: list(getattr(value, value.WhichOneof("kind")).value) for name, value in features.items()}
+        lists = ("history", "history_time_ms", "seen")
+        rows.append({name: value if name in lists else value[0] for name, value in row.items()})
+        rows[-1]["user_id"] = rows[-1]["user_id"].decode()
+    return pd.DataFrame(rows).sort_values(["user_id", "time_ms"], ignore_index=True)
+
+
+def assert_same_examples(theirs: pd.DataFrame, ours: pd.DataFrame, *, columns: tuple[str, ...]) -> None:
+    theirs = theirs.sort_values(["user_id", "time_ms"], ignore_index=True)
+    for name in ("user_id", "time_ms", *columns):
+        if isinstance(ours[name][0], float):
+            np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-5)
+        else:
+            assert [np.ravel(row).tolist() for row in theirs[name]] == [np.ravel(row).tolist() for row in ours[name]]
+
+
+def test_polars_makes_the_same_examples(log: Path, ours: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    pytest.importorskip("polars")
+    from benchmarks.speed.peers import polars_job
+
+    polars_job.prepare(log, tmp_path / "out")
+    for split, columns in (("train", COMPARED), ("test", (*COMPARED, "seen"))):
+        theirs = pd.read_parquet(tmp_path / "out" / f"{split}.parquet").rename(columns={"row": "item"})
+        assert_same_examples(theirs, ours[split], columns=columns)
+
+
+def test_beam_element_by_element_finds_the_same_histories(
+    log: Path, ours: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    from benchmarks.speed.peers import beam_elements
+
+    beam_elements.prepare(log, tmp_path / "out")
+    # It splits at given moments and takes the prior as known, so that all clicks are compared, without the CTR.
+    theirs = pd.concat([as_frame(sorted((tmp_path / "out").glob(f"{name}-*"))) for name in ("train", "test")])
+    columns = tuple(name for name in COMPARED if name != "smoothed_ctr")
+    known = ours["train"].merge(theirs[["user_id", "time_ms"]])
+    both = theirs.merge(known[["user_id", "time_ms"]])
+    assert len(both) > 0.95 * len(ours["train"])
+    assert_same_examples(both, known, columns=columns)
+
+
+@pytest.mark.parametrize("system", ["recall", "TFRS adam", "input"])
+def test_training_steps_are_timed(system: str, tmp_path: Path) -> None:
+    case = {"system": system, "items": 300, "batch": 16, "steps": 2}
+    training_step.prepare(tmp_path, **case)
+    measured = training_step.measure(tmp_path, **case)
+    assert measured["examples_per_second"] == pytest.approx(16 / measured["seconds_per_step"])
+    assert measured["seconds_per_step"] > 0

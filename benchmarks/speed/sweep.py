@@ -51,7 +51,9 @@ class Row(Strict):
     small: Cases = Field(description="the same work in seconds, to see that it runs")
 
     def repeats_for(self, case: str) -> int:
-        """How often a case is measured; the first glob that matches decides."""
+        """How often a case is measured; the first glob that matches decides. Small variants only show that they run."""
+        if case not in self.cases:
+            return 1
         return next((count for glob, count in self.repeats_of.items() if fnmatchcase(case, glob)), self.repeats)
 
 

@@ -92,7 +92,7 @@ def _clicks(events: pl.DataFrame, history: pl.DataFrame, prior: float) -> pl.Dat
     lists = clicks.rolling("place", period=f"{HISTORY}i", closed="left", group_by="user_id").agg(
         history=pl.col("row"), history_time_ms=pl.col("time_ms")
     )
-    clicks = clicks.with_columns(lists["history"], lists["history_time_ms"])
+    clicks = clicks.with_columns(lists.sort("place").select("history", "history_time_ms"))  # groups come in any order
     earlier_ms = pl.col("time_ms").shift(1).over("user_id")
     is_recent = pl.col("time_ms") - earlier_ms <= WINDOW_MS
     exposures, ctr = pl.col("exposures").fill_null(0), pl.col("clicks").fill_null(0)
