@@ -87,7 +87,9 @@ def _clicks(events: pl.DataFrame, history: pl.DataFrame, prior: float) -> pl.Dat
     """Every click with its history, its trigger and the posterior as of the click, by user and time."""
     clicks = events.filter("click").drop("click").sort("time_ms")
     known = history.sort("known_ms").select("row", "known_ms", "exposures", "clicks", "first_ms")
-    clicks = clicks.join_asof(known, left_on="time_ms", right_on="known_ms", by="row", strategy="backward")
+    clicks = clicks.join_asof(
+        known, left_on="time_ms", right_on="known_ms", by="row", strategy="backward", check_sortedness=False
+    )
     clicks = clicks.sort("user_id", "time_ms").with_row_index("place").with_columns(pl.col("place").cast(pl.Int64))
     lists = clicks.rolling("place", period=f"{HISTORY}i", closed="left", group_by="user_id").agg(
         history=pl.col("row"), history_time_ms=pl.col("time_ms")
