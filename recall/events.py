@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from recall.data_config import EventsConfig
 from recall.errors import DataError
+from recall.ordering import order_of
 from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
 from recall.times import parse_times
 from recall.weights import click_weights
@@ -188,8 +189,8 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     trigger, triggers = _ranks(events["trigger"])
     time_ms = events["time_ms"].to_numpy()
     click = events["click"].to_numpy()
-    keys = (trigger, click, item, time_ms, user)
-    order = np.lexsort(keys)
+    keys = (user, time_ms, item, click, trigger)
+    order = order_of(*keys)
     differs = np.zeros(len(order), bool)
     differs[:1] = True
     for key in keys:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.item_priors import ItemPriors
+from recall.ordering import order_of
 from recall.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 Int64s = npt.NDArray[np.int64]
@@ -149,7 +150,9 @@ class BucketCounts(NamedTuple):
         """One entry per item and bucket, in that order."""
         if not len(self.item):
             return self
-        order = np.lexsort((self.bucket, self.item))
+        if (dense := self._aggregated_densely()) is not None:
+            return dense
+        order = order_of(self.item, self.bucket)
         item, bucket = self.item[order], self.bucket[order]
         starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1])])
         return BucketCounts(
@@ -159,6 +162,23 @@ class BucketCounts(NamedTuple):
             np.add.reduceat(self.clicks[order], starts),
             np.minimum.reduceat(self.first_time_ms[order], starts),
         )
+
+    def _aggregated_densely(self) -> BucketCounts | None:
+        """By a table with a cell for each item and bucket, without sorting; None if it would outgrow the entries."""
+        first, last = int(self.bucket.min()), int(self.bucket.max())
+        shape = int(self.item.max()) + 1, last - first + 1
+        size = shape[0] * shape[1]
+        if size > len(self.item):
+            return None
+        cell = self.item.astype(np.int64) * shape[1] + (self.bucket - first)
+        filled = np.flatnonzero(np.bincount(cell, minlength=size))
+        # bincount adds in float64, which is exact up to 2^53 events.
+        totals = (np.bincount(cell, counts, minlength=size) for counts in (self.exposures, self.clicks))
+        exposures, clicks = (total[filled].astype(np.int64) for total in totals)
+        earliest = np.full(size, _NEVER)
+        np.minimum.at(earliest, cell, self.first_time_ms)
+        item, bucket = np.divmod(filled, shape[1])
+        return BucketCounts(item.astype(self.item.dtype), bucket + first, exposures, clicks, earliest[filled])
 
 
 def count_buckets(

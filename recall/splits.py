@@ -116,13 +116,16 @@ class TimeHistogram:
 def _coarsened(
     shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
 ) -> TimeHistogram:
-    distinct, inverse = np.unique(cells, return_inverse=True)
-    while len(distinct) > _MAX_CELLS:
-        coarser, position = np.unique(distinct >> 1, return_inverse=True)
-        distinct, inverse, shift = coarser, position[inverse], shift + 1
-    # bincount adds in float64, which is exact up to 2^53 events.
-    totals = (np.bincount(inverse, counts, minlength=len(distinct)).astype(np.int64) for counts in (events, clicks))
-    return TimeHistogram(shift, distinct, *totals)
+    if not len(cells):
+        return TimeHistogram(shift, cells, events, clicks)
+    order = np.argsort(cells, kind="stable")  # which merges sorted parts in one go
+    cells = cells[order]
+    # Neighbours fall into one cell once all bits in which they differ are shifted out.
+    differing = (cells[1:] ^ cells[:-1]).view(np.uint64)
+    coarser = next(bits for bits in range(64) if np.count_nonzero(differing >> np.uint64(bits)) < _MAX_CELLS)
+    starts = np.flatnonzero(np.append(True, differing >> np.uint64(coarser)))
+    totals = (np.add.reduceat(counts[order], starts) for counts in (events, clicks))
+    return TimeHistogram(shift + coarser, cells[starts] >> coarser, *totals)
 
 
 def split_by_time(time_ms: npt.NDArray[np.int64], boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:
