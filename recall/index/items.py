@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,10 @@ def float_matrix(values: Any, name: str) -> Vectors:
         raise DataError(f"{name}: expected rows of numbers, all of one length, found {error}") from None
     if matrix.ndim != 2:
         raise DataError(f"{name}: expected a matrix [rows, dim], found shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
+    # A sum of squares is finite only if all numbers are: 0.4 us for a query of 64 dimensions where looking at each takes
+    # 1.3 us (benchmarks/speed, search). Where it overflows all are looked at.
+    flat = matrix.reshape(-1)
+    if not math.isfinite(flat @ flat) and not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise DataError(
             f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {_listed(bad)}; "
