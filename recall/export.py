@@ -18,7 +18,7 @@ from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.times import MS_PER_HOUR
 from recall.towers.features import Features
-from recall.user_arrays import USER_ARRAYS, UserArrays
+from recall.user_arrays import USER_ARRAYS, arrays_of_tower
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
 _VECTORS, _MODALITIES, _CODES = "vectors.parquet", "modality_weights", "code_vectors"
@@ -192,7 +192,7 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
     prepared.item_encoder.save(directory / "encoder")
     users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
-    if arrays := arrays_of_tower(model, users=users, items=items):
+    if arrays := arrays_of_tower(model, lambda: _all_tokens(model), users=users, items=items):
         arrays.save(directory / USER_ARRAYS)
     item = ItemModule(model)
     tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)

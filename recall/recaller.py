@@ -27,6 +27,7 @@ from recall.recalled import Candidates
 from recall.tables import id_strings
 from recall.times import MS_PER_HOUR
 from recall.towers.features import FeatureTable
+from recall.user_arrays import USER_ARRAYS, UserArrays
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
@@ -58,9 +59,11 @@ class Recaller:
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
         content_prior: ContentCtr | None = None,
+        user_arrays: UserArrays | None = None,
     ) -> None:
         self.index, self._content, self._user_query = index, content, user_query
         self._content_prior = content_prior
+        self._user_arrays = user_arrays if user_query == "user" else None
         self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
         self._histories, self._titles, self._now_ms = histories, titles, now_ms
         self._item_ids = np.asarray(item_ids, dtype=object)
@@ -90,6 +93,7 @@ class Recaller:
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
+        item_ids = prepared.item_ids.to_pylist()
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
         return cls(
             index=index,
@@ -98,13 +102,16 @@ class Recaller:
             encoder=encoder,
             user_query=query,
             histories=prepared.histories,
-            item_ids=prepared.item_ids.to_pylist(),
+            item_ids=item_ids,
             titles=_titles(prepared),
             id_column=next(ids, None),
             now_ms=prepared.manifest["last_time_ms"],
             further=FurtherIds.all_of(prepared),
             content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
             content_prior=prepared.content_prior,
+            user_arrays=UserArrays.load(
+                run / "model" / USER_ARRAYS, users=prepared.user_ids.to_pylist(), items=item_ids
+            ),
         )
 
     def recall(
@@ -246,6 +253,8 @@ class Recaller:
         """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
+        if self._user_arrays is not None:
+            return self._user_arrays.vectors(users, histories, ages_hours)
         inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
         if self._user_query == "student" or "user_in_full" not in self._query.signatures:
             return self._query.signatures[self._user_query](**inputs)["vector"].numpy()
@@ -360,8 +369,11 @@ def _ids(values: Iterable[Any], what: str) -> list[str]:
     """Ids as the log's are read: 12 and 12.0 are "12", text is stripped."""
     if isinstance(values, str | bytes):
         raise DataError(f"{what}: expected a list of ids, found the text {values!r}; write [{values!r}]")
+    values = list(values)
+    if all(type(value) is str and value and not value[0].isspace() and not value[-1].isspace() for value in values):
+        return values  # as they come from who has read ids before; Arrow takes 95 us for one
     try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
+        ids = id_strings(pa.array(values, from_pandas=True))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({error})") from None
     if ids.null_count:

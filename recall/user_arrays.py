@@ -6,7 +6,7 @@ One user with 21 clicks, one core: SavedModel 720 us, this 60 us (benchmarks/spe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from recall.times import MS_PER_HOUR
 Floats = npt.NDArray[np.float32]
 Weights = Mapping[str, Floats]
 
+USER_ARRAYS = "user_arrays"
+"""Their folder, beside the SavedModels."""
 _WEIGHTS, _SETTINGS = "weights.npz", "settings.json"
 _LARGE = ("tokens", "profiles")  # a row per item and per user: files of their own, read as memory maps
 _TINY = np.float32(1e-12)  # of tf.math.l2_normalize
@@ -184,12 +186,14 @@ def _gap_buckets(age_ms: npt.NDArray[np.int64], to_last: npt.NDArray[np.int64]) 
     return duration_buckets(np.where((age_ms >= 0) & (following >= 0), age_ms - following, -1))
 
 
-def arrays_of_tower(model: Any, tokens: Floats, *, users: Sequence[str], items: Sequence[str]) -> UserArrays | None:
+def arrays_of_tower(
+    model: Any, tokens: Callable[[], Floats], *, users: Sequence[str], items: Sequence[str]
+) -> UserArrays | None:
     """The user tower of a `RecallModel` as arrays; None where it is none of those that are known here.
 
     Args:
       model: with its weights.
-      tokens: float32 [items, dim], `RecallModel.item_tokens` of the catalogue.
+      tokens: makes float32 [items, dim], `RecallModel.item_tokens` of the catalogue; asked only if they are needed.
       users: ids by row of the user table.
       items: ids by row.
     """
@@ -199,7 +203,7 @@ def arrays_of_tower(model: Any, tokens: Floats, *, users: Sequence[str], items: 
     history, head = tower.history, tower.head
     if history.name not in ("mean_history", "attention_history"):
         return None
-    weights: dict[str, Floats] = {"tokens": tokens, "empty": history.empty.numpy()}
+    weights: dict[str, Floats] = {"tokens": tokens(), "empty": history.empty.numpy()}
     if history.name == "attention_history":
         weights["recency"] = history.recency.numpy()
         weights["hidden_kernel"], weights["hidden_bias"] = history.hidden.get_weights()
@@ -209,7 +213,7 @@ def arrays_of_tower(model: Any, tokens: Floats, *, users: Sequence[str], items: 
     if history.age_bias is not None:
         weights["age"] = history.age_bias.rows.numpy()
     layers = [layer.get_weights() for layer in head.stack.layers if layer.get_weights()]
-    dim = tokens.shape[1]
+    dim = len(weights["empty"])
     (kernel, bias), *others = layers
     weights["state_kernel"], weights["profiles"] = kernel[:dim], _profiles(model, kernel[dim:]) + bias
     for number, (kernel, bias) in enumerate(others, start=1):
