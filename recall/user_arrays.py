@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class UserArrays:
       settings: see there.
       weights: float32 arrays.
         tokens [items, dim], profiles [users + 1, units] (the last one of unknown users), empty [dim];
-        of attention: recency [length], hidden_kernel, hidden_bias, score_kernel;
+        of attention: recency [length], and item_scores [items], or, where gaps change them, hidden_kernel,
+        hidden_bias and score_kernel to make them with;
         of times: gap [buckets, dim], age [buckets, 1];
         of the head: state_kernel [dim, units], kernel_i and bias_i of the layers that follow, and shortcut
         [dim, parts * dim], unless the state itself is added.
@@ -68,7 +70,8 @@ class UserArrays:
         self.settings, self._weights = settings, weights
         self._user_rows = {user: row for row, user in enumerate(users)}
         self._item_rows = {item: row for row, item in enumerate(items)}
-        self._tokens, self._profiles = weights["tokens"], weights["profiles"]
+        # As plain arrays: a memory map makes every array that comes of it one, 20 us a time.
+        self._tokens, self._profiles = np.asarray(weights["tokens"]), np.asarray(weights["profiles"])
 
     def save(self, directory: Path) -> None:
         """Writes all but the ids into a new folder."""
@@ -108,14 +111,18 @@ class UserArrays:
           float32 [users, width].
         """
         unknown, last = len(self._user_rows), self.settings.length
-        found = [[self._item_rows.get(item, -1) for item in history] for history in histories]
-        kept = [[place for place, row in enumerate(rows) if row >= 0][-last:] for rows in found]
-        lengths = np.array([len(places) for places in kept], np.int64)
-        rows = np.array([rows[place] for rows, places in zip(found, kept, strict=True) for place in places], np.int64)
+        row_of = self._item_rows
+        known = [[row_of[item] for item in history if item in row_of][-last:] for history in histories]
+        lengths = np.array([len(own) for own in known], np.int64)
+        rows = np.array(list(chain.from_iterable(known)), np.int64)
         age_ms = None
         if "gap" in self._weights or "age" in self._weights:
             given = [[-1.0] * len(history) for history in histories] if ages_hours is None else ages_hours
-            hours = np.array([own[place] for own, places in zip(given, kept, strict=True) for place in places], float)
+            of_known = [
+                [age for item, age in zip(history, own, strict=True) if item in row_of][-last:]
+                for history, own in zip(histories, given, strict=True)
+            ]
+            hours = np.array(list(chain.from_iterable(of_known)), float)
             age_ms = np.where(hours >= 0, np.round(hours * MS_PER_HOUR), -1.0).astype(np.int64)  # NaN is not >= 0
         states = self._states(rows, lengths, age_ms)  # [users, dim]
         profiles = self._profiles[[self._user_rows.get(user, unknown) for user in users]]
@@ -136,20 +143,26 @@ class UserArrays:
         tokens = self._tokens[rows]  # [clicks, dim]
         if age_ms is not None and "gap" in weights:
             tokens = tokens + weights["gap"][_gap_buckets(age_ms, to_last)]
-        scores = self._scores(tokens, to_last, age_ms)
+        scores = self._scores(rows, tokens, to_last, age_ms)
         shares = np.exp(scores - np.repeat(np.maximum.reduceat(scores, starts), counts))
         totals = np.add.reduceat(shares, starts)  # [users with clicks]
         states[is_any] = np.add.reduceat(shares[:, np.newaxis] * tokens, starts) / totals[:, np.newaxis]
         return states
 
     def _scores(
-        self, tokens: Floats, to_last: npt.NDArray[np.int64], age_ms: npt.NDArray[np.int64] | None
+        self,
+        rows: npt.NDArray[np.int64],
+        tokens: Floats,
+        to_last: npt.NDArray[np.int64],
+        age_ms: npt.NDArray[np.int64] | None,
     ) -> Floats:
         """What a softmax makes weights of, float32 [clicks]: equal ones for a mean."""
         weights, scores = self._weights, np.zeros(len(tokens), np.float32)
         if "recency" in weights:
-            hidden = np.tanh(tokens @ weights["hidden_kernel"] + weights["hidden_bias"])
-            scores = (hidden @ weights["score_kernel"])[:, 0]
+            if "item_scores" in weights:
+                scores = weights["item_scores"][rows]
+            else:
+                scores = _attention_scores(tokens, weights)
             scores += weights["recency"][np.minimum(to_last, len(weights["recency"]) - 1)]
         if age_ms is not None and "age" in weights:
             scores = scores + weights["age"][duration_buckets(age_ms), 0]
@@ -169,6 +182,13 @@ class UserArrays:
             output = (halves / np.sqrt(np.maximum(squares, _TINY))).reshape(output.shape)
         ones = np.ones((len(output), 1), np.float32)  # asks for appeal
         return np.concatenate([output, ones], axis=1).astype(np.float32, copy=False)
+
+
+def _attention_scores(tokens: Floats, weights: Weights) -> Floats:
+    """What attention makes of tokens alone: float32 [n, dim] -> [n]."""
+    hidden = np.tanh(tokens @ weights["hidden_kernel"] + weights["hidden_bias"])
+    scores: Floats = (hidden @ weights["score_kernel"])[:, 0]
+    return scores
 
 
 # As recall.towers.history_time, which needs TensorFlow: a test compares the two.
@@ -206,8 +226,9 @@ def arrays_of_tower(
     weights: dict[str, Floats] = {"tokens": tokens(), "empty": history.empty.numpy()}
     if history.name == "attention_history":
         weights["recency"] = history.recency.numpy()
-        weights["hidden_kernel"], weights["hidden_bias"] = history.hidden.get_weights()
-        weights["score_kernel"] = history.score.get_weights()[0]
+        scoring = dict(zip(("hidden_kernel", "hidden_bias"), history.hidden.get_weights(), strict=True))
+        scoring["score_kernel"] = history.score.get_weights()[0]
+        weights |= scoring if tower.gap is not None else {"item_scores": _attention_scores(weights["tokens"], scoring)}
     if tower.gap is not None:
         weights["gap"] = tower.gap.rows.numpy()
     if history.age_bias is not None:

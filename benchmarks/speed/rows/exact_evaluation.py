@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.rows.vectors import Matrix, catalogue, queries_of
+from benchmarks.speed.vectors import Matrix, catalogue, queries_of
 
 _KS = (1, 5, 10, 50, 100)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.rows import scann_search
-from benchmarks.speed.rows.peers import PEERS, Effort
-from benchmarks.speed.rows.vectors import Matrix, recall_of, stored
+from benchmarks.speed import scann_search
+from benchmarks.speed.peers.vector_search import PEERS, Effort
+from benchmarks.speed.vectors import Matrix, recall_of, stored
 
 _COLUMNS = ("effort", "recall", "queries_per_second", "batch_queries_per_second")
 _SECONDS = 0.4  # per point, for single queries and for batches each

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.speed.rows.vectors import K, Matrix
+from benchmarks.speed.vectors import K, Matrix
 
 Rows = npt.NDArray[np.integer]
 

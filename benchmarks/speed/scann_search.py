@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.rows.peers import Effort, Rows
-from benchmarks.speed.rows.vectors import K, Matrix, ids_of, queries_of
+from benchmarks.speed.peers.vector_search import Effort, Rows
+from benchmarks.speed.vectors import K, Matrix, ids_of, queries_of
 from recall.artifacts import write_json
 from recall.config import IndexConfig
 from recall.index import build_index, load_index, save_index
