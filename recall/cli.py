@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +17,6 @@ from recall.errors import RecallError
 
 if TYPE_CHECKING:
     from recall.recalled import Candidates
-    from recall.recaller import By
     from recall.run import Run
 
 app = typer.Typer(
@@ -38,6 +37,17 @@ Resume = Annotated[bool, typer.Option("--resume", help="continue at the last che
 K = Annotated[int, typer.Option("-k", min=1, help="how many candidates")]
 How = Annotated[str, typer.Option("--by", help="model, or content: meta vectors alone")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON|FILE",
+        help='which items may be shown, e.g. \'{"where": [{"column": "category", "in": ["news"]}]}\'',
+    ),
+]
+Cap = Annotated[list[str] | None, typer.Option("--cap", metavar="COLUMN=N", help="at most N items of one value")]
+MinColdShare = Annotated[float, typer.Option("--min-cold-share", min=0, max=1, help="share without exposures")]
+Fallback = Annotated[bool, typer.Option("--fallback", help="popular and fresh items where the model has no answer")]
 
 
 @app.command()
@@ -111,6 +121,10 @@ def query(
     by: How = "model",
     last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
     student: Annotated[bool, typer.Option("--student", help="ask the model's student for the user")] = False,
+    filter: Filter = None,
+    cap: Cap = None,
+    min_cold_share: MinColdShare = 0.0,
+    fallback: Fallback = False,
     as_json: Json = False,
 ) -> None:
     """Candidates for a user or an item."""
@@ -119,13 +133,25 @@ def query(
             raise RecallError("query: give either --user ID or --item ID")
         if student and (user is None or by == "content"):
             raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
+        from recall.filters import Filters
+        from recall.merging import parse_caps
         from recall.recaller import Recaller
 
-        recaller, how = Recaller.load(run, query="student" if student else "user"), cast("By", by)
-        if user is not None:
-            _show(recaller.recall(users=[user], k=k, by=how, last=last), what="user", by=by, as_json=as_json)
-        else:
-            _show(recaller.similar(items=[str(item)], k=k, by=how), what="item", by=by, as_json=as_json)
+        wanted: dict[str, Any] = {
+            "k": k,
+            "by": by,
+            "filters": Filters.parse(filter) if filter else None,
+            "caps": parse_caps(cap or ()),
+            "min_cold_share": min_cold_share,
+            "fallback": fallback,
+        }
+        recaller = Recaller.load(run, query="student" if student else "user")
+        found = (
+            recaller.similar([str(item)], **wanted) if user is None else recaller.recall([user], last=last, **wanted)
+        )
+        if found.unknown_ids:
+            _console.print(f"{found.unknown_ids:,} ids of the filter are of no item; they were passed over")
+        _show(found, what="item" if user is None else "user", by=by, is_filtered=bool(filter), as_json=as_json)
 
 
 @app.command()
@@ -222,18 +248,23 @@ def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
     return Run.open(directory, overrides, console=_console)
 
 
-def _show(found: Candidates, *, what: str, by: str, as_json: bool) -> None:
-    """Prints the candidates of one query."""
+def _show(found: Candidates, *, what: str, by: str, is_filtered: bool, as_json: bool) -> None:
+    """Prints the candidates of one query, and who answered, if a fallback was asked for."""
     candidates = found.records()
+    source = {} if found.sources is None else {"source": found.sources[0]}
     if as_json:
-        shown = [{name: value for name, value in row.items() if name != "query"} for row in candidates]
-        typer.echo(json.dumps({"query": found.queries[0], "candidates": shown}, ensure_ascii=False))
+        shown = [{name: value for name, value in row.items() if name not in ("query", "source")} for row in candidates]
+        typer.echo(json.dumps({"query": found.queries[0], **source, "candidates": shown}, ensure_ascii=False))
         return
     if not candidates:
+        if is_filtered:
+            _console.print(f"no candidates: the filter leaves nothing for {found.queries[0]}")
+            return
         why = "has no clicks to start from, or " if by == "content" and what == "user" else ""
         _console.print(f"no candidates: {found.queries[0]} {why}has clicked every item of the catalogue")
         return
-    table = Table(title=f"{what} {found.queries[0]}", title_justify="left")
+    by_whom = "".join(f" (source: {name})" for name in source.values())
+    table = Table(title=f"{what} {found.queries[0]}{by_whom}", title_justify="left")
     for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in candidates:

@@ -326,7 +326,7 @@ class RecallModel(tfrs.Model):
 
     def user_queries(
         self,
-        users: tf.Tensor,
+        users: tf.Tensor | Features,
         history: tf.Tensor,
         age_ms: tf.Tensor | None = None,
         further: Mapping[str, tf.Tensor] | None = None,
@@ -334,7 +334,7 @@ class RecallModel(tfrs.Model):
         """Query vectors of users.
 
         Args:
-          users: int32 [batch], rows of the user table.
+          users: int32 [batch], rows of the user table; or the features of users that it lacks, as it gathers them.
           history: int32 [batch, time], item rows, oldest first, padded with -1.
           age_ms: int64 [batch, time], how long ago each was clicked; negative, or None, is unknown.
           further: further histories by name, int32 [batch, time] item rows or codes, oldest first, padded with -1; a
@@ -351,18 +351,21 @@ class RecallModel(tfrs.Model):
         lengths = _lengths(history)
         times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
         return self.user_tower(
-            self.user_table.gather(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
+            self._features(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
         )
 
     def student_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
         """Query vectors of the student, made of clicks and profile alone: as `user_queries`."""
         return self.student_queries_of(users, self.item_tokens(history), _lengths(history))
 
-    def student_queries_of(self, users: tf.Tensor, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    def student_queries_of(self, users: tf.Tensor | Features, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """The same of `item_tokens`, float32 [batch, time, dim], of which int [batch] are real."""
         assert self.user_tower is not None
         assert self.student is not None
-        return self.student(self.user_tower.profile_of(self.user_table.gather(users)), tokens, lengths)
+        return self.student(self.user_tower.profile_of(self._features(users)), tokens, lengths)
+
+    def _features(self, users: tf.Tensor | Features) -> Features:
+        return users if isinstance(users, dict) else self.user_table.gather(users)
 
     def item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
         """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""

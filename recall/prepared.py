@@ -29,6 +29,7 @@ Moment = Literal["serving", "validation", "test"]
 
 _ITEM_ID, _USER_ID, _TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
+_ATTRIBUTE, _ATTRIBUTES = "attribute.", "attributes.parquet"
 _VOCABULARIES = "vocabularies"
 _HISTORIES = "histories"  # further ones
 _CONTENT_PRIOR, _ITEM_PRIORS = "content_prior", "item_priors.parquet"
@@ -47,12 +48,14 @@ class EncodedRows(NamedTuple):
       table: encoded columns.
       encoder: what encoded them.
       titles: string [rows] for people, where the catalogue has some.
+      attributes: of items, the columns that filters and caps of what is served may name; see `recall.item_attributes`.
     """
 
     ids: pa.StringArray
     table: pa.Table
     encoder: TableEncoder
     titles: pa.Array | None = None
+    attributes: pa.Table | None = None
 
 
 def shard_path(directory: Path, split: int, *, shard: int, shards: int) -> Path:
@@ -79,6 +82,9 @@ def write_tables(
     if items.titles is not None:
         item_columns[_TITLE] = items.titles
     _write(directory / "items.parquet", item_columns | _columns(items.table))
+    if items.attributes is not None:
+        named = {_ATTRIBUTE + name: items.attributes[name] for name in items.attributes.column_names}
+        _write(directory / _ATTRIBUTES, {_ITEM_ID: items.ids} | named)
     _write(directory / "users.parquet", {_USER_ID: users.ids} | _columns(users.table))
     items.encoder.save(directory / _VOCABULARIES / "item")
     users.encoder.save(directory / _VOCABULARIES / "user")
@@ -181,6 +187,14 @@ class PreparedData:
     def items(self) -> pa.Table:
         """Encoded features of the items; see `item_encoder.columns`. Vectors are list<float32>, null where missing."""
         return self._encoded("items.parquet", self.item_encoder)
+
+    @cached_property
+    def attributes(self) -> pa.Table | None:
+        """Columns of the items file by item, for filters and caps; None if the data was prepared without them."""
+        if _ATTRIBUTES not in self.manifest["files"]:
+            return None
+        table = pq.read_table(self.directory / _ATTRIBUTES).drop_columns([_ITEM_ID])
+        return table.rename_columns([name.removeprefix(_ATTRIBUTE) for name in table.column_names])
 
     @cached_property
     def users(self) -> pa.Table:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
 
+from recall.prepared import PreparedData
 from recall.times import MS_PER_HOUR
 
 Floats = npt.NDArray[np.float32]
@@ -93,6 +94,12 @@ class UserArrays:
             weights |= {name: stored[name] for name in stored.files}
         settings = TowerSettings(**json.loads((directory / _SETTINGS).read_text()))
         return cls(settings, weights, users=users, items=items)
+
+    @classmethod
+    def of_run(cls, run: Path, prepared: PreparedData) -> UserArrays | None:
+        """Those of a run directory, if it has some."""
+        users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
+        return cls.load(run / "model" / USER_ARRAYS, users=users, items=items)
 
     def vectors(
         self,

@@ -45,11 +45,11 @@ class ItemIds:
         Raises:
           DataError: some ids are not in the index; names the first ones.
         """
-        found = [self._row_of.get(name, -1) for name in ids]
-        unknown = [str(name) for name, row in zip(ids, found, strict=True) if row < 0]
-        if unknown:
-            raise DataError(f"{len(unknown):,} of {len(found):,} ids are not in the index: {_listed(unknown)}")
-        return np.asarray(found, dtype=np.int32)
+        return require_known(ids, [self.row(name) for name in ids])
+
+    def row(self, name: str) -> int:
+        """Row of an id, -1 if it is not in the index."""
+        return self._row_of.get(name, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,14 @@ class Items(ItemIds):
         return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
 
+def require_known(ids: Any, rows: list[int]) -> Rows:
+    """Rows as int32; ids whose row is -1 are a DataError that names the first ones."""
+    unknown = [str(name) for name, row in zip(ids, rows, strict=True) if row < 0]
+    if unknown:
+        raise DataError(f"{len(unknown):,} of {len(rows):,} ids are not in the index: {listed(unknown)}")
+    return np.asarray(rows, dtype=np.int32)
+
+
 def float_matrix(values: Any, name: str) -> Vectors:
     """`values` as a C-contiguous float32 matrix.
 
@@ -126,7 +134,7 @@ def float_matrix(values: Any, name: str) -> Vectors:
     if not math.isfinite(flat @ flat) and not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise DataError(
-            f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {_listed(bad)}; "
+            f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {listed(bad)}; "
             "a vector must be finite in float32"
         )
     return matrix
@@ -143,7 +151,7 @@ def _strings(ids: Any) -> pa.StringArray:
     names = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if names.null_count:
         missing = np.flatnonzero(names.is_null().to_numpy(zero_copy_only=False))
-        raise DataError(f"ids: {missing.size:,} are missing: rows {_listed(missing)}")
+        raise DataError(f"ids: {missing.size:,} are missing: rows {listed(missing)}")
     return names
 
 
@@ -155,11 +163,12 @@ def _require_unique(ids: pa.StringArray) -> None:
     repeated = np.flatnonzero(repeats > 1)
     first = np.flatnonzero(codes == repeated[0])
     raise DataError(
-        f"ids: {repeated.size:,} stand more than once, e.g. {ids[int(first[0])].as_py()!r} at rows {_listed(first)}; "
+        f"ids: {repeated.size:,} stand more than once, e.g. {ids[int(first[0])].as_py()!r} at rows {listed(first)}; "
         "every item needs an id of its own"
     )
 
 
-def _listed(values: Any) -> str:
+def listed(values: Any) -> str:
+    """The first of some values, for an error message."""
     shown = ", ".join(str(value) for value in values[:_SHOWN])
     return shown if len(values) <= _SHOWN else f"{shown}, ..."

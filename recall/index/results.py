@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from recall.errors import DataError
 from recall.index.items import Ids, Rows, Vectors
+
+
+class Names(Protocol):
+    """The ids of rows: an array of them with a last None, or what is looked up likewise."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Object array of the shape of rows (integers); that of row -1 is None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +52,12 @@ class SearchResult:
     Attributes:
       rows: int32 [queries, k], rows of the items.
       scores: float32 [queries, k], inner products.
-      names: object [items + 1], ids by row and a last None; or those of some rows, all that are here among them.
+      names: object [items + 1], ids by row and a last None; or what knows the ids of some rows, of all here at least.
     """
 
     rows: Rows
     scores: Vectors
-    names: Ids | SomeNames = dataclasses.field(repr=False)
+    names: Names = dataclasses.field(repr=False)
 
     @classmethod
     def of_ids(cls, rows: Rows, scores: Vectors, ids: Ids) -> SearchResult:
