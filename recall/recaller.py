@@ -63,8 +63,7 @@ class Recaller:
         arrays: UserArrays | None = None,
     ) -> None:
         self.index, self._content, self._user_query = index, content, user_query
-        self._query, self._by_features = query, by_features
-        self._arrays = arrays if user_query == "user" else None
+        self._query, self._by_features, self._arrays = query, by_features, arrays if user_query == "user" else None
         self._new = NewItems(item, encoder, id_column=id_column, content_prior=content_prior)
         self._users = LoggedUsers(histories, item_ids, further or {})
         self._titles, self._now_ms, self._facts = titles, now_ms, facts
@@ -309,7 +308,7 @@ class Recaller:
         """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if self._arrays is not None:
+        if self._arrays:
             return self._arrays.vectors(users, histories, ages_hours)
         inputs = {"user_id": tf.constant(users, tf.string), "history": padded(histories, "", tf.string)}
         if self._user_query == "student" or "user_in_full" not in self._query.signatures:

@@ -79,7 +79,8 @@ class UserArrays:
         directory.mkdir()
         for name in _LARGE:
             np.save(directory / f"{name}.npy", self._weights[name])
-        np.savez(directory / _WEIGHTS, **{name: own for name, own in self._weights.items() if name not in _LARGE})
+        small: dict[str, Any] = {name: own for name, own in self._weights.items() if name not in _LARGE}
+        np.savez(directory / _WEIGHTS, **small)
         (directory / _SETTINGS).write_text(json.dumps(vars(self.settings)))
 
     @classmethod
@@ -166,10 +167,8 @@ class UserArrays:
         """What a softmax makes weights of, float32 [clicks]: equal ones for a mean."""
         weights, scores = self._weights, np.zeros(len(tokens), np.float32)
         if "recency" in weights:
-            if "item_scores" in weights:
-                scores = weights["item_scores"][rows]
-            else:
-                scores = _attention_scores(tokens, weights)
+            known = weights.get("item_scores")
+            scores = _attention_scores(tokens, weights) if known is None else known[rows]
             scores += weights["recency"][np.minimum(to_last, len(weights["recency"]) - 1)]
         if age_ms is not None and "age" in weights:
             scores = scores + weights["age"][duration_buckets(age_ms), 0]

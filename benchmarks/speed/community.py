@@ -80,7 +80,9 @@ def _write(folder: Path, items: int) -> None:
         "item_id": ids,
         "author_id": np.char.add("author-", (np.arange(items) // _AUTHOR_ITEMS).astype(str)),
         "category": np.char.add("category-", (topic % 20).astype(str)),
-        "tags": pa.ListArray.from_arrays(np.arange(0, 2 * items + 1, 2, dtype=np.int32), np.char.add("t", tags.astype(str))),
+        "tags": pa.ListArray.from_arrays(
+            np.arange(0, 2 * items + 1, 2, dtype=np.int32), np.char.add("t", tags.astype(str))
+        ),
         "duration_s": np.round(random.lognormal(3.5, 0.8, items), 1),
         "text": pa.FixedSizeListArray.from_arrays(pa.array(text.ravel()), _TEXT),
     }

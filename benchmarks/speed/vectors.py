@@ -86,7 +86,6 @@ def recall_of(rows: npt.NDArray[np.integer], vectors: Matrix, asked: Matrix, bes
     return float(((scores >= least) & (rows >= 0)).sum(axis=1).clip(max=best.shape[1]).mean() / best.shape[1])
 
 
-
 def ids_of(items: int) -> list[str]:
     """Item ids as logs have them."""
     return [f"item-{row:08d}" for row in range(items)]

@@ -1,4 +1,4 @@
-"""Other libraries that search vectors, each in the setting that its documentation recommends for speed at high recall."""
+"""Other libraries that search vectors, each in the setting that its documentation recommends for high recall."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import recall  # noqa: F401 - asks TensorFlow for Keras 2, without which TFRS does not start
 from benchmarks.speed.vectors import Matrix, catalogue, queries_of
 
 _KS = (1, 5, 10, 50, 100)
@@ -58,7 +59,6 @@ def _recall(vectors: Matrix, asked: Matrix, targets: np.ndarray) -> dict[str, fl
 def _tfrs(
     vectors: Matrix, asked: Matrix, targets: np.ndarray, *, system: str, query_batch: int, item_batch: int
 ) -> dict[str, float]:
-    import recall  # noqa: F401 - asks TensorFlow for Keras 2, without which TFRS does not start
     import tensorflow as tf
     import tensorflow_recommenders as tfrs
 

@@ -35,9 +35,7 @@ def prepare(scratch: Path, *, system: str, items: int, dim: int = 64, cores: int
     (folder / "seconds").write_text(str(time.perf_counter() - started))
 
 
-def measure(
-    scratch: Path, *, system: str, items: int, dim: int = 64, cores: int = 1
-) -> dict[str, float | list[float]]:
+def measure(scratch: Path, *, system: str, items: int, dim: int = 64, cores: int = 1) -> dict[str, float | list[float]]:
     """Recall@100 against queries per second, a point per effort.
 
     Recall is of the first 500 queries, asked as a batch; one query at a time and batches of 256 are then timed with
