@@ -23,8 +23,8 @@ SYSTEMS = ("recall", "recall-tuned", "scann", "scann-ids")
 ScaNN's own calls over the grid, which give rows; and these with the rows looked up in an array of ids."""
 
 # Leaves searched in a hundred, candidates rescored: the corner of the grid where the frontier lies.
-_LEAVES = (0.7, 1.0, 1.5, 2.2, 3.2, 5.0, 8.0, 12.0)
-_RESCORED = (150, 200, 300, 450)
+_LEAVES = (0.7, 1.1, 1.8, 3.0, 5.0, 9.0)
+_RESCORED = (150, 250, 400)
 _TARGETS = (0.95, 0.99)
 
 

@@ -69,7 +69,11 @@ def _tfrs(
         candidates = tf.data.Dataset.from_tensor_slices(vectors).batch(item_batch)
         layer = layers.Streaming(k=max(_KS)).index_from_dataset(candidates)
     metric = tfrs.metrics.FactorizedTopK(layer, ks=_KS)
-    update = tf.function(metric.update_state, reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def update(some: tf.Tensor, of_targets: tf.Tensor) -> None:
+        metric.update_state(some, of_targets)
+
     update(tf.constant(asked[:query_batch]), tf.constant(vectors[targets[:query_batch]]))  # traces
     metric.reset_states()
     started = time.perf_counter()
