@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from recall.errors import ArtifactError, DataError
 from recall.fallback import fallback_order, ranked_fallback
-from recall.filters import Filters
+from recall.filters import NO_FILTERS, Filters
 from recall.given import by_id, ids_of
 from recall.index import Index
 from recall.index.items import Rows, Vectors
@@ -67,7 +67,7 @@ class Wanted:
     @property
     def needs_facts(self) -> bool:
         """Whether more than ids and scores has a say."""
-        return bool(self.filters != Filters() or self.caps or self.min_cold or self.fallback)
+        return bool(self.filters != NO_FILTERS or self.caps or self.min_cold or self.fallback)
 
 
 class Found(NamedTuple):
@@ -130,7 +130,7 @@ def search_candidates(
       ArtifactError: facts are wanted and not there.
       DataError: a filter or a cap does not fit the attributes that there are.
     """
-    barred = [_rows(index, ids) for ids in excluded]
+    barred = [index.rows_there(ids) for ids in excluded]
     queries = len(vectors)
     rows = np.full((queries, wanted.k), -1, np.int32)
     scores = np.full((queries, wanted.k), -np.inf, np.float32)
@@ -151,11 +151,6 @@ def search_candidates(
     if wanted.fallback and known is not None:
         sources = _fall_back(rows, scores, wanted, rules, known, allowed, barred, lacking=lacking, now_ms=now_ms)
     return Found(index.names[rows], scores, sources, unknown)
-
-
-def _rows(index: Index, ids: Iterable[str]) -> Rows:
-    found = np.asarray([index.row(name) for name in ids], np.int32)
-    return found[found >= 0]
 
 
 def _rules(wanted: Wanted, known: RowFacts) -> Rules:

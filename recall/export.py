@@ -18,6 +18,7 @@ from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.times import MS_PER_HOUR
 from recall.towers.features import Features, FeatureTable
+from recall.user_arrays import USER_ARRAYS, arrays_of_tower
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
 PROFILE = "user_"  # in front of inputs that are features of users: one of these, too, may be called history
@@ -230,6 +231,9 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     signatures["serving_default"] = next(iter(query.functions.values()))
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
     prepared.item_encoder.save(directory / "encoder")
+    users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
+    if arrays := arrays_of_tower(model, lambda: _all_tokens(model), users=users, items=items):
+        arrays.save(directory / USER_ARRAYS)
     prepared.user_encoder.save(directory / USER_ENCODER)
     item = ItemModule(model)
     tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)

@@ -143,10 +143,12 @@ class Filters(Strict):
         Raises:
           DataError: an unknown key, a value of another type, or a predicate that asks nothing; lists all of them.
         """
+        if given is None:
+            return NO_FILTERS
         if isinstance(given, Filters):
             return given
         try:
-            return cls.model_validate({} if given is None else given)
+            return cls.model_validate(given)
         except ValidationError as error:
             problems = "; ".join(describe(problem) for problem in error.errors()).replace("experiment: ", "")
             raise DataError(f"filters: {problems}") from None
@@ -198,6 +200,10 @@ class Filters(Strict):
         for place, predicate in enumerate(self.where):
             mask &= predicate.mask(items, now_ms=now_ms, what=f"filters.where[{place}]")
         return Allowed(mask, unknown)
+
+
+NO_FILTERS = Filters()
+"""Allows every item."""
 
 
 def _is_any(column: pa.Array, values: tuple[str, ...]) -> Mask:

@@ -28,6 +28,7 @@ from recall.new_items import ItemRows, NewItems
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.recalled import Candidates
+from recall.user_arrays import UserArrays
 from recall.user_features import FeatureQueries, UserFeatures
 
 Matrix = npt.NDArray[np.float32]
@@ -62,11 +63,12 @@ class Recaller(ChangesItems):
         by_features: FeatureQueries | None = None,
         facts: ItemFacts | None = None,
         living: LivingItems | None = None,
+        arrays: UserArrays | None = None,
     ) -> None:
         super().__init__(living, titles=titles)
         self.index, self._content, self._user_query = index, content, user_query
         self._item_ids = np.asarray(item_ids, dtype=object)
-        self._query, self._by_features = query, by_features
+        self._query, self._by_features, self._arrays = query, by_features, arrays if user_query == "user" else None
         self._new = NewItems(item, encoder, id_column=id_column, content_prior=content_prior)
         self._users = LoggedUsers(histories, item_ids, further or {})
         self._now_ms, self._facts = now_ms, facts
@@ -121,6 +123,7 @@ class Recaller(ChangesItems):
             ),
             facts=ItemFacts.of_run(prepared),
             living=items,
+            arrays=UserArrays.of_run(run, prepared),
         )
 
     def recall(
@@ -316,6 +319,8 @@ class Recaller(ChangesItems):
         """
         if "user" not in self._query.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
+        if self._arrays:
+            return self._arrays.vectors(users, histories, ages_hours)
         inputs = {"user_id": tf.constant(users, tf.string), "history": padded(histories, "", tf.string)}
         if self._user_query == "student" or "user_in_full" not in self._query.signatures:
             return self._query.signatures[self._user_query](**inputs)["vector"].numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,6 +123,11 @@ class Index(abc.ABC):
         """Row of an id, -1 if the index lacks it."""
         return self.items.row(name)
 
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that the index holds, int32."""
+        found = np.asarray([self.row(name) for name in ids], np.int32)
+        return found[found >= 0]
+
     def vectors(self, items: Any) -> Vectors:
         """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
 
@@ -192,6 +197,10 @@ class VectorIndex(Index):
     @abc.abstractmethod
     def exact(self) -> VectorIndex:
         """Exact search over the same vectors: what an approximate index is measured against."""
+
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that the index holds, int32."""
+        return self.items.rows_there(ids)
 
     def _vectors_of(self, rows: Rows) -> Vectors:
         if not rows.size:

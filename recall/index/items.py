@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,11 @@ class ItemIds:
     def row(self, name: str) -> int:
         """Row of an id, -1 if it is not in the index."""
         return self._row_of.get(name, -1)
+
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that are there, int32."""
+        row_of = self._row_of
+        return np.array([row_of[name] for name in ids if name in row_of], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +134,10 @@ def float_matrix(values: Any, name: str) -> Vectors:
         raise DataError(f"{name}: expected rows of numbers, all of one length, found {error}") from None
     if matrix.ndim != 2:
         raise DataError(f"{name}: expected a matrix [rows, dim], found shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
+    # A sum of squares is finite only if all numbers are: 0.4 us for a query of 64 dimensions, where looking at each of
+    # them takes 1.3 us. Where the sum overflows all are looked at.
+    flat = matrix.reshape(-1)
+    if not math.isfinite(flat @ flat) and not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise DataError(
             f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {listed(bad)}; "

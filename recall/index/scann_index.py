@@ -68,7 +68,9 @@ class ScannSettings:
 
     def effort(self, k: int, items: int) -> tuple[int, int]:
         """Leaves to search and candidates to rescore for any k; -1 leaves where there is no tree."""
-        factor = max(1.0, k / self.k)
+        if k <= self.k:  # the usual case, in which nothing needs to be computed
+            return self.leaves_to_search if self.leaves else -1, min(items, max(k, self.reorder))
+        factor = k / self.k
         leaves = min(self.leaves, math.ceil(self.leaves_to_search * factor)) if self.leaves else -1
         return leaves, min(items, max(k, math.ceil(self.reorder * factor)))
 
@@ -135,9 +137,9 @@ class ScannIndex(VectorIndex):
             found, scores = self._searcher.search(queries[0], k, reorder, leaves)
             if len(found) < k:
                 return self._search_exactly(queries, k)
-            return found[np.newaxis].astype(np.int32), scores[np.newaxis]
+            return found.view(np.int32)[np.newaxis], scores[np.newaxis]
         found, scores = self._searcher.search_batched_parallel(queries, k, reorder, leaves)
-        rows = found.astype(np.int32)  # [queries, k]
+        rows = found.view(np.int32)  # [queries, k]; they are uint32 below 2^31
         # Where the searched leaves held fewer than k items ScaNN fills up with row 0 and score NaN.
         short = np.isnan(scores).any(axis=1)
         if short.any():
