@@ -22,6 +22,7 @@ _console = Console(stderr=True, highlight=False)
 
 RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
+_SHOWN = 12  # digits of a fingerprint: a line fits into 80 columns
 
 
 @index_app.callback()
@@ -97,7 +98,7 @@ def _table(versions: list[Version], *, model: str) -> Table:
     for name in ("version", "created", "items", "kind", "recall", "model", "size"):
         table.add_column(name, justify="right" if name in ("items", "recall", "size") else "left", overflow="fold")
     for version in versions:
-        whose = f"{version.fingerprint or '-'}{'' if version.fingerprint == model else ' (another)'}"
+        whose = f"{(version.fingerprint or '-')[:_SHOWN]}{'' if version.fingerprint == model else ' (another)'}"
         table.add_row(
             f"{version.number}{' *' if version.is_current else ''}",
             (version.created or "-")[:16].replace("T", " "),
