@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from recall.encoding import TableEncoder
 from recall.exported.features import GraphEncoder
 from recall.schema import Feature
-from recall.towers.features import dense_columns
+from recall.towers.features import dense_features
 
 FEATURES = [
     {"name": "user", "type": "id", "column": "user_id"},
@@ -61,7 +61,7 @@ def encoded(encoder: TableEncoder, rows: list[dict[str, Any]]) -> tuple[dict[str
     graph = GraphEncoder(encoder)
     function = tf.function(graph, input_signature=[graph.inputs])
     found = function({name: tf.constant(raw[name], spec.dtype) for name, spec in graph.inputs.items()})
-    return dense_columns(encoder.columns, encoder.encode(rows)), {name: value.numpy() for name, value in found.items()}
+    return dense_features(encoder.columns, encoder.encode(rows)), {name: value.numpy() for name, value in found.items()}
 
 
 def test_rows_of_all_types_are_encoded_alike(encoder: TableEncoder) -> None:
