@@ -190,7 +190,7 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     time_ms = events["time_ms"].to_numpy()
     click = events["click"].to_numpy()
     keys = (user, time_ms, item, click, trigger)
-    order = order_of(*keys)
+    order = order_of(*keys[:2], ties=keys[2:])
     differs = np.zeros(len(order), bool)
     differs[:1] = True
     for key in keys:

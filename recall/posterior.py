@@ -295,7 +295,8 @@ class PosteriorHistory:
 
         Ranks, as item * (largest bucket) may not fit into int64 where a log has wild times.
         """
-        buckets, rank = np.unique(self.bucket, return_inverse=True)
+        buckets = np.unique(self.bucket)
+        rank = np.searchsorted(buckets, self.bucket)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
 
     def last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:

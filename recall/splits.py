@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.errors import DataError
+from recall.ordering import order_of
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")
@@ -118,11 +120,12 @@ def _coarsened(
 ) -> TimeHistogram:
     if not len(cells):
         return TimeHistogram(shift, cells, events, clicks)
-    order = np.argsort(cells, kind="stable")  # which merges sorted parts in one go
+    order = order_of(cells)
     cells = cells[order]
     # Neighbours fall into one cell once all bits in which they differ are shifted out.
     differing = (cells[1:] ^ cells[:-1]).view(np.uint64)
-    coarser = next(bits for bits in range(64) if np.count_nonzero(differing >> np.uint64(bits)) < _MAX_CELLS)
+    fits = lambda bits: np.count_nonzero(differing >> np.uint64(bits)) < _MAX_CELLS  # noqa: E731
+    coarser = bisect.bisect_left(range(64), True, key=fits)
     starts = np.flatnonzero(np.append(True, differing >> np.uint64(coarser)))
     totals = (np.add.reduceat(counts[order], starts) for counts in (events, clicks))
     return TimeHistogram(shift + coarser, cells[starts] >> coarser, *totals)
