@@ -97,7 +97,7 @@ class ReadEvents(beam.DoFn):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
         self._scratch.write("read", number, pa.table({"history": [history], "accepted": [len(events)]}))
         if history:
-            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names)
+            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names).cast(ENTRY_SCHEMA)
         for partition, batch in partitioned(events, "user", partitions=self._partitions):
             yield partition, (history, batch)
 

@@ -132,8 +132,10 @@ class BucketCounts(NamedTuple):
         return cls(whole["item"].to_numpy() if item is None else item, *columns)
 
     def table(self, items: pa.StringArray | None = None) -> pa.Table:
-        """Columns as `BUCKET_SCHEMA`; with `items`, ids are in place of their codes."""
-        item = pa.array(self.item.astype(np.int32)) if items is None else items.take(pa.array(self.item))
+        """Columns as `BUCKET_SCHEMA`; with `items`, of which the codes are positions, as a dictionary of these ids."""
+        item = pa.array(self.item.astype(np.int32))
+        if items is not None:
+            item = pa.DictionaryArray.from_arrays(item, items)
         return pa.table(dict(zip(BUCKET_SCHEMA.names, [item, *self[1:]], strict=True)))
 
     def take(self, positions: Int64s) -> BucketCounts:
