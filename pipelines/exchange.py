@@ -9,28 +9,56 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.storage import Storage, storage_at
 from recall.ordering import order_of
 from recall.tables import used_only
 
 _ENDING = ".arrow"
+_NARROW = (pa.int8(), pa.int16(), pa.int32())
+_WAS_INT64 = {b"was": b"int64"}
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow IPC stream.
+    """A table as an Arrow IPC stream, its int64 columns in the smallest type that holds them.
 
     Bytes, as pickled slices of a RecordBatch take their parents' buffers along: 4 times as slow.
     """
+    narrow = _narrowed(table.combine_chunks())
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    with pa.ipc.new_stream(sink, narrow.schema) as writer:
+        writer.write_table(narrow)
     return sink.getvalue().to_pybytes()
 
 
 def from_bytes(streams: Iterable[bytes]) -> pa.Table:
     """The tables of one or more IPC streams, one after another."""
-    return pa.concat_tables([pa.ipc.open_stream(stream).read_all() for stream in streams]).combine_chunks()
+    return pa.concat_tables([_widened(pa.ipc.open_stream(stream).read_all()) for stream in streams]).combine_chunks()
+
+
+def _narrowed(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if field.type == pa.int64() and len(table):
+            low, high = pc.min_max(table[place]).as_py().values()
+            kind = next((kind for kind in _NARROW if low is not None and _holds(kind, low, high)), None)
+            if kind:
+                narrow = pa.field(field.name, kind, field.nullable, _WAS_INT64)
+                table = table.set_column(place, narrow, table[place].cast(kind, safe=False))
+    return table
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if field.metadata == _WAS_INT64:
+            wide = pa.field(field.name, pa.int64(), field.nullable)
+            table = table.set_column(place, wide, table[place].cast(pa.int64()))
+    return table
+
+
+def _holds(kind: pa.DataType, low: int, high: int) -> bool:
+    limit = 1 << (kind.bit_width - 1)
+    return -limit <= low and high < limit
 
 
 def partitioned(table: pa.Table, column: str, *, partitions: int) -> Iterator[tuple[int, bytes]]:

@@ -54,8 +54,7 @@ def collect_events(
     """
     return (
         pipeline
-        | "ListPieces" >> beam.Create(list(enumerate(pieces)))
-        | "SpreadPieces" >> beam.Reshuffle()
+        | "ListPieces" >> beam.Create(list(enumerate(pieces)))  # which spreads them over the workers
         | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions))
         | "GroupByUser" >> beam.GroupByKey()
         | "SortUsers" >> beam.ParDo(SortUsers(data, scratch, partitions))
@@ -68,8 +67,7 @@ def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCol
     """Ordered events -> TFRecord shards, and totals in the scratch folder; returns the numbers of the shards."""
     return (
         pipeline
-        | "ListShards" >> beam.Create(list(range(job.data.shards)))
-        | "SpreadShards" >> beam.Reshuffle()
+        | "ListShards" >> beam.Create(list(range(job.data.shards)))  # which spreads them over the workers
         | "WriteShards" >> beam.ParDo(WriteShards(job))
     )
 

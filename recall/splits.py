@@ -125,7 +125,7 @@ def _coarsened(
     # Neighbours fall into one cell once all bits in which they differ are shifted out.
     differing = (cells[1:] ^ cells[:-1]).view(np.uint64)
     fits = lambda bits: np.count_nonzero(differing >> np.uint64(bits)) < _MAX_CELLS  # noqa: E731
-    coarser = bisect.bisect_left(range(64), True, key=fits)
+    coarser = 0 if len(cells) <= _MAX_CELLS else bisect.bisect_left(range(64), True, key=fits)
     starts = np.flatnonzero(np.append(True, differing >> np.uint64(coarser)))
     totals = (np.add.reduceat(counts[order], starts) for counts in (events, clicks))
     return TimeHistogram(shift + coarser, cells[starts] >> coarser, *totals)
