@@ -187,25 +187,24 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     click = events["click"].to_numpy()
     keys = (user, time_ms, item, click, trigger)
     order = order_of(*keys[:2], ties=keys[2:])
+    user, time_ms, item, click, trigger = ordered = [key[order] for key in keys]
     differs = np.zeros(len(order), bool)
     differs[:1] = True
-    for key in keys:
-        ordered = key[order]
-        differs[1:] |= ordered[1:] != ordered[:-1]
-    keep = order[differs]
-    starts = np.flatnonzero(differs)
+    for key in ordered:
+        differs[1:] |= key[1:] != key[:-1]
     columns = {
-        "user": _dictionary(user[keep], users),
-        "item": _dictionary(item[keep], items),
-        "time_ms": pa.array(time_ms[keep]),
-        "click": pa.array(click[keep]),
-        "trigger": _dictionary(trigger[keep], triggers),
+        "user": _dictionary(user[differs], users),
+        "item": _dictionary(item[differs], items),
+        "time_ms": pa.array(time_ms[differs]),
+        "click": pa.array(click[differs]),
+        "trigger": _dictionary(trigger[differs], triggers),
     }
+    starts = np.flatnonzero(differs)
     for name in events.column_names:
         if name not in _KEYS:
             values = events[name].to_numpy()[order]
             columns[name] = pa.array(np.maximum.reduceat(values, starts) if len(starts) else values)
-    return pa.table(columns), len(order) - len(keep)
+    return pa.table(columns), len(order) - len(starts)
 
 
 def _columns(events: EventsConfig) -> dict[str, str]:

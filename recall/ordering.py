@@ -29,9 +29,11 @@ def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Positions:
     Returns:
       intp [rows]. Rows that agree in all keys stay in the order in which they are.
     """
-    order = np.arange(len(keys[0]))
+    order = None
     for key in reversed(keys):
         order = _ordered(key, order)
+    if order is None:
+        order = np.arange(len(keys[0]))
     if not ties or len(order) < 2:
         return order
     same = np.ones(len(order) - 1, bool)
@@ -46,20 +48,28 @@ def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Positions:
     return order
 
 
-def _ordered(key: Key, order: Positions) -> Positions:
-    """`order` with the key first; rows that agree in it keep their places among each other."""
-    if not len(order):
+def _ordered(key: Key, order: Positions | None) -> Positions | None:
+    """`order` with the key first; rows that agree in it keep their places among each other. None: as they are."""
+    if not len(key):
         return order
     low = int(key.min())
     digits = -(-(int(key.max()) - low).bit_length() // _DIGIT)
-    if digits == 0:
-        return order
     if digits > 1:
-        ordered = key[order]
+        ordered = _taken(key, order)
         runs = np.count_nonzero(ordered[1:] < ordered[:-1])
-        if digits > _MOST_DIGITS or runs * _RUN < len(order):
-            return order[np.argsort(ordered, kind="stable")]
+        if digits > _MOST_DIGITS or runs * _RUN < len(key):
+            return _taken_after(order, np.argsort(ordered, kind="stable"))
+        key = key.astype(np.int64) - low
     for digit in range(digits):
-        part = ((key.astype(np.int64) - low) >> (_DIGIT * digit)).astype(np.uint16)
-        order = order[np.argsort(part[order], kind="stable")]
+        # Of a single digit the lowest 16 bits tell all, wherever they begin: differences wrap around.
+        part = (key >> (_DIGIT * digit)).astype(np.uint16) if digits > 1 else key.astype(np.uint16) - np.uint16(low & 0xFFFF)
+        order = _taken_after(order, np.argsort(_taken(part, order), kind="stable"))
     return order
+
+
+def _taken(values: Key, order: Positions | None) -> Key:
+    return values if order is None else values[order]
+
+
+def _taken_after(order: Positions | None, later: Positions) -> Positions:
+    return later if order is None else order[later]
