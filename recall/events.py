@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 from recall.data_config import EventsConfig
 from recall.errors import DataError
 from recall.ordering import order_of
-from recall.tables import Column, expand_paths, id_dictionary, parse_numbers, read_header, read_table, table_format, used_only
+from recall.tables import (
+    Column,
+    expand_paths,
+    id_dictionary,
+    parse_numbers,
+    read_header,
+    read_table,
+    table_format,
+    used_only,
+)
 from recall.times import parse_times
 from recall.weights import click_weights
 
@@ -230,10 +239,10 @@ def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
 
 def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
     try:
-        schema = pq.read_schema(piece.path)
         ids = {columns[name] for name in ("user", "item", "trigger") if name in columns}
         # Read as dictionaries, whether the file has any or not, texts are not copied out row by row.
-        texts = [name for name in ids if pa.types.is_string(schema.field(name).type)]
+        schema = pq.read_schema(piece.path)
+        texts = [field.name for field in schema if field.name in ids and pa.types.is_string(field.type)]
         with pq.ParquetFile(piece.path, read_dictionary=texts) as file:
             names = sorted(set(columns.values()))
             return file.read_row_groups(list(piece.row_groups), columns=names, use_threads=False)

@@ -59,10 +59,11 @@ def _ordered(key: Key, order: Positions | None) -> Positions | None:
         runs = np.count_nonzero(ordered[1:] < ordered[:-1])
         if digits > _MOST_DIGITS or runs * _RUN < len(key):
             return _taken_after(order, np.argsort(ordered, kind="stable"))
-        key = key.astype(np.int64) - low
+    # Of a single digit the lowest 16 bits tell all, wherever they begin: differences wrap around.
+    kind = np.uint16 if digits == 1 else np.int64
+    offset = key.astype(kind) - np.array(low).astype(kind)
     for digit in range(digits):
-        # Of a single digit the lowest 16 bits tell all, wherever they begin: differences wrap around.
-        part = (key >> (_DIGIT * digit)).astype(np.uint16) if digits > 1 else key.astype(np.uint16) - np.uint16(low & 0xFFFF)
+        part = (offset >> (_DIGIT * digit)).astype(np.uint16)
         order = _taken_after(order, np.argsort(_taken(part, order), kind="stable"))
     return order
 

@@ -91,7 +91,7 @@ def _map_entry(name: str, values: pa.Array) -> _Message:
     distinct, which = _distinct(lengths)
     heads = [_entry_head(name, kind, length) for length in distinct.tolist()]
     head = _constant(heads[0]) if len(heads) == 1 else pa.array(heads, pa.binary()).take(pa.array(which))
-    return _Message([head, body], np.array([len(head) for head in heads])[which] + lengths)
+    return _Message([head, body], np.array([len(head) for head in heads], np.int64)[which] + lengths)
 
 
 def _entry_head(name: str, kind: bytes, length: int) -> bytes:

@@ -139,6 +139,7 @@ def _coarsened_densely(
     first, last = int(cells.min()), int(cells.max())
     if len(cells) <= _MAX_CELLS and last - first >= _MAX_CELLS:
         return None  # each time may have a cell of its own
+    # So coarse that the cells cannot be too many; then finer, as long as those that are used are not.
     coarser = next(bits for bits in range(64) if (last >> bits) - (first >> bits) < _MAX_CELLS)
     place = (cells >> coarser) - (first >> coarser)
     while coarser:
