@@ -171,7 +171,7 @@ def posterior_history(
 ) -> PosteriorHistory:
     """Puts the counts of all item partitions together, by rows of the catalogue."""
     ids = pa.concat_tables(buckets)["item"].combine_chunks()
-    rows = pc.index_in(ids, value_set=item_ids).to_numpy()
+    rows = pc.index_in(ids.dictionary, value_set=item_ids).to_numpy()[ids.indices.to_numpy()]
     return PosteriorHistory.from_counts(
         BucketCounts.from_tables(buckets, item=rows),
         bucket_ms=data.posterior.bucket,

@@ -54,8 +54,7 @@ def collect_events(
     """
     return (
         pipeline
-        | "ListPieces" >> beam.Create(list(enumerate(pieces)))
-        | "SpreadPieces" >> beam.Reshuffle()
+        | "ListPieces" >> beam.Create(list(enumerate(pieces)))  # which spreads them over the workers
         | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions))
         | "GroupByUser" >> beam.GroupByKey()
         | "SortUsers" >> beam.ParDo(SortUsers(data, scratch, partitions))
@@ -68,8 +67,7 @@ def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCol
     """Ordered events -> TFRecord shards, and totals in the scratch folder; returns the numbers of the shards."""
     return (
         pipeline
-        | "ListShards" >> beam.Create(list(range(job.data.shards)))
-        | "SpreadShards" >> beam.Reshuffle()
+        | "ListShards" >> beam.Create(list(range(job.data.shards)))  # which spreads them over the workers
         | "WriteShards" >> beam.ParDo(WriteShards(job))
     )
 
@@ -97,7 +95,7 @@ class ReadEvents(beam.DoFn):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
         self._scratch.write("read", number, pa.table({"history": [history], "accepted": [len(events)]}))
         if history:
-            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names)
+            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names).cast(ENTRY_SCHEMA)
         for partition, batch in partitioned(events, "user", partitions=self._partitions):
             yield partition, (history, batch)
 

@@ -82,7 +82,7 @@ def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_
 
 def first_clicks(user: npt.NDArray[np.integer], rows: Int64s) -> npt.NDArray[np.bool_]:
     """Where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
-    order = order_of(user, rows, np.arange(len(rows)))
+    order = order_of(user, rows)
     first = np.ones(len(rows), bool)
     first[1:] = (user[order][1:] != user[order][:-1]) | (rows[order][1:] != rows[order][:-1])
     result = np.empty(len(rows), bool)

@@ -132,8 +132,10 @@ class BucketCounts(NamedTuple):
         return cls(whole["item"].to_numpy() if item is None else item, *columns)
 
     def table(self, items: pa.StringArray | None = None) -> pa.Table:
-        """Columns as `BUCKET_SCHEMA`; with `items`, ids are in place of their codes."""
-        item = pa.array(self.item.astype(np.int32)) if items is None else items.take(pa.array(self.item))
+        """Columns as `BUCKET_SCHEMA`; with `items`, of which the codes are positions, as a dictionary of these ids."""
+        item = pa.array(self.item.astype(np.int32))
+        if items is not None:
+            item = pa.DictionaryArray.from_arrays(item, items)
         return pa.table(dict(zip(BUCKET_SCHEMA.names, [item, *self[1:]], strict=True)))
 
     def take(self, positions: Int64s) -> BucketCounts:
@@ -192,8 +194,18 @@ def count_buckets(
       click: bool [events].
       bucket_ms: length of a bucket.
     """
-    one = np.ones(len(item), np.int64)
-    return BucketCounts(item, time_ms // bucket_ms, one, click.astype(np.int64), time_ms).aggregated()
+    if not len(item):
+        return BucketCounts(item, *(np.zeros(0, np.int64) for _ in range(4)))
+    bucket = time_ms // bucket_ms
+    order = order_of(item, bucket)
+    item, bucket = item[order], bucket[order]
+    starts = np.flatnonzero(np.append(True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1])))
+    clicks_before = np.append(0, np.cumsum(click[order]))
+    ends = np.append(starts[1:], len(item))
+    first_time_ms = np.minimum.reduceat(time_ms[order], starts)
+    return BucketCounts(
+        item[starts], bucket[starts], ends - starts, clicks_before[ends] - clicks_before[starts], first_time_ms
+    )
 
 
 def count_totals(
@@ -295,7 +307,8 @@ class PosteriorHistory:
 
         Ranks, as item * (largest bucket) may not fit into int64 where a log has wild times.
         """
-        buckets, rank = np.unique(self.bucket, return_inverse=True)
+        buckets = np.unique(self.bucket)
+        rank = np.searchsorted(buckets, self.bucket)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
 
     def last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:
@@ -305,7 +318,11 @@ class PosteriorHistory:
             visible = np.searchsorted(buckets, (times_ms - self.delay_ms) // self.bucket_ms)
         else:
             visible = np.full(len(rows), len(buckets))
-        return np.searchsorted(keys, rows.astype(np.int64) * (len(buckets) + 1) + visible) - 1
+        sought = rows.astype(np.int64) * (len(buckets) + 1) + visible
+        order = order_of(sought)  # neighbours find what they need where the processor has just looked
+        position = np.empty(len(sought), np.int64)
+        position[order] = np.searchsorted(keys, sought[order]) - 1
+        return position
 
     def _posterior(
         self,

@@ -166,6 +166,30 @@ def id_strings(column: Column) -> pa.StringArray:
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
+def id_dictionary(column: Column) -> pa.DictionaryArray:
+    """As `id_strings`, each text once: dictionary of int32 and string; nulls are in the indices alone."""
+    if pa.types.is_nested(column.type):
+        raise DataError(f"expected ids, found values of type {column.type}")
+    encoded = column.dictionary_encode()
+    array = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    texts = id_strings(array.dictionary).dictionary_encode()  # values that differ may be the same text
+    return pa.DictionaryArray.from_arrays(texts.indices.take(array.indices), texts.dictionary)
+
+
+def used_only(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The same values; the dictionary without those that no row has."""
+    codes, size = array.indices.fill_null(-1).to_numpy(), len(array.dictionary)
+    used = np.zeros(size + 1, bool)
+    used[codes] = True
+    if used[:-1].all():
+        return array
+    place = np.cumsum(used[:-1], dtype=np.int32) - np.int32(1)
+    codes = np.append(place, np.int32(-1))[codes]
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), array.dictionary.filter(pa.array(used[:-1])))
+
+
 def parse_numbers(column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Numbers, and which values are none.
 

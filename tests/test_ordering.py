@@ -34,3 +34,19 @@ def test_ends_of_the_number_range_do_not_overflow() -> None:
 
 def test_no_rows_have_an_order() -> None:
     assert order_of(np.zeros(0, np.int64), np.zeros(0, bool)).tolist() == []
+
+
+@pytest.mark.parametrize("values", [1, 3, 70_000, 1 << 40], ids=str)
+def test_ties_decide_among_rows_that_agree_in_all_keys(values: int) -> None:
+    generator = np.random.default_rng(values)
+    user, time_ms = generator.integers(0, 5, 2000), np.sort(generator.integers(0, values, 2000))
+    item, click = generator.integers(0, 4, 2000), generator.random(2000) < 0.5
+    order = order_of(user, time_ms, ties=(item, click))
+    assert order.tolist() == np.lexsort((click, item, time_ms, user)).tolist()
+
+
+def test_rows_that_agree_stay_in_their_order() -> None:
+    generator = np.random.default_rng(0)
+    for low, spread in ((-3, 5), (FAR.min, 5), (-(1 << 20), 1 << 21), (FAR.max - (1 << 40), 1 << 40)):
+        key = low + generator.choice(generator.integers(0, spread, 50), 5000)
+        assert order_of(key).tolist() == np.lexsort((key,)).tolist()
