@@ -2,7 +2,7 @@
 
 Both sides get the same batches (4096 clicks with 20 history items each), the same features, towers of the same sizes,
 a mean of the history, one loss against the 4096 candidates of the batch, and no negatives beside. What the tutorials do
-without is switched off in the library where that can be done: logQ, learned temperature, appeal, dropout, average of the
+without is switched off in the library where that can be done: logQ, learned temperature, appeal, dropout, averaging of
 weights. Two things remain that the library does and `TFRS` does not: history items are encoded by id and content, and
 accidental hits are masked. `TFRS, same inputs` reads history items by id and content too, at every place of a history.
 """
