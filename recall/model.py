@@ -14,6 +14,7 @@ from recall.candidates import Targets, candidates_of
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.distillation import student_terms
+from recall.gathering import gather_rows
 from recall.histories import PREFIX
 from recall.interest_losses import best_interest
 from recall.losses import Seen, triplet_alignment
@@ -25,6 +26,7 @@ from recall.shared_candidates import of_all_workers, of_one_worker
 from recall.towers.category import CategoryHead
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
 from recall.towers.fusion import FurtherTokens, HistoryFusion
+from recall.towers.history import lengths_of
 from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
@@ -243,10 +245,8 @@ class RecallModel(tfrs.Model):
                 ranking, vectors, targets, past=pasts[0], sampler=self.sampler, workers=self.workers
             )
         if self.user_tower:
-            gathered = [
-                tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
-                for places, past in zip(asking, pasts, strict=False)
-            ]
+            placed = zip(asking, pasts, strict=False)
+            gathered = [gather_rows(tokens, tf.reshape(places, tf.shape(past))) for places, past in placed]
             further = dict(zip(self.shared_histories, gathered[1:], strict=True))
             queries = self._user_queries(batch, targets, gathered[0], further, training=dropout)
             interests = self.config.model.interests
@@ -256,7 +256,7 @@ class RecallModel(tfrs.Model):
             if head:
                 terms |= head.query_terms("user", queries, categories, weights=targets.weights)
         if self.trigger_tower:
-            triggered = self.trigger_tower(tf.gather(tokens, asking[-1]), training=dropout)
+            triggered = self.trigger_tower(gather_rows(tokens, asking[-1]), training=dropout)
             weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
             for name, term in retrieval_terms(triggered, ranked, ranking, weights=weights).items():
                 terms[name] = terms[name] + term if name in terms else term
@@ -290,7 +290,7 @@ class RecallModel(tfrs.Model):
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
         if "history" in batch:
-            lengths = _lengths(batch["history"])
+            lengths = lengths_of(batch["history"])
             times = ClickTimes.before_query(batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"], lengths)
             rows = {name: batch[PREFIX + name] for name in self.further_histories}
             return self.user_tower(
@@ -299,7 +299,7 @@ class RecallModel(tfrs.Model):
         return self.user_tower.at_positions(
             users,
             history,
-            _lengths(batch["items"]),
+            lengths_of(batch["items"]),
             users=targets.owners,
             positions=targets.before,
             times=ClickTimes.inside_sequences(batch["time_ms"]),
@@ -311,11 +311,11 @@ class RecallModel(tfrs.Model):
         assert self.student is not None
         profile = self.user_tower.profile_of(self.user_table.gather(batch["user"]))
         if "history" in batch:
-            return self.student(profile, tokens, _lengths(batch["history"]), training=training)
+            return self.student(profile, tokens, lengths_of(batch["history"]), training=training)
         return self.student.at_positions(
             profile,
             tokens,
-            _lengths(batch["items"]),
+            lengths_of(batch["items"]),
             users=targets.owners,
             positions=targets.before,
             training=training,
@@ -360,7 +360,7 @@ class RecallModel(tfrs.Model):
         rows = {name: (further or {}).get(name, none) for name in self.further_histories}
         shared = {name: self.item_tokens(rows[name]) for name in self.shared_histories}
         tokens = self.item_tokens(history)
-        lengths = _lengths(history)
+        lengths = lengths_of(history)
         times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
         return self.user_tower(
             self._features(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
@@ -368,7 +368,7 @@ class RecallModel(tfrs.Model):
 
     def student_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
         """Query vectors of the student, made of clicks and profile alone: as `user_queries`."""
-        return self.student_queries_of(users, self.item_tokens(history), _lengths(history))
+        return self.student_queries_of(users, self.item_tokens(history), lengths_of(history))
 
     def student_queries_of(self, users: tf.Tensor | Features, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """The same of `item_tokens`, float32 [batch, time, dim], of which int [batch] are real."""
@@ -383,7 +383,7 @@ class RecallModel(tfrs.Model):
         """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""
         distinct, places = tf.unique(tf.maximum(tf.reshape(rows, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
-        return tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(rows)), self.config.model.dim])
+        return tf.gather(tokens, tf.reshape(places, tf.shape(rows)))
 
     def _further_tokens(self, rows: Mapping[str, tf.Tensor], shared: Mapping[str, tf.Tensor]) -> FurtherTokens | None:
         """Tokens and lengths of all further histories, from those of the catalogue's items and own embeddings."""
@@ -391,13 +391,9 @@ class RecallModel(tfrs.Model):
         if self.user_tower.fusion is None:
             return None
         own = {name: table(tf.maximum(rows[name], 0)) for name, table in self.user_tower.fusion.tables.items()}
-        return {name: (tokens, _lengths(rows[name])) for name, tokens in (*shared.items(), *own.items())}
+        return {name: (tokens, lengths_of(rows[name])) for name, tokens in (*shared.items(), *own.items())}
 
     def trigger_queries(self, rows: tf.Tensor) -> tf.Tensor:
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
         assert self.trigger_tower is not None
         return self.trigger_tower(self.items.tokens(self.items.content_of(self.item_table.gather(rows))))
-
-
-def _lengths(padded: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(padded >= 0, tf.int32), axis=1)

@@ -2,7 +2,7 @@
 
 Ids come as integers, which spares it the StringLookup of the tutorials. It has the library's parts for the query (id,
 mean of the history), for both item towers and the gate, and one loss; it neither corrects for popularity nor leaves
-out accidental hits.
+out accidental hits. History items enter by id, or, where the batch has their content, by id and content.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class GatedModel(tfrs.Model):
         super().__init__()
         self.tables = {name: tf.keras.layers.Embedding(size, dim) for name, size in sizes.items()}
         self.query, self.behaviour, self.meta = (_mlp(hidden, dim) for _ in range(3))
+        self.token = tf.keras.layers.Dense(dim)
         self.gate = tf.keras.Sequential(
             [tf.keras.layers.Dense(16, activation="relu"), tf.keras.layers.Dense(1, activation="sigmoid")]
         )
@@ -29,8 +30,13 @@ class GatedModel(tfrs.Model):
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Loss of a batch: user, item, author, category int32 [batch], history int32 [batch, time], duration float32
-        [batch], posterior float32 [batch, 4]."""
-        clicked = tf.reduce_mean(self.tables["item"](inputs["history"]), axis=1)  # [batch, dim]
+        [batch], posterior float32 [batch, 4]; and maybe history_category and history_duration [batch, time]."""
+        tokens = self.tables["item"](inputs["history"])  # [batch, time, dim]
+        if "history_category" in inputs:
+            category = self.tables["category"](inputs["history_category"])  # [batch, time, dim]
+            content = tf.concat([category, inputs["history_duration"][..., tf.newaxis]], axis=-1)
+            tokens += self.token(self.meta(content))
+        clicked = tf.reduce_mean(tokens, axis=1)  # [batch, dim]
         query = self.query(tf.concat([self.tables["user"](inputs["user"]), clicked], axis=1))
         ids = [self.tables[name](inputs[name]) for name in ("item", "author")]
         content = [self.tables["category"](inputs["category"]), inputs["duration"][:, tf.newaxis]]
