@@ -237,7 +237,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
     Raises:
       ArtifactError: it is missing or damaged, or does not fit the prepared data.
     """
-    read_manifest(directory, made_by="recall train")
+    read_manifest(directory, made_by="recall train", verify=True)
     model = RecallModel(load_config(directory / _CONFIG), prepared)
     model.build_layers()
     try:
