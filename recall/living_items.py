@@ -38,7 +38,7 @@ def open_living_items(
 
     Items that were added under another model are encoded again from their raw rows, with the counts that were known.
     """
-    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings, columns = _served_as(run / "config.yaml")
 
     def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Matrix:
         if any("row" not in source for source in sources):
@@ -52,12 +52,24 @@ def open_living_items(
         run / "index",
         fingerprint=fingerprint,
         read_only=read_only,
-        config=IndexConfig.model_validate(settings.get("index") or {}),
+        config=settings,
         encode=encode,
     )
-    items = settings["data"].get("items") or {}
-    columns = ItemColumns(items.get("id", settings["data"]["events"]["item"]), items.get("title"))
     return LivingItems(index, vectors=vectors, prepared=prepared, columns=columns)
+
+
+def _served_as(path: Path) -> tuple[IndexConfig, ItemColumns]:
+    """What a run's config.yaml says of its index and items; its other sections may name files that are not here."""
+    try:
+        settings = yaml.safe_load(path.read_text())
+        items = settings["data"].get("items") or {}
+        columns = ItemColumns(items.get("id", settings["data"]["events"]["item"]), items.get("title"))
+        return IndexConfig.model_validate(settings.get("index") or {}), columns
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: is no longer the experiment of the run ({type(error).__name__}: {error}); put the one back that "
+            "it was made from"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
