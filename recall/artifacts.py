@@ -25,7 +25,7 @@ from typing import Any
 
 import google_crc32c
 
-from recall.errors import ArtifactError
+from recall.errors import ArtifactError, disk_problem
 from recall.replacing import clear_up, moved_away, replace, scratch_of
 
 MANIFEST = "manifest.json"
@@ -132,8 +132,10 @@ def publish(
         seal(scratch, manifest, name=name, parts=parts)
         replace(scratch, directory)
         to_disk(directory.parent)
-    except OSError as error:
-        raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed. "
+    except Exception as error:
+        if not (problem := disk_problem(error)):
+            raise
+        raise ArtifactError(f"{directory}: could not be written ({problem}); nothing was changed. "
                             "Free some space or choose another --out, then run the step again") from error  # fmt: skip
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest, write_json
+from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest, write_json, write_text
 from recall.cluster import Cluster
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
@@ -356,9 +356,7 @@ class Run:
         there = path.read_text() if path.exists() else ""
         if there == header + body or (keep_versions and there.endswith("\n" + body)):
             return
-        temporary = path.with_name(".config.yaml")
-        temporary.write_text(header + body)
-        temporary.replace(path)
+        write_text(path, header + body)
 
     def _skip(self, step: str, result: _T) -> _T:
         self.console.print(f"[dim]{step}: done before, inputs unchanged[/dim]")

@@ -195,7 +195,9 @@ class Journal:
                         if file != path:
                             file.unlink()
             except OSError as error:
-                raise ArtifactError(f"{path}: could not be written ({error}); the journal is as it was") from error
+                raise ArtifactError(
+                    f"{path}: could not be written ({error}); the journal is as it was. Free some space, then try again"
+                ) from error
             finally:
                 scratch.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from conftest import Experiment
 
 from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
 from recall.artifacts import read_manifest
-from recall.config import Config, IndexConfig
+from recall.config import IndexConfig
 from recall.content.artifact import TrainedContent
 from recall.content.step import ContentRun
 from recall.errors import ArtifactError, RecallError
@@ -61,12 +61,9 @@ def every_damage_is_refused(folder: Path, reader: Reader, *, but: tuple[str, ...
             continue
         for damage in possible(path):
             with damaged(path, damage):
-                try:
+                with pytest.raises(ArtifactError) as refused:
                     reader(folder)
-                except ArtifactError as error:
-                    assert str(path) in str(error), f"{name}, {damage.__name__}: the error does not name it: {error}"
-                else:
-                    pytest.fail(f"{name}, {damage.__name__}: was read as if nothing were")
+                assert str(path) in str(refused.value), f"{name}, {damage.__name__}: the error does not name it"
                 tried += 1
     return tried
 
