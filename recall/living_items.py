@@ -18,13 +18,13 @@ import pyarrow as pa
 import yaml
 
 from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.errors import ArtifactError, DataError, shown
 from recall.index import LivingIndex
 from recall.index.items import listed
 from recall.item_vectors import ItemVectors, Matrix, RawRows
 from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.prepared import PreparedData
-from recall.tables import id_strings
+from recall.tables import id_list
 
 COUNTS = ("exposures", "clicks")
 FIRST_TIME = "first_time_ms"
@@ -142,7 +142,7 @@ class LivingItems:
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
         """See `LivingIndex.delete`."""
         if isinstance(ids, str | bytes):
-            raise DataError(f"items: expected a list of ids, found the text {ids!r}; write [{ids!r}]")
+            raise DataError(f"items: expected a list of ids, found the text {shown(repr(ids))}; write [...]")
         return self.index.delete(dict.fromkeys(_item_ids(dict.fromkeys(ids), column="items")), missing_ok=missing_ok)
 
     def refresh(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
@@ -313,10 +313,7 @@ def _records(rows: RawRows) -> list[dict[str, Any]]:
 
 def _item_ids(values: Iterable[Any], *, column: str) -> list[str]:
     """Ids as the items file's are read."""
-    try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{column}: expected ids of one type, all text or all whole numbers ({error})") from None
+    ids = id_list(values, what=column)
     if ids.null_count:
         raise DataError(f"{column}: {ids.null_count:,} of {len(ids):,} items have no id; every item needs one")
     names: list[str] = ids.to_pylist()
