@@ -306,7 +306,7 @@ class GateShares:
     @classmethod
     def read(cls, directory: Path) -> GateShares:
         """From the folder of an `ItemVectorTable`, without its vectors. Raises ArtifactError as that does."""
-        manifest = read_manifest(directory, made_by="recall vectors", name=HIDDEN_MANIFEST)
+        manifest = read_manifest(directory, made_by="recall vectors", verify=True, name=HIDDEN_MANIFEST)
         table = pq.read_table(directory / _VECTORS, columns=["item_id", "behaviour_share", "exposures"])
         return cls(table, fingerprint=manifest["fingerprint"])
 

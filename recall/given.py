@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import pyarrow as pa
 import tensorflow as tf
 
-from recall.errors import DataError
-from recall.tables import id_strings
+from recall.errors import DataError, shown
+from recall.tables import id_list
 from recall.times import MS_PER_HOUR
 
 _T = TypeVar("_T")
@@ -47,14 +46,13 @@ def ids_of(values: Iterable[Any], what: str) -> list[str]:
       DataError: a text in the place of a list, ids of several types, or a missing one; begins with `what`.
     """
     if isinstance(values, str | bytes):
-        raise DataError(f"{what}: expected a list of ids, found the text {values!r}; write [{values!r}]")
+        raise DataError(
+            f"{what}: expected a list of ids, found the text {shown(repr(values))}; write [{shown(repr(values))}]"
+        )
     values = list(values)
-    if all(type(value) is str and value and not value[0].isspace() and not value[-1].isspace() for value in values):
+    if all(type(value) is str and value.isascii() and value and value == value.strip() for value in values):
         return values  # as they come from who has read ids before: Arrow takes 95 us even for one
-    try:
-        ids = id_strings(pa.array(values, from_pandas=True))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({error})") from None
+    ids = id_list(values, what=what)
     if ids.null_count:
         raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
     return list(ids.to_pylist())

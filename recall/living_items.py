@@ -18,13 +18,13 @@ import pyarrow as pa
 import yaml
 
 from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.errors import ArtifactError, DataError, shown
 from recall.index import LivingIndex
 from recall.index.items import listed
 from recall.item_vectors import ItemVectors, Matrix, RawRows
 from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.prepared import PreparedData
-from recall.tables import id_strings
+from recall.tables import id_list
 
 COUNTS = ("exposures", "clicks")
 FIRST_TIME = "first_time_ms"
@@ -38,7 +38,7 @@ def open_living_items(
 
     Items that were added under another model are encoded again from their raw rows, with the counts that were known.
     """
-    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings, columns = _served_as(run / "config.yaml")
 
     def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Matrix:
         if any("row" not in source for source in sources):
@@ -52,12 +52,24 @@ def open_living_items(
         run / "index",
         fingerprint=fingerprint,
         read_only=read_only,
-        config=IndexConfig.model_validate(settings.get("index") or {}),
+        config=settings,
         encode=encode,
     )
-    items = settings["data"].get("items") or {}
-    columns = ItemColumns(items.get("id", settings["data"]["events"]["item"]), items.get("title"))
     return LivingItems(index, vectors=vectors, prepared=prepared, columns=columns)
+
+
+def _served_as(path: Path) -> tuple[IndexConfig, ItemColumns]:
+    """What a run's config.yaml says of its index and items; its other sections may name files that are not here."""
+    try:
+        settings = yaml.safe_load(path.read_text())
+        items = settings["data"].get("items") or {}
+        columns = ItemColumns(items.get("id", settings["data"]["events"]["item"]), items.get("title"))
+        return IndexConfig.model_validate(settings.get("index") or {}), columns
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: is no longer the experiment of the run ({type(error).__name__}: {error}); put the one back that "
+            "it was made from"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +142,7 @@ class LivingItems:
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
         """See `LivingIndex.delete`."""
         if isinstance(ids, str | bytes):
-            raise DataError(f"items: expected a list of ids, found the text {ids!r}; write [{ids!r}]")
+            raise DataError(f"items: expected a list of ids, found the text {shown(repr(ids))}; write [...]")
         return self.index.delete(dict.fromkeys(_item_ids(dict.fromkeys(ids), column="items")), missing_ok=missing_ok)
 
     def refresh(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
@@ -301,10 +313,7 @@ def _records(rows: RawRows) -> list[dict[str, Any]]:
 
 def _item_ids(values: Iterable[Any], *, column: str) -> list[str]:
     """Ids as the items file's are read."""
-    try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{column}: expected ids of one type, all text or all whole numbers ({error})") from None
+    ids = id_list(values, what=column)
     if ids.null_count:
         raise DataError(f"{column}: {ids.null_count:,} of {len(ids):,} items have no id; every item needs one")
     names: list[str] = ids.to_pylist()

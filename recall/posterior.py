@@ -103,8 +103,12 @@ def smoothed_ctr(
 
 
 def age_hours(now_ms: Int64s | int, first_time_ms: Int64s, *, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Hours from an item's first exposure to now, float32 [n]; 0 where the item is not `known` yet."""
-    return np.where(known, (now_ms - np.where(known, first_time_ms, 0)) / _MS_PER_HOUR, 0).astype(np.float32)
+    """Hours from an item's first exposure to now, float32 [n]; 0 where the item is not `known` yet.
+
+    Clocks disagree: an exposure that comes later than now has just happened.
+    """
+    hours = (now_ms - np.where(known, first_time_ms, 0)) / _MS_PER_HOUR
+    return np.where(known, np.maximum(hours, 0), 0).astype(np.float32)
 
 
 class BucketCounts(NamedTuple):

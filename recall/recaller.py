@@ -94,7 +94,7 @@ class Recaller(ChangesItems):
                 command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
                 raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
-        prepared = PreparedData.load(run / "data")
+        prepared = PreparedData.load(run / "data", verify="tables")
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manifest, write_json
+from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest, write_json, write_text
 from recall.cluster import Cluster
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
@@ -164,7 +163,7 @@ class Run:
                 report={"cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)},
             )  # fmt: skip
             summary = {"fingerprint": made_of, **index_summary(index, queries)}
-            write_json(self.directory / _INDEX_SUMMARY, summary)
+            write_json(self.directory / _INDEX_SUMMARY, summary, checksummed=True)
         self.console.print(
             facts_table("index", {name: value for name, value in summary.items() if name != "fingerprint"})
         )
@@ -198,7 +197,7 @@ class Run:
         timing = {**self._timing(), **latency}
         about = {"index": index, "timing": timing, "configured": names[0], "fingerprint": made_of}
         metrics = {**found.metrics, **about}
-        write_json(self.directory / "metrics.json", metrics)
+        write_json(self.directory / "metrics.json", metrics, checksummed=True)
         self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
         return metrics
 
@@ -320,7 +319,7 @@ class Run:
         of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
         made_of = self._metrics_fingerprint(of_models, self._published_index())
         command = self._command("evaluate") + (" --compare" if compare else "")
-        ranks = read_manifest(self.directory / RANKS, made_by=command)
+        ranks = read_manifest(self.directory / RANKS, made_by=command, verify=True)
         if metrics.get("fingerprint") != made_of or ranks.get("fingerprint") != made_of:
             raise ArtifactError(f"{path}: was measured on other models or settings; run `{command}` again")
         return metrics
@@ -357,9 +356,7 @@ class Run:
         there = path.read_text() if path.exists() else ""
         if there == header + body or (keep_versions and there.endswith("\n" + body)):
             return
-        temporary = path.with_name(".config.yaml")
-        temporary.write_text(header + body)
-        temporary.replace(path)
+        write_text(path, header + body)
 
     def _skip(self, step: str, result: _T) -> _T:
         self.console.print(f"[dim]{step}: done before, inputs unchanged[/dim]")
@@ -389,7 +386,7 @@ class Run:
 
 def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return read_json(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: not there yet; run `{made_by}` first") from None
     except (OSError, ValueError, TypeError) as error:

@@ -237,7 +237,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
     Raises:
       ArtifactError: it is missing or damaged, or does not fit the prepared data.
     """
-    read_manifest(directory, made_by="recall train")
+    read_manifest(directory, made_by="recall train", verify=True)
     model = RecallModel(load_config(directory / _CONFIG), prepared)
     model.build_layers()
     try:
@@ -252,6 +252,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
     """Per epoch: epoch (from 1), loss and its terms, the validation metric, seconds, and the stage of several."""
+    read_manifest(directory, made_by="recall train", verify=lambda name: name == _HISTORY)
     return json.loads((directory / _HISTORY).read_text())
 
 

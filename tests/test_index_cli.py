@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from recall.artifacts import read_json, write_json
 from recall.index import load_index, save_index
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_rollback_and_gc(again: Path, command: Command) -> None:
 
 def test_an_index_of_another_model_is_one_clear_line(again: Path, command: Command) -> None:
     manifest = again / "model" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "abc"}))
+    write_json(manifest, {**read_json(manifest), "fingerprint": "abc"}, checksummed=True)
     outcome = command("index", "rollback", "--run", again)
     assert (outcome.code, current(again)) == (1, "0002")
     assert outcome.err.startswith("error: ")
@@ -81,7 +82,7 @@ def test_an_index_of_another_model_is_one_clear_line(again: Path, command: Comma
 
 def test_vectors_of_another_model_are_not_indexed(copied: Path, command: Command) -> None:
     manifest = copied / "vectors" / "_manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "abc"}))
+    write_json(manifest, {**read_json(manifest), "fingerprint": "abc"}, checksummed=True)
     outcome = command("index", "--run", copied)
     assert (outcome.code, current(copied)) == (1, "0001")
     assert "vectors: was made by another model; run `recall vectors" in outcome.err

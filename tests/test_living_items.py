@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recall.artifacts import write_json
 from recall.config import Config
 from recall.errors import ArtifactError, DataError
 from recall.index import LivingIndex, load_index, save_index
@@ -159,7 +160,7 @@ def test_added_items_are_encoded_again_by_another_model(copied: Path, settings: 
     # The same towers under another fingerprint, and an index with another bias: what is taken from the journal as it
     # stands has the old one.
     manifest = json.loads((copied / "model" / "manifest.json").read_text())
-    (copied / "model" / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "other"}))
+    write_json(copied / "model" / "manifest.json", {**manifest, "fingerprint": "other"}, checksummed=True)
     index = load_index(copied / "index")
     index.report = {**index.report, "cold_bias": index.report["cold_bias"] + 0.5}
     save_index(index, copied / "index", fingerprint="other")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from conftest import Experiment
 
+from recall.artifacts import write_json
 from recall.config import Config
 from recall.errors import ArtifactError, DataError
 from recall.recaller import Recaller
@@ -135,7 +136,7 @@ def test_a_run_from_before_says_to_train_again(copied: Path) -> None:
     manifest = copied / "model" / "manifest.json"
     content = json.loads(manifest.read_text())
     content["files"] = {name: entry for name, entry in content["files"].items() if "user_encoder/" not in name}
-    manifest.write_text(json.dumps(content))
+    write_json(manifest, content, checksummed=True)
     older = Recaller.load(copied)
     assert older.recall(["u1"], k=3).ids.shape == (1, 3), "everything else works"
     with pytest.raises(ArtifactError, match="remove the folder model of the run and train again"):

@@ -64,7 +64,7 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
     _require_replaceable(out)
     model = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
     searched = load_index(run / "index", fingerprint=model["fingerprint"])
-    prepared = PreparedData.load(run / "data")
+    prepared = PreparedData.load(run / "data", verify="tables")
     query = tf.saved_model.load(str(run / "model" / "query"))
     if not (run / "model" / USER_ENCODER).is_dir():
         raise ArtifactError(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import DataError
+from recall.errors import DataError, shown
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -176,5 +176,5 @@ def _require_unique(ids: pa.StringArray) -> None:
 
 def listed(values: Any) -> str:
     """The first of some values, for an error message."""
-    shown = ", ".join(str(value) for value in values[:_SHOWN])
-    return shown if len(values) <= _SHOWN else f"{shown}, ..."
+    first = ", ".join(shown(value) for value in values[:_SHOWN])
+    return first if len(values) <= _SHOWN else f"{first}, ..."

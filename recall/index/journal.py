@@ -3,10 +3,12 @@
 DIR/lock                           held by the one process that writes
 DIR/00000000000000000001.segment   records from this sequence number on; the last segment grows
 DIR/00000000000000000840.compacted in place of all segments up to this number: of every id its last record
+DIR/files.json                     which of these there have to be: one that is missing is damage, too
 
 A record that the end of the last segment cuts off was never acknowledged (a crash came first), and opening for writing
 removes it. Any other record that does not match its checksums, or does not follow its predecessor, is damage: the
-journal is refused rather than shortened, since an acknowledged change may stand there.
+journal is refused rather than shortened, since an acknowledged change may stand there. (A last segment that somebody
+cuts short looks like that of a crash: it opens with the records before the cut.)
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from recall.artifacts import read_json, write_json
 from recall.errors import ArtifactError, DataError
 from recall.index.items import Vectors
 from recall.index.journal_format import (
@@ -33,7 +36,7 @@ from recall.index.journal_format import (
     segment_records,
 )
 
-_SEGMENT, _COMPACTED, _LOCK = ".segment", ".compacted", "lock"
+_SEGMENT, _COMPACTED, _LOCK, _LIST = ".segment", ".compacted", "lock", "files.json"
 _SEGMENT_BYTES = 1 << 26
 _MOST_BYTES = 1 << 30  # of a record, which is held in memory
 
@@ -185,13 +188,16 @@ class Journal:
                 with self._changing:
                     os.replace(scratch, path)
                     self._sync_directory()
+                    self._note_files()  # before any goes: what is noted has to be there or in a later compacted file
                     later = {sequence: place for sequence, place in self._places.items() if sequence > through}
                     self._places = {**places, **later}
                     for file in old:
                         if file != path:
                             file.unlink()
             except OSError as error:
-                raise ArtifactError(f"{path}: could not be written ({error}); the journal is as it was") from error
+                raise ArtifactError(
+                    f"{path}: could not be written ({error}); the journal is as it was. Free some space, then try again"
+                ) from error
             finally:
                 scratch.unlink(missing_ok=True)
 
@@ -218,6 +224,7 @@ class Journal:
     def _scan(self, *, after: int, cut: bool) -> Iterator[Record]:
         """All records after a number; notes the last one and the places of those with sources."""
         for _ in range(10):  # another process may compact while this one lists files
+            noted = self._noted_files()  # first: what is noted later need not be listed yet
             files = self._files()
             try:
                 streams = [path.open("rb") for path in files]
@@ -229,6 +236,7 @@ class Journal:
         with contextlib.ExitStack() as stack:
             for stream in streams:
                 stack.enter_context(stream)
+            self._require_files(noted, files)
             expected: int | None = None
             for path, stream in zip(files, streams, strict=True):
                 is_last = path == files[-1]
@@ -254,6 +262,25 @@ class Journal:
             if expected is not None:
                 self.last_sequence = max(self.last_sequence, expected - 1)
 
+    def _note_files(self, *, without: Path | None = None) -> None:
+        names = [path.name for path in self._files() if path != without]
+        write_json(self.directory / _LIST, {"files": names}, checksummed=True)
+
+    def _noted_files(self) -> list[Path]:
+        path = self.directory / _LIST
+        try:
+            return [self.directory / name for name in read_json(path)["files"]]
+        except FileNotFoundError:
+            return []  # nothing was written yet, or by a release that kept no list
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ArtifactError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+
+    def _require_files(self, noted: Sequence[Path], found: Sequence[Path]) -> None:
+        through = max((int(path.stem) for path in found if path.suffix == _COMPACTED), default=0)
+        for path in noted:
+            if path not in found and int(path.stem) > through:
+                raise ArtifactError(f"{path}: is missing, {_LIST} beside it says that it was there; {REMEDY}")
+
     def _read(self, files: Sequence[Path]) -> Iterator[Record]:
         """The records of files that do not change any more."""
         for path in files:
@@ -276,6 +303,7 @@ class Journal:
     def _continue(self, path: Path, end: int, size: int) -> None:
         """Takes up the last segment where its last whole record ends."""
         if end == 0:  # not even a first record: the crash came right after the file's creation
+            self._note_files(without=path)
             path.unlink()
             return
         self._active, self._end = os.open(path, os.O_RDWR), end
@@ -295,11 +323,14 @@ class Journal:
             self._active = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             self._active_path, self._end = path, 0
             _write_all(self._active, FORMAT)
+            os.fsync(self._active)
             self._sync_directory()
+            self._note_files()
         except OSError as error:
             self._close_segment()
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ArtifactError):
+                if path not in self._noted_files():
+                    path.unlink(missing_ok=True)
             raise ArtifactError(
                 f"{path}: could not be written ({error}); nothing was changed. Free some space, then try again"
             ) from error

@@ -133,6 +133,9 @@ def test_a_file_cut_off_before_the_last_one_is_damage(tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match=rf"{paths[1].name}: damaged"):
         read(tmp_path)
     paths[1].unlink()
+    with pytest.raises(ArtifactError, match=rf"{paths[1].name}: is missing"):
+        read(tmp_path)
+    (tmp_path / "files.json").unlink()  # as of a journal of an earlier release
     with pytest.raises(ArtifactError, match=rf"{paths[2].name}: begins at record 3, expected 2"):
         read(tmp_path)
 
@@ -153,7 +156,7 @@ def test_compaction_keeps_the_last_record_of_every_id_under_its_number(tmp_path)
     assert first is not None
     assert first.sources == ({"tags": ["ü"]},)
     journal.close()
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".compacted"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".compacted", ".json"]
     assert [(r.sequence, r.ids) for r in read(tmp_path)] == [
         (1, ("é",)), (2, ("b",)), (4, ("a",)), (5, ("c", "d"))
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.artifacts import checksum
+from recall.artifacts import checksum, write_json
 from recall.config import IndexConfig
 from recall.errors import ArtifactError
 from recall.index import ExactIndex, Index, ScannIndex, build_index, load_index, save_index
@@ -99,7 +99,7 @@ def test_scann_opens_no_file_but_its_own(path, indexes, tmp_path):
     assets.write_text(assets.read_text().replace("dataset.npy", path, 1))
     manifest = json.loads((version / "manifest.json").read_text())
     manifest["files"]["scann/scann_assets.pbtxt"] = {"bytes": assets.stat().st_size, "crc32c": checksum(assets)}
-    (version / "manifest.json").write_text(json.dumps(manifest))
+    write_json(version / "manifest.json", manifest, checksummed=True)
     with pytest.raises(ArtifactError, match=r"scann_assets.pbtxt: expected names of files beside it"):
         load_index(tmp_path / "index")
 

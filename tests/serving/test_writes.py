@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from recall.artifacts import read_manifest
+from recall.artifacts import read_json, read_manifest, write_json
 from recall.index import load_index, save_index
 from recall.serving.app import create_app
 from recall.serving.settings import ServiceSettings
@@ -114,7 +114,7 @@ def test_changes_stay_when_a_new_version_of_the_index_is_published(writer: TestC
 def test_a_new_model_takes_over_from_one_that_can_be_written_to(writer: TestClient, own_run: Path) -> None:
     assert change(writer, "DELETE", {"ids": ["i006"]}).status_code == 200
     manifest, before = own_run / "model" / "manifest.json", loads(writer)
-    manifest.write_text(manifest.read_text() + "\n")  # published again, with the same content
+    write_json(manifest, read_json(manifest), checksummed=True)  # published again, with the same content
     while loads(writer) == before:
         assert like(writer, "i010").status_code == 200
     assert not is_found(writer, "i006")
