@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from recall.errors import RecallError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)
+_NEEDED = ("locust", "psutil", "httpx", "uvicorn", "fastapi")
 _RESULTS = HERE / "results"
 _BOTH: tuple[Publisher, ...] = ("republished", "rebalanced")
 
@@ -23,7 +25,9 @@ _BOTH: tuple[Publisher, ...] = ("republished", "rebalanced")
 def run(
     small: Annotated[bool, typer.Option("--small", help="the small plan, to see that all runs")] = False,
     minutes: Annotated[float, typer.Option(min=0.01, help="of load, shared by the phases; of each publisher")] = 10,
-    publish: Annotated[list[str] | None, typer.Option(help="republished, rebalanced; default: one after the other")] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="republished, rebalanced; default: one after the other")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="scratch folder: what is served, and logs")] = Path("runs/serving"),
     plan: Annotated[Path, typer.Option("--plan", help="sizes and rates")] = PLAN,
     results: Annotated[
@@ -32,6 +36,8 @@ def run(
 ) -> None:
     """Serves, loads, writes, publishes, and judges; on a machine that does nothing else."""
     with clear_errors(_console):
+        if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+            raise RecallError(f"packages are missing: {', '.join(missing)}; pip install 'recall[serve,benchmarks]'")
         from benchmarks.serving.load_test import measure, shortcomings
 
         chosen = [name for name in _BOTH if name in (publish or _BOTH)]

@@ -1,4 +1,4 @@
-"""The whole test: a server, clients in phases, a writer and new versions meanwhile; then the judgement of the answers."""
+"""The whole test: a server, clients in phases, a writer and new versions meanwhile; then what the answers are worth."""
 
 from __future__ import annotations
 

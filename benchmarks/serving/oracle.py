@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,9 +130,7 @@ class _Judged:
       is_by_id: whether items were asked for by id.
     """
 
-    def __init__(
-        self, oracle: Oracle, answer: Answer, scores: npt.NDArray[np.float32], states: ItemStates
-    ) -> None:
+    def __init__(self, oracle: Oracle, answer: Answer, scores: npt.NDArray[np.float32], states: ItemStates) -> None:
         question, result = answer["question"], answer["answer"]["results"][0]
         self._states, self._scores = states, scores
         self._moment: Moment = states.at(answer["sent"], answer["received"])
@@ -151,7 +150,7 @@ class _Judged:
             return f"a {result['source']} list for a user with clicks"
         if len(set(names)) < len(names):
             return "an item twice"
-        if any(earlier < later for earlier, later in zip(given, given[1:], strict=False)):
+        if any(earlier < later for earlier, later in itertools.pairwise(given)):
             return "scores that rise"
         scale = max(map(abs, given), default=0.0) + 1
         for name, score in zip(names, given, strict=True):

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from benchmarks.common.machine import ROOT
 from recall.errors import RecallError
 
@@ -64,6 +62,8 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Of all its threads so far."""
+        import psutil
+
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 
@@ -95,7 +95,7 @@ class Watch:
     """
 
     def __init__(self, pid: int, index: Path, *, seconds: float = 1.0) -> None:
-        self._process, self._current, self._seconds = psutil.Process(pid), index / "CURRENT", seconds
+        self._pid, self._current, self._seconds = pid, index / "CURRENT", seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.memory: list[tuple[float, float]] = []  # monotonic seconds, MB
@@ -110,10 +110,13 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
+        import psutil
+
         with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._pid)
             while not self._stopping.wait(self._seconds):
                 now, version = time.monotonic(), self._current.read_text().strip()
-                self.memory.append((now, self._process.memory_info().rss / 1e6))
+                self.memory.append((now, process.memory_info().rss / 1e6))
                 if not self.versions or self.versions[-1][1] != version:
                     self.versions.append((now, version))
 

@@ -1,4 +1,4 @@
-"""What is served: a simulated community, and a run on it with a ScaNN index; made once per size, outside the repository."""
+"""What is served: a simulated community, and a run on it with a ScaNN index, made once per size."""
 
 from __future__ import annotations
 

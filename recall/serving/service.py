@@ -59,7 +59,9 @@ class Service:
         self._snapshot, self._is_frozen = snapshot, False
         index = snapshot.recaller.index
         if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
-            self._rebalancer = Rebalancer(index, self._rebalancing).start()  # what is added is compared one by one until then
+            self._rebalancer = Rebalancer(
+                index, self._rebalancing
+            ).start()  # what is added is compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
 
