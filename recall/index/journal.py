@@ -39,6 +39,7 @@ from recall.index.journal_format import (
 _SEGMENT, _COMPACTED, _LOCK, _LIST = ".segment", ".compacted", "lock", "files.json"
 _SEGMENT_BYTES = 1 << 26
 _MOST_BYTES = 1 << 30  # of a record, which is held in memory
+_LONG_BYTES = 1 << 20
 
 
 class Journal:
@@ -149,6 +150,15 @@ class Journal:
                 f"{sequence:,} records; this is an older journal or that of another index: {REMEDY}"
             )
         self.last_sequence = max(self.last_sequence, sequence)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more was appended since it was compacted than was left then: compacting only then costs no more,
+        all in all, than the writing did."""
+        with self._changing:
+            sizes = [(path.suffix, path.stat().st_size) for path in self._files()]
+        compacted = sum(size for suffix, size in sizes if suffix == _COMPACTED)
+        return sum(size for _, size in sizes) - compacted > max(compacted, _LONG_BYTES)
 
     def compact(self) -> None:
         """Keeps of every id its last record alone. Appending goes on; a crash leaves the old files or the new.

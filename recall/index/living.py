@@ -7,6 +7,7 @@ exactly: all of it is found, for as many multiplications per query as it has num
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from recall.index.store import SavedVersion, load_current, save_index
 from recall.index.versions import current_version
 from recall.index.view import View
 
+_LOGGER = logging.getLogger(__name__)
 _JOURNAL = "journal"
 _OF_A_BUILD = ("reason", "measured", "tuning", "shards")  # what a report says of how the index was built
 
@@ -290,7 +292,20 @@ class LivingIndex(View):
                     self._catch_up()
                 return False
             self._stand_on(load_current(self._directory, fingerprint=self._fingerprint))
+            self._compact_if_long()
             return True
+
+    def tidy(self) -> bool:
+        """Drops from a long journal what later changes of the same items made void.
+
+        Items that change again and again never move the index far enough for `rebalance`, which compacts it too.
+
+        Returns:
+          Whether the journal was long.
+        """
+        with self._maintaining:
+            self.snapshot()
+            return self._compact_if_long()
 
     def close(self) -> None:
         """Lets go of the journal, after a rebalance under way. Snapshots stay; all else says that it is closed."""
@@ -318,6 +333,15 @@ class LivingIndex(View):
             self._journal.begin_after(version.journal_through)
             self._now, self._replayed, self._version = done.snapshot, done, version.name
             self._sequence = self._journal.last_sequence
+
+    def _compact_if_long(self) -> bool:
+        if self._journal is None or self._is_read_only or not self._journal.is_long:
+            return False
+        try:
+            self._journal.compact()
+        except ArtifactError as error:  # it is as it was, and nothing but space and time depends on it
+            _LOGGER.warning("the journal was not compacted: %s", error)
+        return True
 
     def _catch_up(self) -> None:
         assert self._journal is not None

@@ -75,7 +75,7 @@ class Rebalancer:
         self._thread: threading.Thread | None = None
 
     def check(self) -> str | None:
-        """Looks once, in the calling thread; returns the reason if it rebalanced.
+        """Looks once, in the calling thread; returns the reason if it rebalanced, and else tidies up the journal.
 
         Raises:
           RecallError: as of `LivingIndex.rebalance`.
@@ -85,6 +85,8 @@ class Rebalancer:
         if reason is not None:
             self.index.rebalance()
             self.rebalances += 1
+        else:
+            self.index.tidy()
         return reason
 
     def start(self) -> Rebalancer:

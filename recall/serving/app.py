@@ -84,7 +84,7 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
-    service = Service(metrics)
+    service = Service(metrics, rebalancing=settings.rebalancing)
     reloader = Reloader(run, service, settings=settings, metrics=metrics)
     if snapshot is not None:
         reloader.start_from(snapshot)

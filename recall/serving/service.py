@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from recall.errors import RecallError
-from recall.index import LivingIndex, Rebalancer
+from recall.index import LivingIndex, RebalancePolicy, Rebalancer
 from recall.recalled import MODEL, Candidates
 from recall.recaller import Recaller
 from recall.serving.metrics import Metrics
@@ -27,14 +27,16 @@ class Service:
 
     Args:
       metrics: where calls and results are counted.
+      rebalancing: when an index that is written to is built anew; default: that of `RebalancePolicy`.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, rebalancing: RebalancePolicy | None = None) -> None:
         self._snapshot: Snapshot | None = None
         self._metrics = metrics
         self._writing = threading.Lock()
         self._is_frozen = False
         self._rebalancer: Rebalancer | None = None
+        self._rebalancing = rebalancing
 
     @property
     def is_ready(self) -> bool:
@@ -57,7 +59,9 @@ class Service:
         self._snapshot, self._is_frozen = snapshot, False
         index = snapshot.recaller.index
         if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
-            self._rebalancer = Rebalancer(index).start()  # what is added is compared one by one until then
+            self._rebalancer = Rebalancer(
+                index, self._rebalancing
+            ).start()  # what is added is compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
 

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from recall.errors import ConfigError
 from recall.experiment_file import apply_override, describe, plain
+from recall.index import RebalancePolicy
 from recall.schema import Strict
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -31,8 +32,22 @@ class ServiceSettings(Strict):
     model_threads: Count = Field(default=2, description="calls of the model at the same time")
     reload_seconds: Seconds = Field(default=1.0, description="between two looks at the run's published version")
     retry_seconds: Seconds = Field(default=60.0, description="until a version that did not load is tried again")
+    rebalance_seconds: Seconds = Field(default=60.0, description="between two looks at how far writes moved the index")
+    rebalance_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="of the items, written since the index was built: more is built anew"
+    )
+    rebalance_changes: Count = Field(default=1000, description="items written since, below which nothing is built anew")
     allow_writes: bool = Field(default=False, description="POST and DELETE /items")
     token: SecretStr | None = Field(default=None, description="that writers must send; not to be given by --set")
+
+    @property
+    def rebalancing(self) -> RebalancePolicy:
+        """When an index that is written to is built anew."""
+        return RebalancePolicy(
+            most_recent_share=self.rebalance_share,
+            least_changes=self.rebalance_changes,
+            check_every_seconds=self.rebalance_seconds,
+        )
 
     @model_validator(mode="after")
     def _a_full_request_fits(self) -> ServiceSettings:

@@ -158,6 +158,35 @@ def test_a_reader_sees_what_the_writer_did_when_it_refreshes(tmp_path):
                 change()
 
 
+def test_a_journal_stays_short_though_the_same_items_change_again_and_again(tmp_path):
+    expected = saved(tmp_path)
+    notes = ["x" * 1_000] * 50  # of each item
+
+    def journal_bytes() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "journal").iterdir())
+
+    def change_often(index: LivingIndex) -> None:
+        for seed in range(40):
+            vectors = drawn(50, seed=seed)
+            index.upsert([f"n{row}" for row in range(50)], vectors, sources=notes)
+            expected.update({f"n{row}": vector for row, vector in enumerate(vectors)})
+        assert journal_bytes() > 40 * 50 * 1_000
+
+    with LivingIndex.open(tmp_path) as index:
+        change_often(index)
+        assert Rebalancer(index).check() is None, "50 of 350 are too few to build anew"
+        assert journal_bytes() < 2 * 50 * 1_200
+        change_often(index)
+        save_index(load_index(tmp_path), tmp_path, fingerprint="m")
+        assert index.refresh()
+        assert journal_bytes() < 2 * 50 * 1_200
+        assert not index.tidy()
+        assert_holds(index, expected)
+        assert index.sources(["n7"]) == notes[:1]
+    with LivingIndex.open(tmp_path) as index:
+        assert_holds(index, expected)
+
+
 # Another model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from served_run import Server
 
 from recall.artifacts import read_manifest
 from recall.index import load_index, save_index
+from recall.serving.server import _listen
 
 pytest_plugins = ("finished_run", "served_run")
 
@@ -153,3 +155,10 @@ def test_a_huge_body_and_an_endless_one_harm_nobody(server: Server, http: httpx.
 
 def _requests(http: httpx.Client, server: Server, *, status: str) -> bool:
     return f'status="{status}"' in http.get(f"{server.url}/metrics").text
+
+
+def test_an_answer_does_not_wait_until_the_client_acknowledges_its_head():
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -133,3 +133,18 @@ def test_a_row_that_is_not_as_the_items_file_has_them_is_a_422_and_changes_nothi
     response = change(writer, "POST", {"items": [row]})
     assert response.status_code == 422, response.text
     assert items(writer) == before
+
+
+def test_the_service_builds_its_index_anew_as_often_as_it_is_told(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = ServiceSettings(
+        allow_writes=True, reload_seconds=0.05, rebalance_seconds=0.05, rebalance_share=0, rebalance_changes=1
+    )
+    app = create_app(copied, settings, snapshot=Snapshot.load(copied, living=True))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        before = client.get("/readyz").json()["version"]
+        assert change(client, "POST", {"items": [new("new-1")]}).status_code == 200
+        while client.get("/readyz").json()["version"] == before:
+            assert like(client, "new-1").status_code == 200
+        assert like(client, "new-1").status_code == 200
+    assert "new-1" in load_index(copied / "index").ids, "it was compared one by one only until then"
