@@ -41,7 +41,7 @@ def measure(scratch: Path, *, system: str, items: int, clicks: int = 0) -> dict[
 
     recaller = Recaller.load(stored_run(scratch.parent, items))
     if system == "tensorflow":
-        recaller._arrays = None
+        recaller._user_vectors.arrays = None
     users = user_ids()
     histories = _histories(recaller.index.ids, users, clicks) if clicks else None
     settings = {"k": K, "histories": histories, "exclude_seen": system != "recall-all"}
