@@ -19,7 +19,7 @@ from recall.index.results import Names
 from recall.index.row_lists import RowLists
 from recall.item_facts import ItemFacts, RowFacts
 from recall.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
-from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Source
+from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
 
 Fallback = bool | Literal["filtered"]
 Exclude = Iterable[str | int] | Mapping[str, Iterable[str | int]] | Mapping[int, Iterable[str | int]]
@@ -94,6 +94,18 @@ class Found(NamedTuple):
         """Object [queries, k], None where there is no more; looked up anew each time."""
         found: npt.NDArray[np.object_] = self.names[self.rows]
         return found
+
+    def candidates(self, queries: Sequence[str], *, titles: Mapping[str, str]) -> Candidates:
+        """The lists under the names of their queries."""
+        return FoundCandidates(
+            self.rows,
+            self.names,
+            queries=queries,
+            scores=self.scores,
+            titles=titles,
+            sources=self.sources,
+            unknown_ids=self.unknown_ids,
+        )
 
 
 def excluded_ids(exclude: Exclude | None, names: Sequence[str]) -> list[list[str]]:

@@ -82,7 +82,7 @@ class FoundCandidates(Candidates):
         self.__dict__.update(others, _rows=rows, _names=names)
 
     @cached_property
-    def ids(self) -> Ids:  # type: ignore[override]  # of a frozen dataclass, whose attributes are read alone
+    def ids(self) -> Ids:
         """Object [queries, k]."""
         found: Ids = self._names[self._rows]  # type: ignore[attr-defined]
         return found

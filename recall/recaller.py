@@ -20,7 +20,7 @@ from recall.errors import ArtifactError, DataError
 from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.filters import Filters
 from recall.further_ids import FurtherIds
-from recall.given import ids_of
+from recall.given import Asked, ids_of
 from recall.index import Index, load_index
 from recall.item_facts import ItemFacts
 from recall.item_vectors import ItemVectors
@@ -30,7 +30,7 @@ from recall.new_items import ItemRows, NewItems
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.ragged import ManyLists
-from recall.recalled import Candidates, FoundCandidates
+from recall.recalled import Candidates
 from recall.user_arrays import UserArrays
 from recall.user_features import FeatureQueries, UserFeatures
 from recall.user_vectors import UserVectors
@@ -118,7 +118,7 @@ class Recaller(ChangesItems):
             user_query=query,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
-            titles=_titles(prepared),
+            titles=prepared.titles_by_id,
             id_column=id_column,
             now_ms=prepared.manifest["last_time_ms"],
             further=further,
@@ -191,6 +191,7 @@ class Recaller(ChangesItems):
         wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
+        asked: Asked | AskedOfLog
         if features is None:
             asked = self._users.asked(users, histories, history_times_ms, further_histories)
         elif users is None and not (histories or history_times_ms or further_histories):
@@ -200,15 +201,17 @@ class Recaller(ChangesItems):
         seen = self._users.seen(asked.users) if exclude_seen else None
         excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
         now = self._now_ms if now_ms is None else now_ms
+        index: Index | None = None
+        lacking: npt.NDArray[np.bool_] | None = None
         if content:
             vectors, has_clicks = content.interests(asked.history, last=last)
             index, lacking = content.index, ~has_clicks
         elif isinstance(asked, AskedOfLog):
-            vectors, index = self._user_vectors.of_asked(asked, now_ms=now), None
+            vectors = self._user_vectors.of_asked(asked, now_ms=now)
             lacking = self._users.without_clicks(asked) if fallback else None
         else:
             assert features is not None
-            vectors, index, lacking = self._feature_queries.vectors(features, asked, now_ms=now), None, None
+            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
         return self._search(
             asked.names, vectors, wanted, excluded=excluded, seen=seen, now_ms=now, index=index, lacking=lacking
         )
@@ -393,19 +396,4 @@ class Recaller(ChangesItems):
             now_ms=self._now_ms if now_ms is None else now_ms,
             lacking=lacking,
         )
-        return FoundCandidates(
-            found.rows,
-            found.names,
-            queries=names,
-            scores=found.scores,
-            titles=self._titles,
-            sources=found.sources,
-            unknown_ids=found.unknown_ids,
-        )
-
-
-def _titles(prepared: PreparedData) -> dict[str, str]:
-    if prepared.titles is None:
-        return {}
-    pairs = zip(prepared.item_ids.to_pylist(), prepared.titles.to_pylist(), strict=True)
-    return {item: title for item, title in pairs if title is not None}
+        return found.candidates(names, titles=self._titles)
