@@ -69,7 +69,12 @@ class Wanted:
     @property
     def needs_facts(self) -> bool:
         """Whether more than ids and scores has a say."""
-        return bool(self.filters != NO_FILTERS or self.caps or self.min_cold or self.fallback)
+        return bool(
+            (self.filters is not NO_FILTERS and self.filters != NO_FILTERS)
+            or self.caps
+            or self.min_cold
+            or self.fallback
+        )
 
 
 class Found(NamedTuple):

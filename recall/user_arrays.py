@@ -56,6 +56,10 @@ class UserArrays:
     Everything that depends on one item or one user alone is computed beforehand: tokens of items, and what a profile
     gives to the head's first layer. The result is that of the user tower up to the rounding of float32.
 
+    Attributes:
+      settings: see there.
+      reads_times: whether it makes a difference when items were clicked.
+
     Args:
       settings: see there.
       weights: float32 arrays.
@@ -75,6 +79,7 @@ class UserArrays:
         self.settings, self._weights = settings, weights
         self._user_rows = {user: row for row, user in enumerate(users)}
         self._items = items
+        self.reads_times = "gap" in weights or "age" in weights
         # As plain arrays: a memory map makes every array that comes of it one, 20 us a time.
         self._tokens, self._profiles = np.asarray(weights["tokens"]), np.asarray(weights["profiles"])
 
@@ -146,7 +151,7 @@ class UserArrays:
           float32 [users, width].
         """
         age_ms = None
-        if "gap" in self._weights or "age" in self._weights:
+        if self.reads_times:
             if ages_hours is None:
                 age_ms = np.full(len(clicks.values), -1)
             else:  # NaN is not >= 0
@@ -154,7 +159,8 @@ class UserArrays:
         clicks, age_ms = self._known_last(clicks, age_ms)
         states = self._states(clicks, age_ms)  # [users, dim]
         unknown = len(self._user_rows)
-        profiles = self._profiles[[self._user_rows.get(user, unknown) for user in users]]
+        places = np.array([self._user_rows.get(user, unknown) for user in users], np.int64)
+        profiles = self._profiles.take(places, axis=0)
         return self._head(states, profiles)
 
     def _known_last(
@@ -164,7 +170,7 @@ class UserArrays:
         if clicks.values.size and clicks.values.min() < 0:
             is_known = clicks.values >= 0
             clicks, age_ms = clicks.where(is_known), None if age_ms is None else age_ms[is_known]
-        if clicks.lengths.max(initial=0) > self.settings.length:
+        if len(clicks.values) > self.settings.length and clicks.lengths.max() > self.settings.length:
             is_last = _to_last(clicks.lengths) < self.settings.length
             clicks, age_ms = clicks.where(is_last), None if age_ms is None else age_ms[is_last]
         return clicks, age_ms
@@ -174,12 +180,13 @@ class UserArrays:
         weights, (rows, lengths) = self._weights, clicks
         if not len(rows):
             return np.tile(weights["empty"], (len(lengths), 1))  # [users, dim]
-        to_last = _to_last(lengths)  # [clicks]
         if len(lengths) == 1:  # without what many users need: half the time
+            to_last = np.arange(len(rows) - 1, -1, -1)
             tokens = self._timed_tokens(rows, to_last, age_ms)
             scores = self._scores(rows, tokens, to_last, age_ms)
             shares = np.exp(scores - scores.max())
             return ((shares @ tokens) / shares.sum())[np.newaxis]
+        to_last = _to_last(lengths)  # [clicks]
         is_any = lengths > 0
         counts = lengths[is_any]
         ends = np.cumsum(counts)

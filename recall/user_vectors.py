@@ -66,7 +66,8 @@ class UserVectors:
         """
         self._require_tower()
         if self.arrays:
-            return self.arrays.vectors_by_row(asked.users, asked.rows, asked.flat_ages_hours(now_ms))
+            ages_hours = asked.flat_ages_hours(now_ms) if self.arrays.reads_times else None
+            return self.arrays.vectors_by_row(asked.users, asked.rows, ages_hours)
         return self.of(asked.users, asked.history, ages_hours=asked.ages_hours(now_ms), further=asked.further)
 
     def _require_tower(self) -> None:

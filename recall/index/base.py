@@ -155,6 +155,10 @@ class Index(abc.ABC):
     def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
+    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+        """As `_best_items` for k + `spare`, of which those after the first k may be found with less effort."""
+        return self._best_items(queries, k + spare)
+
     def _best_allowed(
         self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
     ) -> tuple[Rows, Vectors]:

@@ -82,7 +82,7 @@ class RowLists(Sequence[Rows]):
     @property
     def longest(self) -> int:
         """Rows of the query that has most."""
-        return int(self.lengths.max(initial=0))
+        return len(self.rows) if len(self.lengths) == 1 else int(self.lengths.max(initial=0))
 
     def joined(self, other: RowLists) -> RowLists:
         """The rows of both."""
