@@ -15,9 +15,11 @@ from recall.filters import NO_FILTERS, Filters
 from recall.given import by_id, ids_of
 from recall.index import Index
 from recall.index.items import Rows, Vectors
+from recall.index.results import Names
+from recall.index.row_lists import RowLists
 from recall.item_facts import ItemFacts, RowFacts
 from recall.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
-from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Source
+from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
 
 Fallback = bool | Literal["filtered"]
 Exclude = Iterable[str | int] | Mapping[str, Iterable[str | int]] | Mapping[int, Iterable[str | int]]
@@ -67,23 +69,48 @@ class Wanted:
     @property
     def needs_facts(self) -> bool:
         """Whether more than ids and scores has a say."""
-        return bool(self.filters != NO_FILTERS or self.caps or self.min_cold or self.fallback)
+        return bool(
+            (self.filters is not NO_FILTERS and self.filters != NO_FILTERS)
+            or self.caps
+            or self.min_cold
+            or self.fallback
+        )
 
 
 class Found(NamedTuple):
     """Lists of all queries.
 
     Attributes:
-      ids: object [queries, k], None where there is no more.
-      scores: float32 [queries, k], -inf where the id is None; of a fallback smoothed CTRs.
+      rows: int32 [queries, k], of the index; -1 where there is no more.
+      scores: float32 [queries, k], -inf where the row is -1; of a fallback smoothed CTRs.
       sources: who answered each query; None where no fallback was wanted.
       unknown_ids: how many ids of the filters' lists the index lacks.
+      names: ids by row.
     """
 
-    ids: npt.NDArray[np.object_]
+    rows: Rows
     scores: Vectors
     sources: tuple[Source, ...] | None
     unknown_ids: int
+    names: Names
+
+    @property
+    def ids(self) -> npt.NDArray[np.object_]:
+        """Object [queries, k], None where there is no more; looked up anew each time."""
+        found: npt.NDArray[np.object_] = self.names[self.rows]
+        return found
+
+    def candidates(self, queries: Sequence[str], *, titles: Mapping[str, str]) -> Candidates:
+        """The lists under the names of their queries."""
+        return FoundCandidates(
+            self.rows,
+            self.names,
+            queries=queries,
+            scores=self.scores,
+            titles=titles,
+            sources=self.sources,
+            unknown_ids=self.unknown_ids,
+        )
 
 
 def excluded_ids(exclude: Exclude | None, names: Sequence[str]) -> list[list[str]]:
@@ -108,7 +135,7 @@ def search_candidates(
     vectors: Vectors,
     *,
     wanted: Wanted,
-    excluded: Sequence[Iterable[str]],
+    excluded: Sequence[Iterable[str]] | RowLists,
     facts: ItemFacts | None,
     now_ms: int,
     lacking: npt.NDArray[np.bool_] | None = None,
@@ -121,7 +148,7 @@ def search_candidates(
       index: does not change while it is searched.
       vectors: float32 [queries, dim], or [queries, interests, dim]: the best of an item's scores counts.
       wanted: what the lists have to keep.
-      excluded: ids per query that it may not have; those that the index lacks are passed over.
+      excluded: ids per query that it may not have, of which those that the index lacks are passed over; or its rows.
       facts: of the items; None will do where nothing is wanted but k.
       now_ms: the moment of the queries, for ages.
       lacking: bool [queries], for whom there is nothing to search with: their lists are empty, or of the fallback.
@@ -130,10 +157,10 @@ def search_candidates(
       ArtifactError: facts are wanted and not there.
       DataError: a filter or a cap does not fit the attributes that there are.
     """
-    barred = [index.rows_there(ids) for ids in excluded]
+    barred = excluded
+    if not isinstance(barred, RowLists):
+        barred = RowLists.listed([index.rows_there(ids) for ids in barred])
     queries = len(vectors)
-    rows = np.full((queries, wanted.k), -1, np.int32)
-    scores = np.full((queries, wanted.k), -np.inf, np.float32)
     if not wanted.needs_facts:
         allowed, unknown, rules, known = None, 0, Rules(wanted.k), None
     else:
@@ -143,14 +170,20 @@ def search_candidates(
         known = facts.of(index)
         allowed, unknown = wanted.filters.allowed(known, now_ms=now_ms)
         rules = _rules(wanted, known)
-    asked = np.flatnonzero(~lacking) if lacking is not None else np.arange(queries)
-    if len(asked):
-        ranked = _ranked_by(index, vectors[asked], allowed=allowed, excluded=[barred[query] for query in asked])
-        rows[asked], scores[asked] = merged_lists(ranked, rules, queries=len(asked), items=index.row_count)
+    if lacking is None and queries:
+        ranked = _ranked_by(index, vectors, allowed=allowed, excluded=barred)
+        rows, scores = merged_lists(ranked, rules, queries=queries, items=index.row_count)
+    else:
+        rows = np.full((queries, wanted.k), -1, np.int32)
+        scores = np.full((queries, wanted.k), -np.inf, np.float32)
+        asked = np.arange(queries) if lacking is None else np.flatnonzero(~lacking)
+        if len(asked):
+            ranked = _ranked_by(index, vectors[asked], allowed=allowed, excluded=barred.take(asked))
+            rows[asked], scores[asked] = merged_lists(ranked, rules, queries=len(asked), items=index.row_count)
     sources = None
     if wanted.fallback and known is not None:
         sources = _fall_back(rows, scores, wanted, rules, known, allowed, barred, lacking=lacking, now_ms=now_ms)
-    return Found(index.names[rows], scores, sources, unknown)
+    return Found(rows, scores, sources, unknown, index.names)
 
 
 def _rules(wanted: Wanted, known: RowFacts) -> Rules:
@@ -158,7 +191,7 @@ def _rules(wanted: Wanted, known: RowFacts) -> Rules:
     return Rules(wanted.k, tuple(caps), known.is_cold if wanted.min_cold else None, wanted.min_cold)
 
 
-def _ranked_by(index: Index, vectors: Vectors, *, allowed: Mask | None, excluded: list[Rows]) -> Ranked:
+def _ranked_by(index: Index, vectors: Vectors, *, allowed: Mask | None, excluded: RowLists) -> Ranked:
     """The index as a source of candidates; of several interests the lists become one."""
     interests = vectors.shape[1] if vectors.ndim == 3 else 1
     dim = vectors.shape[-1]
@@ -166,12 +199,13 @@ def _ranked_by(index: Index, vectors: Vectors, *, allowed: Mask | None, excluded
 
     def ranked(queries: npt.NDArray[np.intp], width: int, *, only: Mask | None) -> tuple[Rows, Vectors]:
         may = allowed if only is None else only if allowed is None else allowed & only
-        own = [excluded[query] for query in queries for _ in range(interests)]
+        is_all = interests == 1 and len(queries) == len(excluded)  # rising, each once
+        own = excluded if is_all else excluded.take(np.repeat(queries, interests))
         found = index.search(
-            by_query[queries].reshape(-1, dim),
+            (by_query if is_all else by_query[queries]).reshape(-1, dim),
             width,
             allowed=may,
-            excluded=own if any(rows.size for rows in own) else None,
+            excluded=own if own.rows.size else None,
         )
         merged = found.merged(interests) if interests > 1 else found
         return merged.rows[:, :width], merged.scores[:, :width]
@@ -186,7 +220,7 @@ def _fall_back(
     rules: Rules,
     known: RowFacts,
     allowed: Mask | None,
-    barred: list[Rows],
+    barred: RowLists,
     *,
     lacking: npt.NDArray[np.bool_] | None,
     now_ms: int,
@@ -199,7 +233,7 @@ def _fall_back(
     def fill(queries: npt.NDArray[np.intp], may: Mask | None, source: Source) -> None:
         if not len(queries):
             return
-        ranked = ranked_fallback(order, allowed=may, excluded=[barred[query] for query in queries])
+        ranked = ranked_fallback(order, allowed=may, excluded=barred.take(queries))
         rows[queries], _ = merged_lists(ranked, rules, queries=len(queries), items=known.index.row_count)
         ctr = np.append(known.posterior.smoothed_ctr, -np.inf).astype(np.float32)
         scores[queries] = ctr[rows[queries]]

@@ -11,6 +11,7 @@ fresh: by first exposure, the latest first; items that were never exposed come a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -54,7 +55,7 @@ def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *,
     return np.argsort(first, kind="stable").astype(np.int32)
 
 
-def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: list[Rows]) -> Ranked:
+def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: Sequence[Rows]) -> Ranked:
     """The order as a source of candidates, for `merged_lists`.
 
     Scores are minus the place in the order, so that lists which are put together anew keep it.

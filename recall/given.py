@@ -31,6 +31,11 @@ class Asked(NamedTuple):
     clicked_ms: Sequence[Iterable[int] | None]
     further: dict[str, list[list[str]]]
 
+    @property
+    def given(self) -> dict[int, list[str]]:
+        """Clicked item ids that the caller gave, by position of the user: here all."""
+        return dict(enumerate(self.history))
+
     def ages_hours(self, now_ms: int) -> list[list[float]]:
         """Hours from each click to the query; -1 where no time is given."""
         return [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from recall.clicks import AskedOfLog
 from recall.errors import DataError
 from recall.further_ids import FurtherIds
-from recall.given import Asked, by_id, ids_of, require_times
+from recall.given import by_id, ids_of, require_times
 from recall.prepared import ServingHistories
+from recall.ragged import ManyLists
 
 _T = TypeVar("_T")
 
@@ -30,7 +33,7 @@ class LoggedUsers:
 
     def __init__(self, histories: ServingHistories, item_ids: Sequence[str], further: Mapping[str, FurtherIds]) -> None:
         self._histories, self.further = histories, dict(further)
-        self._item_ids, self._catalogue = np.asarray(item_ids, dtype=object), frozenset(item_ids)
+        self.item_ids = np.asarray(item_ids, dtype=object)
 
     def asked(
         self,
@@ -38,7 +41,7 @@ class LoggedUsers:
         histories: PerUser[Ids] | None = None,
         times_ms: PerUser[Sequence[int]] | None = None,
         further: Mapping[str, PerUser[Ids]] | None = None,
-    ) -> Asked:
+    ) -> AskedOfLog:
         """Who is asked for, with what the log holds of them, or what the caller gives in its place.
 
         Args:
@@ -54,32 +57,59 @@ class LoggedUsers:
         if users is None:
             raise DataError("users: expected ids of users, or features of users that no file knows; found neither")
         names = ids_of(users, "users")
-        given, times = by_id(histories, "histories"), by_id(times_ms, "history_times_ms")
+        if not histories and not times_ms:
+            times = self._histories.recent_times_ms_of(names)
+            known = None if times is None else times.values.astype(np.float64)
+            return self._asked(names, self._histories.recent_of(names), known, further)
+        given, times_of = by_id(histories, "histories"), by_id(times_ms, "history_times_ms")
         fresh = {name: ids_of(given[name], f"histories[{name!r}]") for name in names if name in given}
-        for name, own in times.items():
+        for name, own in times_of.items():
             require_times(own, fresh.get(name, ()), times_at=f"history_times_ms[{name!r}]", history_at="histories")
-        history = [fresh[name] if name in fresh else self.clicked(name) for name in names]
-        clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
-        return Asked(names, names, history, clicked_ms, self._further_of(names, further or {}))
+        rows = [self._rows(fresh[name]) if name in fresh else self._histories.recent(name) for name in names]
+        clicked = [times_of.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
+        moments = [_moments(own, len(of_user)) for own, of_user in zip(clicked, rows, strict=True)]
+        lists = ManyLists(_joined(rows, np.int64), np.array([len(own) for own in rows], np.int64))
+        by_position = {position: fresh[name] for position, name in enumerate(names) if name in fresh}
+        return self._asked(names, lists, _joined(moments, np.float64), further, given=by_position)
+
+    def seen(self, users: Sequence[str]) -> ManyLists:
+        """All that they clicked in the log, as rows of the catalogue, those of a user each once and rising."""
+        return self._histories.seen_of(users)
 
     def clicked(self, user: str) -> list[str]:
         """The last `data.history` clicked items, oldest first."""
-        return list(self._item_ids[self._histories.recent(user)])
+        return list(self.item_ids[self._histories.recent(user)])
 
-    def seen(self, user: str) -> set[str]:
-        """All clicked items."""
-        return set(self._item_ids[self._histories.seen(user)])
-
-    def without_clicks(self, asked: Asked) -> npt.NDArray[np.bool_]:
+    def without_clicks(self, asked: AskedOfLog) -> npt.NDArray[np.bool_]:
         """Bool [users], those of whom nothing is known but a profile: no item of the catalogue, no further history."""
-        several = [
-            sum(item in self._catalogue for item in items) + sum(len(lists[place]) for lists in asked.further.values())
-            for place, items in enumerate(asked.history)
-        ]
-        return np.asarray(several, dtype=np.int64) == 0
+        several = asked.rows.where(asked.rows.values >= 0).lengths
+        for lists in asked.further.values():
+            several = several + np.array([len(own) for own in lists], np.int64)
+        return several == 0
+
+    def _asked(
+        self,
+        users: list[str],
+        rows: ManyLists,
+        times_ms: npt.NDArray[np.float64] | None,
+        further: Mapping[str, PerUser[Ids]] | None,
+        *,
+        given: Mapping[int, list[str]] | None = None,
+    ) -> AskedOfLog:
+        return AskedOfLog(users, rows, times_ms, given or {}, self._further_of(users, further or {}), self.item_ids)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.item_ids)}
+
+    def _rows(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+        row_of = self._row_of
+        return np.array([row_of.get(item, -1) for item in items], np.int64)
 
     def _further_of(self, users: Sequence[str], given: Mapping[str, PerUser[Ids]]) -> dict[str, list[list[str]]]:
         """Further histories of users by name: those given, else those of the log."""
+        if not given and not self.further:
+            return {}
         if unknown := sorted(given.keys() - self.further.keys()):
             there = ", ".join(sorted(self.further)) or "none"
             raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
@@ -89,3 +119,14 @@ class LoggedUsers:
             own = by_id(given.get(name), what)
             found[name] = [ids_of(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
         return found
+
+
+def _moments(times_ms: Sequence[int] | npt.NDArray[np.int64] | None, clicks: int) -> npt.NDArray[np.float64]:
+    """Times of a user's clicks as numbers that can say that they are unknown."""
+    if times_ms is None:
+        return np.full(clicks, np.nan)
+    return np.array([int(time) for time in times_ms], np.float64)
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *parts])

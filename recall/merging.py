@@ -10,6 +10,7 @@ might have been longer: finding the longest list is a packing problem, and candi
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def cold_items(k: int, share: float) -> int:
     """
     if not 0 <= share <= 1:
         raise DataError(f"min_cold_share: expected a number from 0 to 1, found {share}")
-    return int(np.ceil(round(share * k, 6)))  # 0.7 * 10 is a little more than 7 in binary
+    return math.ceil(round(share * k, 6))  # 0.7 * 10 is a little more than 7 in binary
 
 
 def check_caps(caps: Mapping[str, int]) -> dict[str, int]:

@@ -11,14 +11,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.artifacts import read_manifest
-from recall.candidate_search import Exclude, Fallback, Wanted, excluded_ids, search_candidates
+from recall.candidate_search import Exclude, Fallback, Wanted, search_candidates
+from recall.clicks import AskedOfLog
 from recall.content.linear_ctr import ContentCtr
 from recall.content.search import ContentSearch
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
+from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.filters import Filters
 from recall.further_ids import FurtherIds
-from recall.given import ids_of, padded
+from recall.given import Asked, ids_of
 from recall.index import Index, load_index
 from recall.item_facts import ItemFacts
 from recall.item_vectors import ItemVectors
@@ -27,9 +29,11 @@ from recall.logged_users import LoggedUsers
 from recall.new_items import ItemRows, NewItems
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
+from recall.ragged import ManyLists
 from recall.recalled import Candidates
 from recall.user_arrays import UserArrays
 from recall.user_features import FeatureQueries, UserFeatures
+from recall.user_vectors import UserVectors
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
@@ -66,11 +70,13 @@ class Recaller(ChangesItems):
         arrays: UserArrays | None = None,
     ) -> None:
         super().__init__(living, titles=titles)
-        self.index, self._content, self._user_query = index, content, user_query
-        self._item_ids = np.asarray(item_ids, dtype=object)
-        self._query, self._by_features, self._arrays = query, by_features, arrays if user_query == "user" else None
+        self.index, self._content = index, content
+        self._query, self._by_features = query, by_features
         self._new = NewItems(item, encoder, id_column=id_column, content_prior=content_prior)
         self._users = LoggedUsers(histories, item_ids, further or {})
+        self._user_vectors = UserVectors(query, user_query=user_query, arrays=arrays, further=tuple(further or {}))
+        self._item_ids = self._users.item_ids
+        self._catalogue = CatalogueRows(self._item_ids)
         self._now_ms, self._facts = now_ms, facts
 
     @classmethod
@@ -112,7 +118,7 @@ class Recaller(ChangesItems):
             user_query=query,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
-            titles=_titles(prepared),
+            titles=prepared.titles_by_id,
             id_column=id_column,
             now_ms=prepared.manifest["last_time_ms"],
             further=further,
@@ -185,31 +191,30 @@ class Recaller(ChangesItems):
         wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
+        asked: Asked | AskedOfLog
         if features is None:
             asked = self._users.asked(users, histories, history_times_ms, further_histories)
         elif users is None and not (histories or history_times_ms or further_histories):
             asked = self._feature_queries.read(features)
         else:
             raise DataError("features: their rows bring their own clicks; remove users, histories and times")
-        excluded = [set(own) for own in excluded_ids(exclude, asked.names)]
-        if exclude_seen:
-            for own, user, items in zip(excluded, asked.users, asked.history, strict=True):
-                own |= self._users.seen(user).union(items)
+        seen = self._users.seen(asked.users) if exclude_seen else None
+        excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
         now = self._now_ms if now_ms is None else now_ms
+        index: Index | None = None
+        lacking: npt.NDArray[np.bool_] | None = None
         if content:
             vectors, has_clicks = content.interests(asked.history, last=last)
-            return self._search(
-                asked.names, vectors, wanted, excluded=excluded, now_ms=now, index=content.index, lacking=~has_clicks
-            )
-        lacking = None
-        if fallback and features is None:
-            lacking = self._users.without_clicks(asked)
-        if features is not None:
-            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
+            index, lacking = content.index, ~has_clicks
+        elif isinstance(asked, AskedOfLog):
+            vectors = self._user_vectors.of_asked(asked, now_ms=now)
+            lacking = self._users.without_clicks(asked) if fallback else None
         else:
-            ages_hours = asked.ages_hours(now)
-            vectors = self.user_vectors(asked.users, asked.history, ages_hours=ages_hours, further=asked.further)
-        return self._search(asked.names, vectors, wanted, excluded=excluded, now_ms=now, lacking=lacking)
+            assert features is not None
+            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
+        return self._search(
+            asked.names, vectors, wanted, excluded=excluded, seen=seen, now_ms=now, index=index, lacking=lacking
+        )
 
     def similar(
         self,
@@ -240,7 +245,7 @@ class Recaller(ChangesItems):
         """
         names, content = ids_of(items, "items"), self._content_if(by)
         wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
-        excluded = [{name}.union(own) for name, own in zip(names, excluded_ids(exclude, names), strict=True)]
+        excluded = excluded_by_position(exclude, names, {query: [name] for query, name in enumerate(names)})
         vectors, index = self.vectors(names), None  # refuses unknown items
         if content:
             vectors, index = content.index.vectors(names), content.index
@@ -278,9 +283,8 @@ class Recaller(ChangesItems):
         wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
         vectors = content.vectors(self._new.encoded(rows))
         names = [str(position) for position in range(len(rows))]
-        return self._search(
-            names, vectors, wanted, excluded=excluded_ids(exclude, names), now_ms=now_ms, index=content.index
-        )
+        excluded = excluded_by_position(exclude, names)
+        return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=content.index)
 
     def vectors(self, items: Ids) -> Matrix:
         """Served vectors of items of the index, float32 [items, width], or [items, codes, width] with several each.
@@ -317,21 +321,7 @@ class Recaller(ChangesItems):
         Raises:
           ArtifactError: the model has no user tower.
         """
-        if "user" not in self._query.signatures:
-            raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if self._arrays:
-            return self._arrays.vectors(users, histories, ages_hours)
-        inputs = {"user_id": tf.constant(users, tf.string), "history": padded(histories, "", tf.string)}
-        if self._user_query == "student" or "user_in_full" not in self._query.signatures:
-            return self._query.signatures[self._user_query](**inputs)["vector"].numpy()
-        signature = self._query.signatures["user_in_full"]
-        if "history_age_hours" in signature.structured_input_signature[1]:
-            ages = ages_hours or [[-1.0] * len(history) for history in histories]
-            inputs["history_age_hours"] = padded(ages, -1.0, tf.float32)
-        for name in self._users.further:
-            own = (further or {}).get(name) or [[]] * len(users)
-            inputs[f"history_{name}"] = padded(own, "", tf.string)
-        return signature(**inputs)["vector"].numpy()
+        return self._user_vectors.of(users, histories, ages_hours=ages_hours, further=further)
 
     def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
         """Query vectors of users that no file knows.
@@ -387,27 +377,23 @@ class Recaller(ChangesItems):
         vectors: Matrix,
         wanted: Wanted,
         *,
-        excluded: Sequence[Iterable[str]],
+        excluded: Mapping[int, Sequence[str]],
         now_ms: int | None,
+        seen: ManyLists | None = None,
         index: Index | None = None,
         lacking: npt.NDArray[np.bool_] | None = None,
     ) -> Candidates:
         if index is not None and self._deleted:  # that of contents is as training left it
-            excluded = [self._deleted.union(own) for own in excluded]
+            deleted = list(self._deleted)
+            excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
+        snapshot = (index or self.index).snapshot()
         found = search_candidates(
-            (index or self.index).snapshot(),
+            snapshot,
             vectors,
             wanted=wanted,
-            excluded=excluded,
+            excluded=excluded_rows(snapshot, seen=seen, ids=excluded, catalogue=self._catalogue, queries=len(names)),
             facts=self._facts,
             now_ms=self._now_ms if now_ms is None else now_ms,
             lacking=lacking,
         )
-        return Candidates(names, found.ids, found.scores, self._titles, found.sources, found.unknown_ids)
-
-
-def _titles(prepared: PreparedData) -> dict[str, str]:
-    if prepared.titles is None:
-        return {}
-    pairs = zip(prepared.item_ids.to_pylist(), prepared.titles.to_pylist(), strict=True)
-    return {item: title for item, title in pairs if title is not None}
+        return found.candidates(names, titles=self._titles)

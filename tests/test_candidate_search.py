@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -246,3 +247,13 @@ def test_without_facts_only_ids_can_be_asked_for() -> None:
                 search_candidates(EXACT, QUERIES[:1], **arguments)
         else:
             assert search_candidates(EXACT, QUERIES[:1], **arguments).ids.shape == (1, 3)
+
+
+def test_candidates_survive_pickling_without_the_catalogue() -> None:
+    found = search(k=3)
+    candidates = found.candidates(["a", "b", "c", "d"], titles={})
+    sent = pickle.dumps(candidates)
+    again = pickle.loads(sent)
+    assert again.ids.tolist() == candidates.ids.tolist() == found.ids.tolist()
+    assert again.records() == candidates.records()
+    assert CATALOGUE.ids[-1].encode() not in sent or CATALOGUE.ids[-1] in found.ids

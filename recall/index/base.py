@@ -14,6 +14,7 @@ from recall.errors import DataError
 from recall.index.filtered import Mask, best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
 from recall.index.results import Names, SearchResult
+from recall.index.row_lists import RowLists
 
 
 class Index(abc.ABC):
@@ -85,7 +86,8 @@ class Index(abc.ABC):
           queries: float [queries, dim], or [dim] for one query.
           k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
           allowed: bool [row_count], the rows that may be found; None is all. Where k of them exist, k are found.
-          excluded: per query a list of rows that it may not have, repeats welcome; None is none.
+          excluded: per query a list of rows that it may not have, repeats welcome; None is none. `RowLists` are read
+            as they are.
 
         Raises:
           DataError: k below 1, another width than the index has, NaN in a query (says in which rows), or `allowed` or
@@ -106,7 +108,9 @@ class Index(abc.ABC):
                 found,
                 allowed=None if allowed is None else checked_allowed(allowed, self.row_count),
                 excluded=checked_excluded(
-                    [()] * len(queries) if excluded is None else excluded, queries=len(queries), items=self.row_count
+                    RowLists.none(len(queries)) if excluded is None else excluded,
+                    queries=len(queries),
+                    items=self.row_count,
                 ),
             )
         if found < k:
@@ -151,8 +155,12 @@ class Index(abc.ABC):
     def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
+    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+        """As `_best_items` for k + `spare`, of which those after the first k may be found with less effort."""
+        return self._best_items(queries, k + spare)
+
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
     ) -> tuple[Rows, Vectors]:
         """As `_best_items` of the items that each query may have, padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)

@@ -16,6 +16,7 @@ from recall.index.filtered import Mask
 from recall.index.items import Ids, ItemIds, Rows, Vectors, listed, require_known
 from recall.index.recent import Positions, Recent
 from recall.index.results import Names, best
+from recall.index.row_lists import RowLists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,11 +220,9 @@ class LivingSnapshot(Index):
         return self._best_allowed(queries, k, allowed=None, excluded=None)
 
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows] | None
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists | None
     ) -> tuple[Rows, Vectors]:
-        of_recent = self._recent.search(
-            queries, k, self._recent_among(allowed), excluded=None if excluded is None else list(excluded)
-        )
+        of_recent = self._recent.search(queries, k, self._recent_among(allowed), excluded=excluded)
         if not self._base_items:
             found = [of_recent]
         elif not self._recent_items:
@@ -238,7 +237,7 @@ class LivingSnapshot(Index):
         return best(rows, scores, k)
 
     def _best_of_base(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows] | None
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists | None
     ) -> tuple[Rows, Vectors]:
         items = len(self.base)
         may = self._base_alive
@@ -246,7 +245,7 @@ class LivingSnapshot(Index):
             may = allowed[:items] if may is None else allowed[:items] & may
         if may is None and excluded is None:
             return self.base._best_items(queries, min(k, items))
-        barred = [np.empty(0, np.int32)] * len(queries) if excluded is None else [own[own < items] for own in excluded]
+        barred = RowLists.none(len(queries)) if excluded is None else excluded.where(excluded.rows < items)
         return self.base._best_allowed(queries, min(k, items), allowed=may, excluded=barred)
 
     @functools.cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -89,7 +91,7 @@ class Recent:
         return living[np.argsort(self._rows[living], kind="stable")]
 
     def search(
-        self, queries: Vectors, k: int, positions: Positions, *, excluded: list[Rows] | None = None
+        self, queries: Vectors, k: int, positions: Positions, *, excluded: Sequence[Rows] | None = None
     ) -> tuple[Rows, Vectors]:
         """The k best of some entries, exactly.
 
@@ -105,11 +107,14 @@ class Recent:
         k = min(k, positions.size)
         block = max(1, _BLOCK // max(1, positions.size, k * self._vectors.shape[2]))
         blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
-        parts = [self._search_block(queries[own], k, positions, excluded and excluded[own]) for own in blocks]
+        parts = [
+            self._search_block(queries[own], k, positions, None if excluded is None else excluded[own])
+            for own in blocks
+        ]
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
 
     def _search_block(
-        self, queries: Vectors, k: int, positions: Positions, excluded: list[Rows] | None
+        self, queries: Vectors, k: int, positions: Positions, excluded: Sequence[Rows] | None
     ) -> tuple[Rows, Vectors]:
         if not k:
             return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.float32)

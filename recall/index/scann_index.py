@@ -131,8 +131,23 @@ class ScannIndex(VectorIndex):
         """Exact search over the vectors that the searcher rescores with."""
         return ExactIndex(self.items)
 
+    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+        """Looks into the leaves of a search for k, and rescores as many as one for k + `spare`.
+
+        Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
+        rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
+        """
+        if self.items.entries_per_item > 1:
+            return super()._best_and_spare(queries, k, spare=spare)
+        leaves, _ = self._settings.effort(k, self.entries)
+        _, reorder = self._settings.effort(k + spare, self.entries)
+        return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
+
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         leaves, reorder = self._settings.effort(k, self.entries)
+        return self._search_among(queries, k, leaves=leaves, reorder=reorder)
+
+    def _search_among(self, queries: Vectors, k: int, *, leaves: int, reorder: int) -> tuple[Rows, Vectors]:
         if len(queries) == 1:
             found, scores = self._searcher.search(queries[0], k, reorder, leaves)
             if len(found) < k:

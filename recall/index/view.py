@@ -11,6 +11,7 @@ from recall.index.filtered import Mask
 from recall.index.items import Ids, ItemIds, Rows, Vectors
 from recall.index.living_snapshot import LivingSnapshot
 from recall.index.results import Names, SearchResult
+from recall.index.row_lists import RowLists
 
 
 class View(Index):
@@ -92,7 +93,7 @@ class View(Index):
         return self.snapshot()._best_items(queries, k)
 
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
     ) -> tuple[Rows, Vectors]:
         return self.snapshot()._best_allowed(queries, k, allowed=allowed, excluded=excluded)
 
