@@ -14,9 +14,10 @@ import pytest
 
 from recall.config import Config
 from recall.errors import DataError
-from recall.item_facts import ItemFacts, ServedPosterior
+from recall.item_facts import ItemFacts
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
+from recall.served_posterior import ServedPosterior
 
 if TYPE_CHECKING:
     from finished_run import Outcome
