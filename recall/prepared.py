@@ -183,6 +183,14 @@ class PreparedData:
             return None
         return self._column("items.parquet", _TITLE)
 
+    @property
+    def title_of(self) -> dict[str, str]:
+        """Titles by item id, of the items that have one."""
+        if self.titles is None:
+            return {}
+        pairs = zip(self.item_ids.to_pylist(), self.titles.to_pylist(), strict=True)
+        return {item: title for item, title in pairs if title is not None}
+
     @cached_property
     def items(self) -> pa.Table:
         """Encoded features of the items; see `item_encoder.columns`. Vectors are list<float32>, null where missing."""
