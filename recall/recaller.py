@@ -326,14 +326,11 @@ class Recaller(ChangesItems):
         return signature(**inputs)["vector"].numpy()
 
     def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
-        """Query vectors of users that no file knows.
+        """Query vectors, as of `user_vectors`, of users that no file knows.
 
         Args:
           features: one row per user: see `UserFeatures`.
           now_ms: the moment of the query (Unix milliseconds); default: the end of the log.
-
-        Returns:
-          As `user_vectors`.
 
         Raises:
           ArtifactError: the model has no user tower, or was written before it could be asked by features.

@@ -147,7 +147,7 @@ class LivingIndex(View):
         """What items were upserted with to be encoded again, None for those without."""
         numbers = [self._replayed.source_of.get(name) for name in ids]
         found: dict[str, Any] = {}
-        for number in dict.fromkeys(number for number in numbers if number is not None):
+        for number in sorted({number for number in numbers if number is not None}):  # an id's own record is its last
             record = self._journal.record(number) if self._journal else None
             if record and record.sources:
                 found.update(zip(record.ids, record.sources, strict=True))

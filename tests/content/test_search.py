@@ -17,8 +17,8 @@ from recall.config import Config
 from recall.content.search import ContentSearch
 from recall.errors import ArtifactError, DataError
 from recall.export import ItemModule
-from recall.model import RecallModel
 from recall.item_vectors import ItemVectors
+from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
 
