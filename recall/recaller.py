@@ -36,10 +36,7 @@ Living = bool | Literal["read_only"]
 
 
 class Recaller(ChangesItems):
-    """Serves a finished run: users or items in, candidates out.
-
-    Loads the query SavedModel, the index, and what users clicked until the end of the log.
-    """
+    """Serves a finished run from its query model, its index and its log: users or items in, candidates out."""
 
     def __init__(
         self,
