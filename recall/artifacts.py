@@ -220,3 +220,15 @@ def _missing(directory: Path, path: Path, *, made_by: str) -> str:
             f"rename that to {directory.name}, or run `{made_by}` again"
         )
     return f"{directory}: not there yet; run `{made_by}` first"
+
+
+_SERVED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
+
+
+def require_steps(run: Path) -> None:
+    """Raises ArtifactError if a step that serving needs was not done in a run directory; names the command."""
+    for part, step in _SERVED.items():
+        if not (run / part).exists():
+            nothing = not any((run / other).exists() for other in _SERVED)
+            command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
+            raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")

@@ -17,9 +17,10 @@ from recall.index import Index
 from recall.index.items import Rows, Vectors
 from recall.index.results import Names
 from recall.index.row_lists import RowLists
-from recall.item_facts import ItemFacts, RowFacts
+from recall.item_facts import ItemFacts
 from recall.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
 from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
+from recall.row_facts import RowFacts
 
 Fallback = bool | Literal["filtered"]
 Exclude = Iterable[str | int] | Mapping[str, Iterable[str | int]] | Mapping[int, Iterable[str | int]]
@@ -226,16 +227,17 @@ def _fall_back(
     now_ms: int,
 ) -> tuple[Source, ...]:
     """Fills the lists of those who lack something and, in place, what stayed empty; says who answered."""
-    order = fallback_order(known.posterior)
-    order = order[known.is_there[order]]
     sources: list[Source] = [MODEL] * len(rows)
 
     def fill(queries: npt.NDArray[np.intp], may: Mask | None, source: Source) -> None:
         if not len(queries):
             return
+        order = fallback_order(known.posterior)  # may have rows that came after this index
+        order = order[order < len(known)]
+        order = order[known.is_there[order]]
         ranked = ranked_fallback(order, allowed=may, excluded=barred.take(queries))
         rows[queries], _ = merged_lists(ranked, rules, queries=len(queries), items=known.index.row_count)
-        ctr = np.append(known.posterior.smoothed_ctr, -np.inf).astype(np.float32)
+        ctr = np.append(known.by_posterior(lambda part: part.smoothed_ctr), -np.inf).astype(np.float32)
         scores[queries] = ctr[rows[queries]]
         for query in queries:
             sources[query] = source

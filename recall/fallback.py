@@ -11,29 +11,86 @@ fresh: by first exposure, the latest first; items that were never exposed come a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recall.index.items import Rows, Vectors
-from recall.item_facts import NEVER, ServedPosterior
+from recall.layers import Layered
 from recall.merging import Mask, Ranked
+from recall.served_posterior import NEVER, Int64s, ServedPosterior
 
-# A fresh item in every fifth place costs a seventh of the hits among the first 50; in every second a third.
+# A fresh item in every fifth place costs a seventh of the hits among the first 50; in every second, a fifth to two
+# fifths.
 FRESH_EVERY = 5
 
 
-@lru_cache(maxsize=4)  # a snapshot serves many queries: sorting a million items takes most of a second
-def fallback_order(posterior: ServedPosterior) -> Rows:
+class Order(NamedTuple):
+    """Rows in an order.
+
+    Attributes:
+      rows: int32 [items].
+      keys: int64 [items], rising: what they are ordered by, equal keys by row.
+    """
+
+    rows: Rows
+    keys: Int64s
+
+    @classmethod
+    def by(cls, keys: Int64s) -> Order:
+        """Of rows 0, 1, ... by a key each."""
+        rows = np.argsort(keys, kind="stable").astype(np.int32)
+        return cls(rows, keys[rows])
+
+    def changed(self, rows: Rows, keys: Int64s) -> Order:
+        """With newer keys of some rows, in the order or new to it: without sorting the others again.
+
+        Args:
+          rows: int32 [n], rising.
+          keys: int64 [n].
+        """
+        kept = ~np.isin(self.rows, rows, kind="table")
+        others, theirs = self.rows[kept], self.keys[kept]
+        order = np.argsort(keys, kind="stable")
+        rows, keys = rows[order], keys[order]
+        places = np.searchsorted(theirs, keys)
+        ends = np.searchsorted(theirs, keys, side="right")
+        for tie in np.flatnonzero(places < ends):
+            places[tie] += np.searchsorted(others[places[tie] : ends[tie]], rows[tie])
+        return Order(np.insert(others, places, rows), np.insert(theirs, places, keys))
+
+
+@lru_cache(maxsize=4)
+def fallback_order(posterior: Layered[ServedPosterior]) -> Rows:
     """Rows of all items, those to show first in front; int32 [items], of which nothing may be overwritten."""
-    popular = np.lexsort((-posterior.smoothed_ctr, -posterior.clicks))  # keeps rows in order where both are equal
-    if not posterior.has_clock:
-        return popular.astype(np.int32)
-    first = posterior.first_exposed_ms
-    fresh = np.argsort(np.where(first == NEVER, 1, -first), kind="stable")
-    return interleaved(popular, fresh, every=FRESH_EVERY)
+    popular = _ordered(posterior, _unpopularity).rows
+    if not posterior.base.has_clock:
+        return popular
+    return interleaved(popular, _ordered(posterior, _exposed_before).rows, every=FRESH_EVERY)
+
+
+def _ordered(posterior: Layered[ServedPosterior], keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    order = _order_of_base(posterior.base, keys_of)
+    top = posterior.changed
+    return order if top is None else order.changed(top.rows, keys_of(top.entries))
+
+
+@lru_cache(maxsize=8)  # a base lives for long: sorting a million items takes most of a second
+def _order_of_base(posterior: ServedPosterior, keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    return Order.by(keys_of(posterior))
+
+
+def _unpopularity(known: ServedPosterior) -> Int64s:
+    """Orders by falling clicks, equal ones by falling CTR; CTRs are not negative, so that their bits rise with them."""
+    return -((known.clicks << 32) | known.smoothed_ctr.view(np.int32).astype(np.int64))
+
+
+def _exposed_before(known: ServedPosterior) -> Int64s:
+    """Orders by the latest first exposure, items without one last."""
+    return np.where(known.first_exposed_ms == NEVER, 1, -known.first_exposed_ms)
 
 
 def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *, every: int) -> Rows:
@@ -52,7 +109,9 @@ def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *,
     first = np.empty(len(one), np.int64)
     first[one] = places + places // (every - 1)
     first[other] = np.minimum(first[other], every * (places + 1) - 1)
-    return np.argsort(first, kind="stable").astype(np.int32)
+    slots = np.full(first.max(initial=-1) + 1, -1, np.int32)
+    slots[first] = places  # no two items have one place
+    return slots[slots >= 0]
 
 
 def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: Sequence[Rows]) -> Ranked:

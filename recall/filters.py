@@ -19,8 +19,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, mod
 from recall.errors import DataError
 from recall.experiment_file import describe
 from recall.item_attributes import TAGS
-from recall.item_facts import NEVER, RowFacts
+from recall.row_facts import RowFacts
 from recall.schema import Strict
+from recall.served_posterior import NEVER, ServedPosterior
 from recall.tables import id_strings, parse_numbers
 from recall.times import MS_PER_HOUR, TimeUnit, parse_times
 
@@ -92,8 +93,13 @@ class Predicate(Strict):
         """
         if self.column is None:
             return self._exposed_lately(items, now_ms=now_ms, what=what)
-        column = items.column(self.column, what=what)
-        allowed = np.ones(len(items), bool)
+        mask: Mask = items.by_column(
+            self.column, lambda column: self._holds(column, now_ms=now_ms, what=what), what=what
+        )
+        return mask
+
+    def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Mask:
+        allowed = np.ones(len(column), bool)
         if self.in_ is not None:
             allowed &= _is_any(column, self.in_)
         if self.not_in is not None:
@@ -109,12 +115,17 @@ class Predicate(Strict):
         return allowed
 
     def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Mask:
-        if not items.posterior.has_clock:
+        if not items.has_clock:
             raise DataError(f"{what}: the log has no clock, so that nobody knows when items were first exposed; "
                             "name a column with times")  # fmt: skip
         assert self.newer_than_hours is not None
-        first = items.posterior.first_exposed_ms
-        return (first == NEVER) | (now_ms - first < self.newer_than_hours * MS_PER_HOUR)
+        least_ms = now_ms - self.newer_than_hours * MS_PER_HOUR
+
+        def is_new(known: ServedPosterior) -> Mask:
+            return (known.first_exposed_ms == NEVER) | (known.first_exposed_ms > least_ms)
+
+        mask: Mask = items.by_posterior(is_new)
+        return mask
 
 
 class Allowed(NamedTuple):

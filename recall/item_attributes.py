@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,8 +59,21 @@ class ItemAttributes:
             return self
         return ItemAttributes(ids, self.table.take(pc.index_in(ids, value_set=self.ids)), self.separators)
 
-    def with_rows(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> ItemAttributes:
-        """These and those of further items; an item that is here already gets the new values.
+    def take(self, places: npt.NDArray[np.integer]) -> ItemAttributes:
+        """Those of the items at some places."""
+        at = pa.array(places)
+        return ItemAttributes(self.ids.take(at), self.table.take(at), self.separators)
+
+    def joined(self, other: ItemAttributes) -> ItemAttributes:
+        """Those of these items and of others after them."""
+        table = pa.concat_tables([self.table, other.table]).combine_chunks()
+        return ItemAttributes(pa.concat_arrays([self.ids, other.ids]), table, self.separators)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> ItemAttributes:
+        """Attributes of further items, in the columns of these.
 
         Args:
           ids: unique.
@@ -68,11 +82,8 @@ class ItemAttributes:
         Raises:
           DataError: a value is not of its column's type.
         """
-        new = pa.array(ids, pa.string())
-        kept = pc.invert(pc.is_in(self.ids, value_set=new))
         columns = {kind.name: self._read([row.get(kind.name) for row in rows], kind) for kind in self.table.schema}
-        table = pa.concat_tables([self.table.filter(kept), pa.table(columns, schema=self.table.schema)])
-        return ItemAttributes(pa.concat_arrays([self.ids.filter(kept), new]), table, self.separators)
+        return ItemAttributes(pa.array(ids, pa.string()), pa.table(columns, schema=self.table.schema), self.separators)
 
     def _read(self, values: Sequence[Any], column: pa.Field) -> pa.Array:
         what = f"attribute {column.name}"

@@ -1,173 +1,38 @@
 """What is known of the items that are served: attributes and posterior, kept by id and read by the rows of an index.
 
-An index numbers its items as it likes, and a living one anew with every change; what is known of items outlives that.
+An index numbers its items as it likes; what is known of items outlives that. A living index numbers them anew with
+every base and keeps the numbers in between, so that facts of a base are put together once, and a change costs what has
+changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from recall.errors import ArtifactError, DataError
 from recall.index import Index
-from recall.item_attributes import TAGS, ItemAttributes, separators_of
+from recall.index.items import ItemIds
+from recall.index.living_snapshot import LivingSnapshot
+from recall.item_attributes import ItemAttributes, separators_of
+from recall.item_groups import ColumnCodes
+from recall.layers import Layer, Layered
 from recall.posterior import Posterior
 from recall.prepared import PreparedData
-from recall.times import MS_PER_HOUR
+from recall.row_facts import RowFacts
+from recall.served_posterior import NEVER, Counts, ServedPosterior
 
-Int64s = npt.NDArray[np.int64]
-NEVER = -1
-
-
-class Groups(NamedTuple):
-    """The values of one column as codes: those of row r are `codes[offsets[r]:offsets[r + 1]]`.
-
-    Attributes:
-      offsets: int64 [items + 1].
-      codes: int64 [values].
-    """
-
-    offsets: Int64s
-    codes: Int64s
-
-
-@dataclass(frozen=True, eq=False)
-class ServedPosterior:
-    """The posterior snapshot that is served with.
-
-    Attributes:
-      ids: string [items], unique.
-      exposures: int64 [items].
-      clicks: int64 [items].
-      smoothed_ctr: float32 [items].
-      first_exposed_ms: int64 [items], Unix milliseconds; NEVER without exposures or clock.
-      has_clock: whether the log has times.
-    """
-
-    ids: pa.StringArray
-    exposures: Int64s
-    clicks: Int64s
-    smoothed_ctr: npt.NDArray[np.float32]
-    first_exposed_ms: Int64s
-    has_clock: bool = True
-
-    @classmethod
-    def at(cls, ids: pa.StringArray, posterior: Posterior, *, at_ms: int | None) -> ServedPosterior:
-        """From a posterior, entry i of item i, whose ages were counted to `at_ms`; None: the log has no clock."""
-        known = (posterior.exposures > 0) & (at_ms is not None)
-        age_ms = np.round(posterior.age_hours.astype(np.float64) * MS_PER_HOUR).astype(np.int64)
-        first = np.where(known, (at_ms or 0) - age_ms, NEVER)
-        return cls(ids, posterior.exposures, posterior.clicks, posterior.smoothed_ctr, first, at_ms is not None)
-
-    def of(self, ids: pa.StringArray, *, new_ctr: float = 0.0) -> ServedPosterior:
-        """That of other ids, in their order; an id that is not here has no exposures and `new_ctr`."""
-        if ids.equals(self.ids):
-            return self
-        rows = pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy()
-        nobody = ServedPosterior(
-            pa.array(["\0"]),
-            np.zeros(1, np.int64),
-            np.zeros(1, np.int64),
-            np.full(1, new_ctr, np.float32),
-            np.full(1, NEVER, np.int64),
-        )
-        return self._joined(nobody)._take(ids, rows)
-
-    def updated(self, ids: Sequence[str], posterior: Posterior, *, at_ms: int) -> ServedPosterior:
-        """With the posterior of some items, old or new, in place of what was known of them; ages are as of `at_ms`."""
-        new = ServedPosterior.at(pa.array(ids, pa.string()), posterior, at_ms=at_ms if self.has_clock else None)
-        kept = np.flatnonzero(pc.invert(pc.is_in(self.ids, value_set=new.ids)))
-        return self._take(self.ids.take(pa.array(kept)), kept)._joined(new)
-
-    def _take(self, ids: pa.StringArray, rows: npt.NDArray[np.integer]) -> ServedPosterior:
-        """Entries at `rows` as those of `ids`."""
-        return ServedPosterior(
-            ids,
-            self.exposures[rows],
-            self.clicks[rows],
-            self.smoothed_ctr[rows],
-            self.first_exposed_ms[rows],
-            self.has_clock,
-        )
-
-    def _joined(self, other: ServedPosterior) -> ServedPosterior:
-        return ServedPosterior(
-            pa.concat_arrays([self.ids, other.ids]),
-            np.concatenate([self.exposures, other.exposures]),
-            np.concatenate([self.clicks, other.clicks]),
-            np.concatenate([self.smoothed_ctr, other.smoothed_ctr]),
-            np.concatenate([self.first_exposed_ms, other.first_exposed_ms]),
-            self.has_clock,
-        )
-
-
-class RowFacts:
-    """Facts by the rows of one index.
-
-    Attributes:
-      index: whose rows these are.
-      posterior: by row.
-    """
-
-    def __init__(self, index: Index, *, attributes: ItemAttributes | None, posterior: ServedPosterior) -> None:
-        self.index, self.posterior, self._attributes = index, posterior, attributes
-        self._groups: dict[str, Groups] = {}
-
-    def __len__(self) -> int:
-        return self.index.row_count
-
-    def column(self, name: str, *, what: str) -> pa.Array:
-        """An attribute by row; see `ItemAttributes.column`.
-
-        Raises:
-          ArtifactError: the run was prepared before attributes were kept.
-          DataError: there is none of this name.
-        """
-        if self._attributes is None:
-            raise ArtifactError(
-                f"{what}: data/ was written before it kept attributes of items; remove the folder data of the run and "
-                "prepare it again, or filter by ids and by first exposure alone"
-            )
-        return self._attributes.column(name, what=what)
-
-    def groups(self, name: str, *, what: str) -> Groups:
-        """The values of a column of text or tags as codes.
-
-        Raises:
-          ArtifactError: as `column`.
-          DataError: there is none of this name, or it holds numbers or times.
-        """
-        if name not in self._groups:
-            column = self.column(name, what=what)
-            if column.type != TAGS and not pa.types.is_string(column.type):
-                raise DataError(
-                    f"{what}: {name} holds {column.type}; items are counted by values of text or tags: make it an id "
-                    "or category feature, or name another column"
-                )
-            self._groups[name] = _coded(column)
-        return self._groups[name]
-
-    @cached_property
-    def is_cold(self) -> npt.NDArray[np.bool_]:
-        """Bool [rows]: no exposure that the posterior knows of; items that came later among them."""
-        return self.posterior.exposures == 0
-
-    @cached_property
-    def is_there(self) -> npt.NDArray[np.bool_]:
-        """Bool [rows]: the row is of an item that was not deleted."""
-        return np.asarray(self.posterior.ids.is_valid(), dtype=bool)
+V = TypeVar("V")
 
 
 class ItemFacts:
-    """Attributes and posterior of items by id; what came last is what the next query sees.
+    """Attributes and posterior of items by id; what came last is what the next query sees. Threads may share it.
 
     Args:
       attributes: of the catalogue; None where the run kept none.
@@ -176,8 +41,11 @@ class ItemFacts:
     """
 
     def __init__(self, attributes: ItemAttributes | None, posterior: ServedPosterior, *, new_ctr: float = 0.0) -> None:
-        self._attributes, self._posterior, self._new_ctr = attributes, posterior, new_ctr
-        self._rows: WeakKeyDictionary[Index, RowFacts] = WeakKeyDictionary()
+        self.attributes, self.posterior, self.new_ctr = attributes, posterior, new_ctr
+        self._values: _Later[dict[str, Any]] = _Later()
+        self._posteriors: _Later[Counts] = _Later()
+        self._of_base: WeakKeyDictionary[Index, _BaseFacts] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     @classmethod
     def of_run(cls, prepared: PreparedData) -> ItemFacts:
@@ -192,36 +60,135 @@ class ItemFacts:
         return cls(attributes, posterior, new_ctr=manifest["posterior"]["prior_ctr"])
 
     def of(self, index: Index) -> RowFacts:
-        """By the rows of an index that does not change; remembered as long as the index lives."""
-        remembered = self._rows  # whoever adds items meanwhile begins another memory
-        if (found := remembered.get(index)) is None:
-            ids = index.items.ids
-            found = RowFacts(
-                index,
-                attributes=self._attributes and self._attributes.of(ids),
-                posterior=self._posterior.of(ids, new_ctr=self._new_ctr),
-            )
-            remembered[index] = found
-        return found
+        """By the rows of an index that does not change.
+
+        Costs the whole catalogue for the first index and after a living one got a new base; then what has changed
+        since the last call.
+        """
+        base = index.base if isinstance(index, LivingSnapshot) else index
+        with self._lock:
+            if (known := self._of_base.get(base)) is None:
+                known = self._of_base[base] = _BaseFacts(base, self)
+            self._catch_up(known, index)
+            return RowFacts(index, attributes=known.attributes, posterior=known.posterior, codes=known.codes)
 
     def add(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Attributes of items that came later, or have changed: raw rows, as of `ItemAttributes.with_rows`."""
-        if self._attributes is not None:
-            self._attributes = self._attributes.with_rows(ids, rows)
-            self._rows = WeakKeyDictionary()
+        """Attributes of items that came later, or have changed.
+
+        Args:
+          ids: unique.
+          rows: raw values under the column names of the items file; what is absent is missing.
+
+        Raises:
+          DataError: a value is not of its column's type; nothing was changed.
+        """
+        if self.attributes is not None:
+            values = self.attributes.read(ids, rows).table.to_pylist()
+            with self._lock:
+                self._values.put(ids, values)
 
     def refresh(self, ids: Sequence[str], posterior: Posterior, *, at_ms: int) -> None:
-        """A newer posterior of some items, as of `ServedPosterior.updated`."""
-        self._posterior = self._posterior.updated(ids, posterior, at_ms=at_ms)
-        self._rows = WeakKeyDictionary()
+        """A newer posterior of some items, old or new; ages were counted to `at_ms`, if the log has a clock."""
+        at = at_ms if self.posterior.has_clock else None
+        known = ServedPosterior.at(pa.array(ids, pa.string()), posterior, at_ms=at)
+        with self._lock:
+            self._posteriors.put(ids, [known.counts(place) for place in range(len(ids))])
+
+    def posterior_of(self, ids: Sequence[str]) -> ServedPosterior:
+        """What is known of the behaviour of some items now."""
+        with self._lock:
+            return self._posterior_of(list(ids))
+
+    def _catch_up(self, known: _BaseFacts, index: Index) -> None:
+        """Puts on top what is new of a base: rows that an index has beyond it, and newer facts of ids."""
+        new = index.later_ids(known.rows) if isinstance(index, LivingSnapshot) else []
+        row_of = index.row_ever if isinstance(index, LivingSnapshot) else index.row
+        known.rows += len(new)
+
+        def rows_of(changed: list[str]) -> dict[str, int]:
+            rows = {name: row_of(name) for name in [*changed, *new]}
+            return {name: row for name, row in rows.items() if row >= 0}  # others get their facts with their row
+
+        rows = rows_of(self._values.since(known.values_seen))
+        if rows and known.attributes is not None:
+            attributes = Layer.of(np.asarray([*rows.values()]), self._attributes_of([*rows]))
+            known.attributes = known.attributes.with_layer(attributes)
+        if rows := rows_of(self._posteriors.since(known.posteriors_seen)):
+            posterior = Layer.of(np.asarray([*rows.values()]), self._posterior_of([*rows]))
+            known.posterior = known.posterior.with_layer(posterior)
+        known.values_seen, known.posteriors_seen = self._values.count, self._posteriors.count
+
+    def _attributes_of(self, ids: list[str]) -> ItemAttributes:
+        assert self.attributes is not None
+        own = self._values.of(ids)
+        if any(values is None for values in own):
+            places = [self._catalogue.row(name) for name in ids]
+            theirs = self.attributes.table.take(pa.array([None if at < 0 else at for at in places], pa.int64()))
+            own = [values or other for values, other in zip(own, theirs.to_pylist(), strict=True)]
+        table = pa.Table.from_pylist(own, schema=self.attributes.table.schema)
+        return ItemAttributes(pa.array(ids, pa.string()), table.combine_chunks(), self.attributes.separators)
+
+    def _posterior_of(self, ids: list[str]) -> ServedPosterior:
+        own = self._posteriors.of(ids)
+        counts = [known or self._catalogue_counts(name) for name, known in zip(ids, own, strict=True)]
+        return ServedPosterior.of_counts(ids, counts, has_clock=self.posterior.has_clock)
+
+    def _catalogue_counts(self, name: str) -> Counts:
+        place = self._catalogue.row(name)
+        return Counts(0, 0, self.new_ctr, NEVER) if place < 0 else self.posterior.counts(place)
+
+    @cached_property
+    def _catalogue(self) -> ItemIds:
+        """Places by id, for items that a base lacks though the catalogue has them: few runs ever ask."""
+        return ItemIds(self.posterior.ids)
 
 
-def _coded(column: pa.Array) -> Groups:
-    if column.type == TAGS:
-        values, lengths = pc.list_flatten(column), pc.fill_null(pc.list_value_length(column), 0)
-        return Groups(
-            np.concatenate([[0], np.cumsum(np.asarray(lengths), dtype=np.int64)]),
-            np.asarray(values.dictionary_encode().indices, dtype=np.int64),
-        )
-    codes = np.asarray(column.dictionary_encode().indices.fill_null(-1), dtype=np.int64)
-    return Groups(np.concatenate([[0], np.cumsum(codes >= 0, dtype=np.int64)]), codes[codes >= 0])
+class _BaseFacts:
+    """Facts by the rows of a base and of what came on top of it.
+
+    Attributes:
+      rows: how many rows have facts.
+      values_seen: changes of attributes that are in.
+      posteriors_seen: changes of posteriors that are in.
+    """
+
+    def __init__(self, base: Index, facts: ItemFacts) -> None:
+        ids = base.items.ids
+        self.attributes = None if facts.attributes is None else Layered(facts.attributes.of(ids))
+        self.posterior = Layered(facts.posterior.of(ids, new_ctr=facts.new_ctr))
+        self.rows, self.values_seen, self.posteriors_seen = len(base), 0, 0
+        self._codes: dict[str, ColumnCodes] = {}
+
+    def codes(self, column: str) -> ColumnCodes:
+        """Of a column that there is."""
+        if column not in self._codes:
+            assert self.attributes is not None
+            self._codes[column] = ColumnCodes(self.attributes.base.column(column, what=column), name=column)
+        return self._codes[column]
+
+
+class _Later(Generic[V]):
+    """The last of what became known of each id, in the order in which it did.
+
+    Attributes:
+      count: how often something did.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[int, V]] = {}
+        self.count = 0
+
+    def put(self, ids: Iterable[str], values: Iterable[V]) -> None:
+        """Keeps newer values."""
+        for name, value in zip(ids, values, strict=True):
+            self._of.pop(name, None)  # so that the order is that of the last ones
+            self.count += 1
+            self._of[name] = (self.count, value)
+
+    def since(self, count: int) -> list[str]:
+        """Ids of which something became known after so many times."""
+        return [name for name, _ in takewhile(lambda entry: entry[1][0] > count, reversed(self._of.items()))]
+
+    def of(self, ids: Sequence[str]) -> list[V | None]:
+        """The last of each id."""
+        return [found[1] if (found := self._of.get(name)) else None for name in ids]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,18 @@ Matrix = npt.NDArray[np.float32]
 RawRows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
 _BATCH = 8192
+
+
+class EncodedItems(NamedTuple):
+    """What the item side makes of items.
+
+    Attributes:
+      vectors: float32 [items, width] or [items, codes, width], with the index's cold bias.
+      behaviour_share: float32 [items], of the vectors; NaN without a gate.
+    """
+
+    vectors: Matrix
+    behaviour_share: npt.NDArray[np.float32]
 
 
 class ItemVectors:
@@ -60,7 +72,15 @@ class ItemVectors:
         """CTR that items start from by their content, float64 [items]; None where all items start from one."""
         return None if self._content_prior is None else self._content_prior.ctr(self.without_behaviour(rows))
 
-    def of_new(self, rows: RawRows, *, cold_bias: float) -> Matrix:
+    def encoded(self, rows: RawRows) -> pa.Table:
+        """Encoded features of raw rows, whose ids are out of vocabulary.
+
+        Raises:
+          DataError: a value is not of its feature's type.
+        """
+        return self._encoder.encode(self.without_behaviour(rows))
+
+    def of_new(self, rows: RawRows, *, cold_bias: float) -> EncodedItems:
         """Vectors of items without exposures, from their content alone.
 
         Args:
@@ -68,34 +88,32 @@ class ItemVectors:
             unknown, whatever it is.
           cold_bias: of the index.
 
-        Returns:
-          float32 [items, width] or [items, codes, width].
-
         Raises:
           DataError: a value is not of its feature's type.
         """
         posterior = np.tile(self._item.new_posterior.numpy(), (len(rows), 1))
         if (prior := self.prior_ctr(rows)) is not None:
             posterior[:, POSTERIOR.index("smoothed_ctr")] = prior
-        encoded = self._encoder.encode(self.without_behaviour(rows))
-        return self._biased(encoded, posterior, np.zeros(len(rows), np.int64), cold_bias=cold_bias)
+        return self._biased(self.encoded(rows), posterior, np.zeros(len(rows), np.int64), cold_bias=cold_bias)
 
-    def of_raw(self, rows: RawRows, posterior: Posterior, *, cold_bias: float) -> Matrix:
+    def of_raw(self, rows: RawRows, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
         """Vectors of items that the catalogue lacks, as their posterior says; otherwise as `of_new`."""
-        return self.of_encoded(self._encoder.encode(self.without_behaviour(rows)), posterior, cold_bias=cold_bias)
+        return self.of_encoded(self.encoded(rows), posterior, cold_bias=cold_bias)
 
-    def of_encoded(self, encoded: pa.Table, posterior: Posterior, *, cold_bias: float) -> Matrix:
+    def of_encoded(self, encoded: pa.Table, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
         """Vectors of encoded items of the catalogue, as their posterior says."""
         return self._biased(encoded, posterior.stacked(), posterior.exposures, cold_bias=cold_bias)
 
     def _biased(
         self, encoded: pa.Table, posterior: Matrix, exposures: npt.NDArray[np.int64], *, cold_bias: float
-    ) -> Matrix:
-        parts = []
+    ) -> EncodedItems:
+        parts, shares = [], []
         for start in range(0, max(1, len(encoded)), _BATCH):
             features = dense_features(self._encoder.columns, encoded.slice(start, _BATCH))
             inputs = {name: tf.constant(values) for name, values in features.items()}
             inputs["posterior"] = tf.constant(posterior[start : start + _BATCH])
             # The signature takes half of what the function does to find out that it fits its inputs.
-            parts.append(self._item.signatures["serving_default"](**inputs)["vector"].numpy())
-        return with_cold_bias(np.concatenate(parts), exposures, cold_bias)
+            found = self._item.signatures["serving_default"](**inputs)
+            parts.append(found["vector"].numpy())
+            shares.append(found["behaviour_share"].numpy())
+        return EncodedItems(with_cold_bias(np.concatenate(parts), exposures, cold_bias), np.concatenate(shares))

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import yaml
+from typing_extensions import NotRequired
 
 from recall.config import IndexConfig
 from recall.errors import ArtifactError, DataError, shown
 from recall.index import LivingIndex
 from recall.index.items import listed
-from recall.item_vectors import ItemVectors, Matrix, RawRows
+from recall.item_facts import ItemFacts
+from recall.item_vectors import EncodedItems, ItemVectors, Matrix, RawRows
 from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.prepared import PreparedData
-from recall.tables import id_list
+from recall.raw_items import as_json, item_ids_of, records_of
 
 COUNTS = ("exposures", "clicks")
 FIRST_TIME = "first_time_ms"
@@ -32,7 +31,13 @@ _NO_COUNTS = (0, 0, 0)
 
 
 def open_living_items(
-    run: Path, *, fingerprint: str, vectors: ItemVectors, prepared: PreparedData, read_only: bool = False
+    run: Path,
+    *,
+    fingerprint: str,
+    vectors: ItemVectors,
+    prepared: PreparedData,
+    facts: ItemFacts | None = None,
+    read_only: bool = False,
 ) -> LivingItems:
     """The index of a run with what was added, refreshed and deleted since; see `LivingIndex.open`.
 
@@ -46,7 +51,7 @@ def open_living_items(
         rows = [source["row"] for source in sources]
         counts = np.asarray([source.get("counts") or _NO_COUNTS for source in sources], np.int64)
         posterior = posterior_of(rows, counts, vectors=vectors, prepared=prepared)
-        return vectors.of_raw(rows, posterior, cold_bias=report.get("cold_bias", 0.0))
+        return vectors.of_raw(rows, posterior, cold_bias=report.get("cold_bias", 0.0)).vectors
 
     index = LivingIndex.open(
         run / "index",
@@ -55,7 +60,7 @@ def open_living_items(
         config=settings,
         encode=encode,
     )
-    return LivingItems(index, vectors=vectors, prepared=prepared, columns=columns)
+    return LivingItems(index, vectors=vectors, prepared=prepared, columns=columns, facts=facts)
 
 
 def _served_as(path: Path) -> tuple[IndexConfig, ItemColumns]:
@@ -80,6 +85,27 @@ class ItemColumns:
     title: str | None = None
 
 
+class _Changed(NamedTuple):
+    """Items that the journal knows.
+
+    Attributes:
+      ids: of the items.
+      counts: int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
+      rows: raw rows of items that were added; None: they are of the catalogue.
+    """
+
+    ids: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    rows: Sequence[dict[str, Any]] | None
+
+
+class Behaviour(TypedDict):
+    """What the vector of an item was made with: `gate_share` is absent without a gate."""
+
+    exposures: int
+    gate_share: NotRequired[float]
+
+
 class LivingItems:
     """Changes the items of a served run.
 
@@ -88,13 +114,22 @@ class LivingItems:
       vectors: its item side.
       prepared: its data.
       columns: of the items file.
+      facts: of the items; hears of every change before searches can see it.
     """
 
     def __init__(
-        self, index: LivingIndex, *, vectors: ItemVectors, prepared: PreparedData, columns: ItemColumns
+        self,
+        index: LivingIndex,
+        *,
+        vectors: ItemVectors,
+        prepared: PreparedData,
+        columns: ItemColumns,
+        facts: ItemFacts | None = None,
     ) -> None:
         self.index, self.columns = index, columns
-        self._vectors, self._prepared = vectors, prepared
+        self._vectors, self._prepared, self._facts = vectors, prepared, facts
+        self._behaviour: dict[str, Behaviour] = {}
+        self._remember(index.with_sources)
 
     def added(self, ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Raw rows of items that were added, by id: of some, or of all that the index holds."""
@@ -115,6 +150,27 @@ class LivingItems:
             return {}
         return {name: str(row[column]) for name, row in self.added(ids).items() if row.get(column) is not None}
 
+    def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
+        """What the vectors of items were made with, by id; only of those that were added or refreshed since."""
+        asked = [name for name in ids if name not in self._behaviour]
+        for changed in self._encodable(asked, self.index.sources(asked)):
+            self._note(changed, self._encoded(changed, self._posterior_of(changed)))
+        return {name: self._behaviour[name] for name in ids if name in self._behaviour}
+
+    def catch_up(self) -> list[str]:
+        """Learns what another process has changed. Returns ids of the items that were added or refreshed meanwhile.
+
+        Raises:
+          ArtifactError: as `LivingIndex.refresh`; everything is as it was.
+        """
+        before = self.index.sequence
+        self.index.refresh()
+        changed = self.index.with_sources_since(before)
+        for name in changed:
+            self._behaviour.pop(name, None)
+        self._remember(changed)
+        return changed
+
     def add(self, rows: RawRows) -> list[str]:
         """Encodes items by their content and makes them searchable.
 
@@ -129,21 +185,26 @@ class LivingItems:
           DataError: ids are missing, repeat, or are in the index as items of the catalogue; a value is not of its
             feature's type. Nothing was changed.
         """
-        records = _records(rows)
-        ids = _item_ids((record.get(self.columns.id) for record in records), column=self.columns.id)
+        records = records_of(rows)
+        ids = item_ids_of((record.get(self.columns.id) for record in records), column=self.columns.id)
         if not ids:
             return []
         self._require_new(ids)
-        vectors = self._vectors.of_new(rows, cold_bias=self._cold_bias)
-        sources = [{"row": _plain(record, where=f"item {name}")} for name, record in zip(ids, records, strict=True)]
-        self.index.upsert(ids, vectors, sources=sources)
+        encoded = self._vectors.of_new(rows, cold_bias=self._cold_bias)
+        sources = [{"row": as_json(record, where=f"item {name}")} for name, record in zip(ids, records, strict=True)]
+        changed = _Changed(ids, np.zeros((len(ids), 3), np.int64), [source["row"] for source in sources])
+        if self._facts is not None:
+            self._facts.add(ids, changed.rows or ())
+            self._facts.refresh(ids, self._posterior_of(changed), at_ms=0)
+        self.index.upsert(ids, encoded.vectors, sources=sources)
+        self._note(changed, encoded)
         return ids
 
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
         """See `LivingIndex.delete`."""
         if isinstance(ids, str | bytes):
             raise DataError(f"items: expected a list of ids, found the text {shown(repr(ids))}; write [...]")
-        return self.index.delete(dict.fromkeys(_item_ids(dict.fromkeys(ids), column="items")), missing_ok=missing_ok)
+        return self.index.delete(dict.fromkeys(item_ids_of(dict.fromkeys(ids), column="items")), missing_ok=missing_ok)
 
     def refresh(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
         """Encodes items again with what is known of them by now: the gate moves, the vector is replaced in place.
@@ -163,29 +224,84 @@ class LivingItems:
         if not ids:
             return 0
         self.index.rows(ids)  # refuses those that it lacks
-        catalogue = self._prepared.rows(ids)
-        sources = self.index.sources(ids)
-        raw = [bool(source and "row" in source) for source in sources]
-        unknown = [name for name, row, is_raw in zip(ids, catalogue, raw, strict=True) if row < 0 and not is_raw]
-        if unknown:
+        before = self.index.sources(ids)
+        sources = [{**(source or {}), "counts": own} for source, own in zip(before, known.tolist(), strict=True)]
+        now_ms = self._now(known) if now_ms is None else now_ms
+        groups = self._encodable(ids, sources)
+        if unknown := set(ids).difference(*(changed.ids for changed in groups)):
             raise DataError(
                 f"{len(unknown):,} of {len(ids):,} items have no features to encode, as they were upserted as vectors: "
-                f"{listed(unknown)}; upsert their vectors again"
+                f"{listed([name for name in ids if name in unknown])}; upsert their vectors again"
             )
-        of_raw, of_catalogue = np.flatnonzero(raw), np.flatnonzero(~np.asarray(raw))
-        vectors = np.empty((len(ids), *self.index.vectors([]).shape[1:]), np.float32)
-        if of_raw.size:
-            rows = [sources[place]["row"] for place in of_raw]
-            posterior = posterior_of(rows, known[of_raw], vectors=self._vectors, prepared=self._prepared, now_ms=now_ms)
-            vectors[of_raw] = self._vectors.of_raw(rows, posterior, cold_bias=self._cold_bias)
-        if of_catalogue.size:
-            chosen = catalogue[of_catalogue]
-            posterior = posterior_of(chosen, known[of_catalogue], prepared=self._prepared, now_ms=now_ms)
-            encoded = self._prepared.items.take(pa.array(chosen))
-            vectors[of_catalogue] = self._vectors.of_encoded(encoded, posterior, cold_bias=self._cold_bias)
-        kept = [{**(source or {}), "counts": own} for source, own in zip(sources, known.tolist(), strict=True)]
-        self.index.upsert(ids, vectors, sources=kept)
+        posteriors = [self._posterior_of(changed, now_ms=now_ms) for changed in groups]
+        encoded = [self._encoded(*pair) for pair in zip(groups, posteriors, strict=True)]
+        vectors = dict(
+            pair
+            for changed, found in zip(groups, encoded, strict=True)
+            for pair in zip(changed.ids, found.vectors, strict=True)
+        )
+        for changed, posterior in zip(groups, posteriors, strict=True):
+            if self._facts is not None:
+                self._facts.refresh(changed.ids, posterior, at_ms=now_ms)
+        self.index.upsert(ids, np.stack([vectors[name] for name in ids]), sources=sources)
+        for changed, found in zip(groups, encoded, strict=True):
+            self._note(changed, found)
         return len(ids)
+
+    def _remember(self, ids: Sequence[str]) -> None:
+        """Tells the facts what the journal knows of items."""
+        if self._facts is None:
+            return
+        for changed in self._encodable(ids, self.index.sources(ids)):
+            now_ms = self._now(changed.counts)
+            self._facts.refresh(changed.ids, self._posterior_of(changed, now_ms=now_ms), at_ms=now_ms)
+            if changed.rows is None:
+                continue
+            try:
+                self._facts.add(changed.ids, changed.rows)
+            except DataError:  # the run was prepared again since, with columns of other types
+                for name, row in zip(changed.ids, changed.rows, strict=True):
+                    with contextlib.suppress(DataError):
+                        self._facts.add([name], [row])
+
+    def _encodable(self, ids: Sequence[str], sources: Sequence[Any]) -> list[_Changed]:
+        """Items that were added, and changed ones of the catalogue, in groups that are not empty; others are left out.
+
+        Args:
+          ids: of items.
+          sources: of each, as the journal has them; None of an item that nobody changed.
+        """
+        with_row = {name: source for name, source in zip(ids, sources, strict=True) if source and "row" in source}
+        in_catalogue = {
+            name: source
+            for name, source, row in zip(ids, sources, self._prepared.rows(ids), strict=True)
+            if source and row >= 0 and name not in with_row
+        }
+        groups = []
+        for group in (with_row, in_catalogue):
+            if group:
+                counts = np.asarray([source.get("counts") or _NO_COUNTS for source in group.values()], np.int64)
+                rows = [source["row"] for source in group.values()] if group is with_row else None
+                groups.append(_Changed(list(group), counts, rows))
+        return groups
+
+    def _posterior_of(self, changed: _Changed, *, now_ms: int | None = None) -> Posterior:
+        items = self._prepared.rows(changed.ids) if changed.rows is None else changed.rows
+        return posterior_of(items, changed.counts, vectors=self._vectors, prepared=self._prepared, now_ms=now_ms)
+
+    def _encoded(self, changed: _Changed, posterior: Posterior) -> EncodedItems:
+        if changed.rows is not None:
+            return self._vectors.of_raw(changed.rows, posterior, cold_bias=self._cold_bias)
+        encoded = self._prepared.items.take(pa.array(self._prepared.rows(changed.ids)))
+        return self._vectors.of_encoded(encoded, posterior, cold_bias=self._cold_bias)
+
+    def _note(self, changed: _Changed, encoded: EncodedItems) -> None:
+        for name, counts, share in zip(changed.ids, changed.counts, encoded.behaviour_share.tolist(), strict=True):
+            known: Behaviour = {"exposures": int(counts[0])}
+            self._behaviour[name] = known if np.isnan(share) else {**known, "gate_share": share}
+
+    def _now(self, counts: npt.NDArray[np.int64]) -> int:
+        return latest_moment(counts, prepared=self._prepared)
 
     @property
     def _cold_bias(self) -> float:
@@ -207,7 +323,7 @@ class LivingItems:
         wanted = [self.columns.id, *COUNTS, *([FIRST_TIME] if has_clock else [])]
         if missing := [name for name in wanted if name not in counts.columns]:
             raise DataError(f"counts: no column {', '.join(missing)}; expected {', '.join(wanted)}")
-        ids = _item_ids(counts[self.columns.id], column=self.columns.id)
+        ids = item_ids_of(counts[self.columns.id], column=self.columns.id)
         known = np.zeros((len(ids), 3), np.int64)
         for place, name in enumerate(wanted[1:]):
             values = pd.to_numeric(counts[name], errors="coerce")
@@ -224,50 +340,9 @@ class LivingItems:
         return ids, known
 
 
-class ChangesItems:
-    """The part of a recaller that changes items.
-
-    Args:
-      living: the items, where they may change.
-      titles: by id; those of items that were added join them.
-    """
-
-    def __init__(self, living: LivingItems | None, *, titles: Mapping[str, str]) -> None:
-        self._living = living
-        self._titles = {**titles, **(living.titles() if living else {})}
-
-    def add_items(self, rows: RawRows) -> list[str]:
-        """Makes new items searchable at once, by their content; see `LivingItems.add`. Returns their ids.
-
-        They are found as others are, and `vectors` and `similar` know them. In histories they are passed over, and by
-        content they are neither found nor asked for: the query model and the content search hold the items of training.
-        """
-        items = self._changing()
-        ids = items.add(rows)
-        self._titles.update(items.titles(ids))
-        return ids
-
-    def delete_items(self, items: Iterable[str | int], *, missing_ok: bool = False) -> int:
-        """Removes items: no list holds them any more; see `LivingIndex.delete`. Returns how many were removed."""
-        return self._changing().delete(items, missing_ok=missing_ok)
-
-    def refresh_posterior(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
-        """Moves the gates of items by what is known of them now; see `LivingItems.refresh`. Returns how many."""
-        return self._changing().refresh(counts, now_ms=now_ms)
-
-    def close(self) -> None:
-        """Lets another process change the items."""
-        if self._living:
-            self._living.index.close()
-
-    @property
-    def _deleted(self) -> frozenset[str]:
-        return self._living.index.deleted if self._living else frozenset()
-
-    def _changing(self) -> LivingItems:
-        if self._living is None:
-            raise ArtifactError("the index is as it was built; open the run with Recaller.load(run, living=True)")
-        return self._living
+def latest_moment(counts: npt.NDArray[np.int64], *, prepared: PreparedData) -> int:
+    """The end of the log or the latest first exposure among counts, Unix milliseconds."""
+    return max(prepared.manifest["last_time_ms"] or 0, int(counts[counts[:, 0] > 0, 2].max(initial=0)))
 
 
 def posterior_of(
@@ -289,8 +364,7 @@ def posterior_of(
     """
     exposures, clicks, first_ms = counts.T
     known = (exposures > 0) & (prepared.manifest["time_unit"] != "order")
-    if now_ms is None:
-        now_ms = max(prepared.manifest["last_time_ms"] or 0, int(first_ms[known].max(initial=0)))
+    now_ms = latest_moment(counts, prepared=prepared) if now_ms is None else now_ms
     settings = prepared.manifest["posterior"]
     prior = Prior(settings["prior_ctr"], settings["prior_strength"])
     if isinstance(items, np.ndarray):
@@ -303,43 +377,3 @@ def posterior_of(
         own = prior.ctr if by_content is None else by_content
     ctr = smoothed_ctr(clicks, exposures, prior, prior_ctr=own)
     return Posterior(exposures, clicks, ctr, age_hours(now_ms, first_ms, known=known))
-
-
-def _records(rows: RawRows) -> list[dict[str, Any]]:
-    if isinstance(rows, pd.DataFrame):
-        return [dict(zip(rows.columns, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
-    return [dict(row) for row in rows]
-
-
-def _item_ids(values: Iterable[Any], *, column: str) -> list[str]:
-    """Ids as the items file's are read."""
-    ids = id_list(values, what=column)
-    if ids.null_count:
-        raise DataError(f"{column}: {ids.null_count:,} of {len(ids):,} items have no id; every item needs one")
-    names: list[str] = ids.to_pylist()
-    if len(set(names)) < len(names):
-        repeated = [name for name, count in collections.Counter(names).items() if count > 1]
-        raise DataError(f"{column}: {len(repeated):,} ids stand more than once: {listed(repeated)}")
-    return names
-
-
-def _plain(row: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """A raw row as JSON can hold it; what is missing is left out. Moments become text as ISO 8601 writes them."""
-    plain = {name: _plain_value(value) for name, value in row.items()}
-    plain = {name: value for name, value in plain.items() if value is not None}
-    try:
-        return dict(json.loads(json.dumps(plain, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: a value cannot be kept as JSON ({error})") from None
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [_plain_value(part) for part in value]
-    return value

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from recall.errors import DataError
 from recall.index.items import Rows, Vectors
-from recall.item_facts import Groups
+from recall.item_groups import Groups
 
 Mask = npt.NDArray[np.bool_]
 # A look for a capped list is at so many times its length: those that are in already never fill it.
@@ -156,13 +156,13 @@ def capped(ranked: Iterable[tuple[int, float]], rules: Rules, *, reserved: Seque
       reserved: rows and scores that are in.
     """
     chosen, taken = list(reserved), {row for row, _ in reserved}
-    counts = [Counter(code for row in taken for code in _values(cap.groups, row)) for cap in rules.caps]
+    counts = [Counter(code for row in taken for code in cap.groups.of(row)) for cap in rules.caps]
     for row, score in ranked:
         if len(chosen) >= rules.k:
             break
         if row in taken:
             continue
-        values = [_values(cap.groups, row) for cap in rules.caps]
+        values = [cap.groups.of(row) for cap in rules.caps]
         if all(
             count[code] < cap.limit for cap, count, own in zip(rules.caps, counts, values, strict=True) for code in own
         ):
@@ -208,13 +208,6 @@ def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Mask:
     """Bool [items], items none of whose values has as many items in the list as it may have."""
     has_room = np.ones(items, bool)
     for cap in caps:
-        counts = Counter(code for row, _ in chosen for code in _values(cap.groups, row))
-        is_full = np.zeros(cap.groups.codes.max(initial=-1) + 1, bool)
-        is_full[[code for code, count in counts.items() if count >= cap.limit]] = True
-        until = np.concatenate([[0], np.cumsum(is_full[cap.groups.codes])])  # full values up to each
-        has_room &= until[cap.groups.offsets[1:]] == until[cap.groups.offsets[:-1]]
+        counts = Counter(code for row, _ in chosen for code in cap.groups.of(row))
+        has_room &= ~cap.groups.holding([code for code, count in counts.items() if count >= cap.limit])
     return has_room
-
-
-def _values(groups: Groups, row: int) -> set[int]:
-    return set(groups.codes[groups.offsets[row] : groups.offsets[row + 1]].tolist())

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recall.artifacts import read_manifest
+from recall.artifacts import read_manifest, require_steps
 from recall.candidate_search import Exclude, Fallback, Wanted, search_candidates
+from recall.changing import ChangesItems
 from recall.clicks import AskedOfLog
-from recall.content.linear_ctr import ContentCtr
 from recall.content.search import ContentSearch
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
@@ -23,10 +23,9 @@ from recall.further_ids import FurtherIds
 from recall.given import Asked, ids_of
 from recall.index import Index, load_index
 from recall.item_facts import ItemFacts
-from recall.item_vectors import ItemVectors
-from recall.living_items import ChangesItems, LivingItems, open_living_items
+from recall.item_vectors import ItemVectors, RawRows
+from recall.living_items import LivingItems, open_living_items
 from recall.logged_users import LoggedUsers
-from recall.new_items import ItemRows, NewItems
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.ragged import ManyLists
@@ -38,41 +37,33 @@ from recall.user_vectors import UserVectors
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
 By = Literal["model", "content"]
-
-_NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
+Living = bool | Literal["read_only"]
 
 
 class Recaller(ChangesItems):
-    """Serves a finished run: users or items in, candidates out.
-
-    Loads the query SavedModel, the index, and what users clicked until the end of the log.
-    """
+    """Serves a finished run from its query model, its index and its log: users or items in, candidates out."""
 
     def __init__(
         self,
         *,
         index: Index,
         query: Any,
-        item: Any,
-        encoder: TableEncoder,
+        items: ItemVectors | None = None,
         histories: ServingHistories,
         item_ids: Sequence[str],
         titles: Mapping[str, str],
-        id_column: str | None,
         now_ms: int = 0,
         further: Mapping[str, FurtherIds] | None = None,
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
-        content_prior: ContentCtr | None = None,
         by_features: FeatureQueries | None = None,
         facts: ItemFacts | None = None,
         living: LivingItems | None = None,
         arrays: UserArrays | None = None,
     ) -> None:
-        super().__init__(living, titles=titles)
-        self.index, self._content = index, content
+        super().__init__(index, living=living, titles=titles, content=content)
+        self._items = items
         self._query, self._by_features = query, by_features
-        self._new = NewItems(item, encoder, id_column=id_column, content_prior=content_prior)
         self._users = LoggedUsers(histories, item_ids, further or {})
         self._user_vectors = UserVectors(query, user_query=user_query, arrays=arrays, further=tuple(further or {}))
         self._item_ids = self._users.item_ids
@@ -80,25 +71,22 @@ class Recaller(ChangesItems):
         self._now_ms, self._facts = now_ms, facts
 
     @classmethod
-    def load(cls, run: str | Path, *, query: UserQuery = "user", living: bool = False) -> Recaller:
+    def load(cls, run: str | Path, *, query: UserQuery = "user", living: Living = False) -> Recaller:
         """Opens a run directory.
 
         Args:
           run: the directory.
           query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
           living: with what was added, refreshed and deleted since the index was built, and ready for more of it; one
-            process at a time. Else the index is as it was built.
+            process at a time. `read_only`: with what another process did of that until `refresh` was called last; any
+            number of processes. False: the index is as it was built.
 
         Raises:
           ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
             model has no student; or another process has the index open as living.
         """
         run = Path(run)
-        for part, step in _NEEDED.items():
-            if not (run / part).exists():
-                nothing = not any((run / other).exists() for other in _NEEDED)
-                command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
-                raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
+        require_steps(run)
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
         prepared = PreparedData.load(run / "data", verify="tables")
         query_model = load_query_model(run, query=query)
@@ -106,28 +94,34 @@ class Recaller(ChangesItems):
         encoder = TableEncoder.load(run / "model" / "encoder")
         further = FurtherIds.all_of(prepared)
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
-        id_column, items = next(ids, None), None
+        vectors = ItemVectors(item, encoder=encoder, id_column=next(ids, None), content_prior=prepared.content_prior)
+        facts, items = ItemFacts.of_run(prepared), None
         if living:
-            vectors = ItemVectors(item, encoder=encoder, id_column=id_column, content_prior=prepared.content_prior)
-            items = open_living_items(run, fingerprint=manifest["fingerprint"], vectors=vectors, prepared=prepared)
+            items = open_living_items(
+                run,
+                fingerprint=manifest["fingerprint"],
+                vectors=vectors,
+                prepared=prepared,
+                facts=facts,
+                read_only=living == "read_only",
+            )
         return cls(
             index=items.index if items else load_index(run / "index", fingerprint=manifest["fingerprint"]),
             query=query_model,
-            item=item,
-            encoder=encoder,
+            items=vectors,
             user_query=query,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
             titles=prepared.titles_by_id,
-            id_column=id_column,
             now_ms=prepared.manifest["last_time_ms"],
             further=further,
-            content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
-            content_prior=prepared.content_prior,
+            content=ContentSearch(
+                item, encoder=encoder, items=vectors, prepared=prepared, structure=manifest["structure"]
+            ),
             by_features=FeatureQueries.load(
                 run / "model", query_model, user_query=query, id_column=prepared.user_id_name, further=further
             ),
-            facts=ItemFacts.of_run(prepared),
+            facts=facts,
             living=items,
             arrays=UserArrays.of_run(run, prepared),
         )
@@ -257,7 +251,7 @@ class Recaller(ChangesItems):
 
     def similar_to_new(
         self,
-        rows: ItemRows,
+        rows: RawRows,
         *,
         k: int = 100,
         now_ms: int | None = None,
@@ -281,7 +275,7 @@ class Recaller(ChangesItems):
         content = self._content_if("content")
         assert content is not None
         wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
-        vectors = content.vectors(self._new.encoded(rows))
+        vectors = content.vectors(self._of_raw.encoded(rows))
         names = [str(position) for position in range(len(rows))]
         excluded = excluded_by_position(exclude, names)
         return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=content.index)
@@ -324,14 +318,11 @@ class Recaller(ChangesItems):
         return self._user_vectors.of(users, histories, ages_hours=ages_hours, further=further)
 
     def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
-        """Query vectors of users that no file knows.
+        """Query vectors, as of `user_vectors`, of users that no file knows.
 
         Args:
           features: one row per user: see `UserFeatures`.
           now_ms: the moment of the query (Unix milliseconds); default: the end of the log.
-
-        Returns:
-          As `user_vectors`.
 
         Raises:
           ArtifactError: the model has no user tower, or was written before it could be asked by features.
@@ -341,7 +332,7 @@ class Recaller(ChangesItems):
         now = self._now_ms if now_ms is None else now_ms
         return queries.vectors(features, queries.read(features), now_ms=now)
 
-    def new_item_vectors(self, rows: ItemRows) -> Matrix:
+    def new_item_vectors(self, rows: RawRows) -> Matrix:
         """Vectors of items that the log has never seen, from their content alone.
 
         Args:
@@ -356,7 +347,13 @@ class Recaller(ChangesItems):
         Raises:
           DataError: a value is not of its feature's type.
         """
-        return self._new.vectors(rows, cold_bias=self.index.report.get("cold_bias", 0.0))
+        return self._of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
+
+    @property
+    def _of_raw(self) -> ItemVectors:
+        if self._items is None:
+            raise ArtifactError("new items: this recaller cannot encode them; open the run with Recaller.load")
+        return self._items
 
     @property
     def _feature_queries(self) -> FeatureQueries:

@@ -9,8 +9,9 @@ import pyarrow as pa
 from recall.index import ExactIndex, Index
 from recall.index.items import Items
 from recall.item_attributes import TAGS, ItemAttributes
-from recall.item_facts import ItemFacts, ServedPosterior
+from recall.item_facts import ItemFacts
 from recall.posterior import Posterior
+from recall.served_posterior import ServedPosterior
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000

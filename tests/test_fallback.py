@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recall.fallback import fallback_order, interleaved
-from recall.item_facts import ServedPosterior
+from recall.layers import Layered
 from recall.posterior import Posterior
+from recall.served_posterior import ServedPosterior
 
 NOW_MS = 1_700_000_000_000
 
@@ -35,8 +36,10 @@ def test_popular_items_have_clicks_and_every_fifth_place_is_of_the_latest() -> N
         (10, 0, 0.1, 10),
         (0, 0, 0.1, 0),
     ]
-    assert fallback_order(snapshot(counts)).tolist() == [0, 1, 3, 2, 5, 4, 6]
-    assert fallback_order(snapshot(counts, at_ms=None)).tolist() == [0, 1, 3, 2, 4, 5, 6], "without a clock: popular"
+    assert fallback_order(Layered(snapshot(counts))).tolist() == [0, 1, 3, 2, 5, 4, 6]
+    assert fallback_order(Layered(snapshot(counts, at_ms=None))).tolist() == [0, 1, 3, 2, 4, 5, 6], (
+        "without a clock: popular"
+    )
 
 
 @given(one=st.permutations(range(12)), other=st.permutations(range(12)), every=st.integers(2, 6))
@@ -55,4 +58,4 @@ def test_interleaved_orders_hold_every_item_once_as_if_dealt_by_hand(one: Any, o
 def test_no_items_have_an_order_too() -> None:
     nothing = np.zeros(0, np.int64)
     ids = pa.array([], pa.string())
-    assert not len(fallback_order(ServedPosterior(ids, nothing, nothing, nothing.astype(np.float32), nothing)))
+    assert not len(fallback_order(Layered(ServedPosterior(ids, nothing, nothing, nothing.astype(np.float32), nothing))))

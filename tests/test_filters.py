@@ -17,8 +17,9 @@ from recall.errors import ArtifactError, DataError
 from recall.filters import Filters, Predicate
 from recall.index import ExactIndex
 from recall.index.items import Items
-from recall.item_facts import ItemFacts, ServedPosterior
+from recall.item_facts import ItemFacts
 from recall.posterior import Posterior
+from recall.served_posterior import ServedPosterior
 
 CATALOGUE = Catalogue()
 FRAME = CATALOGUE.frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ def test_attributes_of_other_ids_are_missing_where_the_id_is_unknown(attributes:
 
 def test_new_rows_join_and_take_the_place_of_old_ones(attributes: ItemAttributes) -> None:
     rows: list[dict[str, Any]] = [{"author_id": 9, "tags": "d|e", "seconds": 4, "color": "red"}, {"tags": "f"}]
-    joined = attributes.with_rows(["y", "new"], rows)
+    joined = attributes.take(np.array([2, 0])).joined(attributes.read(["y", "new"], rows))
     found = joined.of(pa.array(["x", "y", "z", "new"])).table
     assert found["author_id"].to_pylist() == ["7", "9", None, None]
     assert found["tags"].to_pylist() == [["a", "b"], ["d", "e"], ["c"], ["f"]]
@@ -75,7 +76,7 @@ def test_a_new_row_of_another_type_is_an_error_that_names_the_attribute(
     attributes: ItemAttributes, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=f"attribute {next(iter(wrong))}"):
-        attributes.with_rows(["new"], [wrong])
+        attributes.read(["new"], [wrong])
 
 
 def test_an_unknown_attribute_lists_those_that_there_are(attributes: ItemAttributes) -> None:

@@ -170,6 +170,96 @@ def test_added_items_are_encoded_again_by_another_model(copied: Path, settings: 
     recaller.close()
 
 
+def own(recaller: Recaller, ids: list[str], **wanted: Any) -> list[str]:
+    """Which of some items are in the list of all that a user may have."""
+    found = recaller.recall(
+        ["u001"], k=400, exclude_seen=False, filters={"allow": ids, **wanted.pop("filters", {})}, **wanted
+    )
+    return sorted(item for item in found.ids[0] if item)
+
+
+def where(**condition: Any) -> dict[str, Any]:
+    return {"filters": {"where": [condition]}}
+
+
+def test_added_items_are_filtered_capped_and_cold_until_they_are_refreshed_also_after_reopening(
+    copied: Path, settings: Config
+) -> None:
+    recaller = Recaller.load(copied, living=True)
+    ids = ["fresh a", "fresh b", "fresh c"]
+    last_ms = PreparedData.load(copied / "data").manifest["last_time_ms"]
+    recaller.add_items([raw(settings, 3, name, category="brand new", author_id="one author") for name in ids])
+    recaller.refresh_posterior(
+        counts(item_id=[ids[0], "i020"], exposures=[40, 7], clicks=[4, 3], first_time_ms=[last_ms - 7_200_000] * 2)
+    )
+    for _ in range(2):
+        assert own(recaller, [*ids, "i020"], **where(column="category", **{"in": ["brand new"]})) == ids
+        assert own(recaller, [*ids, "i020"], **where(column="category", not_in=["brand new"])) == ["i020"]
+        assert len(own(recaller, ids, caps={"author_id": 2})) == 2
+        assert own(recaller, ids, **where(newer_than_hours=1)) == ids[1:], "the first was exposed two hours ago"
+        cold = recaller.recall(["u001"], k=2, filters={"allow": [*ids, "i020", "i021"]}, min_cold_share=1).ids[0]
+        assert sorted(cold) == ids[1:]
+        known = recaller.behaviour([*ids, "i020", "i021"])
+        assert {name: behaviour["exposures"] for name, behaviour in known.items()} == {
+            ids[0]: 40, ids[1]: 0, ids[2]: 0, "i020": 7,
+        }  # fmt: skip
+        assert known[ids[0]]["gate_share"] > known[ids[1]]["gate_share"] >= 0
+        recaller.close()
+        recaller = Recaller.load(copied, living=True)
+    recaller.add_items([raw(settings, 3, ids[0], category="changed")])
+    assert own(recaller, ids, **where(newer_than_hours=1)) == ids, "added anew it has no exposures again"
+    assert own(recaller, ids, **where(column="category", **{"in": ["changed"]})) == ids[:1]
+    recaller.close()
+
+
+def test_added_items_are_asked_for_and_found_by_content(copied: Path, settings: Config) -> None:
+    recaller = Recaller.load(copied, living=True)
+    recaller.add_items([raw(settings, 3, "before", title="same")])
+    expected = recaller.similar_to_new([raw(settings, 3, "?", title="same")], k=6).ids[0].tolist()
+    assert expected[0] == "before", "whose content it has"
+    assert recaller.similar(["before"], k=5, by="content").ids[0].tolist() == expected[1:]
+    recaller.add_items([raw(settings, 3, "after", title="same")])
+    assert recaller.similar(["after"], k=6, by="content").ids[0].tolist() == expected
+    users = recaller.recall(["nobody"], k=1, by="content", histories={"nobody": ["after"]})
+    assert users.ids[0].tolist() == ["before"]
+    recaller.delete_items(["before"])
+    assert "before" not in recaller.similar(["i003"], k=200, by="content").ids[0]
+    recaller.close()
+
+
+def test_a_reader_shows_what_another_process_did_when_it_catches_up(copied: Path, settings: Config) -> None:
+    writer, reader = Recaller.load(copied, living=True), Recaller.load(copied, living="read_only")
+    writer.add_items([raw(settings, 3, "seen later", category="brand new")])
+    writer.delete_items(["i001", "i002"])
+    assert own(reader, ["seen later", "i001"]) == ["i001"], "as it was when it was asked last"
+    reader.refresh()
+    assert own(reader, ["seen later", "i001", "i003"]) == ["i003", "seen later"]
+    assert own(reader, ["seen later", "i003"], **where(column="category", **{"in": ["brand new"]})) == ["seen later"]
+    assert reader.recall(["u001"], k=200, exclude_seen=False).titles["seen later"] == "title of seen later"
+    assert reader.behaviour(["seen later"])["seen later"]["exposures"] == 0
+    writer.refresh_posterior(counts(item_id=["seen later"], exposures=[9], clicks=[1], first_time_ms=[0]))
+    assert isinstance(writer.index, LivingIndex)
+    writer.index.rebalance()
+    writer.delete_items(["i004"])
+    reader.refresh()
+    assert own(reader, ["seen later", "i001", "i003", "i004"]) == ["i003", "seen later"]
+    np.testing.assert_array_equal(reader.vectors(["seen later"]), writer.vectors(["seen later"]))
+    assert reader.behaviour(["seen later"])["seen later"]["exposures"] == 9
+    with pytest.raises(ArtifactError, match=r"Recaller.load\(run, living=True\)"):
+        reader.delete_items(["i003"])
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_of_a_run_that_nobody_wrote_to_shows_it_as_it_is(copied: Path, recaller: Recaller) -> None:
+    reader = Recaller.load(copied, living="read_only")
+    reader.refresh()
+    assert reader.recall(["u001"], k=20).ids.tolist() == recaller.recall(["u001"], k=20).ids.tolist()
+    assert not (copied / "index" / "journal").exists(), "reading writes nothing"
+    with pytest.raises(ArtifactError, match="living='read_only'"):
+        recaller.refresh()
+
+
 @pytest.mark.parametrize(
     ("rows", "error"),
     [

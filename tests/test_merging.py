@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall.errors import DataError
-from recall.item_facts import Groups
+from recall.item_groups import CodeLists
 from recall.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
 
 
-def groups(values: list[list[int]]) -> Groups:
+def groups(values: list[list[int]]) -> CodeLists:
     lengths = [len(own) for own in values]
-    return Groups(np.concatenate([[0], np.cumsum(lengths)]), np.asarray([v for own in values for v in own], np.int64))
+    return CodeLists(
+        np.concatenate([[0], np.cumsum(lengths)]), np.asarray([v for own in values for v in own], np.int64)
+    )
 
 
 def ranking(scores: npt.NDArray[np.float32], *, looks: list[int] | None = None) -> Ranked:

@@ -218,12 +218,9 @@ def without_query_towers(recaller: Recaller, finished: Path) -> Recaller:
     return Recaller(
         index=recaller.index,
         query=SimpleNamespace(signatures={}),
-        item=None,
-        encoder=prepared.item_encoder,
         histories=prepared.histories,
         item_ids=prepared.item_ids.to_pylist(),
         titles={},
-        id_column=None,
     )
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from recall.config import Config
 from recall.errors import DataError
-from recall.item_facts import ItemFacts, ServedPosterior
+from recall.item_facts import ItemFacts
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
+from recall.served_posterior import ServedPosterior
 
 if TYPE_CHECKING:
     from finished_run import Outcome
@@ -115,12 +116,9 @@ def test_lists_hold_the_share_of_items_that_nobody_was_shown(recaller: Recaller,
     served = Recaller(
         index=recaller.index,
         query=recaller._query,
-        item=None,
-        encoder=prepared_data.item_encoder,
         histories=prepared_data.histories,
         item_ids=ids.to_pylist(),
         titles={},
-        id_column=None,
         facts=ItemFacts(None, later),
     )
     for share, several in ((0.1, 1), (0.2, 2), (0.9, 3)):

@@ -60,6 +60,11 @@ class Index(abc.ABC):
         return self.items.names[:-1]
 
     @property
+    def is_alive(self) -> Mask:
+        """Bool [row_count], rows of items that were not deleted."""
+        return np.ones(self.row_count, bool)
+
+    @property
     def names(self) -> Names:
         """The ids of rows, looked up as `names[rows]`; that of row -1 is None."""
         return self.items.names

@@ -84,6 +84,15 @@ class Journal:
         with self._changing:
             yield from self._scan(after=after, cut=False)
 
+    @property
+    def extent(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of the files: what another process appends or compacts changes them."""
+        found = []
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):  # compacted away meanwhile
+                found.append((path.name, path.stat().st_size))
+        return tuple(found)
+
     def record(self, sequence: int) -> Record | None:
         """The record of a number if it has sources."""
         with self._changing:

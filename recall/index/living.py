@@ -64,6 +64,7 @@ class LivingIndex(View):
         self._sample_queries: Any | None = None
         self._replayed = Replayed()
         self._is_read_only = False
+        self._extent: tuple[tuple[str, int], ...] | None = None  # of a journal that was read
 
     @classmethod
     def open(
@@ -130,11 +131,25 @@ class LivingIndex(View):
         now = self.snapshot()
         return [name for name in list(self._replayed.source_of) if now.row(name) >= 0]
 
+    def with_sources_since(self, sequence: int) -> list[str]:
+        """Those of `with_sources` that a change after some number came with."""
+        return [name for name in self.with_sources if (self._replayed.source_of.get(name) or 0) > sequence]
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last change."""
+        return self._sequence
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether another process makes the changes."""
+        return self._is_read_only
+
     def sources(self, ids: Sequence[str]) -> list[Any]:
         """What items were upserted with to be encoded again, None for those without."""
         numbers = [self._replayed.source_of.get(name) for name in ids]
         found: dict[str, Any] = {}
-        for number in dict.fromkeys(number for number in numbers if number is not None):
+        for number in sorted({number for number in numbers if number is not None}):  # an id's own record is its last
             record = self._journal.record(number) if self._journal else None
             if record and record.sources:
                 found.update(zip(record.ids, record.sources, strict=True))
@@ -346,9 +361,12 @@ class LivingIndex(View):
     def _catch_up(self) -> None:
         assert self._journal is not None
         with self._writing:
+            if (extent := self._journal.extent) == self._extent:
+                return
             for record in self._journal.records(after=self._sequence):
                 self._apply(record)
                 self._sequence = record.sequence
+            self._extent = extent  # as it was before it was read: what came during that is read next time
 
     def _built(self, now: LivingSnapshot, *, progress: Callable[[str], None] | None) -> Index:
         rows = np.flatnonzero(now.is_alive)

@@ -169,6 +169,14 @@ class LivingSnapshot(Index):
         row = self._any_row(name)
         return row if 0 <= row < self._row_count and self._is_alive(row) else -1
 
+    def row_ever(self, name: str) -> int:
+        """The row that an id has or had since the base was built, or that a later snapshot gave it; -1 without."""
+        return self._any_row(name)
+
+    def later_ids(self, start: int) -> list[str]:
+        """The ids that the rows from `start` on were given to, for a start that is not before the base's end."""
+        return self._names.later[start - len(self.base) : self._row_count - len(self.base)]
+
     # Changes: by one writer at a time, on the newest snapshot.
 
     def upserted(self, ids: Sequence[str], vectors: Vectors) -> LivingSnapshot:

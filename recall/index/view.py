@@ -62,6 +62,11 @@ class View(Index):
         return self.snapshot().ids
 
     @property
+    def is_alive(self) -> Mask:
+        """Bool [row_count], rows of items of the newest snapshot."""
+        return self.snapshot().is_alive
+
+    @property
     def names(self) -> Names:
         """The ids of the newest snapshot's rows."""
         return self.snapshot().names

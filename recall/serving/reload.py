@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from recall.recaller import Living
 from recall.serving.metrics import Metrics
 from recall.serving.service import Service
 from recall.serving.settings import ServiceSettings
@@ -53,23 +54,29 @@ class Reloader:
                   seconds=round(time.perf_counter() - started, 3))  # fmt: skip
 
     async def watch(self) -> None:
-        """Loads whatever comes, until it is cancelled."""
+        """Loads whatever comes, and follows what another process adds and deletes, until it is cancelled."""
         while True:
             await asyncio.sleep(self._settings.reload_seconds)
-            if await asyncio.to_thread(self._is_due):
-                try:
+            try:
+                if await asyncio.to_thread(self._is_due):
                     await self.load()
-                except Exception as error:  # whatever it is, the version that answers goes on
-                    version = self._service.snapshot.version
-                    _log.error("not loaded", error=str(error), kind=type(error).__name__, still_serving=version)
+                elif self._failed_at is None:
+                    await asyncio.to_thread(self._service.follow)
+            except Exception as error:  # whatever it is, the version that answers goes on
+                self._failed_at = time.monotonic()
+                version = self._service.snapshot.version
+                _log.error("not loaded", error=str(error), kind=type(error).__name__, still_serving=version)
 
     def _loaded(self) -> Snapshot:
-        living = self._settings.allow_writes
-        if not living or not self._service.is_ready:
+        writes = self._settings.allow_writes
+        living: Living = True if writes else "read_only"
+        if not self._service.is_ready:
             return Snapshot.load(self._run, living=living)
         published, now = Published.of(self._run), self._service.snapshot
-        if published.model == now.published.model:
+        if published.model == now.published.model and now.recaller.is_living:
             return now.refreshed(published)
+        if not writes:
+            return Snapshot.load(self._run, living=living)
         require_one_model(self._run)  # a version that is not whole yet is no reason to stop writing
         return self._service.take_over(lambda: Snapshot.load(self._run, living=True))
 

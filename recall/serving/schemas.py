@@ -59,8 +59,11 @@ class _Request(BaseModel):
         float, Field(ge=0, le=1, allow_inf_nan=False, description="of each list, items without any exposure")
     ] = 0.0
     fallback: Annotated[
-        StrictBool,
-        Field(description="popular and fresh items, which the filters allow, for whom the model has nothing"),
+        StrictBool | Literal["filtered"],
+        Field(
+            description="popular and fresh items for whom the model has nothing, and, from the filters' lists of ids "
+            "alone, for whom its predicates (where) leave nothing; filtered: never against the predicates"
+        ),
     ] = True
     details: Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")] = False
 
@@ -166,11 +169,13 @@ class Candidate(TypedDict):
 class Result(TypedDict):
     """Candidates of one query, best first; fewer than k where there are no more.
 
-    Scores of a fallback are smoothed click-through rates.
+    Scores of a fallback are smoothed click-through rates. `relaxed` is there where the filters' predicates left nothing
+    and were given up: the items are within allow and deny, but not what `where` asks for.
     """
 
     items: list[Candidate]
     source: Literal["model", "fallback"]
+    relaxed: NotRequired[Literal[True]]
 
 
 class RecallAnswer(TypedDict):

@@ -53,8 +53,6 @@ def serve(run: Path, settings: ServiceSettings, *, host: str, port: int, log_for
     _log.info("listening", host=address, port=bound, run=str(run))
     if settings.allow_writes and settings.token is None and not ipaddress.ip_address(address).is_loopback:
         _log.warning("everybody who reaches this address may write; set RECALL_TOKEN or --token-file")
-    if not settings.allow_writes and (run / "index" / "journal").is_dir():
-        _log.warning("items that were added or deleted since the index was built do not show without --allow-writes")
     with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     for error in failures:

@@ -12,7 +12,7 @@ import numpy as np
 
 from recall.errors import RecallError
 from recall.index import LivingIndex, RebalancePolicy, Rebalancer
-from recall.recalled import MODEL, Candidates
+from recall.recalled import FALLBACK_UNFILTERED, MODEL, Candidates
 from recall.recaller import Recaller
 from recall.serving.metrics import Metrics
 from recall.serving.problems import ServiceError
@@ -64,6 +64,17 @@ class Service:
             ).start()  # what is added is compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
+
+    def follow(self) -> None:
+        """Shows what another process added and deleted, where items are read and not written.
+
+        Raises:
+          ArtifactError: the journal cannot be read; what was shown stays.
+        """
+        recaller = self.snapshot.recaller
+        if recaller.is_living and not isinstance(recaller.index, LivingIndex):
+            recaller.refresh()
+            self._metrics.items.set(len(recaller.index))
 
     def take_over(self, load: Callable[[], Snapshot]) -> Snapshot:
         """Loads the version after one that can be written to: a run has one writer at a time, also in one process.
@@ -198,8 +209,7 @@ def _options(request: Question) -> dict[str, Any]:
         "filters": request.filters,
         "caps": request.caps,
         "min_cold_share": request.min_cold_share,
-        # Never what the filters forbid: a caller who filters may not be able to show it.
-        "fallback": "filtered" if request.fallback else False,
+        "fallback": request.fallback,
     }
 
 
@@ -234,9 +244,12 @@ def _result(snapshot: Snapshot, found: Candidates, row: int, *, details: bool) -
     ids, scores = found.ids[row][is_item].tolist(), found.scores[row][is_item].tolist()
     items: list[Candidate] = [{"id": item, "score": score} for item, score in zip(ids, scores, strict=True)]
     if details:
-        for item in items:
+        for item, behaviour in zip(items, snapshot.behaviour(ids), strict=True):
             if (title := found.titles.get(item["id"])) is not None:
                 item["title"] = title
-            if snapshot.shares:
-                item.update(cast("Candidate", snapshot.shares.of(item["id"])))
-    return {"items": items, "source": "model" if found.sources is None or found.sources[row] == MODEL else "fallback"}
+            item.update(cast("Candidate", behaviour))
+    source = MODEL if found.sources is None else found.sources[row]
+    result: Result = {"items": items, "source": "model" if source == MODEL else "fallback"}
+    if source == FALLBACK_UNFILTERED and items:
+        result["relaxed"] = True
+    return result

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from recall.artifacts import read_manifest
 from recall.errors import ArtifactError, RecallError
 from recall.export import GateShares
-from recall.index import LivingIndex
 from recall.index.versions import MADE_BY, current_version
-from recall.recaller import Recaller
+from recall.recaller import Living, Recaller
 
 _ATTEMPTS = 5
 
@@ -59,12 +60,12 @@ class Snapshot:
     shares: GateShares | None = field(repr=False, default=None)
 
     @classmethod
-    def load(cls, run: Path, *, living: bool = False) -> Snapshot:
+    def load(cls, run: Path, *, living: Living = False) -> Snapshot:
         """Opens what a run has published, and asks it once, so that the first request finds everything warm.
 
         Args:
           run: the run directory.
-          living: items can be added and deleted; one process at a time may open a run so.
+          living: as of `Recaller.load`.
 
         Raises:
           ArtifactError: as `Recaller.load`; or the run is published faster than it can be loaded.
@@ -85,10 +86,21 @@ class Snapshot:
         Raises:
           ArtifactError: the index cannot be opened; everything is as it was.
         """
-        assert isinstance(self.recaller.index, LivingIndex)
-        self.recaller.index.refresh()
+        self.recaller.refresh()
         model, _, _ = self.version.partition("/")
         return replace(self, version=f"{model}/{published.index}", published=published)
+
+    def behaviour(self, items: Sequence[str]) -> list[Mapping[str, float | int]]:
+        """Gate share and exposures of items as their vectors were made with, as far as they are known."""
+        changed = self.recaller.behaviour(items)
+        return [
+            cast("Mapping[str, float | int]", changed[item])
+            if item in changed
+            else self.shares.of(item)
+            if self.shares
+            else {}
+            for item in items
+        ]
 
     def freeze(self) -> None:
         """Goes on answering as it does, and lets another recaller open the run for writing."""

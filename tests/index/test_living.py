@@ -219,6 +219,17 @@ def test_another_models_version_wins_over_older_upserts_but_not_over_deletes(tmp
     LivingIndex.open(tmp_path).close()  # the failed one has let go of the lock
 
 
+def test_sources_are_those_of_an_items_last_change_whoever_else_is_asked_for(tmp_path):
+    saved(tmp_path)
+    with LivingIndex.open(tmp_path) as index:
+        index.upsert(["one", "other"], drawn(2, seed=2), sources=["first", "second"])
+        before = index.sequence
+        index.upsert(["one"], drawn(1, seed=3), sources=["third"])
+        for ids in (["one", "other"], ["other", "one"]):
+            assert dict(zip(ids, index.sources(ids), strict=True)) == {"one": "third", "other": "second"}
+        assert index.with_sources_since(before) == ["one"]
+
+
 def test_a_source_that_this_model_cannot_read_is_set_aside_alone(tmp_path):
     saved(tmp_path)
     with LivingIndex.open(tmp_path) as index:

@@ -51,7 +51,7 @@ def test_users_get_what_the_recaller_gives_them(client: TestClient, recaller: Re
     users = ["u001", "u017", "never seen", "Ünïcödé 用户 🦉"]
     response = client.post("/recall", json={"users": users, "k": 7})
     assert response.status_code == 200, response.text
-    expected = recaller.recall(users, k=7, fallback="filtered")
+    expected = recaller.recall(users, k=7, fallback=True)
     for result, ids, scores in zip(response.json()["results"], expected.ids, expected.scores, strict=True):
         assert [item["id"] for item in result["items"]] == list(ids)
         np.testing.assert_allclose([item["score"] for item in result["items"]], scores, rtol=1e-5)
@@ -100,12 +100,12 @@ def test_options_mean_what_they_mean_to_the_recaller(
 ) -> None:
     response = client.post("/recall", json={"users": ["u001", "u002"], "k": 10, **options})
     assert response.status_code == 200, response.text
-    expected = recaller.recall(["u001", "u002"], k=10, fallback="filtered", **options).ids
+    expected = recaller.recall(["u001", "u002"], k=10, fallback=True, **options).ids
     found = [[item["id"] for item in result["items"]] for result in response.json()["results"]]
     assert found == [[item for item in ids if item is not None] for ids in expected]
     if "exclude_seen" not in options:
         similar = client.post("/similar", json={"items": ["i100"], "k": 10, **options})
-        expected = recaller.similar(["i100"], k=10, fallback="filtered", **options).ids
+        expected = recaller.similar(["i100"], k=10, fallback=True, **options).ids
         assert [item["id"] for item in similar.json()["results"][0]["items"]] == [
             i for i in expected[0] if i is not None
         ]
@@ -119,12 +119,24 @@ def test_who_clicked_nothing_gets_the_fallback_unless_it_is_not_wanted(client: T
     assert sources == [["model", "fallback"], ["model"]]
 
 
-def test_no_fallback_gives_what_the_filters_forbid(client: TestClient) -> None:
-    body = {"users": ["u001", "nobody"], "filters": {"allow": ["i003", "i010"]}, "exclude_seen": False}
-    for result in client.post("/recall", json=body).json()["results"]:
-        assert {item["id"] for item in result["items"]} <= {"i003", "i010"}
-    body = {"users": ["u001"], "filters": {"where": [{"column": "duration_s", "at_least": 1e9}]}}
-    assert client.post("/recall", json=body).json()["results"][0]["items"] == []
+def test_predicates_that_leave_nothing_are_given_up_if_the_caller_lets_them_and_lists_of_ids_never(
+    client: TestClient,
+) -> None:
+    lists = {"allow": ["i003", "i010", "i011"], "deny": ["i011"]}
+    nothing = {"users": ["u001"], "exclude_seen": False}
+    nothing["filters"] = {**lists, "where": [{"column": "duration_s", "at_least": 1e9}]}
+    for fallback, source, relaxed in ((True, "fallback", True), ("filtered", "model", None), (False, "model", None)):
+        [result] = client.post("/recall", json={**nothing, "fallback": fallback}).json()["results"]
+        assert {item["id"] for item in result["items"]} == ({"i003", "i010"} if relaxed else set())
+        assert (result["source"], result.get("relaxed")) == (source, relaxed)
+    for user in ("u001", "nobody"):
+        body = {"users": [user], "filters": lists, "exclude_seen": False}
+        [result] = client.post("/recall", json=body).json()["results"]
+        assert {item["id"] for item in result["items"]} == {"i003", "i010"}
+        assert "relaxed" not in result
+    response = client.post("/recall", json={**nothing, "fallback": "sometimes"})
+    assert response.status_code == 422
+    assert "body.fallback" in response.json()["error"]["message"]
 
 
 def test_items_get_what_the_recaller_gives_them(client: TestClient, recaller: Recaller) -> None:

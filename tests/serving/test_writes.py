@@ -99,6 +99,30 @@ def test_a_new_item_is_found_at_once_and_a_deleted_one_never_again(writer: TestC
     assert items(writer) == before - 1
 
 
+def test_a_new_item_has_its_details_at_once(writer: TestClient) -> None:
+    assert change(writer, "POST", {"items": [new("new-d")]}).status_code == 200
+    body = {"users": ["u001"], "k": 9, "filters": {"allow": ["new-d"]}, "details": True}
+    [item] = writer.post("/recall", json=body).json()["results"][0]["items"]
+    assert (item["title"], item["exposures"]) == ("Brand new", 0)
+    assert 0 <= item["gate_share"] <= 1
+    assert change(writer, "DELETE", {"ids": ["new-d"]}).status_code == 200
+
+
+def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClient, own_run: Path) -> None:
+    settings = ServiceSettings(reload_seconds=0.05)
+    with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
+        while reader.get("/readyz").status_code != 200:
+            pass
+        assert change(writer, "POST", {"items": [new("new-r")]}).status_code == 200
+        assert change(writer, "DELETE", {"ids": ["i008"]}).status_code == 200
+        while is_found(reader, "i008"):
+            pass
+        assert is_found(reader, "new-r")
+        assert items(reader) == items(writer)
+        assert change(reader, "DELETE", {"ids": ["i009"]}).status_code == 403
+    assert change(writer, "DELETE", {"ids": ["new-r"]}).status_code == 200
+
+
 def test_changes_stay_when_a_new_version_of_the_index_is_published(writer: TestClient, own_run: Path) -> None:
     assert change(writer, "POST", {"items": [new("new-2")]}).status_code == 200
     assert change(writer, "DELETE", {"ids": ["i005"]}).status_code == 200
