@@ -26,8 +26,8 @@ from recall.schema import Strict
 from recall.tables import expand_paths
 
 _PREPARED_BY = "python -m benchmarks.quality prepare"
-# Shards hold the same bytes wherever they are made. What was rejected names the files of the machine; attributes are what
-# a service filters by, no model or metric reads them.
+# Shards hold the same bytes wherever they are made. What was rejected names the files of the machine; by attributes a
+# service filters, no model or metric reads them.
 _NOT_CONTENT = ("rejected.parquet", "attributes.parquet")
 
 
