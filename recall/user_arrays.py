@@ -63,7 +63,7 @@ class UserArrays:
     Args:
       settings: see there.
       weights: float32 arrays.
-        tokens [items, dim], profiles [users + 1, units] (the last one of unknown users), empty [dim];
+        tokens [items, dim], profiles [users + 1, units] (the last one of unknown users; it alone where there are no profiles), empty [dim];
         of attention: recency [length], and item_scores [items], or, where gaps change them, hidden_kernel,
         hidden_bias and score_kernel to make them with;
         of times: gap [buckets, dim], age [buckets, 1];
@@ -77,7 +77,8 @@ class UserArrays:
         self, settings: TowerSettings, weights: Weights, *, users: Sequence[str], items: Sequence[str]
     ) -> None:
         self.settings, self._weights = settings, weights
-        self._user_rows = {user: row for row, user in enumerate(users)}
+        known = users if len(weights["profiles"]) > 1 else ()
+        self._user_rows = {user: row for row, user in enumerate(known)}
         self._items = items
         self.reads_times = "gap" in weights or "age" in weights
         # As plain arrays: a memory map makes every array that comes of it one, 20 us a time.
@@ -326,9 +327,9 @@ def arrays_of_tower(
 
 
 def _profiles(model: Any, kernel: Floats, *, batch_size: int = 8192) -> Floats:
-    """What the profile of each user adds to the first layer, float32 [users + 1, units]."""
+    """What the profile of each user adds to the first layer, float32 [users + 1, units]; [1, units] without profiles."""
     if model.user_tower.profile is None:
-        return np.zeros((model.user_table.size, kernel.shape[1]), np.float32)
+        return np.zeros((1, kernel.shape[1]), np.float32)
     starts = range(0, model.user_table.size, batch_size)
     rows = (np.arange(start, min(start + batch_size, model.user_table.size), dtype=np.int32) for start in starts)
     return np.concatenate([model.user_tower.profile_of(model.user_table.gather(own)).numpy() @ kernel for own in rows])
