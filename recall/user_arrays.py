@@ -63,7 +63,8 @@ class UserArrays:
     Args:
       settings: see there.
       weights: float32 arrays.
-        tokens [items, dim], profiles [users + 1, units] (the last one of unknown users; it alone where there are no profiles), empty [dim];
+        tokens [items, dim], empty [dim], profiles [users + 1, units], the last one of unknown users; it alone
+        where there are no profiles;
         of attention: recency [length], and item_scores [items], or, where gaps change them, hidden_kernel,
         hidden_bias and score_kernel to make them with;
         of times: gap [buckets, dim], age [buckets, 1];
@@ -327,7 +328,7 @@ def arrays_of_tower(
 
 
 def _profiles(model: Any, kernel: Floats, *, batch_size: int = 8192) -> Floats:
-    """What the profile of each user adds to the first layer, float32 [users + 1, units]; [1, units] without profiles."""
+    """What each user's profile adds to the first layer, float32 [users + 1, units]; [1, units] without profiles."""
     if model.user_tower.profile is None:
         return np.zeros((1, kernel.shape[1]), np.float32)
     starts = range(0, model.user_table.size, batch_size)
