@@ -16,6 +16,9 @@ from benchmarks.speed.sweep import Growth, Pareto, Sweep
 from recall.plots import LineStyle, line_styles
 
 OURS = "recall"
+# Told apart by the colour-blind, too; markers repeat later than colours do.
+_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#b8860b", "#7f3c8d", "#444444", "#44aa99", "#a52a2a")
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
 def write_plots(folder: Path, sweep: Sweep, results: Results) -> list[Path]:
@@ -57,7 +60,8 @@ def draw_growth(results: Sequence[Result], growths: Sequence[Growth]) -> Figure 
 
 
 def draw_pareto(results: Sequence[Result], paretos: Sequence[Pareto]) -> Figure | None:
-    """A panel per pair of measures: every point, and a line through those that no other of the same system beats."""
+    """A panel per pair of measures: every point, and a line through those that no other of the same system
+    beats; of cases of several sizes the largest."""
     shown = [(pareto, curves) for pareto in paretos if (curves := _curves(results, pareto))]
     if not shown:
         return None
@@ -85,8 +89,10 @@ def frontier(points: np.ndarray) -> np.ndarray:
 
 def _curves(results: Sequence[Result], pareto: Pareto) -> dict[str, np.ndarray]:
     points: dict[str, list[np.ndarray]] = {}
+    largest = max((result.arguments.get(pareto.largest, 0) for result in results), default=0)
     for result in results:
-        if pareto.x in result.median and pareto.y in result.median:
+        is_shown = result.arguments.get(pareto.largest, 0) == largest
+        if is_shown and pareto.x in result.median and pareto.y in result.median:
             axes = np.broadcast_arrays(*(np.atleast_1d(result.median[name]) for name in (pareto.x, pareto.y)))
             system = str(result.arguments.get(pareto.by, result.case))
             points.setdefault(system, []).append(np.stack(axes, axis=1))
@@ -96,7 +102,13 @@ def _curves(results: Sequence[Result], pareto: Pareto) -> dict[str, np.ndarray]:
 def _styles(systems: Sequence[str]) -> dict[str, LineStyle]:
     names = sorted({*systems})
     ours = next((name for name in names if name.startswith(OURS)), names[0])
-    return line_styles(ours, [name for name in names if name != ours], ())
+    others = [name for name in names if name != ours]
+    styles = line_styles(ours, others, ())
+    # There are more systems here than models in a report.
+    for place, name in enumerate(others):
+        color, marker = _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
+        styles[name] = styles[name]._replace(color=color, marker=marker)
+    return styles
 
 
 def _words(name: str) -> str:

@@ -32,6 +32,7 @@ class Pareto(Strict):
     x: str
     y: str
     by: str = Field(default="system", description="argument of the cases that curves are told apart by")
+    largest: str = Field(default="items", description="argument of which only the cases with the largest are shown")
 
 
 class Row(Strict):
