@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.exchange import from_bytes, partitioned, to_bytes
+from pipelines.exchange import Scratch, from_bytes, partitioned, to_bytes
 
 FAR = np.iinfo(np.int64)
 
@@ -36,3 +38,15 @@ def test_a_part_gets_its_own_rows_and_no_text_of_others() -> None:
         assert part["place"].to_pylist() == sorted(part["place"].to_pylist())
     places = sorted(place for part in parts.values() for place in part["place"].to_pylist())
     assert places == list(range(1500))
+
+
+def test_what_is_handed_on_by_way_of_a_folder_travels_as_places_and_arrives_whole(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path))
+    parts = [(3, b"first"), (0, b""), (7, b"the last one")]
+    handed = list(scratch.hand_on("piece", 5, iter(parts)))
+    assert [key for key, _ in handed] == [3, 0, 7]
+    assert not any(isinstance(place, bytes) for _, place in handed)
+    assert [scratch.taken(place) for _, place in handed] == [b"first", b"", b"the last one"]
+    # A bundle that a runner repeats hands on the same.
+    assert list(scratch.hand_on("piece", 5, iter(parts))) == handed
+    assert [path.name for path in tmp_path.iterdir()] == ["piece-00005.parts"]
