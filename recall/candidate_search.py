@@ -17,7 +17,6 @@ from recall.index import Index
 from recall.index.items import Rows, Vectors
 from recall.index.results import Names
 from recall.index.row_lists import RowLists
-from recall.item_facts import ItemFacts
 from recall.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
 from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
 from recall.row_facts import RowFacts
@@ -137,7 +136,7 @@ def search_candidates(
     *,
     wanted: Wanted,
     excluded: Sequence[Iterable[str]] | RowLists,
-    facts: ItemFacts | None,
+    facts: RowFacts | None,
     now_ms: int,
     lacking: npt.NDArray[np.bool_] | None = None,
 ) -> Found:
@@ -150,7 +149,7 @@ def search_candidates(
       vectors: float32 [queries, dim], or [queries, interests, dim]: the best of an item's scores counts.
       wanted: what the lists have to keep.
       excluded: ids per query that it may not have, of which those that the index lacks are passed over; or its rows.
-      facts: of the items; None will do where nothing is wanted but k.
+      facts: of the items by the rows of the index; None will do where nothing is wanted but k.
       now_ms: the moment of the queries, for ages.
       lacking: bool [queries], for whom there is nothing to search with: their lists are empty, or of the fallback.
 
@@ -163,14 +162,13 @@ def search_candidates(
         barred = RowLists.listed([index.rows_there(ids) for ids in barred])
     queries = len(vectors)
     if not wanted.needs_facts:
-        allowed, unknown, rules, known = None, 0, Rules(wanted.k), None
+        allowed, unknown, rules = None, 0, Rules(wanted.k)
     else:
         if facts is None:
             raise ArtifactError("filters, caps, min_cold_share and fallback want to know the items; open the run with "
                                 "Recaller.load")  # fmt: skip
-        known = facts.of(index)
-        allowed, unknown = wanted.filters.allowed(known, now_ms=now_ms)
-        rules = _rules(wanted, known)
+        allowed, unknown = wanted.filters.allowed(facts, now_ms=now_ms)
+        rules = _rules(wanted, facts)
     if lacking is None and queries:
         ranked = _ranked_by(index, vectors, allowed=allowed, excluded=barred)
         rows, scores = merged_lists(ranked, rules, queries=queries, items=index.row_count)
@@ -182,8 +180,8 @@ def search_candidates(
             ranked = _ranked_by(index, vectors[asked], allowed=allowed, excluded=barred.take(asked))
             rows[asked], scores[asked] = merged_lists(ranked, rules, queries=len(asked), items=index.row_count)
     sources = None
-    if wanted.fallback and known is not None:
-        sources = _fall_back(rows, scores, wanted, rules, known, allowed, barred, lacking=lacking, now_ms=now_ms)
+    if wanted.fallback and facts is not None:
+        sources = _fall_back(rows, scores, wanted, rules, facts, allowed, barred, lacking=lacking, now_ms=now_ms)
     return Found(rows, scores, sources, unknown, index.names)
 
 

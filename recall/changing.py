@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pandas as pd
 
@@ -34,6 +37,8 @@ class ChangesItems:
     ) -> None:
         self._living, self._content = living, content
         self._is_read_only = living is not None and living.index.is_read_only
+        self._in_step: AbstractContextManager[Any] = nullcontext() if living is None else living.index.in_step
+        self._refreshing = threading.Lock()
         self.index: Index = index
         if living is not None:
             self.index = living.index.snapshot() if self._is_read_only else living.index
@@ -74,9 +79,13 @@ class ChangesItems:
             raise ArtifactError(
                 "the index is as it was built; open the run with Recaller.load(run, living='read_only')"
             )
-        self._show(self._living.catch_up())
-        if self._is_read_only:
-            self.index = self._living.index.snapshot()
+        with self._refreshing:
+            changed, news = self._living.catch_up()
+            self._show(changed)
+            with self._in_step:
+                self._living.learn(news)
+                if self._is_read_only:
+                    self.index = self._living.index.snapshot()
 
     @property
     def is_living(self) -> bool:

@@ -7,6 +7,7 @@ changed.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,21 @@ from recall.row_facts import RowFacts
 from recall.served_posterior import NEVER, Counts, ServedPosterior
 
 V = TypeVar("V")
+
+
+@dataclasses.dataclass(frozen=True)
+class News:
+    """What became known of some items, checked; see `ItemFacts.read`.
+
+    Attributes:
+      ids: unique.
+      values: of the attributes, by column.
+      counts: newer posteriors.
+    """
+
+    ids: Sequence[str]
+    values: Sequence[dict[str, Any]] | None = None
+    counts: Sequence[Counts] | None = None
 
 
 class ItemFacts:
@@ -72,27 +88,42 @@ class ItemFacts:
             self._catch_up(known, index)
             return RowFacts(index, attributes=known.attributes, posterior=known.posterior, codes=known.codes)
 
-    def add(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Attributes of items that came later, or have changed.
+    def read(
+        self,
+        ids: Sequence[str],
+        *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        posterior: Posterior | None = None,
+        at_ms: int = 0,
+    ) -> News:
+        """News of items, old ones or new; nothing changes before `learn`.
 
         Args:
           ids: unique.
           rows: raw values under the column names of the items file; what is absent is missing.
+          posterior: of these items.
+          at_ms: the moment that its ages were counted to, if the log has a clock.
 
         Raises:
-          DataError: a value is not of its column's type; nothing was changed.
+          DataError: a value is not of its column's type.
         """
-        if self.attributes is not None:
+        values = counts = None
+        if rows is not None and self.attributes is not None:
             values = self.attributes.read(ids, rows).table.to_pylist()
-            with self._lock:
-                self._values.put(ids, values)
+        if posterior is not None:
+            at = at_ms if self.posterior.has_clock else None
+            known = ServedPosterior.at(pa.array(ids, pa.string()), posterior, at_ms=at)
+            counts = [known.counts(place) for place in range(len(ids))]
+        return News(ids, values, counts)
 
-    def refresh(self, ids: Sequence[str], posterior: Posterior, *, at_ms: int) -> None:
-        """A newer posterior of some items, old or new; ages were counted to `at_ms`, if the log has a clock."""
-        at = at_ms if self.posterior.has_clock else None
-        known = ServedPosterior.at(pa.array(ids, pa.string()), posterior, at_ms=at)
+    def learn(self, news: Iterable[News]) -> None:
+        """Lets all that is asked for from now on show some news."""
         with self._lock:
-            self._posteriors.put(ids, [known.counts(place) for place in range(len(ids))])
+            for one in news:
+                if one.values is not None:
+                    self._values.put(one.ids, one.values)
+                if one.counts is not None:
+                    self._posteriors.put(one.ids, one.counts)
 
     def posterior_of(self, ids: Sequence[str]) -> ServedPosterior:
         """What is known of the behaviour of some items now."""

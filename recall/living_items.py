@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -19,14 +20,13 @@ from recall.config import IndexConfig
 from recall.errors import ArtifactError, DataError, shown
 from recall.index import LivingIndex
 from recall.index.items import listed
-from recall.item_facts import ItemFacts
+from recall.item_facts import ItemFacts, News
 from recall.item_vectors import EncodedItems, ItemVectors, Matrix, RawRows
-from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr
+from recall.known_counts import checked_counts, latest_moment, posterior_of
+from recall.posterior import Posterior
 from recall.prepared import PreparedData
 from recall.raw_items import as_json, item_ids_of, records_of
 
-COUNTS = ("exposures", "clicks")
-FIRST_TIME = "first_time_ms"
 _NO_COUNTS = (0, 0, 0)
 
 
@@ -107,14 +107,14 @@ class Behaviour(TypedDict):
 
 
 class LivingItems:
-    """Changes the items of a served run.
+    """Changes the items of a served run, one change after another, whatever thread it comes from.
 
     Args:
       index: of the run.
       vectors: its item side.
       prepared: its data.
       columns: of the items file.
-      facts: of the items; hears of every change before searches can see it.
+      facts: of the items; keep step with the index (see `LivingIndex`).
     """
 
     def __init__(
@@ -129,7 +129,8 @@ class LivingItems:
         self.index, self.columns = index, columns
         self._vectors, self._prepared, self._facts = vectors, prepared, facts
         self._behaviour: dict[str, Behaviour] = {}
-        self._remember(index.with_sources)
+        self._changing = threading.Lock()  # what a change reads of an item is what it replaces
+        self.learn(self._news(index.with_sources))
 
     def added(self, ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Raw rows of items that were added, by id: of some, or of all that the index holds."""
@@ -157,19 +158,29 @@ class LivingItems:
             self._note(changed, self._encoded(changed, self._posterior_of(changed)))
         return {name: self._behaviour[name] for name in ids if name in self._behaviour}
 
-    def catch_up(self) -> list[str]:
-        """Learns what another process has changed. Returns ids of the items that were added or refreshed meanwhile.
+    def catch_up(self) -> tuple[list[str], list[News]]:
+        """Finds out what another process has published and changed.
+
+        Returns:
+          ids of the items that it added or refreshed meanwhile, and news of them that are to be learned in step with
+          the snapshot that is searched. None where this process makes the changes: it knows of them.
 
         Raises:
           ArtifactError: as `LivingIndex.refresh`; everything is as it was.
         """
         before = self.index.sequence
         self.index.refresh()
+        if not self.index.is_read_only:
+            return [], []
         changed = self.index.with_sources_since(before)
         for name in changed:
             self._behaviour.pop(name, None)
-        self._remember(changed)
-        return changed
+        return changed, self._news(changed)
+
+    def learn(self, news: Sequence[News]) -> None:
+        """Tells the facts."""
+        if self._facts is not None:
+            self._facts.learn(news)
 
     def add(self, rows: RawRows) -> list[str]:
         """Encodes items by their content and makes them searchable.
@@ -189,22 +200,23 @@ class LivingItems:
         ids = item_ids_of((record.get(self.columns.id) for record in records), column=self.columns.id)
         if not ids:
             return []
-        self._require_new(ids)
-        encoded = self._vectors.of_new(rows, cold_bias=self._cold_bias)
-        sources = [{"row": as_json(record, where=f"item {name}")} for name, record in zip(ids, records, strict=True)]
-        changed = _Changed(ids, np.zeros((len(ids), 3), np.int64), [source["row"] for source in sources])
-        if self._facts is not None:
-            self._facts.add(ids, changed.rows or ())
-            self._facts.refresh(ids, self._posterior_of(changed), at_ms=0)
-        self.index.upsert(ids, encoded.vectors, sources=sources)
-        self._note(changed, encoded)
+        with self._changing:
+            self._require_new(ids)
+            encoded = self._vectors.of_new(rows, cold_bias=self._cold_bias)
+            plain = [as_json(record, where=f"item {name}") for name, record in zip(ids, records, strict=True)]
+            changed = _Changed(ids, np.zeros((len(ids), 3), np.int64), plain)
+            posterior = self._posterior_of(changed)
+            news = [self._facts.read(ids, rows=plain, posterior=posterior)] if self._facts else []
+            self._upsert([(changed, encoded)], [{"row": row} for row in plain], news=news)
         return ids
 
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
         """See `LivingIndex.delete`."""
         if isinstance(ids, str | bytes):
             raise DataError(f"items: expected a list of ids, found the text {shown(repr(ids))}; write [...]")
-        return self.index.delete(dict.fromkeys(item_ids_of(dict.fromkeys(ids), column="items")), missing_ok=missing_ok)
+        names = dict.fromkeys(item_ids_of(dict.fromkeys(ids), column="items"))
+        with self._changing:
+            return self.index.delete(names, missing_ok=missing_ok)
 
     def refresh(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
         """Encodes items again with what is known of them by now: the gate moves, the vector is replaced in place.
@@ -220,49 +232,63 @@ class LivingItems:
         Raises:
           DataError: a column is missing, an id is not in the index, or counts make no sense; nothing was changed.
         """
-        ids, known = self._checked_counts(counts)
+        ids, known = checked_counts(counts, id_column=self.columns.id, prepared=self._prepared)
         if not ids:
             return 0
+        with self._changing:
+            return self._refresh(ids, known, now_ms=self._now(known) if now_ms is None else now_ms)
+
+    def _refresh(self, ids: Sequence[str], known: npt.NDArray[np.int64], *, now_ms: int) -> int:
         self.index.rows(ids)  # refuses those that it lacks
         before = self.index.sources(ids)
         sources = [{**(source or {}), "counts": own} for source, own in zip(before, known.tolist(), strict=True)]
-        now_ms = self._now(known) if now_ms is None else now_ms
         groups = self._encodable(ids, sources)
         if unknown := set(ids).difference(*(changed.ids for changed in groups)):
             raise DataError(
                 f"{len(unknown):,} of {len(ids):,} items have no features to encode, as they were upserted as vectors: "
                 f"{listed([name for name in ids if name in unknown])}; upsert their vectors again"
             )
-        posteriors = [self._posterior_of(changed, now_ms=now_ms) for changed in groups]
-        encoded = [self._encoded(*pair) for pair in zip(groups, posteriors, strict=True)]
-        vectors = dict(
-            pair
-            for changed, found in zip(groups, encoded, strict=True)
-            for pair in zip(changed.ids, found.vectors, strict=True)
-        )
-        for changed, posterior in zip(groups, posteriors, strict=True):
+        refreshed, news = list[tuple[_Changed, EncodedItems]](), list[News]()
+        for changed in groups:
+            posterior = self._posterior_of(changed, now_ms=now_ms)
+            refreshed.append((changed, self._encoded(changed, posterior)))
             if self._facts is not None:
-                self._facts.refresh(changed.ids, posterior, at_ms=now_ms)
-        self.index.upsert(ids, np.stack([vectors[name] for name in ids]), sources=sources)
-        for changed, found in zip(groups, encoded, strict=True):
-            self._note(changed, found)
+                news.append(self._facts.read(changed.ids, posterior=posterior, at_ms=now_ms))
+        source_of = dict(zip(ids, sources, strict=True))
+        self._upsert(refreshed, [source_of[name] for changed in groups for name in changed.ids], news=news)
         return len(ids)
 
-    def _remember(self, ids: Sequence[str]) -> None:
-        """Tells the facts what the journal knows of items."""
+    def _upsert(
+        self, groups: Sequence[tuple[_Changed, EncodedItems]], sources: Sequence[Any], *, news: Sequence[News]
+    ) -> None:
+        """Lets groups of items be searched, and in step with that learns the news; sources are in the same order."""
+        self.index.upsert(
+            [name for changed, _ in groups for name in changed.ids],
+            np.concatenate([encoded.vectors for _, encoded in groups]),
+            sources=sources,
+            in_step=lambda: self.learn(news),
+        )
+        for changed, encoded in groups:
+            self._note(changed, encoded)
+
+    def _news(self, ids: Sequence[str]) -> list[News]:
+        """What the journal knows of items."""
         if self._facts is None:
-            return
+            return []
+        news = []
         for changed in self._encodable(ids, self.index.sources(ids)):
             now_ms = self._now(changed.counts)
-            self._facts.refresh(changed.ids, self._posterior_of(changed, now_ms=now_ms), at_ms=now_ms)
+            posterior = self._posterior_of(changed, now_ms=now_ms)
+            news.append(self._facts.read(changed.ids, posterior=posterior, at_ms=now_ms))
             if changed.rows is None:
                 continue
             try:
-                self._facts.add(changed.ids, changed.rows)
+                news.append(self._facts.read(changed.ids, rows=changed.rows))
             except DataError:  # the run was prepared again since, with columns of other types
                 for name, row in zip(changed.ids, changed.rows, strict=True):
                     with contextlib.suppress(DataError):
-                        self._facts.add([name], [row])
+                        news.append(self._facts.read([name], rows=[row]))
+        return news
 
     def _encodable(self, ids: Sequence[str], sources: Sequence[Any]) -> list[_Changed]:
         """Items that were added, and changed ones of the catalogue, in groups that are not empty; others are left out.
@@ -317,63 +343,3 @@ class LivingItems:
                 f"{len(theirs):,} of {len(ids):,} items are in the catalogue already, with what is known of their "
                 f"behaviour: {listed(theirs)}; use refresh_posterior, or delete_items first to start anew"
             )
-
-    def _checked_counts(self, counts: pd.DataFrame) -> tuple[list[str], npt.NDArray[np.int64]]:
-        has_clock = self._prepared.manifest["time_unit"] != "order"
-        wanted = [self.columns.id, *COUNTS, *([FIRST_TIME] if has_clock else [])]
-        if missing := [name for name in wanted if name not in counts.columns]:
-            raise DataError(f"counts: no column {', '.join(missing)}; expected {', '.join(wanted)}")
-        ids = item_ids_of(counts[self.columns.id], column=self.columns.id)
-        known = np.zeros((len(ids), 3), np.int64)
-        for place, name in enumerate(wanted[1:]):
-            values = pd.to_numeric(counts[name], errors="coerce")
-            if name == FIRST_TIME:
-                values = values.where(counts["exposures"] != 0, 0)  # nobody asks when what never happened happened
-            bad = values.isna() | ~np.isfinite(values) | (values < 0) | (values != values.round())
-            if bad.any():
-                at = [ids[place] for place in np.flatnonzero(bad)]
-                raise DataError(f"counts: {name} of {bad.sum():,} items is no whole number from 0: {listed(at)}")
-            known[:, place] = values.astype(np.int64)
-        if (more := known[:, 1] > known[:, 0]).any():
-            at = [ids[place] for place in np.flatnonzero(more)]
-            raise DataError(f"counts: {more.sum():,} items have more clicks than exposures: {listed(at)}")
-        return ids, known
-
-
-def latest_moment(counts: npt.NDArray[np.int64], *, prepared: PreparedData) -> int:
-    """The end of the log or the latest first exposure among counts, Unix milliseconds."""
-    return max(prepared.manifest["last_time_ms"] or 0, int(counts[counts[:, 0] > 0, 2].max(initial=0)))
-
-
-def posterior_of(
-    items: npt.NDArray[np.int64] | Sequence[Mapping[str, Any]],
-    counts: npt.NDArray[np.int64],
-    *,
-    prepared: PreparedData,
-    vectors: ItemVectors | None = None,
-    now_ms: int | None = None,
-) -> Posterior:
-    """The posterior of items as training knew it, from totals.
-
-    Args:
-      items: rows of the catalogue, or with `vectors` raw rows of items that it lacks.
-      counts: int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
-      prepared: data of the run: its prior.
-      vectors: of the run: the prior of raw rows.
-      now_ms: see `LivingItems.refresh`.
-    """
-    exposures, clicks, first_ms = counts.T
-    known = (exposures > 0) & (prepared.manifest["time_unit"] != "order")
-    now_ms = latest_moment(counts, prepared=prepared) if now_ms is None else now_ms
-    settings = prepared.manifest["posterior"]
-    prior = Prior(settings["prior_ctr"], settings["prior_strength"])
-    if isinstance(items, np.ndarray):
-        # Reading the history of all posteriors takes its time, and only these priors are there.
-        theirs = prepared.posterior_history.prior if prepared.has_content_prior else prior
-        own = theirs.ctr_of(items, np.full(len(items), now_ms))
-    else:
-        assert vectors is not None
-        by_content = vectors.prior_ctr(items)
-        own = prior.ctr if by_content is None else by_content
-    ctr = smoothed_ctr(clicks, exposures, prior, prior_ctr=own)
-    return Posterior(exposures, clicks, ctr, age_hours(now_ms, first_ms, known=known))

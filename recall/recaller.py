@@ -383,13 +383,15 @@ class Recaller(ChangesItems):
         if index is not None and self._deleted:  # that of contents is as training left it
             deleted = list(self._deleted)
             excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
-        snapshot = (index or self.index).snapshot()
+        with self._in_step:
+            snapshot = (index or self.index).snapshot()
+            facts = self._facts.of(snapshot) if self._facts and wanted.needs_facts else None
         found = search_candidates(
             snapshot,
             vectors,
             wanted=wanted,
             excluded=excluded_rows(snapshot, seen=seen, ids=excluded, catalogue=self._catalogue, queries=len(names)),
-            facts=self._facts,
+            facts=facts,
             now_ms=self._now_ms if now_ms is None else now_ms,
             lacking=lacking,
         )

@@ -34,7 +34,7 @@ def search(
         queries,
         wanted=Wanted.read(**wanted),
         excluded=[[]] * len(queries) if excluded is None else excluded,
-        facts=CATALOGUE.facts,
+        facts=CATALOGUE.facts.of(index),
         now_ms=NOW_MS,
         lacking=lacking,
     )

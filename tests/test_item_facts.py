@@ -77,13 +77,13 @@ class Known:
             self.held.discard(name)
         elif kind in ("add", "bare"):
             if kind == "add":
-                self.facts.add([name], [value])
+                self.facts.learn([self.facts.read([name], rows=[value])])
                 self.values[name] = value
             self.index.upsert([name], self.vector_of[name][np.newaxis])
             self.held.add(name)
         elif kind == "refresh":
             self.counts[name] = value
-            self.facts.refresh([name], self.posterior([name]), at_ms=NOW_MS)
+            self.facts.learn([self.facts.read([name], posterior=self.posterior([name]), at_ms=NOW_MS)])
 
     def cold(self, name: str) -> bool:
         return self.counts.get(name, (0, 0))[0] == 0
@@ -180,7 +180,7 @@ def test_an_older_snapshot_is_answered_from_its_own_rows() -> None:
             known.vector_of["i0"][np.newaxis],
             wanted=wanted,
             excluded=[[]],
-            facts=known.facts,
+            facts=facts,
             now_ms=NOW_MS,
             lacking=np.asarray([bool(wanted.fallback)]),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,38 @@ def test_added_items_are_filtered_capped_and_cold_until_they_are_refreshed_also_
     assert own(recaller, ids, **where(newer_than_hours=1)) == ids, "added anew it has no exposures again"
     assert own(recaller, ids, **where(column="category", **{"in": ["changed"]})) == ids[:1]
     recaller.close()
+
+
+def test_an_item_is_never_found_by_its_new_attributes_with_its_old_vector(served: Recaller, settings: Config) -> None:
+    contents = pd.read_parquet(settings.data.items.path).drop_duplicates("category").index[:2].tolist()
+    rows = [raw(settings, content, "changing") for content in contents]
+    seen, is_done = list[tuple[str, float]](), threading.Event()
+
+    def scores(category: str) -> list[float]:
+        filters = {"allow": ["changing"], "where": [{"column": "category", "in": [category]}]}
+        found = served.recall(["u001"], k=1, filters=filters, exclude_seen=False).scores[0]
+        return [float(score) for score in found if np.isfinite(score)]
+
+    expected = {}
+    for row in rows:
+        served.add_items([row])
+        (expected[row["category"]],) = scores(row["category"])
+    assert np.ptp(list(expected.values())) > 1e-3
+
+    def ask() -> None:
+        while not is_done.is_set():
+            for category in expected:
+                seen.extend((category, score) for score in scores(category))
+
+    reader = threading.Thread(target=ask)
+    reader.start()
+    for turn in range(200):
+        served.add_items([rows[turn % 2]])
+    is_done.set()
+    reader.join()
+    assert {category for category, _ in seen} == set(expected)
+    for category, score in seen:
+        assert score == pytest.approx(expected[category], abs=1e-5)
 
 
 def test_added_items_are_asked_for_and_found_by_content(copied: Path, settings: Config) -> None:

@@ -42,7 +42,9 @@ class LivingIndex(View):
     `upsert` and `delete` return from is on disk. Answers are those of `Index.search` over what was there at one moment
     between its beginning and its end.
 
-    Rows belong to a moment: who asks for rows, or makes a mask of them, takes a `snapshot()` and searches that.
+    Rows belong to a moment: who asks for rows, or makes a mask of them, takes a `snapshot()` and searches that. What is
+    known of items beside their vectors keeps step with them: a change shows both while it holds `in_step`, and who
+    takes a snapshot and reads the rest while holding it finds both as they were, or both as they are.
 
     `LivingIndex.open` is the way to a saved one; the constructor makes one that lives in memory alone.
 
@@ -54,6 +56,7 @@ class LivingIndex(View):
     def __init__(self, base: Index, *, config: IndexConfig | None = None) -> None:
         self._config = config or _config_like(base)
         self._now: LivingSnapshot | None = LivingSnapshot.over(base)
+        self.in_step = threading.RLock()
         self._writing = threading.Lock()
         self._maintaining = threading.Lock()  # one rebalance or refresh at a time
         self._since: list[Record] | None = None  # what happened while a base is being built
@@ -157,13 +160,21 @@ class LivingIndex(View):
 
     # Changes
 
-    def upsert(self, ids: Any, vectors: Any, *, sources: Sequence[Any] | None = None) -> None:
+    def upsert(
+        self,
+        ids: Any,
+        vectors: Any,
+        *,
+        sources: Sequence[Any] | None = None,
+        in_step: Callable[[], None] | None = None,
+    ) -> None:
         """Adds items, or replaces the vectors of those that it holds; searchable at once.
 
         Args:
           ids: strings [items], unique.
           vectors: float [items, dim], or [items, entries of each, dim], as the index has them.
           sources: per item a JSON value that another model can encode it from (see `encode` of `open`), or None.
+          in_step: quick; called when the change is on disk, at the moment when it can be searched.
 
         Raises:
           DataError: ids repeat, vectors are not finite or of another shape than the index's; nothing was changed.
@@ -181,7 +192,7 @@ class LivingIndex(View):
         if sources is not None and len(sources) != len(items.ids):
             raise DataError(f"sources: expected one for each of {len(items.ids):,} items, found {len(sources):,}")
         names = tuple(items.ids.to_pylist())
-        self._change("upsert", names, vectors=items.by_item, sources=sources)
+        self._change("upsert", names, vectors=items.by_item, sources=sources, in_step=in_step)
 
     def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
         """Removes items; they never return unless they are upserted again.
@@ -209,6 +220,7 @@ class LivingIndex(View):
         vectors: Vectors | None = None,
         sources: Sequence[Any] | None = None,
         missing_ok: bool = True,
+        in_step: Callable[[], None] | None = None,
     ) -> int:
         with self._writing:
             now = self.snapshot()
@@ -226,19 +238,24 @@ class LivingIndex(View):
                     operation, names, model=self._fingerprint, vectors=vectors, sources=sources
                 )
             kept = None if sources is None else tuple(sources)
-            self._apply(Record(self._sequence, self._fingerprint, operation, names, vectors, kept))
+            record = Record(self._sequence, self._fingerprint, operation, names, vectors, kept)
+            self._apply(record, in_step=in_step)
             return len(names)
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, *, in_step: Callable[[], None] | None = None) -> None:
         now = self.snapshot()
         if self._since is not None:
             self._since.append(record)
         self._replayed.note(record)
         if record.vectors is None:
             rows = [now.row(name) for name in record.ids]  # a reader may have missed what was compacted away
-            self._now = now.deleted(np.asarray([row for row in rows if row >= 0], np.int32))
+            after = now.deleted(np.asarray([row for row in rows if row >= 0], np.int32))
         else:
-            self._now = now.upserted(record.ids, record.vectors.reshape(len(record.ids), -1, now.dim))
+            after = now.upserted(record.ids, record.vectors.reshape(len(record.ids), -1, now.dim))
+        with self.in_step:
+            if in_step:
+                in_step()
+            self._now = after
 
     # Maintenance
 

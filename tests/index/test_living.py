@@ -309,6 +309,40 @@ def test_every_answer_under_concurrent_changes_is_right_for_some_moment_between(
     index.close()
 
 
+def test_what_is_known_beside_the_vectors_changes_in_step_with_them():
+    # The moment between the two, seen by who keeps in step and by who does not.
+    before, after = drawn(2, seed=1)
+    index = LivingIndex(build_index(["a", "b"], [before, before], config=KINDS["exact"]))
+    known, kept_out, between = {"a": 1}, [], []
+
+    def look():
+        if in_time := index.in_step.acquire(blocking=False):
+            index.in_step.release()
+        kept_out.append(not in_time)
+
+    def show():
+        known["a"] = 2
+        between.append(index.vectors(["a"])[0])
+        reader = threading.Thread(target=look)
+        reader.start()
+        reader.join()
+
+    index.upsert(["a"], [after], in_step=show)
+    assert kept_out == [True]
+    np.testing.assert_array_equal(between, [before])
+    with index.in_step:
+        assert known["a"] == 2
+        np.testing.assert_array_equal(index.vectors(["a"])[0], after)
+
+
+def test_what_was_refused_is_not_shown():
+    index, shown = LivingIndex(build_index(["a"], drawn(1, seed=1), config=KINDS["exact"])), []
+    for ids, vectors in ((["b"], drawn(1, seed=1)[:, 1:]), (["b", "b"], drawn(2, seed=1))):
+        with pytest.raises(DataError):
+            index.upsert(ids, vectors, in_step=lambda: shown.append(1))
+    assert not shown
+
+
 def test_writers_of_several_threads_all_get_in(tmp_path):
     expected = saved(tmp_path, items=50)
     index = LivingIndex.open(tmp_path)
