@@ -239,6 +239,11 @@ class ModelConfig(Strict):
     )
 
     @property
+    def has_appeal(self) -> bool:
+        """Whether the last dimension of the vectors is learned; it is 0 otherwise."""
+        return self.structure == "gated" and self.appeal
+
+    @property
     def start_temperature(self) -> float:
         """`temperature`, or what suits the similarity."""
         return self.temperature or {"dot": 1.0, "cosine": 0.08}[self.similarity]

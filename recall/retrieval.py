@@ -42,7 +42,8 @@ def retrieval_terms(
     plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)
-    parts = [("item", queries, vectors.vector, config.loss.item)]
+    served = (queries, vectors.vector) if config.has_appeal else (plain, vectors.vector[..., :-1])  # which is 0
+    parts = [("item", *served, config.loss.item)]
     if config.structure == "gated":
         if not config.loss.towers_move_query:
             # Each tower follows the query space that the served vectors span. If both pulled at the query as well,

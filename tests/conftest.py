@@ -11,6 +11,8 @@ import pytest
 from recall.config import Config, load_config
 from recall.prepared import PreparedData
 
+pytest_plugins = ("accounts",)
+
 EXPERIMENT = """\
 data:
   events: {path: events.parquet, user: user_id, item: item_id, time: time_ms, time_unit: ms, click: is_click}

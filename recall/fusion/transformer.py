@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.fusion.attention import TokenAttention
 from recall.fusion.contract import Joined, ModalityFusion
 from recall.model_config import ModelConfig
+from recall.towers.activations import gelu
 
 
 class TransformerFusion(ModalityFusion):
@@ -54,7 +55,7 @@ class _Block(tf.keras.layers.Layer):
         super().__init__(name=name)
         self.attention = TokenAttention(heads, dim)
         self.attention_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6, name="attention_norm")
-        self.inner = tf.keras.layers.Dense(2 * dim, activation="gelu", name="inner")
+        self.inner = tf.keras.layers.Dense(2 * dim, activation=gelu, name="inner")
         self.outer = tf.keras.layers.Dense(dim, name="outer")
         self.inner_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6, name="inner_norm")
         self.dropout = tf.keras.layers.Dropout(dropout)

@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from recall.encoding import EncodedColumn
+from recall.towers.activations import gelu
 
 Features = dict[str, tf.Tensor]
+_ROWS_DRAWN = 1 << 18
 
 
 class FeatureTable:
@@ -69,9 +71,13 @@ class EmbeddingTable(tf.keras.layers.Layer):
 
     def __init__(self, size: int, width: int, *, name: str) -> None:
         super().__init__(name=name)
-        self.weight = self.add_weight(
-            name="rows", shape=(size, width), initializer=tf.keras.initializers.RandomNormal(stddev=0.05)
-        )
+        is_small = size <= _ROWS_DRAWN
+        self.weight = self.add_weight(name="rows", shape=(size, width), initializer=_normal() if is_small else "zeros")
+        if not is_small:
+            # Drawn as a whole, with what the initializer keeps beside it, a table takes three times its own memory.
+            for start in range(0, size, _ROWS_DRAWN):
+                rows = self.weight[start : start + _ROWS_DRAWN]
+                rows.assign(_normal()(rows.shape))
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """int [...] -> float32 [..., width]."""
@@ -117,6 +123,11 @@ class FeatureInput(tf.keras.layers.Layer):
         return self.projections[column.name](tf.concat([tf.math.l2_normalize(vector, axis=-1), missing], axis=-1))
 
 
+def _normal() -> tf.keras.initializers.Initializer:
+    """Another one for each use: one that is used again draws the same numbers again."""
+    return tf.keras.initializers.RandomNormal(stddev=0.05)
+
+
 def is_present(column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
     """Whether items have a value in a column of `FeatureTable.gather` [items, ...]: bool [items]."""
     if column.kind == "code":
@@ -139,7 +150,7 @@ def dense_stack(
     """GELU layers with dropout, then a linear layer to `width`; beside a shortcut it may start as nothing."""
     layers: list[tf.keras.layers.Layer] = []
     for units in hidden:
-        layers += [tf.keras.layers.Dense(units, activation="gelu"), tf.keras.layers.Dropout(dropout)]
+        layers += [tf.keras.layers.Dense(units, activation=gelu), tf.keras.layers.Dropout(dropout)]
     # A bias of zeros would send an input of zeros (no tags, no history) to the zero vector, which has no direction:
     # l2_normalize multiplies its gradient by 1e6, which then keeps Adam's steps small for thousands of batches.
     bias = tf.keras.initializers.RandomNormal(stddev=0.01)

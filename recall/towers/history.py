@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from recall.model_config import ModelConfig, TransformerConfig
+from recall.towers.activations import gelu
 from recall.towers.attention import CausalSelfAttention, Group, by_length, causal_softmax
 from recall.towers.history_time import AgeBias, ClickTimes
 from recall.towers.smoothing import CausalSmoothing
@@ -99,10 +100,9 @@ class MeanHistory(HistoryEncoder):
         if self.age_bias is not None and times is not None:
             scores = tf.squeeze(self.age_bias(times.last_ages(lengths)), -1)  # [batch, time]
             return self.or_empty(pool(tokens, scores, lengths), lengths - 1)
-        mask = tf.sequence_mask(lengths, tf.shape(tokens)[1], dtype=tokens.dtype)[..., tf.newaxis]
-        total = tf.reduce_sum(tokens * mask, axis=1)  # [batch, dim]
-        mean = total / tf.cast(tf.maximum(lengths, 1), tokens.dtype)[:, tf.newaxis]
-        return self.or_empty(mean, lengths - 1)
+        mask = tf.sequence_mask(lengths, tf.shape(tokens)[1], dtype=tokens.dtype)
+        weights = mask / tf.cast(tf.maximum(lengths, 1), tokens.dtype)[:, tf.newaxis]  # [batch, time]
+        return self.or_empty(weighted(tokens, weights), lengths - 1)
 
 
 class AttentionHistory(HistoryEncoder):
@@ -191,7 +191,7 @@ class _Block(tf.keras.layers.Layer):
         self.share = config.smoothing
         self.smoothing = CausalSmoothing(dim) if config.smoothing else None
         self.attention_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
-        self.inner = tf.keras.layers.Dense(4 * dim, activation="gelu")
+        self.inner = tf.keras.layers.Dense(4 * dim, activation=gelu)
         self.outer = tf.keras.layers.Dense(dim)
         self.outer_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = tf.keras.layers.Dropout(dropout)
@@ -209,8 +209,12 @@ class _Block(tf.keras.layers.Layer):
 def pool(tokens: tf.Tensor, scores: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     """Mean of the real entries [batch, time, dim] by the softmax of their scores [batch, time]: [batch, dim]."""
     is_real = tf.sequence_mask(lengths, tf.shape(tokens)[1])
-    weights = tf.nn.softmax(tf.where(is_real, scores, scores.dtype.min), axis=-1)  # [batch, time]
-    return tf.reduce_sum(weights[..., tf.newaxis] * tokens, axis=1)
+    return weighted(tokens, tf.nn.softmax(tf.where(is_real, scores, scores.dtype.min), axis=-1))
+
+
+def weighted(tokens: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Weighted sums of entries, [batch, time, dim] and [batch, time] -> [batch, dim]."""
+    return tf.squeeze(tf.matmul(weights[:, tf.newaxis], tokens), axis=1)
 
 
 HISTORY_ENCODERS: dict[str, Callable[..., HistoryEncoder]] = {

@@ -121,7 +121,7 @@ class ItemSide(tf.keras.layers.Layer):
         if structure == "gated":
             width = dim if config.gate_shape == "per_dimension" else 1
             self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone)
-            self.appeal = Appeal(hidden=config.gate_hidden) if config.appeal else None
+            self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
 
     @property
     def width(self) -> int:

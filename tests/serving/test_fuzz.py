@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,19 @@ anything = st.recursive(
 )
 
 
+_answers: collections.Counter[tuple[str, int]] = collections.Counter()  # by what was sent, and status
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted(account: Callable[..., None]) -> Iterator[None]:
+    """Notes what was sent, and with which status it was answered."""
+    yield
+    for sent in sorted({sent for sent, _ in _answers}):
+        statuses = {status: times for (own, status), times in sorted(_answers.items()) if own == sent}
+        found = ", ".join(f"{times} x {status}" for status, times in statuses.items())
+        account(f"fuzz: {sent}", sum(statuses.values()), "nothing", f"no 5xx: {found}")
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +91,25 @@ def fuzzed(run: Path, snapshot: Snapshot) -> Any:
         yield client
 
 
-def post(client: TestClient, path: str, content: bytes) -> None:
+def post(client: TestClient, path: str, content: bytes, *, kind: str) -> None:
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code in (200, 413, 422), response.text
     body = response.json()
     assert set(body) == ({"results", "version"} if response.status_code == 200 else {"error"})
+    _answers[f"{kind} to POST {path}", response.status_code] += 1
 
 
 @bounded(max_examples=150)
 @given(path=st.sampled_from(["/recall", "/similar"]), body=plausible | anything)
 def test_any_json_gets_an_answer(fuzzed: TestClient, path: str, body: Any) -> None:
-    post(fuzzed, path, json.dumps(body).encode())  # NaN and lone surrogates included, as Python writes them
+    # NaN and lone surrogates included, as Python writes them.
+    post(fuzzed, path, json.dumps(body).encode(), kind="any JSON")
 
 
 @bounded(max_examples=60)
 @given(path=st.sampled_from(["/recall", "/similar"]), body=st.binary(max_size=200))
 def test_any_bytes_get_an_answer(fuzzed: TestClient, path: str, body: bytes) -> None:
-    post(fuzzed, path, body)
+    post(fuzzed, path, body, kind="any bytes")
 
 
 @bounded(max_examples=25)
@@ -137,8 +153,9 @@ def test_the_openapi_page_keeps_its_promises(run: Path, snapshot: Snapshot) -> N
                 @bounded(max_examples=20)
                 @given(case=operation.ok().as_strategy(generation_mode=mode))
                 def ask(case: Any) -> None:
-                    case.call_and_validate(checks=CHECKS)
+                    answer = case.call_and_validate(checks=CHECKS)
                     asked.add((case.method, case.path))
+                    _answers[f"the OpenAPI page's {case.method} {case.path}", answer.status_code] += 1
 
                 with contextlib.suppress(Unsatisfiable):  # nothing can be wrong about a request without parameters
                     ask()

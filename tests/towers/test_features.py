@@ -221,3 +221,12 @@ def test_stack_gives_an_input_of_zeros_a_direction() -> None:
         assert np.linalg.norm(vector) == pytest.approx(1, rel=1e-5)
         gradients = tape.gradient(loss, stack.trainable_variables)
         assert max(np.abs(gradient).max() for gradient in gradients) < 200
+
+
+def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recall.towers.features._ROWS_DRAWN", 400)
+    rows = EmbeddingTable(1_000, 16, name="large").weight.numpy()
+    assert len(np.unique(rows)) > 0.99 * rows.size
+    for block in (rows[:400], rows[400:800], rows[800:]):
+        assert abs(block.mean()) < 0.005
+        assert block.std() == pytest.approx(0.05, rel=0.1)

@@ -1,4 +1,4 @@
-"""Keeps account of what the tests of faults broke; `pytest tests/faults` prints it as a table at its end."""
+"""Keeps account of what was broken and what was thrown at the service; pytest prints it as a table at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 _rows: list[tuple[str, int, str, str]] = []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def account() -> Callable[..., None]:
     """Notes a fault that was survived: `account("prepare, kill -9", 20, "nothing")`; a failed test notes nothing."""
 
@@ -23,7 +23,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints the table."""
     if not _rows:
         return
-    terminalreporter.section("faults")
+    terminalreporter.section("faults and fuzz")
     width = max(len(row[0]) for row in _rows)
     terminalreporter.write_line(f"{'what':{width}}  {'times':>6}  {'lost':8}  found afterwards")
     for fault, times, lost, found in sorted(_rows):
