@@ -6,12 +6,14 @@ import collections
 import contextlib
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -64,6 +66,46 @@ plausible = st.fixed_dictionaries(
         "details": st.booleans(),
     },
 )
+known_users, known_items = st.sampled_from(["u001", "u002", "nobody"]), st.sampled_from(["i003", "i010", "i020"])
+wanted: dict[str, Any] = {
+    "k": st.integers(1, 50),
+    "exclude": st.lists(ids, max_size=3),
+    "filters": st.fixed_dictionaries(
+        {},
+        optional={
+            "allow": st.lists(known_items | ids, max_size=3),
+            "deny": st.lists(ids, max_size=3),
+            "where": st.lists(
+                st.fixed_dictionaries({"column": st.just("category"), "in": st.lists(st.text(max_size=3), max_size=2)})
+                | st.fixed_dictionaries({"newer_than_hours": st.floats(0, 100)}),
+                max_size=2,
+            ),
+        },
+    ),
+    "caps": st.fixed_dictionaries({}, optional={"author_id": st.integers(1, 3), "tags": st.integers(1, 3)}),
+    "min_cold_share": st.floats(0, 1),
+    "fallback": st.booleans(),
+    "details": st.booleans(),
+}
+# What a careful client sends, and then some.
+sound = {
+    "/recall": st.fixed_dictionaries(
+        {"users": st.lists(known_users, min_size=1, max_size=3)}, optional={**wanted, "exclude_seen": st.booleans()}
+    )
+    | st.fixed_dictionaries(
+        {"features": st.lists(st.just({"history": ["i003"]}), min_size=1, max_size=3)}, optional=wanted
+    ),
+    "/similar": st.fixed_dictionaries({"items": st.lists(known_items, min_size=1, max_size=3)}, optional=wanted),
+}
+contents = st.fixed_dictionaries(
+    {"item_id": st.text(min_size=1, max_size=12)},
+    optional={
+        "title": st.text(max_size=9),
+        "category": st.text(max_size=9),
+        "tags": st.lists(st.text(max_size=3), max_size=3),
+        "duration_s": st.floats(0, 1e6) | st.none(),
+    },
+)
 anything = st.recursive(
     values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
@@ -91,6 +133,14 @@ def fuzzed(run: Path, snapshot: Snapshot) -> Any:
         yield client
 
 
+@pytest.fixture
+def writable(run: Path, tmp_path: Path) -> FastAPI:
+    """An application that takes writes, on a run of its own."""
+    own = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = ServiceSettings(max_k=100, max_batch=5, allow_writes=True)
+    return create_app(own, settings, snapshot=Snapshot.load(own, living=True))
+
+
 def post(client: TestClient, path: str, content: bytes, *, kind: str) -> None:
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code in (200, 413, 422), response.text
@@ -104,6 +154,18 @@ def post(client: TestClient, path: str, content: bytes, *, kind: str) -> None:
 def test_any_json_gets_an_answer(fuzzed: TestClient, path: str, body: Any) -> None:
     # NaN and lone surrogates included, as Python writes them.
     post(fuzzed, path, json.dumps(body).encode(), kind="any JSON")
+
+
+@pytest.mark.parametrize("path", sound)
+def test_what_a_client_may_ask_is_answered(fuzzed: TestClient, path: str) -> None:
+    @bounded(max_examples=60)
+    @given(body=sound[path])
+    def ask(body: Any) -> None:
+        post(fuzzed, path, json.dumps(body).encode(), kind="sound JSON")
+
+    ask()
+    answers = {status: times for (sent, status), times in _answers.items() if sent == f"sound JSON to POST {path}"}
+    assert answers[200] > sum(answers.values()) / 2
 
 
 @bounded(max_examples=60)
@@ -142,8 +204,31 @@ def _names(answer: Any) -> list[list[str]]:
     return [[item["id"] for item in result["items"]] for result in answer["results"]]
 
 
-def test_the_openapi_page_keeps_its_promises(run: Path, snapshot: Snapshot) -> None:
-    app = create_app(run, ServiceSettings(max_k=100, max_batch=5), snapshot=snapshot)
+def test_items_of_any_content_come_and_go(writable: FastAPI) -> None:
+    kind, added = "sound JSON to {} /items", set[str]()
+    with TestClient(writable, raise_server_exceptions=False) as client:
+
+        @bounded(max_examples=40)
+        @given(items=st.lists(contents, min_size=1, max_size=3, unique_by=lambda row: row["item_id"].strip()))
+        def change(items: list[dict[str, Any]]) -> None:
+            answer = client.post("/items", json={"items": items})
+            assert answer.status_code in (200, 422), answer.text
+            _answers[kind.format("POST"), answer.status_code] += 1
+            if answer.status_code == 200:
+                added.update(row["item_id"] for row in items)
+            if len(gone := sorted(added)[:5]) == 5:
+                answer = client.request("DELETE", "/items", json={"ids": gone})
+                assert answer.status_code == 200, answer.text
+                _answers[kind.format("DELETE"), answer.status_code] += 1
+                added.difference_update(gone)
+
+        change()
+    assert _answers[kind.format("POST"), 200] > _answers[kind.format("POST"), 422]
+    assert _answers[kind.format("DELETE"), 200]
+
+
+def test_the_openapi_page_keeps_its_promises(writable: FastAPI) -> None:
+    app = writable
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     asked = set()
     with TestClient(app):  # starts the application
