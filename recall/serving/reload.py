@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from recall.recaller import Living
+from recall.serving.memory import give_back
 from recall.serving.metrics import Metrics
 from recall.serving.service import Service
 from recall.serving.settings import ServiceSettings
@@ -52,6 +53,7 @@ class Reloader:
         self._metrics.reloads.labels("loaded").inc()
         _log.info("loaded", version=snapshot.version, items=len(snapshot.recaller.index),
                   seconds=round(time.perf_counter() - started, 3))  # fmt: skip
+        await asyncio.to_thread(give_back)
 
     async def watch(self) -> None:
         """Loads whatever comes, and follows what another process adds and deletes, until it is cancelled."""
