@@ -17,6 +17,7 @@ from recall.config import Config
 from recall.data_config import DataConfig, SplitConfig
 from recall.encoding import TableEncoder
 from recall.errors import DataError
+from recall.item_attributes import attribute_columns
 from recall.posterior import BucketCounts, ItemTotals, PosteriorHistory, Prior
 from recall.prepared import EncodedRows
 from recall.splits import SPLITS, TimeBoundaries, TimeHistogram
@@ -170,7 +171,7 @@ def posterior_history(
 ) -> PosteriorHistory:
     """Puts the counts of all item partitions together, by rows of the catalogue."""
     ids = pa.concat_tables(buckets)["item"].combine_chunks()
-    rows = pc.index_in(ids, value_set=item_ids).to_numpy()
+    rows = pc.index_in(ids.dictionary, value_set=item_ids).to_numpy()[ids.indices.to_numpy()]
     return PosteriorHistory.from_counts(
         BucketCounts.from_tables(buckets, item=rows),
         bucket_ms=data.posterior.bucket,
@@ -211,7 +212,8 @@ def encode_tables(
     )
     title = config.data.items.title
     titles = items.table[title].combine_chunks().cast(pa.string()) if title else None
-    encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles)
+    attributes = attribute_columns(items.table, features.item, further=config.data.items.attributes)
+    encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles, attributes)
 
     ids, table, id_column = _all_users(config, users, user_clicks)
     position = pc.index_in(ids, value_set=user_clicks["user"].combine_chunks()).fill_null(-1).to_numpy()

@@ -124,7 +124,7 @@ class _Job:
         held_out = summary.split(data)
         buckets = scratch.read_all("buckets")
         if data.items.unknown == "add":
-            extra = {item for table in buckets for item in table["item"].to_pylist()}
+            extra = {item for table in buckets for item in table["item"].combine_chunks().dictionary.to_pylist()}
             items = read_items(self.config, extra_ids=extra)
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
         history = posterior_history(buckets, item_ids=items.ids, data=data, prior=held_out.prior)

@@ -1,4 +1,4 @@
-"""The transforms of the training data job. Elements are (partition, Arrow IPC bytes of a whole batch).
+"""The transforms of the training data job. Elements are (partition, a batch as Arrow IPC bytes, or where these are).
 
 Two linear pipelines, each with one terminal collection and without side outputs, so that runners which lose those
 work too. What the driver or the second pipeline needs lies in a scratch folder under a name made of the key.
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.exchange import Scratch, from_bytes, partitioned
+from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.remote_log import read_log
 from recall.data_config import DataConfig
 from recall.events import Piece, sort_events
@@ -54,8 +54,7 @@ def collect_events(
     """
     return (
         pipeline
-        | "ListPieces" >> beam.Create(list(enumerate(pieces)))
-        | "SpreadPieces" >> beam.Reshuffle()
+        | "ListPieces" >> beam.Create(list(enumerate(pieces)))  # which spreads them over the workers
         | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions))
         | "GroupByUser" >> beam.GroupByKey()
         | "SortUsers" >> beam.ParDo(SortUsers(data, scratch, partitions))
@@ -68,8 +67,7 @@ def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCol
     """Ordered events -> TFRecord shards, and totals in the scratch folder; returns the numbers of the shards."""
     return (
         pipeline
-        | "ListShards" >> beam.Create(list(range(job.data.shards)))
-        | "SpreadShards" >> beam.Reshuffle()
+        | "ListShards" >> beam.Create(list(range(job.data.shards)))  # which spreads them over the workers
         | "WriteShards" >> beam.ParDo(WriteShards(job))
     )
 
@@ -88,7 +86,7 @@ class ReadEvents(beam.DoFn):
         if self._scratch.exists("catalogue", 0):
             self._known_items = self._scratch.read("catalogue")["item"].combine_chunks()
 
-    def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, Handed]]]:
         """Reads, validates and partitions one piece."""
         number, (history, piece) = element
         known = None if history in self._own else self._known_items
@@ -97,8 +95,9 @@ class ReadEvents(beam.DoFn):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
         self._scratch.write("read", number, pa.table({"history": [history], "accepted": [len(events)]}))
         if history:
-            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names)
-        for partition, batch in partitioned(events, "user", partitions=self._partitions):
+            events = events.filter(events["click"]).select(ENTRY_SCHEMA.names).cast(ENTRY_SCHEMA)
+        parts = partitioned(events, "user", partitions=self._partitions)
+        for partition, batch in self._scratch.hand_on("piece", number, parts):
             yield partition, (history, batch)
 
 
@@ -108,12 +107,12 @@ class SortUsers(beam.DoFn):
     def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
         self._data, self._scratch, self._partitions = data, scratch, partitions
 
-    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[tuple[int, bytes]]:
+    def process(self, element: tuple[int, Iterable[tuple[str, Handed]]]) -> Iterator[tuple[int, Handed]]:
         """Orders the events, drops duplicates, and counts."""
         partition, sources = element
         batches = defaultdict(list)
         for history, batch in sources:
-            batches[history].append(batch)
+            batches[history].append(self._scratch.taken(batch))
         log = batches.pop(THE_LOG, None)
         for history, entries in batches.items():
             self._scratch.write(f"entries.{history}", partition, sort_entries(from_bytes(entries)))
@@ -140,7 +139,8 @@ class SortUsers(beam.DoFn):
             counts = count_totals(codes, split, click)
         else:
             counts = count_buckets(codes, time_ms, click, bucket_ms=self._data.posterior.bucket)
-        yield from partitioned(counts.table(item.dictionary), "item", partitions=self._partitions)
+        parts = partitioned(counts.table(item.dictionary), "item", partitions=self._partitions)
+        yield from self._scratch.hand_on("counts", partition, parts)
 
 
 class CountBuckets(beam.DoFn):
@@ -149,10 +149,10 @@ class CountBuckets(beam.DoFn):
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[int]:
+    def process(self, element: tuple[int, Iterable[Handed]]) -> Iterator[int]:
         """Adds up the counts of each item and bucket."""
         partition, batches = element
-        table = from_bytes(batches)
+        table = from_bytes(self._scratch.taken(batch) for batch in batches)
         items = table["item"].combine_chunks().dictionary_encode()
         counts = BucketCounts.from_tables([table], item=items.indices.to_numpy()).aggregated()
         self._scratch.write("buckets", partition, counts.table(items.dictionary))

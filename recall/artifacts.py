@@ -1,7 +1,13 @@
 """Publishing directories so that a killed run leaves nothing that loads.
 
 An artefact is a directory with a `manifest.json`. It is written under a temporary name beside its final
-place, every file's size and CRC-32C is put into the manifest, and the directory is renamed at the end.
+place, every file's size and CRC-32C is put into the manifest, the manifest's own at its end, and the directory takes
+the place of the one before in one step.
+
+What is promised of damage: a file that a manifest names, the manifest itself and a JSON file with a checksum of its own
+(metrics.json, index/summary.json) are refused by name when they are missing, cut or altered. A file in an artefact that
+its manifest does not name is never read. config.yaml and timing.json of a run have no checksum, as people may edit the
+one and nothing depends on the other; index/CURRENT holds a number, and one of no version is refused.
 """
 
 from __future__ import annotations
@@ -10,19 +16,23 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
-from recall.errors import ArtifactError
+from recall.errors import ArtifactError, disk_problem
+from recall.replacing import clear_up, moved_away, replace, scratch_of
 
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"  # readers of a folder of Parquet files pass over names with a leading underscore
 _CHUNK = 1 << 22
+_OWN_CHECKSUM = "crc32c"
+_OWN_CHECKSUM_AT_END = re.compile(rb'"crc32c": "([0-9a-f]{8})"\n}\n\Z')
 
 
 def fingerprint(*parts: Any) -> str:
@@ -40,14 +50,62 @@ def checksum(path: Path) -> str:
     return crc.digest().hex()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON beside its place and renames it, so that a reader sees the old file or the new one."""
+def write_json(path: Path, content: Mapping[str, Any], *, checksummed: bool = False) -> None:
+    """Writes JSON as `write_text` does.
+
+    Args:
+      path: the file.
+      content: what it holds.
+      checksummed: with a last key crc32c, the CRC-32C of all bytes before its value; `read_json` compares it.
+    """
+    if checksummed:
+        content = {key: value for key, value in content.items() if key != _OWN_CHECKSUM} | {_OWN_CHECKSUM: ""}
+    text = json.dumps(content, indent=2, sort_keys=False) + "\n"
+    if checksummed:
+        before = text.removesuffix('"\n}\n')
+        text = f'{before}{_crc32c(before.encode())}"\n}}\n'
+    write_text(path, text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, without the checksum of its own, which is compared where there is one.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      OSError, ValueError, TypeError: it cannot be read, or is no longer what was written.
+    """
+    text = path.read_bytes()
+    content = dict(json.loads(text))
+    if content.pop(_OWN_CHECKSUM, None) is not None:
+        found = _OWN_CHECKSUM_AT_END.search(text)
+        if found is None or found[1].decode() != _crc32c(text[: found.start(1)]):
+            raise ValueError("its own checksum differs: it was altered or cut after it was written")
+    return content
+
+
+def _crc32c(data: bytes) -> str:
+    return google_crc32c.Checksum(data).digest().hex()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the file's place, to the disk, and renames: a reader, or a power cut, sees the old or the new."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n")
+        temporary.write_text(text)
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Returns when the bytes of a file, or the names in a directory, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -65,30 +123,28 @@ def publish(
     Raises:
       ArtifactError: the disk is full or cannot be written; nothing is left behind.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in directory.parent.glob(f".{directory.name}.{'[0-9a-f]' * 8}"):  # by a killed run
-        shutil.rmtree(abandoned, ignore_errors=True)
-    scratch = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
-    replaced = scratch.with_name(scratch.name + ".old")
-    scratch.mkdir()
+    scratch = scratch_of(directory)
     try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        clear_up(directory)
+        scratch.mkdir()
         yield scratch
         seal(scratch, manifest, name=name, parts=parts)
-        if directory.exists():
-            directory.rename(replaced)
-        scratch.rename(directory)
-    except OSError as error:
-        raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed. "
+        replace(scratch, directory)
+        to_disk(directory.parent)
+    except Exception as error:
+        if not (problem := disk_problem(error)):
+            raise
+        raise ArtifactError(f"{directory}: could not be written ({problem}); nothing was changed. "
                             "Free some space or choose another --out, then run the step again") from error  # fmt: skip
     finally:
-        if replaced.exists() and not directory.exists():
-            replaced.rename(directory)
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, parts: Sequence[str] = ()) -> None:
     """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C.
+
+    All of it is on the disk when this returns.
 
     Args:
       directory: holds all files.
@@ -101,34 +157,78 @@ def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, par
     manifest["files"] = {
         str(path.relative_to(directory)): {"bytes": path.stat().st_size, "crc32c": checksum(path)} for path in files
     }
-    write_json(directory / name, manifest)
+    for path in (*files, *(path for path in directory.rglob("*") if path.is_dir())):
+        to_disk(path)
+    write_json(directory / name, manifest, checksummed=True)
 
 
-def read_manifest(directory: Path, *, made_by: str, verify: bool = False, name: str = MANIFEST) -> dict[str, Any]:
+def read_manifest(
+    directory: Path, *, made_by: str, verify: bool | Callable[[str], bool] = False, name: str = MANIFEST
+) -> dict[str, Any]:
     """The manifest of a published directory.
 
     Args:
       directory: the artefact.
       made_by: the command that makes it, for the error message, e.g. `recall prepare`.
-      verify: also compare every file's checksum (reads all bytes); sizes are always compared.
+      verify: also compare every file's checksum (reads all bytes), or of those whose names it chooses; sizes and the
+        manifest's own checksum are always compared.
       name: of the manifest's file.
 
     Raises:
-      ArtifactError: no manifest, or a file is missing, truncated or altered.
+      ArtifactError: no manifest, a file is missing, truncated or altered, or it lies outside of the directory.
     """
     path = directory / name
     if not path.exists():
-        raise ArtifactError(f"{directory}: not there yet; run `{made_by}` first")
+        raise ArtifactError(_missing(directory, path, made_by=made_by))
     try:
-        manifest: dict[str, Any] = dict(json.loads(path.read_text()))
+        manifest = read_json(path)
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); run `{made_by}` again") from error
     for relative, entry in manifest.get("files", {}).items():
         file = directory / relative
+        # Two dots, an absolute path, or a link on the way: a manifest vouches for its own directory and no other file.
+        if ".." in file.parts[len(directory.parts) :] or not file.resolve().is_relative_to(directory.resolve()):
+            raise ArtifactError(
+                f"{path}: names {relative!r}, which is outside of {directory}; nothing of it is read, "
+                f"run `{made_by}` again"
+            )
         size = file.stat().st_size if file.exists() else None
         if size != entry["bytes"]:
             found = "is missing" if size is None else f"has {size:,} bytes"
             raise ArtifactError(f"{file}: {found}, the manifest says {entry['bytes']:,} bytes; run `{made_by}` again")
-        if verify and checksum(file) != entry["crc32c"]:
-            raise ArtifactError(f"{file}: its checksum differs from the manifest's; run `{made_by}` again")
+        if verify is True or (callable(verify) and verify(relative)):
+            require_checksum(file, entry, made_by=made_by)
     return manifest
+
+
+def require_checksum(file: Path, entry: Mapping[str, Any], *, made_by: str) -> None:
+    """Raises ArtifactError if a file is gone, or its bytes are not those of its entry in a manifest."""
+    try:
+        found = checksum(file)
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({error}); run `{made_by}` again") from error
+    if found != entry["crc32c"]:
+        raise ArtifactError(f"{file}: its checksum differs from the manifest's; run `{made_by}` again")
+
+
+def _missing(directory: Path, path: Path, *, made_by: str) -> str:
+    if directory.is_dir() and any(directory.iterdir()):
+        return f"{path}: is missing, and nothing vouches for the files beside it; run `{made_by}` again"
+    if old := moved_away(directory):
+        return (
+            f"{directory}: a kill came while it was replaced, and what stood there is in {old[0].name} beside it; "
+            f"rename that to {directory.name}, or run `{made_by}` again"
+        )
+    return f"{directory}: not there yet; run `{made_by}` first"
+
+
+_SERVED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
+
+
+def require_steps(run: Path) -> None:
+    """Raises ArtifactError if a step that serving needs was not done in a run directory; names the command."""
+    for part, step in _SERVED.items():
+        if not (run / part).exists():
+            nothing = not any((run / other).exists() for other in _SERVED)
+            command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
+            raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from recall.config import Config
 from recall.embeddings import read_npy, vector_array, vectors_of
 from recall.errors import ConfigError, DataError
+from recall.item_attributes import require_attribute
 from recall.schema import CategoryFeature, EmbeddingFeature, Feature
 from recall.tables import expand_paths, id_strings, is_uri, numbers, read_header, read_table, table_format
 
@@ -29,8 +30,8 @@ class KeyedTable:
 
     Attributes:
       ids: string [rows], none missing, each once.
-      table: the columns as read: the id column, the title, and the source column of every feature; embeddings are
-        fixed_size_list<float32>, null where a row has none.
+      table: the columns as read: the id column, the title, the source column of every feature and (items) further
+        attributes; embeddings are fixed_size_list<float32>, null where a row has none.
     """
 
     ids: pa.StringArray
@@ -93,15 +94,17 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     """
     items = config.data.items
     features = list(_features(config, "item"))
+    keys = [("data.items.id", items.id), ("data.items.title", items.title)]
+    keys += [(f"data.items.attributes[{place}]", name) for place, name in enumerate(items.attributes)]
     if items.format == "attributes":
         table = _read_attributes(items.path, items.id)
-        _check_columns(table.column_names, features, [("data.items.id", items.id), ("data.items.title", items.title)],
-                       path=items.path)  # fmt: skip
+        _check_columns(table.column_names, features, keys, path=items.path)
     else:
-        keys = [("data.items.id", items.id), ("data.items.title", items.title)]
         table = _read_columns(items.path, items.format, features=features, keys=keys)
     ids = unique_ids(table[items.id], path=items.path, format=items.format, key="data.items.id")
     table = _with_embeddings(table, features, path=items.path)
+    for place, name in enumerate(items.attributes):
+        require_attribute(table[name], what=f"data.items.attributes[{place}]: column {name} of {items.path}")
     if not config.features.allow_mixed:
         _refuse_disguised_ids(table, features)
     known = set(ids.to_pylist())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -14,11 +15,13 @@ from rich.table import Table
 from recall.console import clear_errors, silence_libraries
 from recall.content_cli import content_app
 from recall.errors import RecallError
+from recall.index_cli import index_app
 
 if TYPE_CHECKING:
+    from recall.exported.run import Kind
     from recall.recalled import Candidates
-    from recall.recaller import By
     from recall.run import Run
+    from recall.serving.logs import LogFormat
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +30,7 @@ app = typer.Typer(
     help="Candidate recall that does not forget new content.",
 )
 app.add_typer(content_app, name="content")
+app.add_typer(index_app, name="index")
 _console = Console(stderr=True, highlight=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
@@ -38,6 +42,17 @@ Resume = Annotated[bool, typer.Option("--resume", help="continue at the last che
 K = Annotated[int, typer.Option("-k", min=1, help="how many candidates")]
 How = Annotated[str, typer.Option("--by", help="model, or content: meta vectors alone")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON|FILE",
+        help='which items may be shown, e.g. \'{"where": [{"column": "category", "in": ["news"]}]}\'',
+    ),
+]
+Cap = Annotated[list[str] | None, typer.Option("--cap", metavar="COLUMN=N", help="at most N items of one value")]
+MinColdShare = Annotated[float, typer.Option("--min-cold-share", min=0, max=1, help="share without exposures")]
+Fallback = Annotated[bool, typer.Option("--fallback", help="popular and fresh items where the model has no answer")]
 
 
 @app.command()
@@ -82,13 +97,6 @@ def vectors(run: RunPath) -> None:
 
 
 @app.command()
-def index(run: RunPath) -> None:
-    """Vectors -> searchable index."""
-    with clear_errors(_console):
-        _open(run).index()
-
-
-@app.command()
 def evaluate(run: RunPath, compare: Compare = False) -> None:
     """Models and baselines -> metrics.json."""
     with clear_errors(_console):
@@ -103,6 +111,23 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
+def export(
+    run: RunPath,
+    out: OutPath,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many candidates a query gets")] = 100,
+    index: Annotated[str | None, typer.Option(help="exact or scann; default: as the run's index")] = None,
+) -> None:
+    """One SavedModel from raw features to candidates, and vectors for other engines."""
+    with clear_errors(_console):
+        from recall.exported.run import export_run
+
+        with _console.status("exporting ..."):
+            manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
+        signatures = ", ".join(manifest["signatures"])
+        _console.print(f"{manifest['items']:,} items, {manifest['index']} search, signatures {signatures}: {out}")
+
+
+@app.command()
 def query(
     run: RunPath,
     user: Annotated[str | None, typer.Option(help="user id: what to show this user")] = None,
@@ -111,6 +136,10 @@ def query(
     by: How = "model",
     last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
     student: Annotated[bool, typer.Option("--student", help="ask the model's student for the user")] = False,
+    filter: Filter = None,
+    cap: Cap = None,
+    min_cold_share: MinColdShare = 0.0,
+    fallback: Fallback = False,
     as_json: Json = False,
 ) -> None:
     """Candidates for a user or an item."""
@@ -119,13 +148,25 @@ def query(
             raise RecallError("query: give either --user ID or --item ID")
         if student and (user is None or by == "content"):
             raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
+        from recall.filters import Filters
+        from recall.merging import parse_caps
         from recall.recaller import Recaller
 
-        recaller, how = Recaller.load(run, query="student" if student else "user"), cast("By", by)
-        if user is not None:
-            _show(recaller.recall(users=[user], k=k, by=how, last=last), what="user", by=by, as_json=as_json)
-        else:
-            _show(recaller.similar(items=[str(item)], k=k, by=how), what="item", by=by, as_json=as_json)
+        wanted: dict[str, Any] = {
+            "k": k,
+            "by": by,
+            "filters": Filters.parse(filter) if filter else None,
+            "caps": parse_caps(cap or ()),
+            "min_cold_share": min_cold_share,
+            "fallback": fallback,
+        }
+        recaller = Recaller.load(run, query="student" if student else "user")
+        found = (
+            recaller.similar([str(item)], **wanted) if user is None else recaller.recall([user], last=last, **wanted)
+        )
+        if found.unknown_ids:
+            _console.print(f"{found.unknown_ids:,} ids of the filter are of no item; they were passed over")
+        _show(found, what="item" if user is None else "user", by=by, is_filtered=bool(filter), as_json=as_json)
 
 
 @app.command()
@@ -138,6 +179,30 @@ def similar(
 ) -> None:
     """Items like an item; the same as query --item."""
     query(run, item=item, k=k, by=by, as_json=as_json)
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    host: Annotated[str, typer.Option(help="name or address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one; the log says which")] = 8080,
+    allow_writes: Annotated[bool, typer.Option("--allow-writes", help="POST and DELETE /items")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="holds the token of writers; or RECALL_TOKEN does")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value: a limit or a time-out")] = None,
+    log_format: Annotated[str, typer.Option(help="json, or text for a terminal")] = "json",
+) -> None:
+    """HTTP service of a run; its page is at /, its API at /docs."""
+    with clear_errors(_console):
+        from recall.serving import require_packages
+
+        require_packages()
+        if log_format not in ("json", "text"):
+            raise RecallError(f"--log-format: expected json or text, found {log_format}")
+        from recall.serving.server import serve as start
+        from recall.serving.settings import read_settings
+
+        chosen = read_settings(settings or (), allow_writes=allow_writes, token_file=token_file, environment=os.environ)
+        start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))
 
 
 @app.command()
@@ -222,18 +287,23 @@ def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
     return Run.open(directory, overrides, console=_console)
 
 
-def _show(found: Candidates, *, what: str, by: str, as_json: bool) -> None:
-    """Prints the candidates of one query."""
+def _show(found: Candidates, *, what: str, by: str, is_filtered: bool, as_json: bool) -> None:
+    """Prints the candidates of one query, and who answered, if a fallback was asked for."""
     candidates = found.records()
+    source = {} if found.sources is None else {"source": found.sources[0]}
     if as_json:
-        shown = [{name: value for name, value in row.items() if name != "query"} for row in candidates]
-        typer.echo(json.dumps({"query": found.queries[0], "candidates": shown}, ensure_ascii=False))
+        shown = [{name: value for name, value in row.items() if name not in ("query", "source")} for row in candidates]
+        typer.echo(json.dumps({"query": found.queries[0], **source, "candidates": shown}, ensure_ascii=False))
         return
     if not candidates:
+        if is_filtered:
+            _console.print(f"no candidates: the filter leaves nothing for {found.queries[0]}")
+            return
         why = "has no clicks to start from, or " if by == "content" and what == "user" else ""
         _console.print(f"no candidates: {found.queries[0]} {why}has clicked every item of the catalogue")
         return
-    table = Table(title=f"{what} {found.queries[0]}", title_justify="left")
+    by_whom = "".join(f" (source: {name})" for name in source.values())
+    table = Table(title=f"{what} {found.queries[0]}{by_whom}", title_justify="left")
     for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in candidates:

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 Vectors = npt.NDArray[np.float32]
@@ -139,6 +137,10 @@ def _k_means(vectors: Vectors, children: int, *, seed: int) -> Vectors:
     count = max(1, min(children, len(vectors) // _MEMBERS_PER_CHILD))
     if count == 1:
         return vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    # Imported by who fits: it takes a second, which everybody who serves would wait for.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     # One thread: several add up in whatever order they finish. The warning says that vectors repeat.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -58,6 +58,11 @@ class ItemsConfig(Strict):
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = "auto"
     id: str = "item_id"
     title: str | None = Field(default=None, description="column shown to people in reports and queries")
+    attributes: tuple[str, ...] = Field(
+        default=(),
+        description="columns that no feature reads, kept all the same for filters and caps of what is served, e.g. "
+        "[published_ms]; columns of features are kept anyway, but vectors",
+    )
     unknown: Literal["reject", "add"] = Field(
         default="reject", description="events of items that the file lacks: set aside, or add the item without content"
     )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.cluster import Cluster
 from recall.histories import PREFIX
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
@@ -58,6 +59,7 @@ def training_dataset(
     shuffle_buffer: int,
     seed: int,
     min_steps: int = 0,
+    worker: Cluster | None = None,
 ) -> tf.data.Dataset:
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
 
@@ -74,11 +76,17 @@ def training_dataset(
     nothing is no target.
 
     The last batch of a pass is dropped when it is not full, unless it is the only one.
+
+    Of several workers each has its part of every batch of `batch_size`: together they see the batches of one. All
+    read all records and parse their own.
     """
     layout = prepared.manifest["layout"]
     records = tf.data.TFRecordDataset([str(path) for path in prepared.shards("train")])
     records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
+    if worker is not None:
+        own = worker.part_of(min(batch_size, prepared.training_records))
+        records = records.map(lambda serialized: serialized[own.start : own.stop])
     if layout == "click":
         further = [PREFIX + name for name in prepared.history_lengths]
         batches = records.map(lambda serialized: _parse_clicks(serialized, users, further), num_parallel_calls=2)

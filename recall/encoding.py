@@ -152,6 +152,8 @@ def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name}: a text of the new rows is no Unicode text ({error.reason})") from None
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"{name}: values of the new rows differ in type ({error}); use one type") from error
     return columns

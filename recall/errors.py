@@ -20,6 +20,12 @@ class ArtifactError(RecallError):
     """A file that an earlier step should have published is missing, damaged, or made by another configuration."""
 
 
+def shown(value: object, *, most: int = 80) -> str:
+    """A value for an error message; of a long one its beginning."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def disk_problem(error: Exception) -> str | None:
     """What is wrong with the disk if that is why something failed; TensorFlow has errors of its own for it."""
     if isinstance(error, OSError):

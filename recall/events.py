@@ -16,18 +16,23 @@ import pyarrow.parquet as pq
 
 from recall.data_config import EventsConfig
 from recall.errors import DataError
-from recall.tables import Column, expand_paths, id_strings, parse_numbers, read_header, read_table, table_format
+from recall.ordering import order_of
+from recall.tables import (
+    Column,
+    expand_paths,
+    id_dictionary,
+    parse_numbers,
+    read_header,
+    read_table,
+    table_format,
+    used_only,
+)
 from recall.times import parse_times
 from recall.weights import click_weights
 
+_ID = pa.dictionary(pa.int32(), pa.string())  # each text once: compared, cut and sent as numbers
 EVENT_SCHEMA = pa.schema(
-    [
-        ("user", pa.string()),
-        ("item", pa.string()),
-        ("time_ms", pa.int64()),
-        ("click", pa.bool_()),
-        ("trigger", pa.string()),
-    ]
+    [("user", _ID), ("item", _ID), ("time_ms", pa.int64()), ("click", pa.bool_()), ("trigger", _ID)]
 )
 _KEYS = EVENT_SCHEMA.names
 REJECTED_SCHEMA = pa.schema(
@@ -154,9 +159,10 @@ def validate_events(
         reasons += [("click is missing", np.isnan(value) & ~wrong), ("click is not a number", wrong)]
         click = value >= events.click.at_least
     if known_items is not None:
-        unknown = pc.invert(pc.is_in(item, value_set=known_items)).to_numpy(zero_copy_only=False)
+        known = pc.is_in(item.dictionary, value_set=known_items).to_numpy(zero_copy_only=False)
+        unknown = ~np.append(known, False)[item.indices.fill_null(-1).to_numpy()]
         reasons.append(("item is not in the items file", unknown))
-    trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), pa.string())
+    trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), _ID)
     columns = [user, item, pa.array(time.ms), pa.array(click), trigger]
     if events.weight:
         weight, faults = click_weights(raw, events.weight, click=click)
@@ -188,27 +194,26 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     trigger, triggers = _ranks(events["trigger"])
     time_ms = events["time_ms"].to_numpy()
     click = events["click"].to_numpy()
-    keys = (trigger, click, item, time_ms, user)
-    order = np.lexsort(keys)
+    keys = (user, time_ms, item, click, trigger)
+    order = order_of(*keys[:2], ties=keys[2:])
+    user, time_ms, item, click, trigger = ordered = [key[order] for key in keys]
     differs = np.zeros(len(order), bool)
     differs[:1] = True
-    for key in keys:
-        ordered = key[order]
-        differs[1:] |= ordered[1:] != ordered[:-1]
-    keep = order[differs]
-    starts = np.flatnonzero(differs)
+    for key in ordered:
+        differs[1:] |= key[1:] != key[:-1]
     columns = {
-        "user": _dictionary(user[keep], users),
-        "item": _dictionary(item[keep], items),
-        "time_ms": pa.array(time_ms[keep]),
-        "click": pa.array(click[keep]),
-        "trigger": _dictionary(trigger[keep], triggers),
+        "user": _dictionary(user[differs], users),
+        "item": _dictionary(item[differs], items),
+        "time_ms": pa.array(time_ms[differs]),
+        "click": pa.array(click[differs]),
+        "trigger": _dictionary(trigger[differs], triggers),
     }
+    starts = np.flatnonzero(differs)
     for name in events.column_names:
         if name not in _KEYS:
             values = events[name].to_numpy()[order]
             columns[name] = pa.array(np.maximum.reduceat(values, starts) if len(starts) else values)
-    return pa.table(columns), len(order) - len(keep)
+    return pa.table(columns), len(order) - len(starts)
 
 
 def _columns(events: EventsConfig) -> dict[str, str]:
@@ -226,16 +231,21 @@ def _columns(events: EventsConfig) -> dict[str, str]:
 def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
     columns = _columns(events)
     if piece.row_groups:
-        table = _read_row_groups(piece, sorted(set(columns.values())))
+        table = _read_row_groups(piece, columns)
     else:
         table = read_table(piece.path, format=events.format, columns=list(dict.fromkeys(columns.values())))
     return pa.table({name: table[column] for name, column in columns.items()})
 
 
-def _read_row_groups(piece: Piece, columns: list[str]) -> pa.Table:
+def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
     try:
-        with pq.ParquetFile(piece.path) as file:
-            return file.read_row_groups(list(piece.row_groups), columns=columns, use_threads=False)
+        ids = {columns[name] for name in ("user", "item", "trigger") if name in columns}
+        # Read as dictionaries, whether the file has any or not, texts are not copied out row by row.
+        schema = pq.read_schema(piece.path)
+        texts = [field.name for field in schema if field.name in ids and pa.types.is_string(field.type)]
+        with pq.ParquetFile(piece.path, read_dictionary=texts) as file:
+            names = sorted(set(columns.values()))
+            return file.read_row_groups(list(piece.row_groups), columns=names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{piece.path}: cannot be read as parquet ({' '.join(str(error).split())}); the file may be truncated"
@@ -269,9 +279,9 @@ def _read_sequences(path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     return raw, numbers[line]
 
 
-def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.StringArray:
+def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.DictionaryArray:
     try:
-        return id_strings(raw[name])
+        return id_dictionary(raw[name])
     except DataError as error:
         raise DataError(f"data.events.{name}: {piece.path}: {error}") from error
 
@@ -297,8 +307,7 @@ def _rejected(
 
 def _ranks(column: Column) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
     """Position of each text among the sorted distinct ones (-1 for null), and those."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    encoded = array.dictionary_encode()
+    encoded = used_only(id_dictionary(column))
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     ranks = np.empty(len(order) + 1, np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)

@@ -17,9 +17,12 @@ from recall.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.times import MS_PER_HOUR
-from recall.towers.features import Features
+from recall.towers.features import Features, FeatureTable
+from recall.user_arrays import USER_ARRAYS, arrays_of_tower
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
+PROFILE = "user_"  # in front of inputs that are features of users: one of these, too, may be called history
+USER_ENCODER = "user_encoder"
 _VECTORS, _MODALITIES, _CODES = "vectors.parquet", "modality_weights", "code_vectors"
 
 
@@ -35,8 +38,12 @@ class QueryModule(tf.Module):
         empty. With `model.history_time`: history_age_hours float32 [batch, time], how long ago each item was clicked;
         negative or NaN is unknown. Of each of `data.histories`: history_NAME string [batch, its time], as history.
         The signature is there if the model reads either.
+      user_features: as user_in_full for users of whom the model knows nothing: in the place of user_id their encoded
+        features, user_NAME of the shapes that `FeatureTable` describes. history_age_hours and history_NAME are inputs
+        where the model reads them.
       student: as user, by the model's student. It reads the items' tokens from a table that is filled here, where
-        `user` makes them of the items' features each time.
+        `user` makes them of the items' features each time. student_features: likewise,
+        with user_NAME in the place of user_id.
       trigger: item_id string [batch] -> vector float32 [batch, width]. Item ids have to be known.
     """
 
@@ -69,9 +76,16 @@ class QueryModule(tf.Module):
                 self.functions["user_in_full"] = tf.function(
                     self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}]
                 )
+            profile = {PROFILE + name: spec for name, spec in _specs(model.user_table, prefix=PROFILE).items()}
+            self.functions["user_features"] = tf.function(
+                self._user_by_features, input_signature=[{"history": history, **inputs, **profile}]
+            )
         if model.student:
             self._tokens = tf.Variable(_all_tokens(model), trainable=False, name="tokens")
             self.functions["student"] = tf.function(self._student, input_signature=[user_id, history])
+            self.functions["student_features"] = tf.function(
+                self._student_by_features, input_signature=[{"history": history, **profile}]
+            )
         if model.trigger_tower:
             item_id = tf.TensorSpec([None], tf.string, name="item_id")
             self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id])
@@ -82,13 +96,29 @@ class QueryModule(tf.Module):
         return {"vector": self._model.it.user_queries(self._user_rows.lookup(user_id), padded)}
 
     def _student(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._student_of(self._user_rows.lookup(user_id), history)
+
+    def _student_by_features(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return self._student_of(self._profile(inputs), inputs["history"])
+
+    def _student_of(self, users: tf.Tensor | Features, history: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(history)  # [batch, time]
         padded = self._last(rows, rows >= 0)
         tokens = tf.gather(self._tokens, tf.maximum(padded, 0))  # [batch, time, dim]
         lengths = tf.reduce_sum(tf.cast(padded >= 0, tf.int32), axis=1)
-        return {"vector": self._model.it.student_queries_of(self._user_rows.lookup(user_id), tokens, lengths)}
+        return {"vector": self._model.it.student_queries_of(users, tokens, lengths)}
 
     def _user_in_full(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return self._user_of(self._user_rows.lookup(inputs["user_id"]), inputs)
+
+    def _user_by_features(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return self._user_of(self._profile(inputs), inputs)
+
+    def _profile(self, inputs: Mapping[str, tf.Tensor]) -> Features:
+        return {name: inputs[PROFILE + name] for name in self._model.it.user_table.variables}
+
+    def _user_of(self, users: tf.Tensor | Features, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Queries of rows of the user table, or of features, from everything that the model reads beside."""
         rows = self._item_rows.lookup(inputs["history"])  # [batch, time]
         padded, ages = self._last(rows, rows >= 0), None
         if "history_age_hours" in inputs:
@@ -99,7 +129,6 @@ class QueryModule(tf.Module):
         for name in self._model.it.further_histories:
             codes = self._codes.get(name, self._item_rows).lookup(inputs[f"history_{name}"])  # [batch, time]
             further[name] = self._last(codes, codes >= 0, length=self._model.it.history_lengths[name])
-        users = self._user_rows.lookup(inputs["user_id"])
         return {"vector": self._model.it.user_queries(users, padded, ages, further)}
 
     def _last(self, values: tf.Tensor, known: tf.Tensor, *, length: int | None = None) -> tf.Tensor:
@@ -121,6 +150,16 @@ def _all_tokens(model: RecallModel, *, batch_size: int = 8192) -> npt.NDArray[np
     return np.concatenate([model.item_tokens(rows[start : start + batch_size])[:, 0] for start in starts])
 
 
+def _specs(table: FeatureTable, *, prefix: str = "") -> dict[str, tf.TensorSpec]:
+    """What rows that a table lacks look like, by column; sets of codes may be longer than the table's."""
+    specs = {}
+    for column in table.columns:
+        variable = table.variables[column.name]
+        shape = [None, None] if column.kind == "codes" else [None, *variable.shape[1:]]
+        specs[column.name] = tf.TensorSpec(shape, variable.dtype, name=prefix + column.name)
+    return specs
+
+
 def _lookup(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:
     """Item ids of a domain of its own -> codes; "" is padding (-1), an id that is not listed out of vocabulary."""
     keys = tf.constant(["", *vocabulary.values.to_pylist()], tf.string)
@@ -136,7 +175,8 @@ class ItemModule(tf.Module):
     width] where `model.item_codes` puts several into the index: the best counts; behaviour_share float32 [items] (NaN
     without a gate). `new_posterior` float32 [4] is that of an unseen item.
     Structures with a meta tower have a second signature, `meta`: the encoded columns -> vector float32 [items, dim] of
-    unit length, what the meta tower says of their content.
+    unit length, what the meta tower says of their content. Where the model weighs modalities, `modalities` tells how
+    much: weights float32 [items, modalities] and names string [modalities].
     """
 
     def __init__(self, model: RecallModel) -> None:
@@ -144,19 +184,16 @@ class ItemModule(tf.Module):
         self.new_posterior = tf.Variable(model.items.new_posterior, trainable=False)
         self._layers = [model.items]
         self._model = _Untracked(model)
-        features = {
-            name: tf.TensorSpec([None, *variable.shape[1:]], variable.dtype, name=name)
-            for name, variable in model.item_table.variables.items()
-        }
-        for column in model.item_table.columns:
-            if column.kind == "codes":
-                features[column.name] = tf.TensorSpec([None, None], tf.int32, name=column.name)
+        features = _specs(model.item_table)
         posterior = tf.TensorSpec([None, 4], tf.float32, name="posterior")
         self.vectors = tf.function(self._vectors, input_signature=[features, posterior])
         self.functions = {"serving_default": self.vectors}
         if model.config.model.structure in ("gated", "base", "meta_only"):
             self.meta = tf.function(self._meta, input_signature=[features])
             self.functions["meta"] = self.meta
+        if model.items.modalities:
+            self.modalities = tf.function(self._modalities, input_signature=[features])
+            self.functions["modalities"] = self.modalities
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:
         result = self._model.it.item_vectors_of(features, posterior)
@@ -164,6 +201,10 @@ class ItemModule(tf.Module):
 
     def _meta(self, features: Features) -> dict[str, tf.Tensor]:
         return {"vector": tf.math.l2_normalize(self._model.it.items.content_of(features).meta, axis=-1)}
+
+    def _modalities(self, features: Features) -> dict[str, tf.Tensor]:
+        items = self._model.it.items
+        return {"weights": items.modality_weights(features), "names": tf.constant(items.modalities)}
 
 
 class _Untracked:
@@ -174,7 +215,7 @@ class _Untracked:
 
 
 def export_saved_models(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
-    """Writes query/ and item/ SavedModels and encoder/, which encodes new items, into a folder."""
+    """Writes query/ and item/ SavedModels, and encoder/ and user_encoder/, which encode new items and users."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that layers cannot be rebuilt from Keras configs, which nobody asks for
@@ -190,6 +231,10 @@ def _save(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
     signatures["serving_default"] = next(iter(query.functions.values()))
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
     prepared.item_encoder.save(directory / "encoder")
+    users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
+    if arrays := arrays_of_tower(model, lambda: _all_tokens(model), users=users, items=items):
+        arrays.save(directory / USER_ARRAYS)
+    prepared.user_encoder.save(directory / USER_ENCODER)
     item = ItemModule(model)
     tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)
 
@@ -243,6 +288,34 @@ class ItemVectorTable:
             fingerprint=manifest["fingerprint"],
             modality_weights=_fields(table[_MODALITIES]) if _MODALITIES in table.column_names else {},
         )
+
+
+class GateShares:
+    """What people want to know of an item's vector: how much of it is behaviour, and how often the item had been shown.
+
+    Attributes:
+      fingerprint: of the model.
+    """
+
+    def __init__(self, table: pa.Table, *, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._row_of = {item: row for row, item in enumerate(table["item_id"].to_pylist())}
+        self._shares = table["behaviour_share"].to_numpy(zero_copy_only=False)
+        self._exposures = table["exposures"].to_numpy()
+
+    @classmethod
+    def read(cls, directory: Path) -> GateShares:
+        """From the folder of an `ItemVectorTable`, without its vectors. Raises ArtifactError as that does."""
+        manifest = read_manifest(directory, made_by="recall vectors", verify=True, name=HIDDEN_MANIFEST)
+        table = pq.read_table(directory / _VECTORS, columns=["item_id", "behaviour_share", "exposures"])
+        return cls(table, fingerprint=manifest["fingerprint"])
+
+    def of(self, item: str) -> dict[str, float | int]:
+        """gate_share (absent without a gate) and exposures of an item; nothing of one that came later."""
+        if (row := self._row_of.get(item)) is None:
+            return {}
+        share, exposures = float(self._shares[row]), int(self._exposures[row])
+        return {"exposures": exposures} if np.isnan(share) else {"gate_share": share, "exposures": exposures}
 
 
 def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:

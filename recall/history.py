@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recall.ordering import order_of
+
 Int64s = npt.NDArray[np.int64]
 
 
@@ -80,7 +82,7 @@ def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_
 
 def first_clicks(user: npt.NDArray[np.integer], rows: Int64s) -> npt.NDArray[np.bool_]:
     """Where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
-    order = np.lexsort((rows, user))  # stable: equal pairs stay in order
+    order = order_of(user, rows)
     first = np.ones(len(rows), bool)
     first[1:] = (user[order][1:] != user[order][:-1]) | (rows[order][1:] != rows[order][:-1])
     result = np.empty(len(rows), bool)
@@ -102,5 +104,6 @@ def seen_items(rows: Int64s, first: npt.NDArray[np.bool_], earlier: Ranges) -> t
     before = np.concatenate([[0], np.cumsum(first)])  # first clicks before a position
     offsets, positions = Ranges(before[earlier.starts], before[earlier.stops]).flatten()
     items = rows[first][positions]
-    example = np.repeat(np.arange(len(earlier.starts)), np.diff(offsets))
-    return offsets, items[np.lexsort((items, example))]
+    # Sorted as one number each, without a way back to their places: all that stands in a place is the item itself.
+    example = np.repeat(np.arange(len(earlier.starts)) * (int(rows.max(initial=0)) + 1), np.diff(offsets))
+    return offsets, np.sort(example + items) - example

@@ -14,6 +14,7 @@ from recall.candidates import Targets, candidates_of
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.distillation import student_terms
+from recall.gathering import gather_rows
 from recall.histories import PREFIX
 from recall.interest_losses import best_interest
 from recall.losses import Seen, triplet_alignment
@@ -21,13 +22,16 @@ from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
 from recall.prepared import PreparedData
 from recall.retrieval import Ranking, retrieval_terms
+from recall.shared_candidates import of_all_workers, of_one_worker
 from recall.towers.category import CategoryHead
 from recall.towers.features import EmbeddingTable, Features, FeatureTable
 from recall.towers.fusion import FurtherTokens, HistoryFusion
+from recall.towers.history import lengths_of
 from recall.towers.history_time import ClickTimes
 from recall.towers.item import ItemSide, ItemVectors
 from recall.towers.query import TriggerTower, UserTower
 from recall.towers.student import StudentTower
+from recall.workers import Gradients, Losses, Workers
 
 _MIN_TEMPERATURE = 0.01
 # `training.ema: auto`. An average is read and written whole in each step: at most 64 MB.
@@ -66,7 +70,7 @@ class RecallModel(tfrs.Model):
                 parts=parts,
                 max_length=config.data.history + 1,
                 history_time=config.history_time,
-                fusion=_fusion(config, prepared),
+                fusion=HistoryFusion.of(config.model, prepared),
             )
             if model.query != "trigger"
             else None
@@ -93,6 +97,7 @@ class RecallModel(tfrs.Model):
         )
         self.table_optimizer: TableOptimizer | None = None
         self.average: WeightAverage | None = None
+        self.workers: Workers | None = None  # that train the model together, if it is not one alone
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
         posterior = tf.TensorSpec([None, 4], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
@@ -163,23 +168,27 @@ class RecallModel(tfrs.Model):
 
     # Training
 
-    def train_step(self, inputs: Batch) -> dict[str, tf.Tensor]:
+    def train_step(self, inputs: Batch) -> Losses:
         """One step; returns the terms of the loss."""
-        with tf.GradientTape() as tape:
-            terms = self.loss_terms(inputs, training=True)
-            loss = tf.add_n(list(terms.values()))
         tables, dense = self.tables, self.dense_variables
-        gradients = tape.gradient(loss, tables + dense)
+        step = self._losses_and_gradients if self.workers is None else self.workers.together(self._losses_and_gradients)
+        losses, gradients = step(inputs, tables + dense)
         assert self.table_optimizer is not None, "call prepare_optimizers() before fit()"
         self.table_optimizer.apply(gradients[: len(tables)])
         pairs = zip(gradients[len(tables) :], dense, strict=True)
         self.optimizer.apply_gradients([(gradient, variable) for gradient, variable in pairs if gradient is not None])
         if self.average is not None:
             self.average.update()
-        return {"loss": loss, **{f"{name}_loss": term for name, term in terms.items()}}
+        return losses
+
+    def _losses_and_gradients(self, inputs: Batch, variables: list[tf.Variable]) -> tuple[Losses, Gradients]:
+        with tf.GradientTape() as tape:
+            terms = self.loss_terms(inputs, training=True)
+            loss = tf.add_n(list(terms.values()))
+        losses = {"loss": loss, **{f"{name}_loss": term for name, term in terms.items()}}
+        return losses, tape.gradient(loss, variables)
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """The weighted sum of `loss_terms`."""
         return tf.add_n(list(self.loss_terms(inputs, training=training).values()))
 
     def loss_terms(self, batch: Batch, *, training: bool, frozen: bool = False) -> dict[str, tf.Tensor]:
@@ -198,7 +207,8 @@ class RecallModel(tfrs.Model):
         pasts += [batch[PREFIX + name] for name in self.shared_histories]
         asked_by = [tf.reshape(past, [-1]) for past in pasts] if self.user_tower or loss.mask_seen else []
         asked_by += [targets.triggers] if self.trigger_tower else []
-        candidates, asking = candidates_of(targets, asked_by, sampler=self.sampler, loss=loss)
+        drawn = loss if self.workers is None else of_one_worker(loss, self.workers)
+        candidates, asking = candidates_of(targets, asked_by, sampler=self.sampler, loss=drawn)
         seen = None
         if loss.mask_seen:
             places = tf.where(pasts[0] >= 0, tf.reshape(asking[0], tf.shape(pasts[0])), -1)
@@ -229,35 +239,37 @@ class RecallModel(tfrs.Model):
             of_candidates = head.targets(features)  # [candidates, values]
             categories = tf.gather(of_candidates, candidates.own)
             terms |= head.item_terms(vectors, of_candidates)
-        ranking = Ranking(candidates, seen, self.temperature, self.config.model)
+        ranking, ranked = Ranking(candidates, seen, self.temperature, self.config.model), vectors
+        if self.workers is not None:
+            ranking, ranked = of_all_workers(
+                ranking, vectors, targets, past=pasts[0], sampler=self.sampler, workers=self.workers
+            )
         if self.user_tower:
-            gathered = [
-                tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(past)), self.config.model.dim])
-                for places, past in zip(asking, pasts, strict=False)
-            ]
+            placed = zip(asking, pasts, strict=False)
+            gathered = [gather_rows(tokens, tf.reshape(places, tf.shape(past))) for places, past in placed]
             further = dict(zip(self.shared_histories, gathered[1:], strict=True))
             queries = self._user_queries(batch, targets, gathered[0], further, training=dropout)
             interests = self.config.model.interests
             if queries.shape.rank == 3 and interests and interests.objective == "chosen":
                 queries = best_interest(queries, tf.gather(vectors.vector, candidates.own))
-            terms |= retrieval_terms(queries, vectors, ranking, weights=targets.weights)
+            terms |= retrieval_terms(queries, ranked, ranking, weights=targets.weights)
             if head:
                 terms |= head.query_terms("user", queries, categories, weights=targets.weights)
         if self.trigger_tower:
-            triggered = self.trigger_tower(tf.gather(tokens, asking[-1]), training=dropout)
+            triggered = self.trigger_tower(gather_rows(tokens, asking[-1]), training=dropout)
             weights = tf.where(targets.triggers >= 0, targets.weights, 0.0)
-            for name, term in retrieval_terms(triggered, vectors, ranking, weights=weights).items():
+            for name, term in retrieval_terms(triggered, ranked, ranking, weights=weights).items():
                 terms[name] = terms[name] + term if name in terms else term
             if head:
                 terms |= head.query_terms("trigger", triggered, categories, weights=weights)
         if loss.triplet and vectors.behaviour is not None and vectors.meta is not None:
-            terms["triplet"] = loss.triplet * triplet_alignment(
-                tf.gather(vectors.behaviour, candidates.own),
-                tf.gather(vectors.meta, candidates.own),
-                items=targets.items,
-                known=tf.gather(content.known, candidates.own),
-                margin=loss.margin,
-                negatives=loss.triplet_negatives,
+            own = [tf.gather(part, candidates.own) for part in (vectors.behaviour, vectors.meta, content.known)]
+            pairs, weight = [*own, targets.items], loss.triplet
+            if self.workers is not None:  # each sees the pairs of all, as one worker would, and has its part of the sum
+                pairs, weight = self.workers.gathered(*pairs), weight / self.workers.count
+            behaviour, meta, known, items = pairs
+            terms["triplet"] = weight * triplet_alignment(
+                behaviour, meta, items=items, known=known, margin=loss.margin, negatives=loss.triplet_negatives
             )
         student = self.config.model.student
         if student and frozen == (student.stage == "frozen"):
@@ -278,7 +290,7 @@ class RecallModel(tfrs.Model):
         assert self.user_tower is not None
         users = self.user_table.gather(batch["user"])
         if "history" in batch:
-            lengths = _lengths(batch["history"])
+            lengths = lengths_of(batch["history"])
             times = ClickTimes.before_query(batch["time_ms"][:, tf.newaxis] - batch["history_time_ms"], lengths)
             rows = {name: batch[PREFIX + name] for name in self.further_histories}
             return self.user_tower(
@@ -287,7 +299,7 @@ class RecallModel(tfrs.Model):
         return self.user_tower.at_positions(
             users,
             history,
-            _lengths(batch["items"]),
+            lengths_of(batch["items"]),
             users=targets.owners,
             positions=targets.before,
             times=ClickTimes.inside_sequences(batch["time_ms"]),
@@ -299,11 +311,11 @@ class RecallModel(tfrs.Model):
         assert self.student is not None
         profile = self.user_tower.profile_of(self.user_table.gather(batch["user"]))
         if "history" in batch:
-            return self.student(profile, tokens, _lengths(batch["history"]), training=training)
+            return self.student(profile, tokens, lengths_of(batch["history"]), training=training)
         return self.student.at_positions(
             profile,
             tokens,
-            _lengths(batch["items"]),
+            lengths_of(batch["items"]),
             users=targets.owners,
             positions=targets.before,
             training=training,
@@ -326,7 +338,7 @@ class RecallModel(tfrs.Model):
 
     def user_queries(
         self,
-        users: tf.Tensor,
+        users: tf.Tensor | Features,
         history: tf.Tensor,
         age_ms: tf.Tensor | None = None,
         further: Mapping[str, tf.Tensor] | None = None,
@@ -334,7 +346,7 @@ class RecallModel(tfrs.Model):
         """Query vectors of users.
 
         Args:
-          users: int32 [batch], rows of the user table.
+          users: int32 [batch], rows of the user table; or the features of users that it lacks, as it gathers them.
           history: int32 [batch, time], item rows, oldest first, padded with -1.
           age_ms: int64 [batch, time], how long ago each was clicked; negative, or None, is unknown.
           further: further histories by name, int32 [batch, time] item rows or codes, oldest first, padded with -1; a
@@ -348,27 +360,30 @@ class RecallModel(tfrs.Model):
         rows = {name: (further or {}).get(name, none) for name in self.further_histories}
         shared = {name: self.item_tokens(rows[name]) for name in self.shared_histories}
         tokens = self.item_tokens(history)
-        lengths = _lengths(history)
+        lengths = lengths_of(history)
         times = None if age_ms is None else ClickTimes.before_query(age_ms, lengths)
         return self.user_tower(
-            self.user_table.gather(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
+            self._features(users), tokens, lengths, times=times, further=self._further_tokens(rows, shared)
         )
 
     def student_queries(self, users: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
         """Query vectors of the student, made of clicks and profile alone: as `user_queries`."""
-        return self.student_queries_of(users, self.item_tokens(history), _lengths(history))
+        return self.student_queries_of(users, self.item_tokens(history), lengths_of(history))
 
-    def student_queries_of(self, users: tf.Tensor, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    def student_queries_of(self, users: tf.Tensor | Features, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """The same of `item_tokens`, float32 [batch, time, dim], of which int [batch] are real."""
         assert self.user_tower is not None
         assert self.student is not None
-        return self.student(self.user_tower.profile_of(self.user_table.gather(users)), tokens, lengths)
+        return self.student(self.user_tower.profile_of(self._features(users)), tokens, lengths)
+
+    def _features(self, users: tf.Tensor | Features) -> Features:
+        return users if isinstance(users, dict) else self.user_table.gather(users)
 
     def item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
         """Tokens of items of the catalogue: int32 [batch, time], -1 is padding -> float32 [batch, time, dim]."""
         distinct, places = tf.unique(tf.maximum(tf.reshape(rows, [-1]), 0))
         tokens = self.items.tokens(self.items.content_of(self.item_table.gather(distinct)))
-        return tf.reshape(tf.gather(tokens, places), [*tf.unstack(tf.shape(rows)), self.config.model.dim])
+        return tf.gather(tokens, tf.reshape(places, tf.shape(rows)))
 
     def _further_tokens(self, rows: Mapping[str, tf.Tensor], shared: Mapping[str, tf.Tensor]) -> FurtherTokens | None:
         """Tokens and lengths of all further histories, from those of the catalogue's items and own embeddings."""
@@ -376,20 +391,9 @@ class RecallModel(tfrs.Model):
         if self.user_tower.fusion is None:
             return None
         own = {name: table(tf.maximum(rows[name], 0)) for name, table in self.user_tower.fusion.tables.items()}
-        return {name: (tokens, _lengths(rows[name])) for name, tokens in (*shared.items(), *own.items())}
+        return {name: (tokens, lengths_of(rows[name])) for name, tokens in (*shared.items(), *own.items())}
 
     def trigger_queries(self, rows: tf.Tensor) -> tf.Tensor:
         """Query vectors of trigger items: int32 [batch] -> [batch, width]."""
         assert self.trigger_tower is not None
         return self.trigger_tower(self.items.tokens(self.items.content_of(self.item_table.gather(rows))))
-
-
-def _fusion(config: Config, prepared: PreparedData) -> HistoryFusion | None:
-    if not prepared.history_lengths:
-        return None
-    own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
-    return HistoryFusion(config.model, lengths=prepared.history_lengths, own=own)
-
-
-def _lengths(padded: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(padded >= 0, tf.int32), axis=1)

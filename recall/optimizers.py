@@ -7,11 +7,14 @@ table's memory at 5M rows, where these need 0.1 s. Rows that a batch does not to
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
-def sum_duplicate_rows(gradient: tf.IndexedSlices | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+
+def sum_duplicate_rows(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:
     """Rows of a sparse gradient, each once, with the sum of their values: int [rows], float32 [rows, dim]."""
     if not isinstance(gradient, tf.IndexedSlices):
         return tf.range(tf.shape(gradient)[0]), gradient
@@ -27,7 +30,7 @@ class TableOptimizer(tf.Module):
         self.tables = list(tables)
         self.learning_rate = learning_rate
 
-    def apply(self, gradients: Iterable[tf.IndexedSlices | tf.Tensor | None]) -> None:
+    def apply(self, gradients: Iterable[Gradient | None]) -> None:
         """One step. `gradients` are in the order of the tables; None leaves a table alone."""
         for index, gradient in enumerate(gradients):
             if gradient is not None:

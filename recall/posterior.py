@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.item_priors import ItemPriors
+from recall.ordering import order_of
 from recall.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 Int64s = npt.NDArray[np.int64]
@@ -102,8 +103,12 @@ def smoothed_ctr(
 
 
 def age_hours(now_ms: Int64s | int, first_time_ms: Int64s, *, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Hours from an item's first exposure to now, float32 [n]; 0 where the item is not `known` yet."""
-    return np.where(known, (now_ms - np.where(known, first_time_ms, 0)) / _MS_PER_HOUR, 0).astype(np.float32)
+    """Hours from an item's first exposure to now, float32 [n]; 0 where the item is not `known` yet.
+
+    Clocks disagree: an exposure that comes later than now has just happened.
+    """
+    hours = (now_ms - np.where(known, first_time_ms, 0)) / _MS_PER_HOUR
+    return np.where(known, np.maximum(hours, 0), 0).astype(np.float32)
 
 
 class BucketCounts(NamedTuple):
@@ -131,8 +136,10 @@ class BucketCounts(NamedTuple):
         return cls(whole["item"].to_numpy() if item is None else item, *columns)
 
     def table(self, items: pa.StringArray | None = None) -> pa.Table:
-        """Columns as `BUCKET_SCHEMA`; with `items`, ids are in place of their codes."""
-        item = pa.array(self.item.astype(np.int32)) if items is None else items.take(pa.array(self.item))
+        """Columns as `BUCKET_SCHEMA`; with `items`, of which the codes are positions, as a dictionary of these ids."""
+        item = pa.array(self.item.astype(np.int32))
+        if items is not None:
+            item = pa.DictionaryArray.from_arrays(item, items)
         return pa.table(dict(zip(BUCKET_SCHEMA.names, [item, *self[1:]], strict=True)))
 
     def take(self, positions: Int64s) -> BucketCounts:
@@ -149,7 +156,9 @@ class BucketCounts(NamedTuple):
         """One entry per item and bucket, in that order."""
         if not len(self.item):
             return self
-        order = np.lexsort((self.bucket, self.item))
+        if (dense := self._aggregated_densely()) is not None:
+            return dense
+        order = order_of(self.item, self.bucket)
         item, bucket = self.item[order], self.bucket[order]
         starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1])])
         return BucketCounts(
@@ -159,6 +168,23 @@ class BucketCounts(NamedTuple):
             np.add.reduceat(self.clicks[order], starts),
             np.minimum.reduceat(self.first_time_ms[order], starts),
         )
+
+    def _aggregated_densely(self) -> BucketCounts | None:
+        """By a table with a cell for each item and bucket, without sorting; None if it would outgrow the entries."""
+        first, last = int(self.bucket.min()), int(self.bucket.max())
+        shape = int(self.item.max()) + 1, last - first + 1
+        size = shape[0] * shape[1]
+        if size > len(self.item):
+            return None
+        cell = self.item.astype(np.int64) * shape[1] + (self.bucket - first)
+        filled = np.flatnonzero(np.bincount(cell, minlength=size))
+        # bincount adds in float64, which is exact up to 2^53 events.
+        totals = (np.bincount(cell, counts, minlength=size) for counts in (self.exposures, self.clicks))
+        exposures, clicks = (total[filled].astype(np.int64) for total in totals)
+        earliest = np.full(size, _NEVER)
+        np.minimum.at(earliest, cell, self.first_time_ms)
+        item, bucket = np.divmod(filled, shape[1])
+        return BucketCounts(item.astype(self.item.dtype), bucket + first, exposures, clicks, earliest[filled])
 
 
 def count_buckets(
@@ -172,8 +198,18 @@ def count_buckets(
       click: bool [events].
       bucket_ms: length of a bucket.
     """
-    one = np.ones(len(item), np.int64)
-    return BucketCounts(item, time_ms // bucket_ms, one, click.astype(np.int64), time_ms).aggregated()
+    if not len(item):
+        return BucketCounts(item, *(np.zeros(0, np.int64) for _ in range(4)))
+    bucket = time_ms // bucket_ms
+    order = order_of(item, bucket)
+    item, bucket = item[order], bucket[order]
+    starts = np.flatnonzero(np.append(True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1])))
+    clicks_before = np.append(0, np.cumsum(click[order]))
+    ends = np.append(starts[1:], len(item))
+    first_time_ms = np.minimum.reduceat(time_ms[order], starts)
+    return BucketCounts(
+        item[starts], bucket[starts], ends - starts, clicks_before[ends] - clicks_before[starts], first_time_ms
+    )
 
 
 def count_totals(
@@ -275,7 +311,8 @@ class PosteriorHistory:
 
         Ranks, as item * (largest bucket) may not fit into int64 where a log has wild times.
         """
-        buckets, rank = np.unique(self.bucket, return_inverse=True)
+        buckets = np.unique(self.bucket)
+        rank = np.searchsorted(buckets, self.bucket)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
 
     def last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:
@@ -285,7 +322,11 @@ class PosteriorHistory:
             visible = np.searchsorted(buckets, (times_ms - self.delay_ms) // self.bucket_ms)
         else:
             visible = np.full(len(rows), len(buckets))
-        return np.searchsorted(keys, rows.astype(np.int64) * (len(buckets) + 1) + visible) - 1
+        sought = rows.astype(np.int64) * (len(buckets) + 1) + visible
+        order = order_of(sought)  # neighbours find what they need where the processor has just looked
+        position = np.empty(len(sought), np.int64)
+        position[order] = np.searchsorted(keys, sought[order]) - 1
+        return position
 
     def _posterior(
         self,

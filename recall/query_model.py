@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from recall.errors import ArtifactError, DataError
 
+Matrix = npt.NDArray[np.float32]
 UserQuery = Literal["user", "student"]
 
 
@@ -28,3 +32,25 @@ def load_query_model(run: Path, *, query: UserQuery) -> Any:
             "defaults), or ask the user tower"
         )
     return loaded
+
+
+def trigger_vectors(query: Any, items: Sequence[str], *, own: Matrix, known: npt.NDArray[np.bool_]) -> Matrix:
+    """Queries by the trigger tower for items that it was trained with; for those that came later, their own vectors.
+
+    Args:
+      query: the query model.
+      items: ids.
+      own: float32 [items, width] or [items, codes, width].
+      known: bool [items], whether the query model holds them.
+
+    Returns:
+      float32 [items, width], or of the shape of `own` where some came later.
+    """
+    if known.all():
+        return np.asarray(query.signatures["trigger"](item_id=tf.constant(items, tf.string))["vector"])
+    vectors = own.copy()
+    if known.any():
+        asked = [name for name, is_known in zip(items, known, strict=True) if is_known]
+        found = query.signatures["trigger"](item_id=tf.constant(asked, tf.string))["vector"].numpy()
+        vectors[known] = found if own.ndim == 2 else found[:, np.newaxis]  # each of its entries the same
+    return vectors

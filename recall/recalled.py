@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from recall.index.items import Ids, Rows
+from recall.index.results import Names
+
+Source = Literal["model", "fallback", "fallback_unfiltered"]
+"""Who answered: the model; popular and fresh items that the filters allow; or, where their predicates allow none, such
+as their lists of ids allow."""
+MODEL: Source = "model"
+FALLBACK: Source = "fallback"
+FALLBACK_UNFILTERED: Source = "fallback_unfiltered"
 
 
 @dataclass(frozen=True)
@@ -19,24 +30,63 @@ class Candidates:
       queries: the users or items that were asked for.
       ids: object [queries, k], item ids; None where the catalogue had no more to give.
       scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
-        of the interest that scores the item highest.
+        of the interest that scores the item highest; of a fallback, which keeps an order of its own, smoothed CTRs.
       titles: titles by item id, where the catalogue has some.
+      sources: who answered each query; None where no fallback was asked for: the model then.
+      unknown_ids: how many ids of the allow and deny lists the index lacks; they were passed over.
     """
 
     queries: Sequence[str]
     ids: npt.NDArray[np.object_]
     scores: npt.NDArray[np.float32]
     titles: Mapping[str, str] = field(repr=False)  # of the whole catalogue
+    sources: tuple[Source, ...] | None = None
+    unknown_ids: int = 0
 
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without)."""
+        """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without).
+
+        And source, if a fallback was asked for.
+        """
+        shown = [{}] * len(self.queries) if self.sources is None else [{"source": source} for source in self.sources]
         return [
-            {"query": query, "rank": rank, "item": item, "score": float(score), "title": self.titles.get(item)}
-            for query, ids, scores in zip(self.queries, self.ids, self.scores, strict=True)
+            {
+                "query": query,
+                "rank": rank,
+                "item": item,
+                "score": float(score),
+                "title": self.titles.get(item),
+                **source,
+            }
+            for query, ids, scores, source in zip(self.queries, self.ids, self.scores, shown, strict=True)
             for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1)
             if item is not None
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per candidate: query, rank (from 1), item, score, title."""
-        return pd.DataFrame(self.records(), columns=["query", "rank", "item", "score", "title"])
+        """One row per candidate: query, rank (from 1), item, score, title; and source, if a fallback was asked for."""
+        columns = ["query", "rank", "item", "score", "title", *(["source"] if self.sources is not None else [])]
+        return pd.DataFrame(self.records(), columns=columns)
+
+
+class FoundCandidates(Candidates):
+    """Candidates whose ids are looked up when they are first asked for: a fifth of the time of a batch.
+
+    Args:
+      rows: int32 [queries, k], -1 where the catalogue had no more to give.
+      names: ids by row.
+      others: the other attributes of `Candidates`.
+    """
+
+    def __init__(self, rows: Rows, names: Names, **others: Any) -> None:
+        self.__dict__.update(others, _rows=rows, _names=names)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """Object [queries, k]."""
+        found: Ids = self._names[self._rows]  # type: ignore[attr-defined]
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled it takes along its own ids, not those of the catalogue."""
+        return Candidates, (self.queries, self.ids, self.scores, self.titles, self.sources, self.unknown_ids)

@@ -4,113 +4,133 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 import tensorflow as tf
 
-from recall.artifacts import read_manifest
-from recall.cold_bias import with_cold_bias
-from recall.content.linear_ctr import ContentCtr
+from recall.artifacts import read_manifest, require_steps
+from recall.candidate_search import Exclude, Fallback, Wanted, search_candidates
+from recall.changing import ChangesItems
+from recall.clicks import AskedOfLog
 from recall.content.search import ContentSearch
-from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError, DataError
+from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
+from recall.filters import Filters
 from recall.further_ids import FurtherIds
+from recall.given import Asked, ids_of
 from recall.index import Index, load_index
+from recall.item_facts import ItemFacts
+from recall.item_vectors import ItemVectors, RawRows
+from recall.living_items import LivingItems, open_living_items
+from recall.logged_users import LoggedUsers
 from recall.prepared import PreparedData, ServingHistories
-from recall.query_model import UserQuery, load_query_model
+from recall.query_model import UserQuery, load_query_model, trigger_vectors
+from recall.ragged import ManyLists
 from recall.recalled import Candidates
-from recall.tables import id_strings
-from recall.times import MS_PER_HOUR
-from recall.towers.features import FeatureTable
+from recall.user_arrays import UserArrays
+from recall.user_features import FeatureQueries, UserFeatures
+from recall.user_vectors import UserVectors
 
 Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
 By = Literal["model", "content"]
-_T = TypeVar("_T")
-
-_NEEDED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
+Living = bool | Literal["read_only"]
 
 
-class Recaller:
-    """Serves a finished run: users or items in, candidates out.
-
-    Loads the query SavedModel, the index, and what users clicked until the end of the log.
-    """
+class Recaller(ChangesItems):
+    """Serves a finished run from its query model, its index and its log: users or items in, candidates out."""
 
     def __init__(
         self,
         *,
         index: Index,
         query: Any,
-        item: Any,
-        encoder: TableEncoder,
+        items: ItemVectors | None = None,
         histories: ServingHistories,
         item_ids: Sequence[str],
         titles: Mapping[str, str],
-        id_column: str | None,
         now_ms: int = 0,
         further: Mapping[str, FurtherIds] | None = None,
         content: ContentSearch | None = None,
         user_query: UserQuery = "user",
-        content_prior: ContentCtr | None = None,
+        by_features: FeatureQueries | None = None,
+        facts: ItemFacts | None = None,
+        living: LivingItems | None = None,
+        arrays: UserArrays | None = None,
     ) -> None:
-        self.index, self._content, self._user_query = index, content, user_query
-        self._content_prior = content_prior
-        self._query, self._item, self._encoder, self._id_column = query, item, encoder, id_column
-        self._histories, self._titles, self._now_ms = histories, titles, now_ms
-        self._item_ids = np.asarray(item_ids, dtype=object)
-        self._further = dict(further or {})
+        super().__init__(index, living=living, titles=titles, content=content)
+        self._items = items
+        self._query, self._by_features = query, by_features
+        self._users = LoggedUsers(histories, item_ids, further or {})
+        self._user_vectors = UserVectors(query, user_query=user_query, arrays=arrays, further=tuple(further or {}))
+        self._item_ids = self._users.item_ids
+        self._catalogue = CatalogueRows(self._item_ids)
+        self._now_ms, self._facts = now_ms, facts
 
     @classmethod
-    def load(cls, run: str | Path, *, query: UserQuery = "user") -> Recaller:
+    def load(cls, run: str | Path, *, query: UserQuery = "user", living: Living = False) -> Recaller:
         """Opens a run directory.
 
         Args:
           run: the directory.
           query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
+          living: with what was added, refreshed and deleted since the index was built, and ready for more of it; one
+            process at a time. `read_only`: with what another process did of that until `refresh` was called last; any
+            number of processes. False: the index is as it was built.
 
         Raises:
           ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
-            model has no student.
+            model has no student; or another process has the index open as living.
         """
         run = Path(run)
-        for part, step in _NEEDED.items():
-            if not (run / part).exists():
-                nothing = not any((run / other).exists() for other in _NEEDED)
-                command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
-                raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")
+        require_steps(run)
         manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
-        index = load_index(run / "index", fingerprint=manifest["fingerprint"])
-        prepared = PreparedData.load(run / "data")
+        prepared = PreparedData.load(run / "data", verify="tables")
         query_model = load_query_model(run, query=query)
         item = tf.saved_model.load(str(run / "model" / "item"))
         encoder = TableEncoder.load(run / "model" / "encoder")
+        further = FurtherIds.all_of(prepared)
         ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
+        vectors = ItemVectors(item, encoder=encoder, id_column=next(ids, None), content_prior=prepared.content_prior)
+        facts, items = ItemFacts.of_run(prepared), None
+        if living:
+            items = open_living_items(
+                run,
+                fingerprint=manifest["fingerprint"],
+                vectors=vectors,
+                prepared=prepared,
+                facts=facts,
+                read_only=living == "read_only",
+            )
         return cls(
-            index=index,
+            index=items.index if items else load_index(run / "index", fingerprint=manifest["fingerprint"]),
             query=query_model,
-            item=item,
-            encoder=encoder,
+            items=vectors,
             user_query=query,
             histories=prepared.histories,
             item_ids=prepared.item_ids.to_pylist(),
-            titles=_titles(prepared),
-            id_column=next(ids, None),
+            titles=prepared.titles_by_id,
             now_ms=prepared.manifest["last_time_ms"],
-            further=FurtherIds.all_of(prepared),
-            content=ContentSearch(item, encoder=encoder, prepared=prepared, structure=manifest["structure"]),
-            content_prior=prepared.content_prior,
+            further=further,
+            content=ContentSearch(
+                item, encoder=encoder, items=vectors, prepared=prepared, structure=manifest["structure"]
+            ),
+            by_features=FeatureQueries.load(
+                run / "model", query_model, user_query=query, id_column=prepared.user_id_name, further=further
+            ),
+            facts=facts,
+            living=items,
+            arrays=UserArrays.of_run(run, prepared),
         )
 
     def recall(
         self,
-        users: Ids,
+        users: Ids | None = None,
         *,
+        features: UserFeatures | None = None,
         k: int = 100,
         histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
         history_times_ms: Mapping[str, Sequence[int]] | Mapping[int, Sequence[int]] | None = None,
@@ -119,12 +139,19 @@ class Recaller:
         exclude_seen: bool = True,
         by: By = "model",
         last: int = 5,
+        filters: Filters | Mapping[str, Any] | None = None,
+        exclude: Exclude | None = None,
+        caps: Mapping[str, int] | None = None,
+        min_cold_share: float = 0.0,
+        fallback: Fallback = False,
     ) -> Candidates:
         """Candidates for users (u2i): by the model, or by the content of what they clicked last.
 
         Args:
           users: ids. A user that the log does not hold is served by profile, if the users file has one, and by the
             learned answer to an empty history.
+          features: in the place of `users`, raw features and clicks of users that no file knows: see `UserFeatures`.
+            The queries of the result are their positions from "0".
           k: candidates per user.
           histories: clicked item ids per user, oldest first, that take the place of what the log holds of the user;
             items that the catalogue lacks are passed over.
@@ -137,39 +164,65 @@ class Recaller:
           by: `content` looks for the items nearest to each of the last clicks by meta vectors alone; a score is the
             cosine to the nearest click. Times and further histories have no say, and who clicked nothing gets nothing.
           last: how many of the last clicks `content` starts from.
+          filters: which items may be given, e.g. {"where": [{"column": "category", "in": ["news"]}]}: see `Filters`.
+            Where k of them exist, k are given.
+          exclude: item ids that may not be given, for all or by user; those that the index lacks are passed over.
+          caps: by column of text or tags, how many items of one value a list holds at most, e.g. {"author_id": 2}.
+          min_cold_share: of each list at least this share, rounded up, has no exposure yet, while there are such items
+            that filters and caps allow. Lists stay in the order of their scores.
+          fallback: who clicked nothing gets popular and fresh items (see `recall.fallback`), unless `features` bring a
+            profile; so does, from the filters' lists of ids alone, who would get nothing of what their predicates
+            allow: `filtered` leaves that list empty. `Candidates.sources` says who answered.
 
         Raises:
-          ArtifactError: the model has no user tower (`model.query: trigger`), or by content no meta tower.
-          DataError: an id is missing, times do not belong to a history given here, the model has no history of such
-            a name, `by` is neither, or k or last is below 1.
+          ArtifactError: the model has no user tower (`model.query: trigger`), by content no meta tower, or data/ is
+            older than attributes that a filter or cap names.
+          DataError: neither or both of users and features, an id is missing, times do not belong to a history given
+            here, a value is not of its feature's type, the model has no history of such a name, `by` is neither, k, a
+            cap or last is below 1, the share is outside 0 to 1, or filters or caps do not fit the items' attributes.
         """
         content = self._content_if(by)
+        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
-        names = _ids(users, "users")
-        given, times = _by_id(histories, "histories"), _by_id(history_times_ms, "history_times_ms")
-        fresh = {name: _ids(given[name], f"histories[{name!r}]") for name in names if name in given}
-        for name, own in times.items():
-            if len(own) != (wanted := len(fresh.get(name, ()))):
-                raise DataError(
-                    f"history_times_ms[{name!r}]: expected one time for each of the {wanted:,} items that histories "
-                    f"gives this user, found {len(own):,}"
-                )
-        history = [fresh[name] if name in fresh else self._clicked(name) for name in names]
-        seen = [set(items) | self._seen(name) for name, items in zip(names, history, strict=True)]
-        excluded = seen if exclude_seen else [set()] * len(names)
+        asked: Asked | AskedOfLog
+        if features is None:
+            asked = self._users.asked(users, histories, history_times_ms, further_histories)
+        elif users is None and not (histories or history_times_ms or further_histories):
+            asked = self._feature_queries.read(features)
+        else:
+            raise DataError("features: their rows bring their own clicks; remove users, histories and times")
+        seen = self._users.seen(asked.users) if exclude_seen else None
+        excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
+        now = self._now_ms if now_ms is None else now_ms
+        index: Index | None = None
+        lacking: npt.NDArray[np.bool_] | None = None
         if content:
-            vectors, has_clicks = content.interests(history, last=last)
-            found = self._search(names, vectors, k=k, excluded=excluded, index=content.index)
-            found.ids[~has_clicks], found.scores[~has_clicks] = None, -np.inf
-            return found
-        clicked_ms = [times.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
-        ages_hours = self._ages(history, clicked_ms, now_ms)
-        further = self._further_of(names, further_histories or {})
-        vectors = self.user_vectors(names, history, ages_hours=ages_hours, further=further)
-        return self._search(names, vectors, k=k, excluded=excluded)
+            vectors, has_clicks = content.interests(asked.history, last=last)
+            index, lacking = content.index, ~has_clicks
+        elif isinstance(asked, AskedOfLog):
+            vectors = self._user_vectors.of_asked(asked, now_ms=now)
+            lacking = self._users.without_clicks(asked) if fallback else None
+        else:
+            assert features is not None
+            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
+        return self._search(
+            asked.names, vectors, wanted, excluded=excluded, seen=seen, now_ms=now, index=index, lacking=lacking
+        )
 
-    def similar(self, items: Ids, *, k: int = 100, by: By = "model") -> Candidates:
+    def similar(
+        self,
+        items: Ids,
+        *,
+        k: int = 100,
+        by: By = "model",
+        now_ms: int | None = None,
+        filters: Filters | Mapping[str, Any] | None = None,
+        exclude: Exclude | None = None,
+        caps: Mapping[str, int] | None = None,
+        min_cold_share: float = 0.0,
+        fallback: Fallback = False,
+    ) -> Candidates:
         """Candidates for items (i2i).
 
         Args:
@@ -177,37 +230,55 @@ class Recaller:
           k: candidates per item.
           by: `model` asks the trigger tower if the model has one, else the items' own vectors; `content` compares meta
             vectors alone by cosine, so that an item without any exposure is asked for, and found, as others are.
+          now_ms: the moment of the query (Unix milliseconds), for ages; default: the end of the log.
+          filters: as of `recall`, like exclude (for all or by item), caps, min_cold_share and fallback.
 
         Raises:
-          ArtifactError: by content, and the model has no meta tower.
-          DataError: an item that the index does not hold, a missing id, `by` is neither, or k below 1.
+          ArtifactError: by content, and the model has no meta tower; or as `recall` for filters and caps.
+          DataError: an item that the index does not hold, a missing id, `by` is neither, or k below 1; or as `recall`.
         """
-        names, content = _ids(items, "items"), self._content_if(by)
-        vectors = self.vectors(names)  # refuses unknown items
+        names, content = ids_of(items, "items"), self._content_if(by)
+        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
+        excluded = excluded_by_position(exclude, names, {query: [name] for query, name in enumerate(names)})
+        vectors, index = self.vectors(names), None  # refuses unknown items
         if content:
-            own = content.index.vectors(names)
-            return self._search(names, own, k=k, excluded=[{name} for name in names], index=content.index)
-        vectors[..., -1] = 0  # what is like an item is not what everybody likes
-        if "trigger" in self._query.signatures:
-            vectors = self._query.signatures["trigger"](item_id=tf.constant(names, tf.string))["vector"].numpy()
-        return self._search(names, vectors, k=k, excluded=[{name} for name in names])
+            vectors, index = content.index.vectors(names), content.index
+        else:
+            vectors[..., -1] = 0  # what is like an item is not what everybody likes
+            if "trigger" in self._query.signatures:
+                vectors = trigger_vectors(self._query, names, own=vectors, known=np.isin(names, self._item_ids))
+        return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=index)
 
-    def similar_to_new(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, *, k: int = 100) -> Candidates:
+    def similar_to_new(
+        self,
+        rows: RawRows,
+        *,
+        k: int = 100,
+        now_ms: int | None = None,
+        filters: Filters | Mapping[str, Any] | None = None,
+        exclude: Exclude | None = None,
+        caps: Mapping[str, int] | None = None,
+        min_cold_share: float = 0.0,
+        fallback: Fallback = False,
+    ) -> Candidates:
         """Items of the catalogue whose content is most like that of items it lacks, by cosine of meta vectors.
 
         Args:
           rows: as of `new_item_vectors`; the queries of the result are their positions from "0".
           k: candidates per row.
+          now_ms: as of `similar`, like filters, exclude, caps, min_cold_share and fallback.
 
         Raises:
-          ArtifactError: the model has no meta tower.
-          DataError: a value is not of its feature's type, or k below 1.
+          ArtifactError: the model has no meta tower; or as `recall` for filters and caps.
+          DataError: a value is not of its feature's type, or k below 1; or as `recall`.
         """
         content = self._content_if("content")
         assert content is not None
-        vectors = content.vectors(self._encoder.encode(self._without_behaviour(rows)))
+        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
+        vectors = content.vectors(self._of_raw.encoded(rows))
         names = [str(position) for position in range(len(rows))]
-        return self._search(names, vectors, k=k, excluded=[set()] * len(names), index=content.index)
+        excluded = excluded_by_position(exclude, names)
+        return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=content.index)
 
     def vectors(self, items: Ids) -> Matrix:
         """Served vectors of items of the index, float32 [items, width], or [items, codes, width] with several each.
@@ -216,7 +287,7 @@ class Recaller:
           DataError: an item that the index does not hold, or a missing id.
         """
         try:
-            return self.index.vectors(_ids(items, "items"))
+            return self.index.vectors(ids_of(items, "items"))
         except DataError as error:
             raise DataError(
                 f"{error}; give ids of the items file, or ask new_item_vectors for items that came later"
@@ -244,21 +315,24 @@ class Recaller:
         Raises:
           ArtifactError: the model has no user tower.
         """
-        if "user" not in self._query.signatures:
-            raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        inputs = {"user_id": tf.constant(users, tf.string), "history": _padded(histories, "", tf.string)}
-        if self._user_query == "student" or "user_in_full" not in self._query.signatures:
-            return self._query.signatures[self._user_query](**inputs)["vector"].numpy()
-        signature = self._query.signatures["user_in_full"]
-        if "history_age_hours" in signature.structured_input_signature[1]:
-            ages = ages_hours or [[-1.0] * len(history) for history in histories]
-            inputs["history_age_hours"] = _padded(ages, -1.0, tf.float32)
-        for name in self._further:
-            own = (further or {}).get(name) or [[]] * len(users)
-            inputs[f"history_{name}"] = _padded(own, "", tf.string)
-        return signature(**inputs)["vector"].numpy()
+        return self._user_vectors.of(users, histories, ages_hours=ages_hours, further=further)
 
-    def new_item_vectors(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Matrix:
+    def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
+        """Query vectors, as of `user_vectors`, of users that no file knows.
+
+        Args:
+          features: one row per user: see `UserFeatures`.
+          now_ms: the moment of the query (Unix milliseconds); default: the end of the log.
+
+        Raises:
+          ArtifactError: the model has no user tower, or was written before it could be asked by features.
+          DataError: a value is not of its feature's type, clicks are no list of ids, or times do not belong to them.
+        """
+        queries = self._feature_queries
+        now = self._now_ms if now_ms is None else now_ms
+        return queries.vectors(features, queries.read(features), now_ms=now)
+
+    def new_item_vectors(self, rows: RawRows) -> Matrix:
         """Vectors of items that the log has never seen, from their content alone.
 
         Args:
@@ -273,54 +347,19 @@ class Recaller:
         Raises:
           DataError: a value is not of its feature's type.
         """
-        raw = self._without_behaviour(rows)
-        features = FeatureTable(self._encoder.columns, self._encoder.encode(raw)).variables
-        posterior = np.tile(self._item.new_posterior.numpy(), (len(rows), 1))
-        if self._content_prior is not None:
-            posterior[:, POSTERIOR.index("smoothed_ctr")] = self._content_prior.ctr(raw)
-        inputs = {name: variable.value() for name, variable in features.items()}
-        vectors = self._item.vectors(inputs, tf.constant(posterior))["vector"].numpy()
-        return with_cold_bias(vectors, np.zeros(len(rows), np.int64), self.index.report.get("cold_bias", 0.0))
+        return self._of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
 
-    def _without_behaviour(self, rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pa.Table | list[dict[str, Any]]:
-        # No id holds NUL, so this one is out of vocabulary, as new items are in training. A missing one is not.
-        new = {self._id_column: "\0"} if self._id_column else {}
-        if not isinstance(rows, pd.DataFrame):
-            return [{**row, **new} for row in rows]
-        try:
-            return pa.Table.from_pandas(rows.assign(**new), preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
+    @property
+    def _of_raw(self) -> ItemVectors:
+        if self._items is None:
+            raise ArtifactError("new items: this recaller cannot encode them; open the run with Recaller.load")
+        return self._items
 
-    def _further_of(
-        self, users: Sequence[str], given: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]]
-    ) -> dict[str, list[list[str]]]:
-        """Further histories of users by name: those given, else those of the log."""
-        if unknown := sorted(given.keys() - self._further.keys()):
-            there = ", ".join(sorted(self._further)) or "none"
-            raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
-        found = {}
-        for name, known in self._further.items():
-            what = f"further_histories[{name!r}]"
-            own = _by_id(given.get(name), what)
-            found[name] = [_ids(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
-        return found
-
-    def _ages(
-        self, histories: Sequence[Sequence[str]], clicked_ms: Sequence[Iterable[int] | None], now_ms: int | None
-    ) -> list[list[float]]:
-        """Hours from each click to the query; -1 where no time is given."""
-        now = self._now_ms if now_ms is None else now_ms
-        return [
-            [-1.0] * len(history) if times is None else [(now - int(time)) / MS_PER_HOUR for time in times]
-            for history, times in zip(histories, clicked_ms, strict=True)
-        ]
-
-    def _clicked(self, user: str) -> list[str]:
-        return list(self._item_ids[self._histories.recent(user)])
-
-    def _seen(self, user: str) -> set[str]:
-        return set(self._item_ids[self._histories.seen(user)])
+    @property
+    def _feature_queries(self) -> FeatureQueries:
+        if self._by_features is None:
+            raise ArtifactError("features: this recaller cannot be asked by features; open the run with Recaller.load")
+        return self._by_features
 
     def _content_if(self, by: str) -> ContentSearch | None:
         if by not in ("model", "content"):
@@ -333,54 +372,27 @@ class Recaller:
         self,
         names: Sequence[str],
         vectors: Matrix,
+        wanted: Wanted,
         *,
-        k: int,
-        excluded: Sequence[set[str]],
+        excluded: Mapping[int, Sequence[str]],
+        now_ms: int | None,
+        seen: ManyLists | None = None,
         index: Index | None = None,
+        lacking: npt.NDArray[np.bool_] | None = None,
     ) -> Candidates:
-        index = index or self.index
-        if k < 1:
-            raise DataError(f"k: expected at least 1, found {k}")
-        longest = max((len(items) for items in excluded), default=0)
-        asked = min(k + longest, len(index))
-        if vectors.ndim == 3:  # [users, interests, width] or [items, codes, width]
-            found = index.search(vectors.reshape(-1, vectors.shape[-1]), asked).merged(vectors.shape[1])
-        else:
-            found = index.search(vectors, asked)
-        ids = np.full((len(names), k), None, dtype=object)
-        scores = np.full((len(names), k), -np.inf, dtype=np.float32)
-        for row, seen in enumerate(excluded):
-            kept = [column for column, item in enumerate(found.ids[row]) if item is not None and item not in seen][:k]
-            ids[row, : len(kept)] = found.ids[row, kept]
-            scores[row, : len(kept)] = found.scores[row, kept]
-        return Candidates(names, ids, scores, self._titles)
-
-
-def _ids(values: Iterable[Any], what: str) -> list[str]:
-    """Ids as the log's are read: 12 and 12.0 are "12", text is stripped."""
-    if isinstance(values, str | bytes):
-        raise DataError(f"{what}: expected a list of ids, found the text {values!r}; write [{values!r}]")
-    try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({error})") from None
-    if ids.null_count:
-        raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
-    return list(ids.to_pylist())
-
-
-def _by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
-    return dict(zip(_ids(values or (), what), (values or {}).values(), strict=True))
-
-
-def _padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
-    width = max([1, *map(len, lists)])
-    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
-    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])  # no list at all has a width too
-
-
-def _titles(prepared: PreparedData) -> dict[str, str]:
-    if prepared.titles is None:
-        return {}
-    pairs = zip(prepared.item_ids.to_pylist(), prepared.titles.to_pylist(), strict=True)
-    return {item: title for item, title in pairs if title is not None}
+        if index is not None and self._deleted:  # that of contents is as training left it
+            deleted = list(self._deleted)
+            excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
+        with self._in_step:
+            snapshot = (index or self.index).snapshot()
+            facts = self._facts.of(snapshot) if self._facts and wanted.needs_facts else None
+        found = search_candidates(
+            snapshot,
+            vectors,
+            wanted=wanted,
+            excluded=excluded_rows(snapshot, seen=seen, ids=excluded, catalogue=self._catalogue, queries=len(names)),
+            facts=facts,
+            now_ms=self._now_ms if now_ms is None else now_ms,
+            lacking=lacking,
+        )
+        return found.candidates(names, titles=self._titles)

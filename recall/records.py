@@ -25,6 +25,7 @@ _CRC_MASK = 0xA282EAD8
 # Offsets of an Arrow binary array are int32, so what is encoded at once stays far below 2 GiB.
 _VALUES_PER_BATCH = 1 << 22
 _RECORDS_PER_BATCH = 1 << 14
+_LENGTHS_IN_A_TABLE = 1 << 16
 
 
 class _Message(NamedTuple):
@@ -66,11 +67,13 @@ def encode_examples(table: pa.Table) -> pa.BinaryArray:
 def frame_records(messages: pa.BinaryArray) -> bytes:
     """Puts messages into TFRecord frames: length, its masked CRC-32C, message, its masked CRC-32C."""
     lengths = _binary_lengths(messages).astype("<u8")
-    distinct, inverse = np.unique(lengths, return_inverse=True)
-    length_crc = np.array([google_crc32c.value(length.tobytes()) for length in distinct], np.uint64)[inverse]
+    distinct, inverse = _distinct(lengths.astype(np.int64))
+    length_crcs = [google_crc32c.value(length.to_bytes(8, "little")) for length in distinct.tolist()]
+    length_crc = np.array(length_crcs, np.uint64)[inverse]
     offsets, data = _binary_content(messages)
-    crcs = (google_crc32c.value(data[start:stop]) for start, stop in itertools.pairwise(offsets.tolist()))
-    message_crc = np.fromiter(crcs, np.uint64, len(messages))
+    bounds = offsets.tolist()
+    parts = map(data.__getitem__, map(slice, bounds, bounds[1:]))  # no line of Python per message
+    message_crc = np.fromiter(map(google_crc32c.value, parts), np.uint64, len(messages))
 
     head = np.empty((len(messages), 12), np.uint8)
     head[:, :8] = lengths.view(np.uint8).reshape(-1, 8)
@@ -79,45 +82,50 @@ def frame_records(messages: pa.BinaryArray) -> bytes:
 
 
 def _map_entry(name: str, values: pa.Array) -> _Message:
-    """`features` entry of an Example: {1: name, 2: Feature {kind: list}}."""
-    kind, body = _feature_list(name, values)
+    """`features` entry of an Example: {1: name, 2: Feature {kind: list}}.
+
+    All that stands before the values follows from their length. It is made once per length, not once per row.
+    """
+    kind, body = _feature_values(name, values)
+    lengths = _binary_lengths(body)
+    distinct, which = _distinct(lengths)
+    heads = [_entry_head(name, kind, length) for length in distinct.tolist()]
+    head = _constant(heads[0]) if len(heads) == 1 else pa.array(heads, pa.binary()).take(pa.array(which))
+    return _Message([head, body], np.array([len(head) for head in heads], np.int64)[which] + lengths)
+
+
+def _entry_head(name: str, kind: bytes, length: int) -> bytes:
+    """An entry of `features` up to its values, which take `length` bytes."""
     key = _FIELD_1 + bytes([len(name.encode())]) + name.encode()
-    feature_lengths = 1 + _varint_lengths(body.lengths) + body.lengths
-    entry_lengths = len(key) + 1 + _varint_lengths(feature_lengths) + feature_lengths
-    pieces = [
-        _constant(_FIELD_1),
-        _varints(entry_lengths),
-        _constant(key + _FIELD_2),
-        _varints(feature_lengths),
-        _constant(kind),
-        _varints(body.lengths),
-        *body.pieces,
-    ]
-    return _Message(pieces, 1 + _varint_lengths(entry_lengths) + entry_lengths)
+    # Numbers are packed: one key, one length, then all values; without values there is neither.
+    values = b"" if length == 0 and kind != _BYTES_LIST else _FIELD_1 + _varint(length)
+    feature = kind + _varint(len(values) + length) + values
+    entry = key + _FIELD_2 + _varint(len(feature) + length) + feature
+    return _FIELD_1 + _varint(len(entry) + length) + entry
 
 
-def _feature_list(name: str, values: pa.Array) -> tuple[bytes, _Message]:
-    """The list inside a Feature; numbers are packed: one key, one length, then all values."""
+def _feature_values(name: str, values: pa.Array) -> tuple[bytes, pa.BinaryArray]:
+    """The kind of list inside a Feature and the bytes of its values."""
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        lengths = _binary_lengths(values)
-        pieces = [_constant(_FIELD_1), _varints(lengths), values.cast(pa.binary())]
-        return _BYTES_LIST, _Message(pieces, 1 + _varint_lengths(lengths) + lengths)
+        return _BYTES_LIST, values.cast(pa.binary())
     offsets, flat = _flattened(values)
     if flat.dtype == np.int64:
         data, sizes = _varint_bytes(flat.view(np.uint64))
         ends = np.concatenate([[0], np.cumsum(sizes)])
-        return _INT64_LIST, _packed(_binary_slices(data, ends[offsets]))
+        return _INT64_LIST, _binary_slices(data, ends[offsets])
     if flat.dtype == np.float32:
-        return _FLOAT_LIST, _packed(_binary_slices(flat.astype("<f4").view(np.uint8), offsets * 4))
+        return _FLOAT_LIST, _binary_slices(flat.astype("<f4").view(np.uint8), offsets * 4)
     raise TypeError(f"{name}: expected string, int64, float32 or lists of numbers, found {values.type}")
 
 
-def _packed(body: pa.BinaryArray) -> _Message:
-    lengths = _binary_lengths(body)
-    key = pc.if_else(pa.array(lengths > 0), _constant(_FIELD_1), _constant(b""))
-    size = pc.if_else(pa.array(lengths > 0), _varints(lengths), _constant(b""))
-    total = np.where(lengths > 0, 1 + _varint_lengths(lengths) + lengths, 0)
-    return _Message([key, size, body], total)
+def _distinct(lengths: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """As np.unique with the inverse, without sorting where the numbers are small."""
+    largest = int(lengths.max(initial=0))
+    if largest > _LENGTHS_IN_A_TABLE:
+        return np.unique(lengths, return_inverse=True)
+    present = np.zeros(largest + 1, bool)
+    present[lengths] = True
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[lengths]
 
 
 def _flattened(values: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:
@@ -132,23 +140,35 @@ def _varint_bytes(values: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8]
     """Base-128 bytes of all values, one after another, and how many each takes."""
     if not len(values):
         return np.zeros(0, np.uint8), np.zeros(0, np.int64)
-    width = max(1, (int(values.max()).bit_length() + 6) // 7)
-    shifts = np.arange(width, dtype=np.uint64) * np.uint64(7)
-    digits = ((values[:, np.newaxis] >> shifts) & np.uint64(0x7F)).astype(np.uint8)  # [values, width]
     sizes = _varint_lengths(values)
-    column = np.arange(width)
-    digits |= np.where(column < sizes[:, np.newaxis] - 1, 0x80, 0).astype(np.uint8)  # more bytes follow
-    return digits[column < sizes[:, np.newaxis]], sizes
+    width = int(sizes.max())
+    left = values if width > 4 else values.astype(np.uint32)  # half the bytes to go through
+    digits = np.empty((len(values), width), np.uint8)
+    for place in range(width):
+        digits[:, place] = left & left.dtype.type(0x7F)
+        digits[:, place] |= (sizes > place + 1).view(np.uint8) << 7  # more bytes follow
+        left = left >> left.dtype.type(7)
+    if sizes.min() == width:
+        return digits.ravel(), sizes
+    return digits[np.arange(width) < sizes[:, np.newaxis]], sizes
+
+
+def _varint(value: int) -> bytes:
+    digits = []
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
 
 
 def _varint_lengths(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    lengths = np.ones(len(values), np.int64)
+    lengths = np.ones(len(values), np.uint8)
     largest = int(values.max(initial=0))
     for digits in range(1, 10):
         if largest >> (7 * digits) == 0:
             break
         lengths += values >= values.dtype.type(1 << (7 * digits))
-    return lengths
+    return lengths.astype(np.int64)
 
 
 def _varints(values: npt.NDArray[np.int64]) -> pa.BinaryArray:

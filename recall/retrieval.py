@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ class Ranking(NamedTuple):
     seen: Seen | None  # of the queries' users, where the model masks it
     temperature: tf.Tensor  # float32 scalar, what inner products are divided by
     config: ModelConfig
+    # Of several workers: the part of the loss that queries of some weights, [targets], have; a worker alone has all.
+    share: Callable[[tf.Tensor], tf.Tensor] | None = None
 
 
 def retrieval_terms(
@@ -52,11 +55,15 @@ def retrieval_terms(
             ("behaviour", plain, vectors.behaviour, config.loss.item),
             ("meta", plain, vectors.meta, config.loss.item),
         ]
-    return {
+    terms = {
         name: weight * retrieval_loss(query, items, ranking, weights=weights)
         for name, query, items, weight in parts
         if weight
     }
+    if ranking.share is None:
+        return terms
+    share = ranking.share(weights)
+    return {name: share * term for name, term in terms.items()}
 
 
 def retrieval_loss(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, weights: tf.Tensor) -> tf.Tensor:

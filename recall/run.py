@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,11 +11,12 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_manifest, write_json
+from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest, write_json, write_text
+from recall.cluster import Cluster
 from recall.config import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.environment import commit, versions
-from recall.errors import ArtifactError, RecallError, disk_problem
+from recall.errors import ArtifactError, ConfigError, RecallError, disk_problem
 from recall.ranks import RANKS, write_ranks
 from recall.run_inputs import data_fingerprint, model_fingerprint
 
@@ -61,6 +61,11 @@ class Run:
 
     def all(self, *, compare: bool = False, resume: bool = False) -> dict[str, Any]:
         """Every step; returns metrics.json."""
+        if Cluster.of_environment():
+            raise ConfigError(
+                "TF_CONFIG names several workers, but only `recall train` is shared by them; run `recall prepare` "
+                "once, `recall train` on each worker, and the other steps once"
+            )
         self.prepare()
         self.train(compare=compare, resume=resume)
         self.vectors()
@@ -158,7 +163,7 @@ class Run:
                 report={"cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)},
             )  # fmt: skip
             summary = {"fingerprint": made_of, **index_summary(index, queries)}
-            write_json(self.directory / _INDEX_SUMMARY, summary)
+            write_json(self.directory / _INDEX_SUMMARY, summary, checksummed=True)
         self.console.print(
             facts_table("index", {name: value for name, value in summary.items() if name != "fingerprint"})
         )
@@ -192,7 +197,7 @@ class Run:
         timing = {**self._timing(), **latency}
         about = {"index": index, "timing": timing, "configured": names[0], "fingerprint": made_of}
         metrics = {**found.metrics, **about}
-        write_json(self.directory / "metrics.json", metrics)
+        write_json(self.directory / "metrics.json", metrics, checksummed=True)
         self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
         return metrics
 
@@ -314,7 +319,7 @@ class Run:
         of_models = {name: self._published(self._model_path(name), "train", compare=compare) for name in names}
         made_of = self._metrics_fingerprint(of_models, self._published_index())
         command = self._command("evaluate") + (" --compare" if compare else "")
-        ranks = read_manifest(self.directory / RANKS, made_by=command)
+        ranks = read_manifest(self.directory / RANKS, made_by=command, verify=True)
         if metrics.get("fingerprint") != made_of or ranks.get("fingerprint") != made_of:
             raise ArtifactError(f"{path}: was measured on other models or settings; run `{command}` again")
         return metrics
@@ -345,13 +350,13 @@ class Run:
         lines = [f"recall {metadata.version('recall')}, commit {commit()}"]
         lines += [f"{name} {version}" for name, version in versions().items()]
         header, body = "".join(f"# {line}\n" for line in lines), self.config.to_yaml()
-        path = self.directory / "config.yaml"
+        path, cluster = self.directory / "config.yaml", Cluster.of_environment()
+        if cluster and not cluster.is_chief:
+            return
         there = path.read_text() if path.exists() else ""
         if there == header + body or (keep_versions and there.endswith("\n" + body)):
             return
-        temporary = path.with_name(".config.yaml")
-        temporary.write_text(header + body)
-        temporary.replace(path)
+        write_text(path, header + body)
 
     def _skip(self, step: str, result: _T) -> _T:
         self.console.print(f"[dim]{step}: done before, inputs unchanged[/dim]")
@@ -381,7 +386,7 @@ class Run:
 
 def _read_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return read_json(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: not there yet; run `{made_by}` first") from None
     except (OSError, ValueError, TypeError) as error:

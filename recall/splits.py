@@ -13,10 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.errors import DataError
+from recall.ordering import order_of
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")
 _MAX_CELLS = 1 << 20
+_PLACES = 8  # per entry, at most, in a table without gaps
 
 
 class TimeBoundaries(NamedTuple):
@@ -116,13 +118,44 @@ class TimeHistogram:
 def _coarsened(
     shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
 ) -> TimeHistogram:
-    distinct, inverse = np.unique(cells, return_inverse=True)
-    while len(distinct) > _MAX_CELLS:
-        coarser, position = np.unique(distinct >> 1, return_inverse=True)
-        distinct, inverse, shift = coarser, position[inverse], shift + 1
+    if not len(cells):
+        return TimeHistogram(shift, cells, events, clicks)
+    if (dense := _coarsened_densely(shift, cells, events, clicks)) is not None:
+        return dense
+    order = order_of(cells)
+    cells = cells[order]
+    # Neighbours fall into one cell once all bits in which they differ are shifted out.
+    differing = (cells[1:] ^ cells[:-1]).view(np.uint64)
+    coarser = next(bits for bits in range(64) if np.count_nonzero(differing >> np.uint64(bits)) < _MAX_CELLS)
+    starts = np.flatnonzero(np.append(True, differing >> np.uint64(coarser)))
+    totals = (np.add.reduceat(counts[order], starts) for counts in (events, clicks))
+    return TimeHistogram(shift + coarser, cells[starts] >> coarser, *totals)
+
+
+def _coarsened_densely(
+    shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
+) -> TimeHistogram | None:
+    """With a place for every cell between the first and the last; None if there are many more places than entries."""
+    first, last = int(cells.min()), int(cells.max())
+    if len(cells) <= _MAX_CELLS and last - first >= _MAX_CELLS:
+        return None  # each time may have a cell of its own
+    # So coarse that the cells cannot be too many; then finer, as long as those that are used are not.
+    coarser = next(bits for bits in range(64) if (last >> bits) - (first >> bits) < _MAX_CELLS)
+    place = (cells >> coarser) - (first >> coarser)
+    while coarser:
+        low, high = first >> (coarser - 1), last >> (coarser - 1)
+        if high - low >= _PLACES * len(cells):
+            return None
+        finer = (cells >> (coarser - 1)) - low
+        used = np.zeros(high - low + 1, bool)
+        used[finer] = True
+        if np.count_nonzero(used) > _MAX_CELLS:
+            break
+        coarser, place = coarser - 1, finer
     # bincount adds in float64, which is exact up to 2^53 events.
-    totals = (np.bincount(inverse, counts, minlength=len(distinct)).astype(np.int64) for counts in (events, clicks))
-    return TimeHistogram(shift, distinct, *totals)
+    totals = [np.bincount(place, counts).astype(np.int64) for counts in (events, clicks)]
+    filled = np.flatnonzero(totals[0])
+    return TimeHistogram(shift + coarser, filled + (first >> coarser), totals[0][filled], totals[1][filled])
 
 
 def split_by_time(time_ms: npt.NDArray[np.int64], boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:

@@ -7,9 +7,9 @@ import glob
 import gzip
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from recall.errors import DataError
+from recall.errors import DataError, shown
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
@@ -151,7 +151,7 @@ def id_strings(column: Column) -> pa.StringArray:
       column: strings, integers, floats, booleans, timestamps, or a dictionary of these.
 
     Raises:
-      DataError: the column holds lists or structures.
+      DataError: the column holds lists or structures, or bytes that are no text.
     """
     array = _flat(column)
     kind = array.type
@@ -159,11 +159,53 @@ def id_strings(column: Column) -> pa.StringArray:
         raise DataError(f"expected ids, found values of type {kind}")
     if pa.types.is_floating(kind):
         return _float_ids(array)
-    text = array.cast(pa.string())
+    try:
+        text = array.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"expected ids, found bytes that are not UTF-8 text ({error}); decode them first") from error
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
         return text
     text = pc.utf8_trim_whitespace(text)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def id_dictionary(column: Column) -> pa.DictionaryArray:
+    """As `id_strings`, each text once: dictionary of int32 and string; nulls are in the indices alone."""
+    if pa.types.is_nested(column.type):
+        raise DataError(f"expected ids, found values of type {column.type}")
+    encoded = column.dictionary_encode()
+    array = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    texts = id_strings(array.dictionary).dictionary_encode()  # values that differ may be the same text
+    return pa.DictionaryArray.from_arrays(texts.indices.take(array.indices), texts.dictionary)
+
+
+def used_only(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The same values; the dictionary without those that no row has."""
+    codes, size = array.indices.fill_null(-1).to_numpy(), len(array.dictionary)
+    used = np.zeros(size + 1, bool)
+    used[codes] = True
+    if used[:-1].all():
+        return array
+    place = np.cumsum(used[:-1], dtype=np.int32) - np.int32(1)
+    codes = np.append(place, np.int32(-1))[codes]
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), array.dictionary.filter(pa.array(used[:-1])))
+
+
+def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
+    """As `id_strings`, of Python values.
+
+    Raises:
+      DataError: values of several types, or what is no Unicode text; begins with `what`.
+    """
+    try:
+        return id_strings(pa.array(list(values), from_pandas=True))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what}: an id is no Unicode text ({error.reason}); decode it as UTF-8 first") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+        found = shown(error, most=300)
+        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({found})") from None
 
 
 def parse_numbers(column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:

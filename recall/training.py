@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from recall.artifacts import fingerprint as fingerprint_of
 from recall.artifacts import publish, read_manifest, write_json
+from recall.cluster import Cluster
 from recall.config import Config, load_config
 from recall.content.vectors import read_vectors
 from recall.dataset import Examples, of_stage, read_examples, training_dataset
@@ -26,6 +27,7 @@ from recall.prepared import PreparedData
 from recall.ranking import vector_scorer
 from recall.student_training import StudentStage
 from recall.training_config import StageConfig, StageData
+from recall.workers import Workers, reporting_loss_of
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
 _STUDENT, _STUDENT_HISTORY, _TENSORBOARD = "student", "student_history.json", "tensorboard"
@@ -49,8 +51,11 @@ def train(
     trained afterwards, in the same way and for as many epochs, beside the large towers at their best; it has a history
     of its own.
 
+    Where `TF_CONFIG` names several workers, this process trains as one of them and waits for the others: see
+    `Workers`. The chief alone judges and writes, in folders that the others read when they resume.
+
     Args:
-      config: the experiment.
+      config: the experiment; its batches are those of all workers together.
       prepared: the data that it names, prepared.
       directory: where the model goes: checkpoint/, query/ and item/ SavedModels, history.json, tensorboard/, and
         student_history.json of a student that was trained afterwards.
@@ -61,15 +66,21 @@ def train(
 
     Raises:
       ArtifactError: `resume` and the checkpoint belongs to other settings.
+      ConfigError: `TF_CONFIG` is wrong, or the experiment cannot be trained by several workers.
+      RecallError: another worker was lost.
       DataError: no validation example can be asked for, or the vectors of a stage that initialises cannot be used.
     """
+    workers = _other_workers(config, prepared)
     tf.keras.utils.set_random_seed(config.seed)
     work = directory.with_name(f".{directory.name}-training")
-    if not resume:
+    if not resume and _writes(workers):
         shutil.rmtree(work, ignore_errors=True)
-    model, progress, history = _train_stages(
-        config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose
-    )
+    with reporting_loss_of(workers):
+        model, progress, history = _train_stages(
+            config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose, workers=workers
+        )
+    if not _writes(workers):
+        return model
     histories = {_HISTORY: history}
     if config.model.student and config.model.student.stage == "frozen":
         stage = StudentStage(model)
@@ -95,15 +106,35 @@ def train(
     return model
 
 
+def _other_workers(config: Config, prepared: PreparedData) -> Workers | None:
+    cluster = Cluster.of_environment()
+    if cluster is None:
+        return None
+    cluster.check(config, records=prepared.training_records)
+    return Workers.of(cluster)
+
+
+def _writes(workers: Workers | None) -> bool:
+    return workers is None or workers.is_chief
+
+
 def _train_stages(
-    config: Config, prepared: PreparedData, work: Path, *, fingerprint: str, resume: bool, verbose: int
+    config: Config,
+    prepared: PreparedData,
+    work: Path,
+    *,
+    fingerprint: str,
+    resume: bool,
+    verbose: int,
+    workers: Workers | None = None,
 ) -> tuple[RecallModel, _Progress, list[dict[str, Any]]]:
     """The model of the last stage at its best, how that stage went, and the epochs of all stages in a row."""
     stages = config.training.stages
     if not stages:
         model = RecallModel(config, prepared)
+        model.workers = workers
         model.prepare_optimizers()
-        progress = _Progress(work, model, fingerprint=fingerprint)
+        progress = _Progress(work, model, fingerprint=fingerprint, writes=_writes(workers))
         _fit(model, model, prepared, progress, resume=resume, verbose=verbose)
         return model, progress, progress.history
     start: str | None = None
@@ -170,18 +201,34 @@ def _fit(
         shuffle_buffer=training.shuffle_buffer,
         seed=config.seed + progress.epoch,
         min_steps=training.min_epoch_steps,
+        worker=model.workers.cluster if model.workers else None,
     )
+    if model.workers:
+        model.workers.equalise(trained_state(model))
+        tf.random.set_seed(config.seed + model.workers.index)  # each hides and draws other items
     dataset = of_stage(dataset, data or StageData(), until_ms=prepared.manifest["split"].get("validation_start_ms"))
     if not progress.is_over(training.patience):
-        tensorboard = tf.keras.callbacks.TensorBoard(progress.directory / _TENSORBOARD, write_graph=False)
+        callbacks: list[tf.keras.callbacks.Callback] = [validation]
+        if progress.writes:
+            callbacks.append(tf.keras.callbacks.TensorBoard(progress.directory / _TENSORBOARD, write_graph=False))
         trained.fit(
             dataset,
             initial_epoch=progress.epoch,
             epochs=training.epochs,
-            callbacks=[validation, tensorboard],
-            verbose=verbose,
+            callbacks=callbacks,
+            verbose=verbose if progress.writes else 0,
         )
-    progress.restore_best()
+    if progress.writes:
+        progress.restore_best()
+    if model.workers:
+        model.workers.equalise(model.trainable_variables)
+
+
+def trained_state(model: RecallModel) -> list[tf.Variable]:
+    """All that training changes: the weights, the state of the optimizers, and the average."""
+    parts = (model.table_optimizer, model.optimizer, model.average)
+    found = [*model.trainable_variables, *(variable for part in parts if part for variable in part.variables)]
+    return list({variable.ref(): variable for variable in found}.values())  # optimizers name the weights again
 
 
 def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
@@ -190,7 +237,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
     Raises:
       ArtifactError: it is missing or damaged, or does not fit the prepared data.
     """
-    read_manifest(directory, made_by="recall train")
+    read_manifest(directory, made_by="recall train", verify=True)
     model = RecallModel(load_config(directory / _CONFIG), prepared)
     model.build_layers()
     try:
@@ -205,6 +252,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
     """Per epoch: epoch (from 1), loss and its terms, the validation metric, seconds, and the stage of several."""
+    read_manifest(directory, made_by="recall train", verify=lambda name: name == _HISTORY)
     return json.loads((directory / _HISTORY).read_text())
 
 
@@ -217,10 +265,12 @@ def read_student_history(directory: Path) -> list[dict[str, Any]]:
 class _Progress:
     """What survives a kill: the last epoch with its optimizers, the best weights, and the curve so far."""
 
-    def __init__(self, directory: Path, model: RecallModel | StudentStage, *, fingerprint: str) -> None:
+    def __init__(
+        self, directory: Path, model: RecallModel | StudentStage, *, fingerprint: str, writes: bool = True
+    ) -> None:
         settings = model.config.model_dump(mode="json", include={"model", "training", "seed"})
         self.directory, self.fingerprint = directory, fingerprint_of(fingerprint, settings)
-        self.model, self.weights = model, model.weights_checkpoint()
+        self.model, self.weights, self.writes = model, model.weights_checkpoint(), writes
         self._everything = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = 0
@@ -234,6 +284,8 @@ class _Progress:
         return self.epoch - self.best_epoch >= patience
 
     def clear(self) -> None:
+        if not self.writes:
+            return
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
 
@@ -256,6 +308,9 @@ class _Progress:
         self.history.append(entry)
         if value > self.best:
             self.best, self.best_epoch = value, self.epoch
+        if not self.writes:
+            return
+        if self.best_epoch == self.epoch:
             with self.model.averaged():
                 self.weights.write(self._path("best", self.epoch))
         self._everything.write(self._path("last", self.epoch))
@@ -303,17 +358,9 @@ class _Validation(tf.keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        with self.model.averaged():
-            vectors, _ = encode_items(self.judged, self.posterior)
-            scorer = vector_scorer(encode_queries(self.judged, self.examples, student=self.student), vectors)
-        value = validation_metric(
-            scorer,
-            self.examples,
-            metric=self.training.metric,
-            k=self.training.metric_k,
-            exposures=self.exposures,
-            exclude_seen=self.exclude_seen,
-        )
+        value = self._measure() if self.progress.writes else 0.0
+        if self.judged.workers:  # one decides when to stop: another CPU may round the metric otherwise
+            value = self.judged.workers.of_chief(value)
         logs = logs if logs is not None else {}
         logs[self.name] = value
         terms = {name: float(term) for name, term in logs.items()}
@@ -322,3 +369,16 @@ class _Validation(tf.keras.callbacks.Callback):
         )  # fmt: skip
         if self.progress.is_over(self.training.patience):
             self.model.stop_training = True
+
+    def _measure(self) -> float:
+        with self.model.averaged():
+            vectors, _ = encode_items(self.judged, self.posterior)
+            scorer = vector_scorer(encode_queries(self.judged, self.examples, student=self.student), vectors)
+        return validation_metric(
+            scorer,
+            self.examples,
+            metric=self.training.metric,
+            k=self.training.metric_k,
+            exposures=self.exposures,
+            exclude_seen=self.exclude_seen,
+        )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from recall.artifacts import MANIFEST, checksum, fingerprint, publish, read_manifest, write_json
+from recall.artifacts import MANIFEST, checksum, fingerprint, publish, read_json, read_manifest, write_json
 from recall.errors import ArtifactError
 
 
@@ -85,6 +85,7 @@ class TestPublish:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
         _publish(tmp_path / "data", "old")
+        monkeypatch.setattr("recall.replacing.exchange", lambda one, other: False)
         rename = Path.rename
 
         def failing(self: Path, target: Path) -> Path:
@@ -113,6 +114,58 @@ class TestPublish:
             _read(tmp_path / "data")
         _publish(tmp_path / "data", "second try")
         assert set(_read(tmp_path / "data")["files"]) == {"sub/part.txt"}
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_a_kill_at_the_exchange_leaves_the_old_artifact_or_the_new_one(self, tmp_path: Path, moment: str) -> None:
+        _publish(tmp_path / "data", "old")
+        _publish_and_die(tmp_path / "data", f"""
+            import recall.replacing
+            exchange = recall.replacing.exchange
+            def dying(one, other):
+                if {moment == "after"}:
+                    assert exchange(one, other)
+                os.kill(os.getpid(), signal.SIGKILL)
+            recall.replacing.exchange = dying
+        """)  # fmt: skip
+        assert _read(tmp_path / "data")
+        assert (tmp_path / "data" / "sub" / "part.txt").read_text() == ("old" if moment == "before" else "killed")
+        _publish(tmp_path / "data", "next")
+        assert os.listdir(tmp_path) == ["data"], "what the killed run left is cleared away"
+
+    def test_a_kill_between_two_renames_is_told_and_the_old_artifact_comes_back(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "data", "old")
+        _publish_and_die(tmp_path / "data", """
+            import recall.replacing
+            recall.replacing.exchange = lambda one, other: False
+            rename = Path.rename
+            def dying(self, target):
+                rename(self, target)
+                os.kill(os.getpid(), signal.SIGKILL)
+            Path.rename = dying
+        """)  # fmt: skip
+        with pytest.raises(
+            ArtifactError, match=r"data: a kill came .* in \.data\.\w{8}\.old beside it; rename that to data"
+        ):
+            _read(tmp_path / "data")
+        with pytest.raises(ValueError, match="bad row"), publish(tmp_path / "data", manifest={}):
+            raise ValueError("bad row")
+        _read(tmp_path / "data")
+        assert (tmp_path / "data" / "sub" / "part.txt").read_text() == "old", "brought back before anything is written"
+        assert os.listdir(tmp_path) == ["data"]
+
+
+def _publish_and_die(directory: Path, how: str) -> None:
+    script = [
+        "import os, signal",
+        "from pathlib import Path",
+        "from recall.artifacts import publish",
+        textwrap.dedent(how),
+        f"with publish(Path({str(directory)!r}), manifest={{}}) as scratch:",
+        "    (scratch / 'sub').mkdir()",
+        "    (scratch / 'sub' / 'part.txt').write_text('killed')",
+    ]
+    killed = subprocess.run([sys.executable, "-c", "\n".join(script)], check=False)
+    assert killed.returncode == -signal.SIGKILL
 
 
 class TestReadManifest:
@@ -144,8 +197,50 @@ class TestReadManifest:
         with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read .*run `recall prepare` again"):
             _read(tmp_path / "data")
 
+    @pytest.mark.parametrize(
+        "escape", ["../outside.txt", "sub/../../outside.txt", "absolute", "linked.txt", "link/outside.txt"]
+    )
+    def test_a_file_outside_of_the_directory_is_never_opened(self, tmp_path: Path, escape: str) -> None:
+        _publish(tmp_path / "data", "hello")
+        outside = tmp_path / "outside.txt"
+        outside.write_text("hello")
+        (tmp_path / "data" / "linked.txt").symlink_to(outside)
+        (tmp_path / "data" / "link").symlink_to(tmp_path)
+        path = tmp_path / "data" / MANIFEST
+        manifest = json.loads(path.read_text())
+        (entry,) = manifest["files"].values()  # the bytes and checksum of "hello": all else is right
+        manifest["files"] = {str(outside) if escape == "absolute" else escape: entry}
+        write_json(path, manifest, checksummed=True)
+        with pytest.raises(
+            ArtifactError, match=r"names '.*', which is outside of .*data; .*run `recall prepare` again"
+        ):
+            _read(tmp_path / "data")
+
+    def test_the_directory_itself_may_be_a_link(self, tmp_path: Path) -> None:
+        _publish(tmp_path / "elsewhere" / "data", "hello")
+        (tmp_path / "data").symlink_to(tmp_path / "elsewhere" / "data")
+        assert set(_read(tmp_path / "data")["files"]) == {"sub/part.txt"}
+
 
 class TestJsonAndHashes:
+    def test_any_bit_and_any_cut_of_checksummed_json_is_noticed(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.json"
+        write_json(path, {"a": 1, "text": "ü", "b": [1.5, None]}, checksummed=True)
+        whole = path.read_bytes()
+        assert read_json(path) == {"a": 1, "text": "ü", "b": [1.5, None]}
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place])
+            with pytest.raises(ValueError, match=r".+"):
+                read_json(path)
+            for bit in range(8):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+                try:
+                    found = read_json(path)
+                except ValueError:
+                    continue
+                # The name of the checksum itself: what it is of is unaltered.
+                assert {"a": 1, "text": "ü", "b": [1.5, None]}.items() <= found.items()
+
     def test_json_is_replaced_whole_and_leaves_no_other_file(self, tmp_path: Path) -> None:
         write_json(tmp_path / "m.json", {"a": 1})
         write_json(tmp_path / "m.json", {"b": [1.5, None]})

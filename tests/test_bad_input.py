@@ -373,5 +373,5 @@ def test_a_place_that_cannot_be_written_is_one_error(inputs: Inputs, command: Ca
     (inputs.folder / "file").write_text("in the way")
     outcome = command("prepare", "--config", inputs.experiment, "--run", inputs.folder / "file" / "run")
     assert outcome.code == 1
-    assert "could not read or write its files" in outcome.err
+    assert "could not be written" in outcome.err
     assert "choose another --out" in outcome.err

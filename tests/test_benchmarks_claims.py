@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.common.pages import replace_tables
 from benchmarks.quality.bias import WARM
 from benchmarks.quality.claims import RIVALS, Claim, check_claims, dominance_margin
 from benchmarks.quality.comparisons import Comparison, Comparisons
@@ -17,7 +18,7 @@ from benchmarks.quality.plots import write_plots
 from benchmarks.quality.results import Ranks, Results, write_result
 from benchmarks.quality.slices import METRICS, block_value, chance, example_values, slice_members
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
-from benchmarks.quality.tables import all_tables, models_table, open_claims_table, replace_tables
+from benchmarks.quality.tables import all_tables, models_table, open_claims_table
 from recall.errors import ArtifactError
 
 # Slices

@@ -23,7 +23,7 @@ pytest_plugins = ("finished_run",)
 
 COMMANDS = (
     "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "similar", "compare", "simulate",
-    "dataset", "content",
+    "dataset", "content", "serve", "export",
 )  # fmt: skip
 Command = Callable[..., "Outcome"]
 
@@ -45,15 +45,33 @@ def test_help_lists_every_command(command: Command) -> None:
         ("prepare", ("--run", "--config", "--set")),
         ("train", ("--run", "--compare", "--resume")),
         ("vectors", ("--run",)),
-        ("index", ("--run",)),
+        ("index", ("--run", "list", "rollback", "gc")),
+        ("export", ("--run", "--out", "--k", "--index")),
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),
-        ("query", ("--run", "--user", "--item", "-k", "--by", "--last", "--student", "--json")),
+        (
+            "query",
+            (
+                "--run",
+                "--user",
+                "--item",
+                "-k",
+                "--by",
+                "--last",
+                "--student",
+                "--filter",
+                "--cap",
+                "--min-cold-share",
+                "--fallback",
+                "--json",
+            ),
+        ),
         ("similar", ("--run", "--item", "-k", "--by", "--json")),
         ("content", ("evaluate",)),
         ("compare", ("--metric", "--split", "--model", "--other", "--allow-partial", "--json")),
         ("simulate", ("--out", "--users", "--items", "--days", "--exposures", "--seed")),
         ("dataset", ("--out",)),
+        ("serve", ("--run", "--host", "--port", "--allow-writes", "--token-file", "--set", "--log-format")),
     ],
 )
 def test_help_of_a_command_names_its_options(command: Command, name: str, options: tuple[str, ...]) -> None:
@@ -100,6 +118,9 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
         (("query", "--run", "{tmp}", "--user", "u"), "not there yet; run `recall run CONFIG.yaml --out {tmp}` first"),
         (("query", "--run", "{tmp}"), "query: give either --user ID or --item ID"),
         (("query", "--run", "{tmp}", "--user", "u", "--item", "i"), "query: give either --user ID or --item ID"),
+        (("query", "--run", "{finished}", "--user", "u", "--filter", "news"), "filters: expected JSON or a file of it"),
+        (("query", "--run", "{finished}", "--user", "u", "--cap", "author_id"), "cap: expected COLUMN=N"),
+        (("query", "--run", "{finished}", "--user", "u", "--cap", "duration_s=1"), "duration_s holds double"),
         (("query", "--run", "{finished}", "--item", "nope"), "1 of 1 ids are not in the index: nope; give ids of the"),
         (
             ("dataset", "netflix", "{tmp}", "--out", "{tmp}/x"),

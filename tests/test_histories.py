@@ -232,12 +232,9 @@ def recaller(data: PreparedData, model: RecallModel, tmp_path_factory: pytest.Te
     return Recaller(
         index=ExactIndex(Items(data.item_ids, encode_items(model, data.posterior("serving").stacked())[0])),
         query=tf.saved_model.load(folder),
-        item=None,
-        encoder=data.item_encoder,
         histories=data.histories,
         item_ids=ids,
         titles={},
-        id_column=None,
         now_ms=data.manifest["last_time_ms"],
         further={
             "shown": FurtherIds(data.further_histories["shown"], np.array(ids, dtype=object)),

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.artifacts import read_manifest, seal
 from recall.cold_bias import with_cold_bias
 from recall.config import Config
 from recall.dataset import read_examples, training_dataset
@@ -222,7 +223,9 @@ def test_an_index_of_means_has_one_vector_per_item(
 ) -> None:
     copy = Path(shutil.copytree(finished / "model", tmp_path / "model"))
     averaged = model.config.replaced(model={"item_codes": {"count": CODES, "index": "mean"}})
+    manifest = read_manifest(copy, made_by="recall train")
     (copy / "config.yaml").write_text(averaged.to_yaml())
+    seal(copy, manifest)
     posterior = prepared_data.posterior("serving").stacked()
     means, _ = encode_items(load_model(copy, prepared_data), posterior)
     # Lengths are free, so that the vector of the mean meta vector is the mean of the vectors.

@@ -131,3 +131,18 @@ def test_prior_stays_off_zero_and_one() -> None:
     assert Prior.of_training(events=10, clicks=0, strength=1).ctr == 1e-6
     assert Prior.of_training(events=10, clicks=10, strength=1).ctr == 1 - 1e-6
     assert Prior.of_training(events=10, clicks=4, strength=1).ctr == 0.4
+
+
+@pytest.mark.parametrize("buckets", [3, 10_000], ids=["by a table", "by sorting"])
+def test_counts_add_up_per_item_and_bucket(buckets: int) -> None:
+    generator = np.random.default_rng(5)
+    item, bucket = generator.integers(0, 40, 500), generator.integers(-buckets // 2, buckets // 2, 500)
+    clicks, first = generator.integers(0, 2, 500), generator.integers(0, 10**12, 500)
+    found = BucketCounts(item, bucket, np.ones(500, np.int64), clicks, first).aggregated()
+    expected: dict[tuple[int, int], list[int]] = {}
+    for row in zip(item.tolist(), bucket.tolist(), clicks.tolist(), first.tolist(), strict=True):
+        total = expected.setdefault(row[:2], [0, 0, row[3]])
+        expected[row[:2]] = [total[0] + 1, total[1] + row[2], min(total[2], row[3])]
+    rows = [column.tolist() for column in found]
+    assert list(zip(rows[0], rows[1], strict=True)) == sorted(expected)
+    assert [list(counts) for counts in zip(*rows[2:], strict=True)] == [expected[key] for key in sorted(expected)]

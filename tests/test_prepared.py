@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.training_data import prepare
+from recall.artifacts import write_json
 from recall.config import Config
 from recall.errors import ArtifactError
 from recall.prepared import PreparedData
@@ -126,7 +126,7 @@ def test_no_user_features_at_all_are_fine(config: Config, tmp_path: Path) -> Non
 
 def test_another_format_version_says_what_to_do(prepared: PreparedData) -> None:
     path = prepared.directory / "manifest.json"
-    path.write_text(json.dumps(prepared.manifest | {"format_version": 99}))
+    write_json(path, prepared.manifest | {"format_version": 99}, checksummed=True)
     with pytest.raises(ArtifactError, match="has format version 99, expected 1; run `recall prepare` again"):
         PreparedData.load(prepared.directory)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from recall.artifacts import write_json
 from recall.config import Config
 from recall.errors import ArtifactError, RecallError
 from recall.ranks import Ranks
@@ -109,7 +110,7 @@ def test_a_run_without_ranks_names_the_command_that_makes_them(copied: Path, tmp
 def test_ranks_of_a_model_that_was_trained_again_are_refused(copied: Path) -> None:
     manifest = copied / "model" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"fingerprint": "another"}))
+    write_json(manifest, content | {"fingerprint": "another"}, checksummed=True)
     with pytest.raises(ArtifactError, match=rf"model was trained again since; run `recall evaluate --run {copied}` ag"):
         Ranks.load(copied)
     shutil.rmtree(copied / "model")  # ranks may be passed on without their models

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.artifacts import read_json, write_json
 from recall.config import Config
 from recall.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
@@ -218,12 +219,9 @@ def without_query_towers(recaller: Recaller, finished: Path) -> Recaller:
     return Recaller(
         index=recaller.index,
         query=SimpleNamespace(signatures={}),
-        item=None,
-        encoder=prepared.item_encoder,
         histories=prepared.histories,
         item_ids=prepared.item_ids.to_pylist(),
         titles={},
-        id_column=None,
     )
 
 
@@ -400,7 +398,7 @@ def test_k_below_one_is_an_error(recaller: Recaller) -> None:
 def test_an_index_of_another_model_does_not_load(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "model" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "of another model"}))
+    write_json(path, {**read_json(path), "fingerprint": "of another model"}, checksummed=True)
     with pytest.raises(
         ArtifactError, match=r"holds vectors of model .* but the model is of another model; run `recall"
     ):

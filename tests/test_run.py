@@ -19,7 +19,7 @@ import tensorflow as tf
 import yaml
 from conftest import Experiment
 
-from recall.artifacts import fingerprint
+from recall.artifacts import fingerprint, read_json
 from recall.config import Config, load_config
 from recall.errors import ArtifactError, ConfigError, DataError
 from recall.index import load_index
@@ -123,7 +123,7 @@ def test_a_second_run_skips_every_step_and_touches_no_file(
     metrics = printed.run.all(compare=True)
     assert printed.skipped() == ["prepare", "train gated", *(f"train {name}" for name in OTHERS), *STEPS[2:]]
     assert state(directory) == before
-    assert metrics == json.loads((directory / "metrics.json").read_text())
+    assert metrics == read_json(directory / "metrics.json")
 
 
 def test_config_notes_versions_and_commit_and_loads_as_the_same_experiment(finished: Path, settings: Config) -> None:

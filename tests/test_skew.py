@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from test_training_data import assert_agrees, experiment
 
-from pipelines.exchange import Scratch, from_bytes
+from pipelines.exchange import Handed, Scratch, from_bytes
 from pipelines.further import plan_sources
 from pipelines.training_data import prepare
 from pipelines.transforms import ReadEvents, SortUsers
@@ -55,7 +55,7 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> Skewed:
     return Skewed(pd.read_csv(folder / "log.csv", dtype=str), config)
 
 
-def read(skewed: Skewed, scratch: Scratch) -> dict[int, list[tuple[str, bytes]]]:
+def read(skewed: Skewed, scratch: Scratch) -> dict[int, list[tuple[str, Handed]]]:
     """What GroupByUser brings together, by user partition."""
     groups = defaultdict(list)
     for element in enumerate(plan_sources(skewed.config.data)):
@@ -80,7 +80,7 @@ def test_a_hot_item_brings_its_partition_counts_per_hour_and_not_events(skewed: 
     rows: dict[int, Counter[str]] = defaultdict(Counter)
     for group in read(skewed, scratch).items():
         for partition, batch in SortUsers(skewed.config.data, scratch, PARTITIONS).process(group):
-            rows[partition].update(from_bytes([batch])["item"].to_pylist())
+            rows[partition].update(from_bytes([scratch.taken(batch)])["item"].to_pylist())
     of_hot = [partition for partition, counter in rows.items() if "hot" in counter]
     assert len(of_hot) == 1
     # Every user partition sends at most one row per hour, however often the item was shown in it.
@@ -90,7 +90,7 @@ def test_a_hot_item_brings_its_partition_counts_per_hour_and_not_events(skewed: 
 
 
 def test_a_busy_user_brings_his_partition_his_own_events_and_no_more(skewed: Skewed, scratch: Scratch) -> None:
-    groups = {partition: [batch for _, batch in batches] for partition, batches in read(skewed, scratch).items()}
+    groups = {key: [scratch.taken(batch) for _, batch in batches] for key, batches in read(skewed, scratch).items()}
     users = {partition: Counter(from_bytes(batches)["user"].to_pylist()) for partition, batches in groups.items()}
     own = [counter.pop("busy") for counter in users.values() if "busy" in counter]
     assert own == [EVENTS / 4]  # in one partition, as order and history of a user need all his events at once

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Experiment
-from test_training import DIES_IN_THE_SECOND_EPOCH
+from dying import train_until_killed
 
 from recall.content.vectors import ContentVectors, prepared_vectors
 from recall.dataset import of_stage, read_examples, training_dataset
@@ -170,9 +167,9 @@ def test_stage_that_was_killed_goes_on_and_the_one_before_is_not_done_again(
 ) -> None:
     # Validation is the second for this process in the first epoch of the second stage.
     overrides = [*SMALL, 'training.stages=[{"name": "first", "epochs": 1}, {"name": "second", "epochs": 1}]']
-    arguments = [community / "experiment.yaml", prepared.directory, tmp_path / "model", *overrides]
-    command = [sys.executable, "-c", DIES_IN_THE_SECOND_EPOCH, *map(str, arguments)]
-    assert subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == -signal.SIGKILL
+    train_until_killed(
+        community / "experiment.yaml", prepared.directory, tmp_path / "model", tuple(overrides), validation=2
+    )
     state = json.loads((tmp_path / ".model-training" / "first" / "state.json").read_text())
     config = experiment(*overrides)
     train(config, prepared, tmp_path / "model", fingerprint="this", resume=True, saved_models=False)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import Experiment
+from dying import train_until_killed
 
 from recall import training
 from recall.cold_bias import with_cold_bias
@@ -225,39 +223,19 @@ def recall_at_50(model: RecallModel, prepared: PreparedData) -> float:
 
 # Kills, and what comes after
 
-DIES_IN_THE_STUDENTS_SECOND_EPOCH = """
-import os, signal, sys
-from pathlib import Path
-from recall import PreparedData, load_config, training
-
-measure, epochs = training.validation_metric, []
-
-def measure_or_die(*arguments, **keywords):
-    epochs.append(len(epochs) + 1)
-    if epochs[-1] == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return measure(*arguments, **keywords)
-
-training.validation_metric = measure_or_die
-experiment, data, model, *overrides = sys.argv[1:]
-training.train(load_config(experiment, overrides), PreparedData.load(data), Path(model), saved_models=False)
-"""
-
 
 @pytest.mark.slow
 def test_a_killed_student_goes_on_where_it_was(
     community: Path, experiment: Experiment, prepared: PreparedData, tmp_path: Path
 ) -> None:
     directory = tmp_path / "model"
-    arguments = [community / "experiment.yaml", prepared.directory, directory, *SMALL, *FROZEN]
-    command = [sys.executable, "-c", DIES_IN_THE_STUDENTS_SECOND_EPOCH, *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == -signal.SIGKILL, finished.stderr
+    # Two epochs of the large tower; the fourth validation is that of the student's second epoch.
+    train_until_killed(community / "experiment.yaml", prepared.directory, directory, (*SMALL, *FROZEN), validation=4)
     assert not directory.exists()
     work = tmp_path / ".model-training"
     large, student = (json.loads((folder / "state.json").read_text()) for folder in (work, work / "student"))
     assert (len(large["history"]), len(student["history"])) == (2, 1)
-    train(experiment(*SMALL, *FROZEN), prepared, directory, resume=True, saved_models=False)
+    train(experiment(*SMALL, *FROZEN), prepared, directory, fingerprint="this", resume=True, saved_models=False)
     assert read_history(directory) == large["history"]
     assert read_student_history(directory)[:1] == student["history"]
     assert [entry["epoch"] for entry in read_student_history(directory)] == [1, 2]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Experiment
+from dying import train_until_killed
 
 from pipelines.training_data import prepare
 from recall import training
@@ -29,26 +27,6 @@ from recall.training import load_model, read_history, train
 SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")
 LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20")
 
-DIES_IN_THE_SECOND_EPOCH = """
-import os, signal, sys
-from pathlib import Path
-from recall import PreparedData, load_config, training
-
-measure, epochs = training.validation_metric, []
-
-def measure_or_die(*arguments, **keywords):
-    epochs.append(len(epochs) + 1)
-    if epochs[-1] == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return measure(*arguments, **keywords)
-
-training.validation_metric = measure_or_die
-experiment, data, model, *overrides = sys.argv[1:]
-training.train(
-    load_config(experiment, overrides), PreparedData.load(data), Path(model), fingerprint="this", saved_models=False
-)
-"""
-
 
 @pytest.fixture(scope="module")
 def trained(experiment: Experiment, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,10 +39,7 @@ def trained(experiment: Experiment, prepared: PreparedData, tmp_path_factory: py
 def killed(community: Path, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a training was that was killed in its second epoch."""
     folder = tmp_path_factory.mktemp("killed")
-    arguments = [community / "experiment.yaml", prepared.directory, folder / "model", *SMALL]
-    command = [sys.executable, "-c", DIES_IN_THE_SECOND_EPOCH, *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == -signal.SIGKILL, finished.stderr
+    train_until_killed(community / "experiment.yaml", prepared.directory, folder / "model", SMALL, validation=2)
     return folder
 
 

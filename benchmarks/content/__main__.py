@@ -40,11 +40,11 @@ def tables(
 ) -> None:
     """Derives the tables of README.md from the results."""
     with clear_errors(_console):
+        from benchmarks.common.pages import replace_tables
         from benchmarks.content.tables import content_tables
         from benchmarks.quality.comparisons import Comparisons
         from benchmarks.quality.results import Results
         from benchmarks.quality.sweep import load_sweep
-        from benchmarks.quality.tables import replace_tables
 
         found = Results(results)
         replace_tables(readme, content_tables(load_sweep(sweep), found, Comparisons.read(found, results), results))

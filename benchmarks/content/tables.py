@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.common.pages import NOTHING, markdown_table
 from benchmarks.quality.claims import mean_ecology
 from benchmarks.quality.comparisons import Comparisons
 from benchmarks.quality.results import Results
 from benchmarks.quality.slices import METRICS, SLICE_NAMES
 from benchmarks.quality.sweep import Sweep
-from benchmarks.quality.tables import NOTHING, changes_table, environment_table, markdown_table, number
+from benchmarks.quality.tables import changes_table, environment_table, number
 
 LATENCY = "latency.json"
 _SLICES = ("all", "cold", "cold_among_cold")

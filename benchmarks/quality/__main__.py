@@ -43,10 +43,11 @@ def tables(
 ) -> None:
     """Derives the tables of README.md and the plots from the results."""
     with clear_errors(_console):
+        from benchmarks.common.pages import replace_tables
         from benchmarks.quality.claims import check_claims
         from benchmarks.quality.comparisons import Comparisons
         from benchmarks.quality.plots import write_plots
-        from benchmarks.quality.tables import all_tables, replace_tables
+        from benchmarks.quality.tables import all_tables
 
         plan, found = load_sweep(sweep), Results(results)
         comparisons = Comparisons.read(found, results)

@@ -27,8 +27,9 @@ from recall.schema import Strict
 from recall.tables import expand_paths
 
 _PREPARED_BY = "python -m benchmarks.quality prepare"
-# Shards hold the same bytes wherever they are made; this table names the files of the machine.
-_NOT_CONTENT = "rejected.parquet"
+# Shards hold the same bytes wherever they are made. What was rejected names the files of the machine; by attributes a
+# service filters, no model or metric reads them.
+_NOT_CONTENT = ("rejected.parquet", "attributes.parquet")
 
 
 class DataSet(Strict):
@@ -153,7 +154,7 @@ class DataFolder:
 def content_fingerprint(prepared: PreparedData) -> str:
     """Of the bytes that were prepared; equal wherever the same data was prepared alike."""
     files = prepared.manifest["files"]
-    return fingerprint(sorted((name, entry["crc32c"]) for name, entry in files.items() if name != _NOT_CONTENT))
+    return fingerprint(sorted((name, entry["crc32c"]) for name, entry in files.items() if name not in _NOT_CONTENT))
 
 
 def _sections(config: Config) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from benchmarks.common.drawing import PANEL, STYLE, legend_below, make_panels, save_figures
 from benchmarks.quality.bias import CURVE_K, frontier
 from benchmarks.quality.claims import OURS, RIVALS, mean_curve
 from benchmarks.quality.comparisons import Comparison, Comparisons
@@ -21,38 +22,18 @@ from recall.plots import LineStyle, line_styles
 
 _WARM = "warm_100"
 _BASELINES = ("popularity", "item_knn")
-_PANEL = (3.7, 3.1)  # inches
 _LABELS = 3.0  # inches that the names of the ablations take
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    # A page may be dark: paper under the ink.
-    "figure.facecolor": "white",
-    "svg.hashsalt": "recall",
-}
 
 
 def write_plots(folder: Path, sweep: Sweep, results: Results, comparisons: Comparisons) -> list[Path]:
     """Draws what there are results for; returns the files."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figures = {
             "dominance": draw_dominance(sweep, results),
             "gate": draw_gate(sweep, results),
             "ablation": draw_ablation(sweep, comparisons),
         }
-        written = []
-        for name, figure in figures.items():
-            if figure is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-                written.append(folder / f"{name}.svg")
-    return written
+        return save_figures(folder, figures)
 
 
 def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
@@ -65,7 +46,7 @@ def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
     ]
     if not panels:
         return None
-    figure, axes = _panels(len(panels))
+    figure, axes = make_panels(len(panels))
     for axis, (data, curves) in zip(axes, panels, strict=True):
         for name, curve in curves.items():
             cold, warm = map(np.array, curve)
@@ -78,7 +59,7 @@ def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
         axis.set_ylabel(f"recall@{CURVE_K}, {SLICE_NAMES[_WARM]}")
         axis.set_ylim(bottom=0)
         axis.xaxis.set_major_locator(MaxNLocator(5))
-    _legend(figure, axes, columns=2 * min(2, len(panels)))
+    legend_below(figure, axes, columns=2 * min(2, len(panels)))
     return figure
 
 
@@ -91,7 +72,7 @@ def draw_gate(sweep: Sweep, results: Results) -> Figure | None:
     }
     if not found:
         return None
-    figure, (axis,) = _panels(1, size=(6.4, 3.6))
+    figure, (axis,) = make_panels(1, size=(6.4, 3.6))
     first, *others = found
     styles = line_styles(first, others, ())
     for data, shares in found.items():
@@ -124,8 +105,8 @@ def draw_ablation(sweep: Sweep, comparisons: Comparisons) -> Figure | None:
     data_sets = [data for data in group.data if any(key[0] == data for key in rows)]
     if not shown:
         return None
-    size = (_PANEL[0] + _LABELS / len(data_sets), 1.2 + 0.3 * len(shown))  # the first panel has room for its labels
-    figure, axes = _panels(len(data_sets), size=size, columns=len(data_sets), share=True)
+    size = (PANEL[0] + _LABELS / len(data_sets), 1.2 + 0.3 * len(shown))  # the first panel has room for its labels
+    figure, axes = make_panels(len(data_sets), size=size, columns=len(data_sets), share=True)
     marks = {"all": ("o", "#1c2025", -0.13), "cold": ("s", "#2f7ed8", 0.13)}
     for axis, data in zip(axes, data_sets, strict=True):
         axis.axvline(0, color="#6a717d", linewidth=0.8)
@@ -138,7 +119,7 @@ def draw_ablation(sweep: Sweep, comparisons: Comparisons) -> Figure | None:
         axis.set_title(data)
         axis.set_xlabel(f"change of {METRICS[0]}")
         axis.xaxis.set_major_locator(MaxNLocator(4))
-    _legend(figure, axes, columns=2)
+    legend_below(figure, axes, columns=2)
     return figure
 
 
@@ -162,24 +143,3 @@ def _styles() -> dict[str, LineStyle]:
 def _level_zero(results: Results, name: str, data: str) -> int:
     curve = next(iter(results.seeds(name, data).values())).content["bias_curve"]["test"]
     return int(np.argmin(np.abs(curve["level"])))
-
-
-def _panels(
-    count: int, *, size: tuple[float, float] = _PANEL, columns: int = 2, share: bool = False
-) -> tuple[Figure, list[Any]]:
-    columns = min(count, columns)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, sharey=share).ravel().tolist()
-    for unused in axes[count:]:
-        unused.set_axis_off()
-    return figure, axes[:count]
-
-
-def _legend(figure: Figure, axes: Sequence[Any], *, columns: int) -> None:
-    """One legend for all panels, below them."""
-    handles: dict[str, Any] = {}
-    for axis in axes:
-        found, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)

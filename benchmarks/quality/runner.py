@@ -13,13 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.common.machine import process_environment
 from benchmarks.quality.data import DataFolder, content_fingerprint
 from benchmarks.quality.results import changed_settings, read_result, result_path
 from benchmarks.quality.sweep import PlannedRun, Sweep
 from recall.config import Config
 from recall.prepared import PreparedData
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_config(sweep: Sweep, folder: DataFolder, run: PlannedRun) -> Config:
@@ -108,10 +107,6 @@ def _outstanding(
 
 
 def _process(run: PlannedRun, arguments: Sequence[str], folder: DataFolder, jobs: int) -> tuple[bool, float]:
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     log = _log(folder, run)
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -120,7 +115,7 @@ def _process(run: PlannedRun, arguments: Sequence[str], folder: DataFolder, jobs
             [sys.executable, "-m", "benchmarks.quality", "one", *map(str, run), *arguments],
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=process_environment(max(1, (os.cpu_count() or 1) // jobs)),
             check=False,
         )
     return finished.returncode == 0, time.perf_counter() - started

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common.pages import NOTHING, environments_table, markdown_table
 from benchmarks.quality.bias import WARM
 from benchmarks.quality.claims import OURS, RIVALS, Claim, dominance_margin, mean_ecology, mean_metric
 from benchmarks.quality.comparisons import Comparisons
 from benchmarks.quality.results import Results
 from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_examples, chance
 from benchmarks.quality.sweep import Sweep
-from recall.errors import ArtifactError
 
-NOTHING = "–"
 _ABLATED = ("all", "cold", "warm_100")
 _CHANGES = ("defaults", "extensions")
 _PUBLISHED_AT = (5, 10, 20)
@@ -42,26 +38,6 @@ def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims:
     tables["next_item"] = "\n\n".join(next_item_table(sweep, results, data) for data in sweep.published)
     tables["made_with"] = environment_table(results)
     return {name: text or "No results yet." for name, text in tables.items()}
-
-
-def replace_tables(page: Path, tables: Mapping[str, str]) -> None:
-    """Puts tables between their markers, `<!-- table: NAME -->` and `<!-- end -->`.
-
-    Raises:
-      ArtifactError: the page is missing, or a marker names no table.
-    """
-    if not page.exists():
-        raise ArtifactError(f"{page}: is missing; it holds the prose around the tables, restore it from the repository")
-
-    def filled(match: re.Match[str]) -> str:
-        if match[1] not in tables:
-            raise ArtifactError(f"{page}: there is no table {match[1]}; expected one of {', '.join(tables)}")
-        return f"<!-- table: {match[1]} -->\n\n{tables[match[1]]}\n\n<!-- end -->"
-
-    text = page.read_text(encoding="utf-8")
-    page.write_text(
-        re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL), encoding="utf-8"
-    )  # fmt: skip
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
@@ -176,13 +152,7 @@ def next_item_table(sweep: Sweep, results: Results, data: str) -> str:
 
 def environment_table(results: Results) -> str:
     """What the results were made with, and how many of them."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    for result in results:
-        made = result.content["environment"]
-        packages = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-        counts[made["commit"], made["cpu"], f"{made['threads']} of {made['cores']}", packages] += 1
-    rows = [[str(count), *key] for key, count in sorted(counts.items())]
-    return markdown_table(["results", "commit", "CPU", "threads", "versions"], rows)
+    return environments_table(result.content["environment"] for result in results)
 
 
 def _counts(results: Results, data: str) -> str:
@@ -212,11 +182,3 @@ def _bucket(bucket: Mapping[str, int | None]) -> str:
 def number(value: float | None) -> str:
     """Four digits, or a dash for what was not measured."""
     return NOTHING if value is None else f"{value:.4f}"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, the first column to the left; empty without rows."""
-    if not rows:
-        return ""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.common.machine import environment
 from benchmarks.quality.bias import bias_curve
 from benchmarks.quality.data import DataFolder, content_fingerprint
 from benchmarks.quality.interventions import INTERVENTIONS
@@ -27,7 +27,6 @@ from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.cold_bias import with_cold_bias
 from recall.config import Config
 from recall.dataset import Examples, read_examples, training_clicks
-from recall.environment import commit, versions
 from recall.evaluation import evaluate
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model import RecallModel
@@ -85,14 +84,12 @@ def execute(sweep: Sweep, folder: DataFolder, run: PlannedRun, *, command: Seque
         "baseline": experiment.baseline,
     }
     write_ranks(folder.ranks_path(run), ranks)
-    environment = {
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **versions()},
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+    about = {
+        "overrides": experiment.overrides(run.data),
+        "command": list(command),
+        "environment": environment(threads=threads),
     }
-    about = {"overrides": experiment.overrides(run.data), "command": list(command), "environment": environment}
     write_result(run, {**about, "made_of": made_of, **content}, results)
 
 
@@ -237,12 +234,3 @@ def _gate_share(
         share = float(shares[members].mean()) if members.any() else None
         buckets.append({"from": lower, "to": upper, "items": int(members.sum()), "share": share})
     return buckets
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

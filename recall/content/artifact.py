@@ -51,7 +51,7 @@ class TrainedContent:
         Raises:
           ArtifactError: it is not there, or damaged.
         """
-        return cls(Path(directory), read_manifest(Path(directory), made_by="recall content train"))
+        return cls(Path(directory), read_manifest(Path(directory), made_by="recall content train", verify=True))
 
     @cached_property
     def vectors(self) -> npt.NDArray[np.float32]:

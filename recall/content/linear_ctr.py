@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from recall.embeddings import vectors_of
 from recall.encoding import EncodedColumn, Rows, TableEncoder
@@ -87,6 +86,9 @@ class LogOdds:
           strength: of the posterior's prior.
           inverse_penalty: of the squared weights, `C` of scikit-learn.
         """
+        # Imported by who fits: it takes a second, which everybody who serves would wait for.
+        from sklearn.linear_model import LogisticRegression
+
         count = len(exposures)
         share = (strength + 1) / (strength + exposures)
         model = LogisticRegression(C=inverse_penalty, max_iter=500)

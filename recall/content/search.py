@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,8 @@ import pyarrow as pa
 from recall.config import IndexConfig
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError
-from recall.index import Index, build_index
+from recall.index import LivingIndex, build_index
+from recall.item_vectors import ItemVectors
 from recall.prepared import PreparedData
 from recall.towers.features import FeatureTable
 
@@ -32,22 +34,51 @@ class ContentSearch:
     Args:
       item: the item SavedModel.
       encoder: of raw rows of items.
+      items: encodes raw rows of items.
       prepared: the run's data.
       structure: of the model, for errors.
     """
 
-    def __init__(self, item: Any, *, encoder: TableEncoder, prepared: PreparedData, structure: str) -> None:
-        self._item, self._encoder, self._prepared, self._structure = item, encoder, prepared, structure
+    def __init__(
+        self, item: Any, *, encoder: TableEncoder, items: ItemVectors, prepared: PreparedData, structure: str
+    ) -> None:
+        self._item, self._encoder, self._items = item, encoder, items
+        self._prepared, self._structure = prepared, structure
+        self._adding = threading.RLock()
+        self._added: dict[str, Mapping[str, Any]] = {}  # until the index is made
+        self._is_built = False
 
     @cached_property
-    def index(self) -> Index:
-        """Of the catalogue's vectors.
+    def index(self) -> LivingIndex:
+        """Of the vectors of the catalogue and of items that were added.
 
         Raises:
           ArtifactError: as `vectors`.
         """
         vectors = self.vectors(self._prepared.items)
-        return build_index(self._prepared.item_ids, vectors, config=IndexConfig(exact_below=_EXACT_BELOW))
+        config = IndexConfig(exact_below=_EXACT_BELOW)
+        with self._adding:
+            index = LivingIndex(build_index(self._prepared.item_ids, vectors, config=config), config=config)
+            self._put(index, self._added)
+            self._added = {}
+            self._is_built = True
+        return index
+
+    def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lets raw rows of items be found, by id; one that is there already gets the new content.
+
+        Raises:
+          DataError: a value is not of its feature's type; nothing was changed.
+        """
+        with self._adding:
+            if self._is_built:
+                self._put(self.index, rows)
+            else:
+                self._added.update(rows)
+
+    def _put(self, index: LivingIndex, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        if rows:
+            index.upsert(list(rows), self.vectors(self._items.encoded(list(rows.values()))))
 
     def vectors(self, encoded: pa.Table) -> Matrix:
         """Meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
@@ -76,17 +107,18 @@ class ContentSearch:
         """Vectors of what users clicked last, each a query of its own.
 
         Args:
-          histories: item ids per user, oldest first; those that the catalogue lacks are passed over.
+          histories: item ids per user, oldest first; those that nobody knows are passed over.
           last: how many of the others count, at least 1.
 
         Returns:
           float32 [users, last, dim], shorter histories repeated, which changes no best score; and bool [users],
           whether there is any click. Vectors of users without one are zeros.
         """
-        vectors = np.zeros((len(histories), last, self.index.dim), np.float32)
+        index = self.index.snapshot()
+        vectors = np.zeros((len(histories), last, index.dim), np.float32)
         has_clicks = np.zeros(len(histories), bool)
         for user, history in enumerate(histories):
-            rows = self._prepared.rows(history)
+            rows = np.asarray([index.row(item) for item in history], np.int32)
             if len(rows := rows[rows >= 0][-last:]):
-                vectors[user], has_clicks[user] = self.index.vectors(np.resize(rows, last)), True
+                vectors[user], has_clicks[user] = index.vectors(np.resize(rows, last)), True
         return vectors, has_clicks

@@ -2,11 +2,17 @@
 
 `build_index` -> `Index.search`; `save_index` and `load_index` keep versions on disk. An index too large for one machine
 is in shards: `build_saved_index` builds them one by one, `load_shard` opens one, `merge_results` joins their answers.
+`list_versions`, `roll_back` and `collect` look after what was saved.
 """
 
 from recall.index.base import Index
 from recall.index.build import build_index, build_saved_index
+from recall.index.drift import Drift
 from recall.index.exact import ExactIndex
+from recall.index.housekeeping import Version, collect, list_versions, roll_back
+from recall.index.living import LivingIndex
+from recall.index.living_snapshot import LivingSnapshot
+from recall.index.rebalancing import RebalancePolicy, Rebalancer
 from recall.index.results import SearchResult, merge_results
 from recall.index.scann_index import ScannIndex
 from recall.index.shards import Shard, ShardedIndex, shard_of
@@ -14,19 +20,28 @@ from recall.index.store import load_index, load_shard, save_index
 from recall.index.tuning import Measurement, measure
 
 __all__ = [
+    "Drift",
     "ExactIndex",
     "Index",
+    "LivingIndex",
+    "LivingSnapshot",
     "Measurement",
+    "RebalancePolicy",
+    "Rebalancer",
     "ScannIndex",
     "SearchResult",
     "Shard",
     "ShardedIndex",
+    "Version",
     "build_index",
     "build_saved_index",
+    "collect",
+    "list_versions",
     "load_index",
     "load_shard",
     "measure",
     "merge_results",
+    "roll_back",
     "save_index",
     "shard_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 from recall.errors import DataError
 from recall.index.filtered import Mask, best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
-from recall.index.results import SearchResult
+from recall.index.results import Names, SearchResult
+from recall.index.row_lists import RowLists
 
 
 class Index(abc.ABC):
@@ -49,9 +50,28 @@ class Index(abc.ABC):
         """Width of the vectors."""
 
     @property
+    def row_count(self) -> int:
+        """Rows that results, `allowed` and `excluded` speak of: one per item, and those that deleted items leave."""
+        return len(self)
+
+    @property
     def ids(self) -> Ids:
-        """Object [items]: the ids by row."""
+        """Object [rows]: the ids by row, None where the item was deleted."""
         return self.items.names[:-1]
+
+    @property
+    def is_alive(self) -> Mask:
+        """Bool [row_count], rows of items that were not deleted."""
+        return np.ones(self.row_count, bool)
+
+    @property
+    def names(self) -> Names:
+        """The ids of rows, looked up as `names[rows]`; that of row -1 is None."""
+        return self.items.names
+
+    def snapshot(self) -> Index:
+        """What the index holds now: does not change, so that rows that were asked for fit the search that follows."""
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,8 +90,9 @@ class Index(abc.ABC):
         Args:
           queries: float [queries, dim], or [dim] for one query.
           k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
-          allowed: bool [items], the rows that may be found; None is all. Where k of them exist, k are found.
-          excluded: per query a list of rows that it may not have, repeats welcome; None is none.
+          allowed: bool [row_count], the rows that may be found; None is all. Where k of them exist, k are found.
+          excluded: per query a list of rows that it may not have, repeats welcome; None is none. `RowLists` are read
+            as they are.
 
         Raises:
           DataError: k below 1, another width than the index has, NaN in a query (says in which rows), or `allowed` or
@@ -81,28 +102,40 @@ class Index(abc.ABC):
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
         found = min(k, len(self))
-        if not len(queries):
-            rows, scores = np.empty((0, found), np.int32), np.empty((0, found), np.float32)
+        if not len(queries) or not found:
+            shape = (len(queries), found)
+            rows, scores = np.empty(shape, np.int32), np.empty(shape, np.float32)
         elif allowed is None and excluded is None:
             rows, scores = self._best_items(queries, found)  # [queries, found]
         else:
             rows, scores = self._best_allowed(
                 queries,
                 found,
-                allowed=None if allowed is None else checked_allowed(allowed, len(self)),
+                allowed=None if allowed is None else checked_allowed(allowed, self.row_count),
                 excluded=checked_excluded(
-                    [()] * len(queries) if excluded is None else excluded, queries=len(queries), items=len(self)
+                    RowLists.none(len(queries)) if excluded is None else excluded,
+                    queries=len(queries),
+                    items=self.row_count,
                 ),
             )
         if found < k:
             padding = ((0, 0), (0, k - found))
             rows = np.pad(rows, padding, constant_values=-1)
             scores = np.pad(scores, padding, constant_values=-np.inf)
-        return SearchResult(rows, scores, self.items.names)
+        return SearchResult(rows, scores, self.names)
 
     def rows(self, ids: Any) -> Rows:
         """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
         return self.items.rows(ids)
+
+    def row(self, name: str) -> int:
+        """Row of an id, -1 if the index lacks it."""
+        return self.items.row(name)
+
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that the index holds, int32."""
+        found = np.asarray([self.row(name) for name in ids], np.int32)
+        return found[found >= 0]
 
     def vectors(self, items: Any) -> Vectors:
         """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
@@ -119,16 +152,20 @@ class Index(abc.ABC):
         if not chosen.size:
             return self._vectors_of(np.empty(0, np.int32))
         rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
-        if rows.min() < 0 or rows.max() >= len(self):
-            raise DataError(f"rows: expected 0 to {len(self) - 1:,}, found {rows.min():,} to {rows.max():,}")
+        if rows.min() < 0 or rows.max() >= self.row_count:
+            raise DataError(f"rows: expected 0 to {self.row_count - 1:,}, found {rows.min():,} to {rows.max():,}")
         return self._vectors_of(rows)
 
     @abc.abstractmethod
     def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
+    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+        """As `_best_items` for k + `spare`, of which those after the first k may be found with less effort."""
+        return self._best_items(queries, k + spare)
+
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
+        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
     ) -> tuple[Rows, Vectors]:
         """As `_best_items` of the items that each query may have, padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)
@@ -173,6 +210,10 @@ class VectorIndex(Index):
     @abc.abstractmethod
     def exact(self) -> VectorIndex:
         """Exact search over the same vectors: what an approximate index is measured against."""
+
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that the index holds, int32."""
+        return self.items.rows_there(ids)
 
     def _vectors_of(self, rows: Rows) -> Vectors:
         if not rows.size:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import DataError
+from recall.errors import DataError, shown
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -44,11 +46,16 @@ class ItemIds:
         Raises:
           DataError: some ids are not in the index; names the first ones.
         """
-        found = [self._row_of.get(name, -1) for name in ids]
-        unknown = [str(name) for name, row in zip(ids, found, strict=True) if row < 0]
-        if unknown:
-            raise DataError(f"{len(unknown):,} of {len(found):,} ids are not in the index: {_listed(unknown)}")
-        return np.asarray(found, dtype=np.int32)
+        return require_known(ids, [self.row(name) for name in ids])
+
+    def row(self, name: str) -> int:
+        """Row of an id, -1 if it is not in the index."""
+        return self._row_of.get(name, -1)
+
+    def rows_there(self, ids: Iterable[str]) -> Rows:
+        """Rows of those ids that are there, int32."""
+        row_of = self._row_of
+        return np.array([row_of[name] for name in ids if name in row_of], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +111,14 @@ class Items(ItemIds):
         return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
 
+def require_known(ids: Any, rows: list[int]) -> Rows:
+    """Rows as int32; ids whose row is -1 are a DataError that names the first ones."""
+    unknown = [str(name) for name, row in zip(ids, rows, strict=True) if row < 0]
+    if unknown:
+        raise DataError(f"{len(unknown):,} of {len(rows):,} ids are not in the index: {listed(unknown)}")
+    return np.asarray(rows, dtype=np.int32)
+
+
 def float_matrix(values: Any, name: str) -> Vectors:
     """`values` as a C-contiguous float32 matrix.
 
@@ -119,10 +134,13 @@ def float_matrix(values: Any, name: str) -> Vectors:
         raise DataError(f"{name}: expected rows of numbers, all of one length, found {error}") from None
     if matrix.ndim != 2:
         raise DataError(f"{name}: expected a matrix [rows, dim], found shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
+    # A sum of squares is finite only if all numbers are: 0.4 us for a query of 64 dimensions, where looking at each of
+    # them takes 1.3 us. Where the sum overflows all are looked at.
+    flat = matrix.reshape(-1)
+    if not math.isfinite(flat @ flat) and not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise DataError(
-            f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {_listed(bad)}; "
+            f"{name}: {bad.size:,} of {len(matrix):,} rows hold NaN or infinite numbers: rows {listed(bad)}; "
             "a vector must be finite in float32"
         )
     return matrix
@@ -139,7 +157,7 @@ def _strings(ids: Any) -> pa.StringArray:
     names = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if names.null_count:
         missing = np.flatnonzero(names.is_null().to_numpy(zero_copy_only=False))
-        raise DataError(f"ids: {missing.size:,} are missing: rows {_listed(missing)}")
+        raise DataError(f"ids: {missing.size:,} are missing: rows {listed(missing)}")
     return names
 
 
@@ -151,11 +169,12 @@ def _require_unique(ids: pa.StringArray) -> None:
     repeated = np.flatnonzero(repeats > 1)
     first = np.flatnonzero(codes == repeated[0])
     raise DataError(
-        f"ids: {repeated.size:,} stand more than once, e.g. {ids[int(first[0])].as_py()!r} at rows {_listed(first)}; "
+        f"ids: {repeated.size:,} stand more than once, e.g. {ids[int(first[0])].as_py()!r} at rows {listed(first)}; "
         "every item needs an id of its own"
     )
 
 
-def _listed(values: Any) -> str:
-    shown = ", ".join(str(value) for value in values[:_SHOWN])
-    return shown if len(values) <= _SHOWN else f"{shown}, ..."
+def listed(values: Any) -> str:
+    """The first of some values, for an error message."""
+    first = ", ".join(shown(value) for value in values[:_SHOWN])
+    return first if len(values) <= _SHOWN else f"{first}, ..."

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ _DIMS_PER_BLOCK = 2
 _TRAINING_SAMPLE = 100_000
 # Anisotropic partition centres: 35 us instead of 57 us per query at equal recall, 200,000 x 64 with norms 0.7-1.
 _TREE_AVQ = 2.5
+# All that ScaNN writes there, and nothing else: it would open any path that it is given.
+_ASSETS = re.compile(r'(assets \{\s+asset_type: \w+\s+asset_path: "[\w.]+"\s+\}\s*)+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,9 @@ class ScannSettings:
 
     def effort(self, k: int, items: int) -> tuple[int, int]:
         """Leaves to search and candidates to rescore for any k; -1 leaves where there is no tree."""
-        factor = max(1.0, k / self.k)
+        if k <= self.k:  # the usual case, in which nothing needs to be computed
+            return self.leaves_to_search if self.leaves else -1, min(items, max(k, self.reorder))
+        factor = k / self.k
         leaves = min(self.leaves, math.ceil(self.leaves_to_search * factor)) if self.leaves else -1
         return leaves, min(items, max(k, math.ceil(self.reorder * factor)))
 
@@ -126,15 +131,30 @@ class ScannIndex(VectorIndex):
         """Exact search over the vectors that the searcher rescores with."""
         return ExactIndex(self.items)
 
+    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+        """Looks into the leaves of a search for k, and rescores as many as one for k + `spare`.
+
+        Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
+        rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
+        """
+        if self.items.entries_per_item > 1:
+            return super()._best_and_spare(queries, k, spare=spare)
+        leaves, _ = self._settings.effort(k, self.entries)
+        _, reorder = self._settings.effort(k + spare, self.entries)
+        return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
+
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         leaves, reorder = self._settings.effort(k, self.entries)
+        return self._search_among(queries, k, leaves=leaves, reorder=reorder)
+
+    def _search_among(self, queries: Vectors, k: int, *, leaves: int, reorder: int) -> tuple[Rows, Vectors]:
         if len(queries) == 1:
             found, scores = self._searcher.search(queries[0], k, reorder, leaves)
             if len(found) < k:
                 return self._search_exactly(queries, k)
-            return found[np.newaxis].astype(np.int32), scores[np.newaxis]
+            return found.view(np.int32)[np.newaxis], scores[np.newaxis]
         found, scores = self._searcher.search_batched_parallel(queries, k, reorder, leaves)
-        rows = found.astype(np.int32)  # [queries, k]
+        rows = found.view(np.int32)  # [queries, k]; they are uint32 below 2^31
         # Where the searched leaves held fewer than k items ScaNN fills up with row 0 and score NaN.
         short = np.isnan(scores).any(axis=1)
         if short.any():
@@ -167,6 +187,9 @@ def _open(folder: Path) -> tuple[Any, Vectors]:
 
     # Not ScaNN's load_searcher: that one would unpickle a scann_docids.pkl if somebody put one there.
     assets = (folder / "scann_assets.pbtxt").read_text()
+    names = re.findall(r'asset_path: "([\w.]+)"', assets) if _ASSETS.fullmatch(assets) else []
+    if not names or not all((folder / name).is_file() for name in names):
+        raise ValueError("scann_assets.pbtxt: expected names of files beside it")
     with _native_log_only_on_failure():
         native = scann_ops_pybind.scann_pybind.ScannNumpy(str(folder), assets)
     vectors = np.load(folder / "dataset.npy", mmap_mode="r", allow_pickle=False)

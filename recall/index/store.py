@@ -9,12 +9,11 @@ DIR/versions/0003/shards/00001/   the same of a shard, where there are several: 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,46 +26,94 @@ from recall.index.items import Rows
 from recall.index.scann_index import ScannIndex
 from recall.index.shard_build import ShardBuild
 from recall.index.shards import HASH, Shard, ShardedIndex
+from recall.index.versions import (
+    MADE_BY,
+    current_version,
+    next_version,
+    point_to,
+    publishing,
+    remove_versions,
+    require_model,
+)
 
-MADE_BY = "recall index"
 KEPT_VERSIONS = 2
 
+_T = TypeVar("_T")
 _FORMAT_VERSION = 1
-_CURRENT = "CURRENT"
 _IDS = "ids.parquet"
 _SHARDS = "shards"
+_JOURNAL_THROUGH = "journal_through"
 _KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
 
 
-def save_index(index: Index | ShardBuild, directory: str | Path, *, fingerprint: str) -> Path:
+@dataclasses.dataclass(frozen=True)
+class SavedVersion:
+    """A version of a saved index, opened.
+
+    Attributes:
+      index: what it holds.
+      name: its number, e.g. 0003.
+      fingerprint: of the model that made its vectors.
+      journal_through: sequence number of the last change of `recall.index.journal` that it contains; 0 of one that was
+        made from the catalogue alone.
+    """
+
+    index: Index
+    name: str
+    fingerprint: str
+    journal_through: int
+
+
+def save_index(
+    index: Index | ShardBuild,
+    directory: str | Path,
+    *,
+    fingerprint: str,
+    journal_through: int = 0,
+    replaces: str | None = None,
+) -> Path:
     """Publishes an index as the current version; the one before stays, older ones are removed.
 
-    A save that is killed leaves the version that was current. One process at a time may save.
+    A save that is killed, or a power cut, leaves the version that was current. Of several processes that save at a
+    time each waits for the one before.
 
     Args:
       index: what to save; of a build in shards, each is built, written and let go before the next.
       directory: created if need be.
       fingerprint: of the model that made the vectors; `load_index` compares it.
+      journal_through: see `SavedVersion`.
+      replaces: number of the version that it was made from; nothing is saved if another is current by now.
 
     Returns:
       The directory of the new version.
 
     Raises:
-      ArtifactError: it could not be written; the current version is as it was.
+      ArtifactError: it could not be written, or replaces what is not current; the current version is as it was.
     """
     directory = Path(directory)
-    versions = directory / "versions"
-    version = versions / f"{max(_numbers(versions), default=0) + 1:04d}"
-    manifest: dict[str, Any] = {"format_version": _FORMAT_VERSION, "fingerprint": fingerprint}
-    with publish(version, manifest=manifest, parts=[_SHARDS]) as scratch:
-        if isinstance(index, VectorIndex):
-            manifest.update(_write(index, scratch))
-        elif isinstance(index, ShardedIndex | ShardBuild):
-            manifest.update(_write_shards(index, scratch, about=dict(manifest)))
-        else:
-            raise TypeError(f"{type(index).__name__} cannot be saved")
-    _point_to(directory, version)
-    _prune(versions)
+    manifest: dict[str, Any] = {
+        "format_version": _FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    if journal_through:
+        manifest[_JOURNAL_THROUGH] = journal_through
+    with publishing(directory):
+        if replaces is not None and (found := current_version(directory).name) != replaces:
+            raise ArtifactError(
+                f"{directory}: another process published version {found} meanwhile, this one was made from {replaces}; "
+                "refresh what it is made from (LivingIndex.refresh), then try again if there is still need"
+            )
+        version = next_version(directory)
+        with publish(version, manifest=manifest, parts=[_SHARDS]) as scratch:
+            if isinstance(index, VectorIndex):
+                manifest.update(_write(index, scratch))
+            elif isinstance(index, ShardedIndex | ShardBuild):
+                manifest.update(_write_shards(index, scratch, about=dict(manifest)))
+            else:
+                raise TypeError(f"{type(index).__name__} cannot be saved")
+        point_to(directory, version)
+        remove_versions(directory, keep=KEPT_VERSIONS)
     return version
 
 
@@ -80,15 +127,12 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
     Raises:
       ArtifactError: there is none, it is damaged, or it was made from another model's vectors.
     """
-    version, manifest = _open_current(directory, fingerprint)
-    with _as_artifact_error(version):
-        if manifest["kind"] != ShardedIndex.kind:
-            index, _ = _read(version, manifest)
-            return index
-        shards = [_read_shard(version, manifest, number) for number in range(len(manifest["shards"]))]
-        sharded = ShardedIndex(shards, report=manifest["report"])
-        _require_size(sharded, manifest)
-        return sharded
+    return load_current(directory, fingerprint=fingerprint).index
+
+
+def load_current(directory: str | Path, *, fingerprint: str | None = None) -> SavedVersion:
+    """As `load_index`, with what the version's manifest says of it."""
+    return _of_current(directory, lambda version: load_version(version, fingerprint=fingerprint))
 
 
 def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = None) -> Shard:
@@ -104,7 +148,41 @@ def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = 
       ArtifactError: as of `load_index`, or the index is not in shards.
       DataError: there is no shard of that number.
     """
-    version, manifest = _open_current(directory, fingerprint)
+    return _of_current(directory, lambda version: _load_shard(version, number, fingerprint))
+
+
+def _of_current(directory: str | Path, load: Callable[[Path], _T]) -> _T:
+    """What is read of the current version; if that one is removed meanwhile, of the one that took its place."""
+    version = current_version(Path(directory))
+    while True:
+        try:
+            return load(version)
+        except ArtifactError:
+            tried, version = version, current_version(Path(directory))
+            if tried == version:
+                raise
+
+
+def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersion:
+    """As `load_current`, of one version by its folder, the current one or another."""
+    manifest = _open(version, fingerprint)
+    with _as_artifact_error(version):
+        index = _read_whole(version, manifest)
+    return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0))
+
+
+def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:
+    if manifest["kind"] != ShardedIndex.kind:
+        index, _ = _read(version, manifest)
+        return index
+    shards = [_read_shard(version, manifest, number) for number in range(len(manifest["shards"]))]
+    sharded = ShardedIndex(shards, report=manifest["report"])
+    _require_size(sharded, manifest)
+    return sharded
+
+
+def _load_shard(version: Path, number: int, fingerprint: str | None) -> Shard:
+    manifest = _open(version, fingerprint)
     if manifest["kind"] != ShardedIndex.kind:
         raise ArtifactError(
             f"{version}: holds one index of kind {manifest['kind']}, no shards; open it with load_index"
@@ -115,8 +193,7 @@ def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = 
         return _read_shard(version, manifest, number)
 
 
-def _open_current(directory: str | Path, fingerprint: str | None) -> tuple[Path, dict[str, Any]]:
-    version = _current(Path(directory))
+def _open(version: Path, fingerprint: str | None) -> dict[str, Any]:
     manifest = read_manifest(version, made_by=MADE_BY, verify=True)
     kinds = (*_KINDS, ShardedIndex.kind)
     if manifest.get("format_version") != _FORMAT_VERSION or manifest.get("kind") not in kinds:
@@ -124,12 +201,9 @@ def _open_current(directory: str | Path, fingerprint: str | None) -> tuple[Path,
             f"{version}: expected format {_FORMAT_VERSION} of kind {' or '.join(kinds)}, found format "
             f"{manifest.get('format_version')} of kind {manifest.get('kind')}; run `{MADE_BY}` again"
         )
-    if fingerprint is not None and manifest.get("fingerprint") != fingerprint:
-        raise ArtifactError(
-            f"{version}: holds vectors of model {manifest.get('fingerprint')}, but the model is {fingerprint}; "
-            f"run `{MADE_BY}` again"
-        )
-    return version, manifest
+    if fingerprint is not None:
+        require_model(version, manifest, fingerprint=fingerprint, remedy=f"run `{MADE_BY}` again")
+    return manifest
 
 
 @contextlib.contextmanager
@@ -220,45 +294,3 @@ def _read_shard(version: Path, manifest: Mapping[str, Any], number: int) -> Shar
         raise ArtifactError(f"{which}: {error}") from error
     index, table = _read(folder, own)
     return Shard(index, table.column("row").to_numpy(), number, count)
-
-
-def _current(directory: Path) -> Path:
-    try:
-        name = (directory / _CURRENT).read_text().strip()
-    except FileNotFoundError:
-        raise ArtifactError(f"{directory}: holds no index yet; run `{MADE_BY}` first") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{directory / _CURRENT}: cannot be read ({error}); run `{MADE_BY}` again") from error
-    version = directory / "versions" / name
-    if not re.fullmatch(r"\d{4,}", name) or not version.is_dir():
-        raise ArtifactError(
-            f"{directory / _CURRENT}: expected the number of a version in {version.parent}, found {name[:20]!r}; "
-            f"run `{MADE_BY}` again"
-        )
-    return version
-
-
-def _point_to(directory: Path, version: Path) -> None:
-    temporary = directory / f".{_CURRENT}"
-    try:
-        temporary.write_text(version.name + "\n")
-        os.replace(temporary, directory / _CURRENT)
-    except OSError as error:
-        raise ArtifactError(
-            f"{directory / _CURRENT}: could not be written ({error}); the previous version stays current. "
-            f"Free some space, then run `{MADE_BY}` again"
-        ) from error
-
-
-def _prune(versions: Path) -> None:
-    kept = {f"{number:04d}" for number in sorted(_numbers(versions))[-KEPT_VERSIONS:]}
-    for entry in versions.iterdir():
-        # Names with a dot are what killed saves left behind.
-        if entry.name not in kept and (entry.name.startswith(".") or entry.name.isdigit()):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _numbers(versions: Path) -> list[int]:
-    if not versions.is_dir():
-        return []
-    return [int(entry.name) for entry in versions.iterdir() if re.fullmatch(r"\d{4,}", entry.name)]

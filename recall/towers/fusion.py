@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from recall.model_config import ModelConfig
+from recall.prepared import PreparedData
 from recall.towers.features import EmbeddingTable
 from recall.towers.history import HISTORY_ENCODERS
 
@@ -34,6 +35,14 @@ class HistoryFusion(tf.keras.layers.Layer):
         self.encoders = {name: make(config, max_length=lengths[name]) for name in self.names}
         self.tables = {name: EmbeddingTable(size, config.dim, name=f"history_{name}") for name, size in own.items()}
         self.scores = [tf.keras.layers.Dense(1, name=f"score_{name}") for name in ("clicks", *self.names)]
+
+    @classmethod
+    def of(cls, config: ModelConfig, prepared: PreparedData) -> HistoryFusion | None:
+        """That of the further histories which the data has; None without any."""
+        if not prepared.history_lengths:
+            return None
+        own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
+        return cls(config, lengths=prepared.history_lengths, own=own)
 
     def call(self, state: tf.Tensor, lengths: tf.Tensor, further: FurtherTokens, training: bool = False) -> tf.Tensor:
         """State of the clicks, float32 [batch, dim], with their int [batch] lengths, and the rest -> [batch, dim]."""

@@ -18,6 +18,11 @@ from recall.towers.smoothing import CausalSmoothing
 Times = ClickTimes | None
 
 
+def lengths_of(rows: tf.Tensor) -> tf.Tensor:
+    """How many entries of histories are real: int [batch, time], padded with -1 -> int32 [batch]."""
+    return tf.reduce_sum(tf.cast(rows >= 0, tf.int32), axis=1)
+
+
 class HistoryEncoder(tf.keras.layers.Layer):
     """Base of the encoders. A history without clicks has a learned state.
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from recall.encoding import EncodedColumn
 from recall.errors import ConfigError
 from recall.fusion import content_input
+from recall.gathering import gather_rows
 from recall.model_config import ModelConfig
 from recall.towers.appeal import Appeal, with_appeal
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
@@ -54,7 +55,7 @@ class ItemContent(NamedTuple):
 
     def at(self, places: tf.Tensor) -> ItemContent:
         """That of the items at some places, int32 [n]; one may be there several times."""
-        return ItemContent(*(None if part is None else tf.gather(part, places) for part in self))
+        return ItemContent(*(None if part is None else gather_rows(part, places) for part in self))
 
 
 class ItemSide(tf.keras.layers.Layer):

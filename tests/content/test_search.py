@@ -17,6 +17,7 @@ from recall.config import Config
 from recall.content.search import ContentSearch
 from recall.errors import ArtifactError, DataError
 from recall.export import ItemModule
+from recall.item_vectors import ItemVectors
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
@@ -132,9 +133,9 @@ def test_a_structure_without_a_meta_tower_says_which_have_one(
 ) -> None:
     model = RecallModel(experiment("model.structure=behaviour_only"), prepared_data)
     model.build_layers()
-    search = ContentSearch(
-        ItemModule(model), encoder=prepared_data.item_encoder, prepared=prepared_data, structure="behaviour_only"
-    )
+    item, encoder = ItemModule(model), prepared_data.item_encoder
+    items = ItemVectors(item, encoder=encoder, id_column=None, content_prior=None)
+    search = ContentSearch(item, encoder=encoder, items=items, prepared=prepared_data, structure="behaviour_only")
     with pytest.raises(ArtifactError, match=r"no meta tower \(model.structure: behaviour_only\); train .* gated, base"):
         _ = search.index
 

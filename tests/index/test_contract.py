@@ -8,13 +8,16 @@ import pytest
 
 from recall.config import IndexConfig
 from recall.errors import DataError
-from recall.index import Index, build_index
+from recall.index import Index, LivingIndex, build_index
 
 KINDS = {
     "exact": IndexConfig(kind="exact", k=20),
     "scann": IndexConfig(kind="scann", k=20),
     "sharded exact": IndexConfig(kind="exact", k=20, shards=4),
     "sharded scann": IndexConfig(kind="scann", k=20, shards=4),
+    "living exact": IndexConfig(kind="exact", k=20),
+    "living scann": IndexConfig(kind="scann", k=20),
+    "living sharded exact": IndexConfig(kind="exact", k=20, shards=4),
 }
 ITEMS, DIM = 600, 16
 
@@ -24,7 +27,27 @@ pytestmark = pytest.mark.parametrize("kind", KINDS)
 def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
     # A handful of items does not fill several shards.
     shards = min(KINDS[kind].shards, 1 + len(ids) // 5)
-    return build_index(ids, vectors, config=KINDS[kind].model_copy(update={"shards": shards}))
+    index = build_index(ids, vectors, config=KINDS[kind].model_copy(update={"shards": shards}))
+    return lived_in(index, vectors) if kind.startswith("living") else index
+
+
+def lived_in(built: Index, vectors: np.ndarray) -> LivingIndex:
+    """The same items after a life: built from wrong vectors for a third, the last ones came later, others went."""
+    ids, third = built.ids.tolist(), len(built) // 3
+    wrong = np.array(vectors, np.float32)
+    wrong[: len(ids) : 3] += 9
+    first = len(ids) - third
+    config = IndexConfig(kind="exact" if built.is_exact else "scann", k=20, shards=built.settings.get("shards", 1))
+    index = LivingIndex(build_index(ids[:first], wrong[:first], config=config))
+    index.upsert(ids[first:], wrong[first:])
+    index.upsert(["passing", "by"], np.full((2, index.dim), 9.0))
+    for row in range(0, len(ids), 3):
+        index.upsert([ids[row]], np.asarray(vectors, np.float32)[[row]])
+    index.delete(["passing", "by"])
+    if len(ids) > 2:
+        index.delete([ids[1]])
+        index.upsert([ids[1]], np.asarray(vectors, np.float32)[[1]])
+    return index
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +125,8 @@ def test_no_queries_give_no_results(index):
 def test_properties_describe_the_items(kind, index):
     expected = (kind.split()[0], ITEMS, DIM, kind.endswith("exact"))
     assert (index.kind, len(index), index.dim, index.is_exact) == expected
-    assert index.ids.tolist() == [f"item {row}" for row in range(ITEMS)]
+    assert index.ids[:ITEMS].tolist() == [f"item {row}" for row in range(ITEMS)]
+    assert index.ids[ITEMS:].tolist() == [None] * (index.row_count - ITEMS)
 
 
 def test_stored_vectors_are_found_by_id_and_by_row(index, vectors):
@@ -112,7 +136,7 @@ def test_stored_vectors_are_found_by_id_and_by_row(index, vectors):
     assert index.vectors([]).shape == (0, DIM)
     with pytest.raises(DataError, match=r"1 of 2 ids are not in the index: item 600"):
         index.vectors(["item 1", "item 600"])
-    with pytest.raises(DataError, match=r"rows: expected 0 to 599, found -1 to 3"):
+    with pytest.raises(DataError, match=rf"rows: expected 0 to {index.row_count - 1}, found -1 to 3"):
         index.vectors([3, -1])
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from recall.artifacts import write_json
 from recall.config import IndexConfig
 from recall.errors import ArtifactError, DataError
 from recall.index import Index, build_index, load_index, measure, save_index
@@ -133,7 +134,7 @@ def test_a_saved_index_comes_back_with_its_entries_and_says_so(index, vectors, q
 def test_an_index_that_lacks_entries_of_its_items_does_not_load(tmp_path):
     version = save_index(built("exact", np.ones((4, 2, 3), np.float32)), tmp_path, fingerprint="abc")
     manifest = json.loads((version / "manifest.json").read_text())
-    (version / "manifest.json").write_text(json.dumps({**manifest, "entries_per_item": 3}))
+    write_json(version / "manifest.json", {**manifest, "entries_per_item": 3}, checksummed=True)
     with pytest.raises(ArtifactError, match="expected"):
         load_index(tmp_path)
 
@@ -147,7 +148,7 @@ def test_one_entry_per_item_is_the_index_without_entries(vectors, queries, tmp_p
     version = save_index(plain, tmp_path, fingerprint="abc")
     manifest = json.loads((version / "manifest.json").read_text())
     del manifest["entries_per_item"]
-    (version / "manifest.json").write_text(json.dumps(manifest))
+    write_json(version / "manifest.json", manifest, checksummed=True)
     np.testing.assert_array_equal(load_index(tmp_path).search(queries, 9).rows, plain.search(queries, 9).rows)
 
 

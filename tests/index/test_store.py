@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recall.artifacts import checksum, write_json
 from recall.config import IndexConfig
 from recall.errors import ArtifactError
 from recall.index import ExactIndex, Index, ScannIndex, build_index, load_index, save_index
@@ -87,6 +89,19 @@ def test_planted_pickle_is_not_executed(indexes, tmp_path):
     (version / "scann" / "scann_docids.pkl").write_bytes(pickle.dumps(Trap()))
     load_index(tmp_path / "index").search(QUERIES, 10)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("path", ["../elsewhere.npy", "/etc/hostname", "sub/dataset.npy", "missing.npy"])
+def test_scann_opens_no_file_but_its_own(path, indexes, tmp_path):
+    version = save_index(indexes["scann"], tmp_path / "index", fingerprint="abc")
+    shutil.copy(version / "scann" / "dataset.npy", version / "elsewhere.npy")
+    assets = version / "scann" / "scann_assets.pbtxt"
+    assets.write_text(assets.read_text().replace("dataset.npy", path, 1))
+    manifest = json.loads((version / "manifest.json").read_text())
+    manifest["files"]["scann/scann_assets.pbtxt"] = {"bytes": assets.stat().st_size, "crc32c": checksum(assets)}
+    write_json(version / "manifest.json", manifest, checksummed=True)
+    with pytest.raises(ArtifactError, match=r"scann_assets.pbtxt: expected names of files beside it"):
+        load_index(tmp_path / "index")
 
 
 def test_current_and_one_earlier_version_are_kept(indexes, tmp_path):
@@ -215,7 +230,7 @@ def test_save_killed_before_the_switch_leaves_the_old_version(indexes, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recall.index.store._point_to", killed)
+        patch.setattr("recall.index.store.point_to", killed)
         with pytest.raises(KeyboardInterrupt):
             save_index(indexes["exact"], tmp_path, fingerprint="new")
     load_index(tmp_path, fingerprint="old")
@@ -226,6 +241,7 @@ def test_save_killed_before_the_switch_leaves_the_old_version(indexes, tmp_path,
 def test_scann_and_tensorflow_are_imported_only_for_a_scann_index(tmp_path):
     script = """
 import sys, numpy as np
+from recall.artifacts import checksum
 from recall.config import IndexConfig
 from recall.index import build_index, load_index, save_index
 index = build_index(["a", "b"], np.eye(2), config=IndexConfig())

@@ -1,0 +1,119 @@
+"""Rebalancing in the background, when a living index has moved far enough from what was built."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import threading
+
+from recall.errors import ConfigError, RecallError
+from recall.index.drift import Drift
+from recall.index.living import LivingIndex
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RebalancePolicy:
+    """When a living index is built anew. Any of the reasons is enough.
+
+    Attributes:
+      most_recent_share: of the items; what came later is compared one by one, so this bounds what a search costs.
+      most_gone_share: of the base's items; the base finds them in vain.
+      least_recall: of a sample of queries near recent items, see `Drift.recall`; None does not measure it, which takes
+        an exact search for each query of the sample.
+      least_changes: fewer recent and gone items together than this are never a reason.
+      check_every_seconds: how long to wait between looks.
+    """
+
+    most_recent_share: float = 0.1
+    most_gone_share: float = 0.2
+    least_recall: float | None = None
+    least_changes: int = 1_000
+    check_every_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("most_recent_share", "most_gone_share", "least_recall"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name}: expected a share from 0 to 1, found {value}")
+        if self.least_changes < 1:
+            raise ConfigError(f"least_changes: expected at least 1, found {self.least_changes}")
+        if not 0 < self.check_every_seconds < math.inf:
+            raise ConfigError(f"check_every_seconds: expected more than 0, found {self.check_every_seconds}")
+
+    def reason(self, drift: Drift) -> str | None:
+        """Why an index that drifted so far should be rebalanced; None if it need not be."""
+        if drift.items == 0 or drift.recent + drift.gone < self.least_changes:
+            return None
+        if drift.recent_share > self.most_recent_share:
+            return f"{drift.recent_share:.1%} of the items are recent, more than {self.most_recent_share:.1%}"
+        if drift.gone_share > self.most_gone_share:
+            return f"{drift.gone_share:.1%} of the built items are gone, more than {self.most_gone_share:.1%}"
+        if self.least_recall is not None and drift.recall is not None and drift.recall < self.least_recall:
+            return f"recall near recent items is {drift.recall:.3f}, less than {self.least_recall:.3f}"
+        return None
+
+
+class Rebalancer:
+    """Looks at an index from time to time in a thread of its own, and rebalances it when the policy says so.
+
+    Use it in a `with` block, or call `start` and `stop`. What goes wrong is logged, kept in `error`, and tried again at
+    the next look.
+
+    Attributes:
+      rebalances: how many have been done.
+      error: of the last look; None if it went well.
+    """
+
+    def __init__(self, index: LivingIndex, policy: RebalancePolicy | None = None) -> None:
+        self.index, self.policy = index, policy or RebalancePolicy()
+        self.rebalances = 0
+        self.error: RecallError | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def check(self) -> str | None:
+        """Looks once, in the calling thread; returns the reason if it rebalanced, and else tidies up the journal.
+
+        Raises:
+          RecallError: as of `LivingIndex.rebalance`.
+        """
+        sample = 0 if self.policy.least_recall is None else 64
+        reason = self.policy.reason(self.index.drift(sample=sample))
+        if reason is not None:
+            self.index.rebalance()
+            self.rebalances += 1
+        else:
+            self.index.tidy()
+        return reason
+
+    def start(self) -> Rebalancer:
+        """Starts the thread; once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="rebalancer", daemon=True)
+            self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Waits for a rebalance under way, then ends the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Rebalancer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self.policy.check_every_seconds):
+            try:
+                if reason := self.check():
+                    _LOGGER.info("rebalanced: %s", reason)
+                self.error = None
+            except RecallError as error:
+                self.error = error
+                _LOGGER.warning("not rebalanced: %s", error)

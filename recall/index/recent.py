@@ -1,0 +1,138 @@
+"""What came after an index was built: vectors in the order of their arrival, compared exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from recall.index.exact import top_rows
+from recall.index.items import Rows, Vectors
+from recall.index.results import best
+
+Mask = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int64]
+
+_FIRST_CAPACITY = 64
+# Numbers held at a time: 16 MB of scores.
+_BLOCK = 1 << 22
+
+
+class Recent:
+    """Vectors that are only ever appended, so that readers of the first `count` are never disturbed.
+
+    The one who appends holds a lock; readers do not, and pass how many entries there were when they began.
+
+    Args:
+      rows: int32 [count], rows of the items.
+      vectors: float32 [count, entries of each, dim].
+      capacity: how many fit before `extended` makes a longer one.
+    """
+
+    def __init__(self, rows: Rows, vectors: Vectors, *, capacity: int = _FIRST_CAPACITY) -> None:
+        self._count = len(rows)
+        capacity = max(capacity, self._count)
+        self._rows = np.empty(capacity, np.int32)
+        self._vectors = np.empty((capacity, *vectors.shape[1:]), np.float32)
+        self._rows[: self._count], self._vectors[: self._count] = rows, vectors
+        self._latest = dict(zip(rows.tolist(), range(self._count), strict=True))
+
+    def extended(self, rows: Rows, vectors: Vectors, *, alive: Mask) -> tuple[Recent, Mask]:
+        """Appends vectors of rows, each once, and leaves out what died if there is no room.
+
+        Args:
+          rows: int32 [new].
+          vectors: float32 [new, entries of each, dim].
+          alive: bool [count], the entries that count still.
+
+        Returns:
+          This, or a longer one with what was alive; and whether its entries are alive, where those of `rows` that
+          were there before are not.
+        """
+        alive = alive.copy()
+        before = [self._latest.get(row, -1) for row in rows.tolist()]
+        alive[[position for position in before if position >= 0]] = False
+        kept, end = self, self._count + len(rows)
+        if end > len(self._rows):
+            living = np.flatnonzero(alive)
+            kept = Recent(
+                self._rows[living], self._vectors[living], capacity=max(_FIRST_CAPACITY, 2 * (living.size + len(rows)))
+            )
+            alive = np.ones(living.size, bool)
+        kept._append(rows, vectors)
+        return kept, np.concatenate([alive, np.ones(len(rows), bool)])
+
+    def _append(self, rows: Rows, vectors: Vectors) -> None:
+        start, end = self._count, self._count + len(rows)
+        self._rows[start:end], self._vectors[start:end] = rows, vectors
+        self._latest.update(zip(rows.tolist(), range(start, end), strict=True))
+        self._count = end
+
+    def position(self, row: int, *, alive: Mask) -> int:
+        """Where the living vector of a row is among the first entries, -1 if nowhere."""
+        position = self._latest.get(row, -1)
+        if position >= len(alive):  # a later writer replaced it
+            found = np.flatnonzero((self._rows[: len(alive)] == row) & alive)
+            return int(found[0]) if found.size else -1
+        return position if position >= 0 and alive[position] else -1
+
+    def rows(self, positions: Positions) -> Rows:
+        """Rows of entries."""
+        return self._rows[positions]
+
+    def vectors(self, positions: Positions) -> Vectors:
+        """A copy of the vectors of entries, float32 [positions, entries of each, dim]."""
+        return self._vectors[positions]
+
+    def in_order(self, alive: Mask) -> Positions:
+        """Positions of the living among the first entries, by rising row."""
+        living = np.flatnonzero(alive)
+        return living[np.argsort(self._rows[living], kind="stable")]
+
+    def search(
+        self, queries: Vectors, k: int, positions: Positions, *, excluded: Sequence[Rows] | None = None
+    ) -> tuple[Rows, Vectors]:
+        """The k best of some entries, exactly.
+
+        Args:
+          queries: float32 [queries, dim].
+          k: at least 1.
+          positions: int64 [n], what is compared, by rising row.
+          excluded: per query rows that it may not have.
+
+        Returns:
+          rows and scores [queries, min(k, n)], padded with -1 and -inf.
+        """
+        k = min(k, positions.size)
+        block = max(1, _BLOCK // max(1, positions.size, k * self._vectors.shape[2]))
+        blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
+        parts = [
+            self._search_block(queries[own], k, positions, None if excluded is None else excluded[own])
+            for own in blocks
+        ]
+        return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+    def _search_block(
+        self, queries: Vectors, k: int, positions: Positions, excluded: Sequence[Rows] | None
+    ) -> tuple[Rows, Vectors]:
+        if not k:
+            return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.float32)
+        # All entries in place, then the columns wanted: copying the vectors of the living costs more than the product
+        # with those that are not.
+        end = int(positions.max()) + 1
+        entries = [queries @ self._vectors[:end, entry].T for entry in range(self._vectors.shape[1])]
+        scores = (entries[0] if len(entries) == 1 else np.max(entries, axis=0))[:, positions]  # [queries, n]
+        rows = self._rows[positions]
+        for line, own in enumerate(excluded or []):
+            if own.size:
+                scores[line, np.isin(rows, own)] = -np.inf
+        columns = top_rows(scores, k)  # [queries, k]
+        is_barred = np.isneginf(np.take_along_axis(scores, columns, axis=1))
+        # Summed per pair, as exact search does, so that a query gets the same scores alone and in a batch.
+        near = np.einsum("qd,qked->qke", queries, self._vectors[positions[columns]]).max(axis=2)
+        return best(
+            np.where(is_barred, -1, rows[columns]).astype(np.int32),
+            np.where(is_barred, -np.inf, near).astype(np.float32),
+            k,
+        )

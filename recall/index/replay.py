@@ -1,0 +1,132 @@
+"""A journal on top of a version: what a living index holds when it is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recall.errors import ArtifactError, DataError
+from recall.index.base import Index
+from recall.index.items import Vectors
+from recall.index.journal_format import Record
+from recall.index.living_snapshot import LivingSnapshot
+
+# Sources of items and the report of the base -> float32 [items, dim] or [items, entries of each, dim].
+Encode = Callable[[Sequence[Any], Mapping[str, Any]], Vectors]
+
+
+@dataclasses.dataclass
+class Replayed:
+    """What a journal said.
+
+    Attributes:
+      source_of: sequence numbers of the records that items can be encoded from again, by id.
+      set_aside: ids of another model's items that nothing could be encoded from.
+      deleted: ids that were deleted and not upserted since.
+    """
+
+    source_of: dict[str, int] = dataclasses.field(default_factory=dict)
+    set_aside: dict[str, None] = dataclasses.field(default_factory=dict)
+    deleted: dict[str, None] = dataclasses.field(default_factory=dict)
+    _snapshot: LivingSnapshot | None = None
+
+    @property
+    def snapshot(self) -> LivingSnapshot:
+        """The index after all."""
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def note(self, record: Record) -> None:
+        """Keeps up with a change: the sources of its items are its own."""
+        sources = record.sources or (None,) * len(record.ids)
+        for name, source in zip(record.ids, sources, strict=True):
+            self.set_aside.pop(name, None)
+            self.deleted.pop(name, None)
+            if record.operation == "delete":
+                self.deleted[name] = None
+            if source is None:
+                self.source_of.pop(name, None)
+            else:
+                self.source_of[name] = record.sequence
+
+
+def replayed(
+    base: Index, records: Iterable[Record], *, fingerprint: str, contained: int = 0, encode: Encode | None = None
+) -> Replayed:
+    """Applies the last record of every id.
+
+    Args:
+      base: of a version.
+      records: in their order; those that the version contains tell only where sources are.
+      fingerprint: of the version's model. Of another model's upserts, items that the base holds stay as it has them
+        and the others are encoded again.
+      contained: sequence number of the last record that the version contains.
+      encode: makes vectors from sources; without, another model's items are set aside.
+
+    Raises:
+      ArtifactError: vectors of this model do not fit the base.
+    """
+    done = Replayed()
+    last: dict[str, tuple[Record, int]] = {}
+    for record in records:
+        done.note(record)
+        if record.sequence > contained:
+            for place, name in enumerate(record.ids):
+                last.pop(name, None)  # so that the order is that of the last ones
+                last[name] = (record, place)
+    snapshot = LivingSnapshot.over(base)
+    gone = [row for name, (record, _) in last.items() if record.vectors is None and (row := snapshot.row(name)) >= 0]
+    if gone:
+        snapshot = snapshot.deleted(np.asarray(gone, np.int32))
+    upserts = {name: change for name, change in last.items() if change[0].vectors is not None}
+    own = [name for name, (record, _) in upserts.items() if record.model == fingerprint]
+    shape = (snapshot.entries_per_item, snapshot.dim)
+    if own:
+        vectors = [_vectors(*upserts[name], shape=shape) for name in own]
+        snapshot = snapshot.upserted(own, np.stack(vectors))
+    foreign = [
+        name for name, (record, _) in upserts.items() if record.model != fingerprint and base.items.row(name) < 0
+    ]
+    again = _encoded_again({name: upserts[name] for name in foreign}, encode=encode, report=base.report)
+    if again:
+        snapshot = snapshot.upserted(list(again), np.stack([vector.reshape(shape) for vector in again.values()]))
+    done.set_aside.update(dict.fromkeys(name for name in foreign if name not in again))
+    done._snapshot = snapshot
+    return done
+
+
+def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Vectors:
+    assert record.vectors is not None
+    own = record.vectors[place].reshape(-1, record.vectors.shape[-1])
+    if own.shape != shape:
+        raise ArtifactError(
+            f"record {record.sequence:,} of the journal: expected vectors {list(shape)} per item as the index has "
+            f"them, found {list(own.shape)}; the journal belongs to another index"
+        )
+    return own
+
+
+def _encoded_again(
+    changes: Mapping[str, tuple[Record, int]], *, encode: Encode | None, report: Mapping[str, Any]
+) -> dict[str, Vectors]:
+    """Vectors of items whose sources this model can read."""
+    sources = {
+        name: record.sources[place]
+        for name, (record, place) in changes.items()
+        if record.sources is not None and record.sources[place] is not None
+    }
+    if encode is None or not sources:
+        return {}
+    try:
+        return dict(zip(sources, encode(list(sources.values()), report), strict=True))
+    except DataError:  # one of them is not of this model's types; the others are
+        found = {}
+        for name, source in sources.items():
+            try:
+                found[name] = encode([source], report)[0]
+            except DataError:
+                continue
+        return found

@@ -1,0 +1,127 @@
+"""Layout of a saved index: numbered versions and the CURRENT file that names one; how these change safely.
+
+What is inside a version is the business of `store`; people look after versions with `housekeeping`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recall.artifacts import write_text
+from recall.errors import ArtifactError
+
+MADE_BY = "recall index"
+
+_CURRENT, _VERSIONS, _LOCK = "CURRENT", "versions", ".publishing"
+_NUMBER = re.compile(r"\d{4,}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """What was cleared up: numbers of versions, half-written ones that killed saves left, and the bytes of all."""
+
+    versions: tuple[str, ...]
+    leftovers: int
+    bytes: int
+
+
+@contextlib.contextmanager
+def publishing(directory: Path) -> Iterator[None]:
+    """Holds the right to change versions and CURRENT; waits for whoever has it. A kill gives it back.
+
+    Raises:
+      ArtifactError: the lock cannot be made, on a read-only disk for example.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / _LOCK).open("w")
+    except OSError as error:
+        raise ArtifactError(f"{directory}: could not be written ({error}); nothing was changed") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def next_version(directory: Path) -> Path:
+    """Place of a version that is yet to come; asked for while `publishing`."""
+    numbers = [int(folder.name) for folder in versions_of(directory)]
+    return directory / _VERSIONS / f"{max(numbers, default=0) + 1:04d}"
+
+
+def current_version(directory: Path) -> Path:
+    """The version that CURRENT names.
+
+    Raises:
+      ArtifactError: there is no CURRENT, or it names no version.
+    """
+    try:
+        name = (directory / _CURRENT).read_text().strip()
+    except FileNotFoundError:
+        raise ArtifactError(f"{directory}: holds no index yet; run `{MADE_BY}` first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{directory / _CURRENT}: cannot be read ({error}); run `{MADE_BY}` again") from error
+    version = directory / _VERSIONS / name
+    if not _NUMBER.fullmatch(name) or not version.is_dir():
+        raise ArtifactError(
+            f"{directory / _CURRENT}: expected the number of a version in {version.parent}, found {name[:20]!r}; "
+            f"run `{MADE_BY}` again"
+        )
+    return version
+
+
+def point_to(directory: Path, version: Path) -> None:
+    """Makes a version that is on the disk the current one: readers see the old one or this one.
+
+    Raises:
+      ArtifactError: CURRENT could not be written.
+    """
+    try:
+        write_text(directory / _CURRENT, version.name + "\n")
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory / _CURRENT}: could not be written ({error}); the previous version stays current. "
+            f"Free some space, then run `{MADE_BY}` again"
+        ) from error
+
+
+def remove_versions(directory: Path, *, keep: int) -> Removed:
+    """Removes versions but the newest `keep` and the current one, and what killed saves left; while `publishing`."""
+    current, folders = current_version(directory), versions_of(directory)
+    kept = {current, *folders[-keep:]}
+    outdated = [folder for folder in folders if folder not in kept]
+    # Names with a dot are what killed saves left behind: nobody else saves now.
+    leftovers = [entry for entry in (directory / _VERSIONS).iterdir() if entry.name.startswith(".")]
+    size = sum(size_of(folder) for folder in (*outdated, *leftovers))
+    for folder in outdated:
+        # A version that is half removed would be listed as a damaged one.
+        leftovers.append(folder.rename(folder.with_name(f".{folder.name}.removed")))
+    for folder in leftovers:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Removed(tuple(folder.name for folder in outdated), len(leftovers) - len(outdated), size)
+
+
+def require_model(version: Path, manifest: Mapping[str, Any], *, fingerprint: str, remedy: str) -> None:
+    """Raises ArtifactError if a version holds vectors of another model."""
+    if (found := manifest.get("fingerprint")) != fingerprint:
+        raise ArtifactError(f"{version}: holds vectors of model {found}, but the model is {fingerprint}; {remedy}")
+
+
+def versions_of(directory: Path) -> list[Path]:
+    """The folders of all versions, the oldest first."""
+    folder = directory / _VERSIONS
+    if not folder.is_dir():
+        return []
+    found = [entry for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name)]
+    return sorted(found, key=lambda entry: int(entry.name))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

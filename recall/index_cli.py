@@ -1,0 +1,115 @@
+"""`recall index`: vectors -> searchable index, and what to do with its versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from recall.console import clear_errors
+
+if TYPE_CHECKING:
+    from recall.index import Version
+
+index_app = typer.Typer(invoke_without_command=True)
+_console = Console(stderr=True, highlight=False)
+
+RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
+_SHOWN = 12  # digits of a fingerprint: a line fits into 80 columns
+
+
+@index_app.callback()
+def index(
+    context: typer.Context, run: Annotated[Path | None, typer.Option("--run", help="run directory")] = None
+) -> None:
+    """Vectors -> searchable index; with a command: list, roll back or clear up its versions."""
+    if context.invoked_subcommand is not None:
+        return
+    if run is None:
+        context.fail("Missing option '--run'.")
+    with clear_errors(_console):
+        from recall.run import Run
+
+        Run.open(run, (), console=_console).index()
+
+
+@index_app.command("list")
+def list_(run: RunPath, as_json: Json = False) -> None:
+    """Versions: when each was made, of what, how good it is, and whether it belongs to the model."""
+    with clear_errors(_console):
+        from recall.index import list_versions
+
+        versions, model = list_versions(run / "index"), _fingerprint(run)
+        if as_json:
+            records = [
+                {**dataclasses.asdict(version), "of_this_model": version.fingerprint == model} for version in versions
+            ]
+            typer.echo(json.dumps({"model": model, "versions": records}, ensure_ascii=False))
+            return
+        Console(highlight=False).print(_table(versions, model=model))
+
+
+@index_app.command()
+def rollback(
+    run: RunPath,
+    to: Annotated[str | None, typer.Option(help="number of the version; default: the one before the current")] = None,
+) -> None:
+    """Makes an earlier version the current one, after checking every byte of it."""
+    with clear_errors(_console):
+        from recall.index import roll_back
+
+        number = roll_back(run / "index", fingerprint=_fingerprint(run), to=to)
+        _console.print(f"version {number} is current; what serves another one takes it when it loads again")
+
+
+@index_app.command()
+def gc(
+    run: RunPath,
+    keep: Annotated[int, typer.Option(min=1, help="how many of the newest versions stay, beside the current")] = 2,
+) -> None:
+    """Removes old versions and what killed saves left behind; never the current version."""
+    with clear_errors(_console):
+        from recall.index import collect
+
+        removed = collect(run / "index", keep=keep)
+        names = ", ".join(removed.versions) or "no version"
+        leftovers = f" and {removed.leftovers} half-written" if removed.leftovers else ""
+        _console.print(f"removed {names}{leftovers}: {_megabytes(removed.bytes)} freed")
+
+
+def _fingerprint(run: Path) -> str:
+    from recall.artifacts import read_manifest
+
+    return str(read_manifest(run / "model", made_by=f"recall train --run {run}")["fingerprint"])
+
+
+def _table(versions: list[Version], *, model: str) -> Table:
+    table = Table(
+        caption="* is current; created in UTC; recall is against exact search, as measured when the version was built",
+        caption_justify="left", box=box.SIMPLE, pad_edge=False,
+    )  # fmt: skip
+    for name in ("version", "created", "items", "kind", "recall", "model", "size"):
+        table.add_column(name, justify="right" if name in ("items", "recall", "size") else "left", overflow="fold")
+    for version in versions:
+        whose = f"{(version.fingerprint or '-')[:_SHOWN]}{'' if version.fingerprint == model else ' (another)'}"
+        table.add_row(
+            f"{version.number}{' *' if version.is_current else ''}",
+            (version.created or "-")[:16].replace("T", " "),
+            "-" if version.items is None else f"{version.items:,}",
+            f"{version.kind or '-'}{' (damaged)' if version.problem else ''}",
+            "-" if version.recall is None else f"{version.recall:.4f}",
+            whose,
+            _megabytes(version.bytes),
+        )
+    return table
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

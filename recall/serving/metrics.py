@@ -1,0 +1,62 @@
+"""What Prometheus reads of the service."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The counters of one service. Each has a registry of its own, so that a process may hold several services."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.requests = Counter(
+            "recall_requests", "Requests by route, method and status", ("route", "method", "status"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.request_seconds = Histogram(
+            "recall_request_seconds", "From the first byte of a request to its answer", ("route",),
+            buckets=_LATENCY_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.in_flight = Gauge("recall_requests_in_flight", "Requests under way", registry=self.registry)
+        self.model_seconds = Histogram(
+            "recall_model_seconds", "One call of model and index, for all requests joined in it",
+            buckets=_LATENCY_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.batch_queries = Histogram(
+            "recall_batch_queries", "Queries joined in one call of the model", buckets=_SIZES, registry=self.registry
+        )
+        self.queued_queries = Gauge("recall_queued_queries", "Queries that wait for the model", registry=self.registry)
+        self.results = Counter(
+            "recall_results", "Lists of candidates by where they come from", ("source",), registry=self.registry
+        )
+        self.writes = Counter("recall_written_items", "Items added and deleted", ("operation",), registry=self.registry)
+        self.reloads = Counter("recall_reloads", "Loads of a version", ("outcome",), registry=self.registry)
+        self.items = Gauge("recall_index_items", "Items that can be found", registry=self.registry)
+        self.loaded_at = Gauge(
+            "recall_loaded_timestamp_seconds", "When the version that answers was loaded", registry=self.registry
+        )
+        for outcome in ("loaded", "failed"):
+            self.reloads.labels(outcome)
+        for source in ("model", "fallback"):
+            self.results.labels(source)
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)

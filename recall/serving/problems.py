@@ -1,0 +1,103 @@
+"""What goes wrong with a request, and the one JSON shape in which a client hears of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+Kind = Literal[
+    "malformed",
+    "invalid",
+    "over_limit",
+    "unauthorized",
+    "writes_disabled",
+    "not_found",
+    "method_not_allowed",
+    "body_too_large",
+    "overloaded",
+    "not_ready",
+    "timeout",
+    "internal",
+]
+
+
+class ServiceError(Exception):
+    """A request that gets no result.
+
+    Attributes:
+      status: of HTTP.
+      kind: for programs; stable.
+      message: for people: expected, found, what to do.
+      details: further lines, each with the place in the request where there is one.
+      headers: to be sent along.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: Kind,
+        message: str,
+        *,
+        details: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message = status, kind, message
+        self.details, self.headers = list(details), dict(headers or {})
+
+    def response(self) -> JSONResponse:
+        """As it is sent. Nothing of the request is repeated in it but the names of its keys."""
+        content = {"error": {"type": self.kind, "message": self.message, "details": self.details}}
+        return JSONResponse(content, status_code=self.status, headers=self.headers)
+
+
+class ErrorDetail(BaseModel):
+    """One thing that is wrong."""
+
+    location: str = Field(description="place in the request, e.g. body.users.3")
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    type: Kind
+    message: str
+    details: list[ErrorDetail] = Field(default_factory=list)
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is no result has this shape."""
+
+    error: ErrorBody
+
+
+def over_limit(location: str, *, limit: int, found: int, what: str) -> ServiceError:
+    """A request that asks for more than the service gives at once."""
+    message = f"{location}: expected at most {limit:,} {what}, found {found:,}; ask for less, or split the request"
+    return ServiceError(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
+
+
+def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
+    """More requests than the model can answer; the only 503 of a service that is ready."""
+    message = f"{waiting:,} queries wait for the model already; try again"
+    return ServiceError(503, "overloaded", message, headers={"Retry-After": str(max(1, math.ceil(retry_seconds)))})
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> ServiceError:
+    """From pydantic's errors: the places and what is wrong there, never the values, which may be secret or huge."""
+    details = [
+        {"location": ".".join(str(part)[:100] for part in error["loc"]), "message": str(error["msg"])[:500]}
+        for error in errors[:_SHOWN]
+    ]
+    more = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
+    is_syntax = bool(errors) and errors[0]["type"] == "json_invalid"
+    message = f"{details[0]['location']}: {details[0]['message']}{more}" if details else "the request is not valid"
+    return ServiceError(422, "malformed" if is_syntax else "invalid", message, details=details)
+
+
+_SHOWN = 20

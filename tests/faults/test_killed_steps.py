@@ -1,0 +1,106 @@
+"""kill -9 in the middle of each step: what is there opens, and the step can be done again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Experiment
+
+from faults import victims
+from faults.killing import killed_at, moments, seconds_of
+from recall.artifacts import read_manifest
+from recall.config import Config
+from recall.index import load_index
+from recall.prepared import PreparedData
+from recall.recaller import Recaller
+from recall.run import Run
+
+pytest_plugins = ("finished_run",)
+
+KILLS = 20
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SETTINGS = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def settings(experiment: Experiment) -> Config:
+    return experiment(*SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finish: Callable[[Config], Path], settings: Config) -> Recaller:
+    return Recaller.load(finish(settings))
+
+
+def opens(run: Path) -> list[str]:
+    """Opens whatever a run directory holds, every byte checked; returns the parts that there are."""
+    there = [part for part in ("data", "model", "vectors", "index") if (run / part).exists()]
+    if "data" in there:
+        PreparedData.load(run / "data", verify=True)
+    if "model" in there:
+        read_manifest(run / "model", made_by="recall train", verify=True)
+    if "index" in there and (run / "index" / "CURRENT").exists():
+        load_index(run / "index")
+    return there
+
+
+@pytest.mark.parametrize(("name", "part"), [("prepare", "data"), ("train", "model"), ("vectors", "vectors")])
+def test_a_step_that_is_killed_publishes_nothing_and_can_be_done_again(
+    name: str, part: str, settings: Config, undisturbed: Recaller, tmp_path: Path, account: Callable[..., None]
+) -> None:
+    experiment, directory = tmp_path / "experiment.yaml", tmp_path / "run"
+    experiment.write_text(settings.to_yaml())
+    run = Run(settings, directory)
+    steps = ("prepare", "train", "vectors", "index")
+    for before in steps[: steps.index(name)]:
+        getattr(run, before)()
+    reference = tmp_path / "reference"
+    if directory.exists():
+        shutil.copytree(directory, reference)
+    duration = seconds_of(victims.step, name, experiment, reference)
+
+    killed = 0
+    for moment in moments(KILLS, within=duration, seed=1):
+        killed += killed_at(moment, victims.step, name, experiment, directory)
+        if directory.exists() and part in opens(directory):
+            shutil.rmtree(directory / part)  # published in time: the next one starts anew
+    assert killed >= KILLS // 2
+    for after in steps:
+        getattr(Run(settings, directory), after)()
+    lists = [recaller.recall(["u001"], k=20).ids[0] for recaller in (Recaller.load(directory), undisturbed)]
+    assert len(set(lists[0]) & set(lists[1])) > 10
+    left = {path.name for path in directory.iterdir()}
+    assert not {name for name in left if name.startswith(".")}, "what was killed has been cleared away"
+    account(f"kill -9 in {name}", killed, "nothing", "no half-written directory; done again")
+
+
+def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
+    settings: Config, finish: Callable[[Config], Path], tmp_path: Path, account: Callable[..., None]
+) -> None:
+    experiment, directory = tmp_path / "experiment.yaml", tmp_path / "run"
+    experiment.write_text(settings.to_yaml())
+    shutil.copytree(finish(settings), directory)
+    shutil.copytree(directory, tmp_path / "reference")
+    duration = seconds_of(victims.step, "index", experiment, tmp_path / "reference", ("index.kind=scann",))
+
+    query = load_index(directory / "index").vectors([0])
+    killed = 0
+    for number, moment in enumerate(moments(KILLS, within=duration, seed=2)):
+        # Other settings each time, so that every attempt builds and publishes.
+        overrides = ("index.kind=scann", f"index.k={40 + number}")
+        current = (directory / "index" / "CURRENT").read_text()
+        was_killed = killed_at(moment, victims.step, "index", experiment, directory, overrides)
+        killed += was_killed
+        assert was_killed or (directory / "index" / "CURRENT").read_text() > current
+        assert load_index(directory / "index").search(query, 5).ids[0, 0] is not None
+    assert killed >= KILLS // 2
+    Run(settings, directory).index()
+    Recaller.load(directory)
+    versions = [path.name for path in (directory / "index" / "versions").iterdir()]
+    assert len(versions) <= 2
+    assert not [name for name in versions if name.startswith(".")]
+    account("kill -9 in index (build and publish)", killed, "nothing", "the version before, or the new one whole")

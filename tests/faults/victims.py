@@ -1,0 +1,58 @@
+"""What is killed in the tests of faults. Each runs in a real process of its own, forked from one that has imported all.
+
+Importing this module imports TensorFlow and Beam, but runs nothing of them, so that forks are safe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+
+import pipelines.training_data  # noqa: F401
+import recall.recaller
+import recall.training  # noqa: F401
+from recall.config import load_config
+from recall.index import LivingIndex
+from recall.run import Run
+
+
+def step(name: str, experiment: Path, directory: Path, overrides: tuple[str, ...] = ()) -> None:
+    """One step of a run, as `recall prepare|train|vectors|index` does it."""
+    getattr(Run(load_config(experiment, overrides), directory), name)()
+
+
+DIM = 8
+
+
+def change(directory: Path, log: Path, seed: int, rebalancing: bool = False) -> None:
+    """Upserts and deletes until it is killed; `log` says what is about to be done, and what was acknowledged.
+
+    With `rebalancing` another thread builds and publishes one version after another meanwhile.
+    """
+    random = np.random.default_rng(seed)
+    with LivingIndex.open(directory) as index, log.open("a") as stream:
+        if rebalancing:
+            threading.Thread(target=_rebalance_for_ever, args=(index,), daemon=True).start()
+        for number in itertools.count():
+            operation = "delete" if number % 4 == 3 else "upsert"
+            ids = [f"new {item}" for item in random.choice(60, size=3, replace=False)]
+            print(json.dumps([operation, ids, number + seed * 1_000_000]), file=stream, flush=True)
+            if operation == "upsert":
+                index.upsert(ids, vectors_of(number + seed * 1_000_000, len(ids)))
+            else:
+                index.delete(ids, missing_ok=True)
+            print("done", file=stream, flush=True)
+
+
+def vectors_of(number: int, count: int) -> np.ndarray:
+    """The vectors of the change of some number, float32 [count, DIM]."""
+    return np.random.default_rng(number).normal(size=(count, DIM)).astype(np.float32)
+
+
+def _rebalance_for_ever(index: LivingIndex) -> None:
+    while True:
+        index.rebalance()

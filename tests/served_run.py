@@ -1,0 +1,102 @@
+"""Plugin for tests of the service: one loaded run for applications in this process, and real server processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from recall.config import Config
+from recall.serving.app import create_app
+from recall.serving.settings import ServiceSettings
+from recall.serving.snapshot import Snapshot
+
+SECONDS = 120  # for what is over in one or two on a quiet machine
+
+
+class Server:
+    """`recall serve` in a process of its own, on a free port."""
+
+    def __init__(self, run: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines: list[dict[str, Any]] = []
+        self._new: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
+        self.wait_for("loaded")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._new.put(json.loads(line))  # every line is JSON, or the test fails for want of what comes next
+        self._new.put(None)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next log line of an event."""
+        while (line := self._new.get(timeout=SECONDS)) is not None:
+            self.lines.append(line)
+            if line["event"] == event:
+                return line
+        assert self.process.stderr is not None
+        raise AssertionError(f"the server ended without {event!r}: {self.process.stderr.read()}")
+
+
+@pytest.fixture(scope="session")
+def run(finish: Callable[[Config], Path], settings: Config) -> Path:
+    """The finished run that is served."""
+    return finish(settings)
+
+
+@pytest.fixture(scope="session")
+def snapshot(run: Path) -> Snapshot:
+    """The run, loaded once for all applications."""
+    return Snapshot.load(run)
+
+
+@pytest.fixture
+def service(run: Path, snapshot: Snapshot) -> Iterator[Callable[..., TestClient]]:
+    """Factory of clients of an application with settings: `service(max_k=10)`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings: Any) -> TestClient:
+            app = create_app(run, ServiceSettings(**settings), snapshot=snapshot)
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def client(service: Callable[..., TestClient]) -> TestClient:
+    """Client of an application with default settings."""
+    return service()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Factory of server processes: `serve(run, "--set", "max_k=10")`; they are ready when they are returned."""
+    with contextlib.ExitStack() as stack:
+
+        def start(run: Path, *arguments: str) -> Server:
+            server = Server(run, *arguments)
+            stack.callback(server.process.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    """Plain HTTP with patience."""
+    with httpx.Client(timeout=SECONDS, limits=httpx.Limits(max_connections=64)) as client:
+        yield client

@@ -1,0 +1,164 @@
+"""Micro-batching: who shares a call, who waits, who is refused. The calls wait at gates, no clock decides."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from recall.errors import DataError, RecallError
+from recall.serving.batching import Batcher
+from recall.serving.problems import ServiceError
+
+
+class Model:
+    """Doubles numbers; notes what it is asked together, and can be held at a gate."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def __call__(self, numbers: Sequence[int]) -> list[int | RecallError]:
+        self.calls.append(list(numbers))
+        self.entered.set()
+        assert self.gate.wait(60)
+        if len(numbers) > 1 and -13 in numbers:
+            raise DataError("one of them is bad")
+        return [DataError(f"bad: {number}") if number < 0 else 2 * number for number in numbers]
+
+
+Run = Callable[[Batcher[int, int]], Awaitable[None]]
+
+
+def batching(model: Model, run: Run, *, batch_queries: int = 100, queue_queries: int = 100, threads: int = 1) -> None:
+    """Runs a test against a batcher of the model, and closes it."""
+
+    async def main() -> None:
+        batcher = Batcher[int, int](
+            model, wait_ms=0, batch_queries=batch_queries, queue_queries=queue_queries, threads=threads
+        )
+        await run(batcher)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+async def hold(model: Model, batcher: Batcher[int, int]) -> asyncio.Task[int]:
+    """Occupies the model with the question 1 until its gate opens."""
+    model.gate.clear()
+    held = asyncio.create_task(batcher.submit(1, key="", queries=1))
+    await asyncio.to_thread(model.entered.wait, 60)
+    return held
+
+
+def ask(batcher: Batcher[int, int], *numbers: int, key: str = "") -> list[asyncio.Task[int]]:
+    return [asyncio.create_task(batcher.submit(number, key=key, queries=1)) for number in numbers]
+
+
+def test_requests_that_come_while_the_model_is_busy_share_its_next_call() -> None:
+    model = Model()
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        held, waiting = await hold(model, batcher), ask(batcher, 2, 3, 4)
+        await asyncio.sleep(0)
+        model.gate.set()
+        assert await asyncio.gather(held, *waiting) == [2, 4, 6, 8]
+
+    batching(model, run)
+    assert model.calls == [[1], [2, 3, 4]]
+
+
+def test_only_requests_that_ask_alike_share_a_call() -> None:
+    model = Model()
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        tasks = [task for number in range(4) for task in ask(batcher, number, key=f"{number % 2}")]
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6]
+
+    batching(model, run)
+    assert sorted(model.calls) == [[0, 2], [1, 3]]
+
+
+def test_a_call_takes_no_more_queries_than_it_may_but_a_larger_request_is_answered() -> None:
+    model = Model()
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        sizes = [2, 1, 1, 9, 1]
+        tasks = [asyncio.create_task(batcher.submit(n, key="", queries=size)) for n, size in enumerate(sizes)]
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+
+    batching(model, run, batch_queries=3)
+    assert model.calls == [[0, 1], [2], [3], [4]]
+
+
+def test_a_full_queue_refuses_with_503_and_says_when_to_come_again() -> None:
+    model = Model()
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        held, waiting = await hold(model, batcher), ask(batcher, 2, 3)
+        await asyncio.sleep(0)
+        with pytest.raises(ServiceError) as refused:
+            await batcher.submit(4, key="another", queries=1)
+        assert (refused.value.status, refused.value.kind) == (503, "overloaded")
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        model.gate.set()
+        assert await asyncio.gather(held, *waiting) == [2, 4, 6]
+        assert await batcher.submit(4, key="another", queries=2) == 8  # there is room again
+
+    batching(model, run, queue_queries=2)
+
+
+def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+    model = Model()
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        held, waiting = await hold(model, batcher), ask(batcher, 2, 3)
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        model.gate.set()
+        assert await asyncio.gather(held, waiting[1]) == [2, 6]
+
+    batching(model, run)
+    assert model.calls == [[1], [3]]
+
+
+@pytest.mark.parametrize("bad", [-1, -13], ids=["told of one", "raised for all"])
+def test_a_request_that_cannot_be_answered_fails_alone(bad: int) -> None:
+    async def run(batcher: Batcher[int, int]) -> None:
+        answers = await asyncio.gather(*ask(batcher, 2, bad, 3), return_exceptions=True)
+        assert answers[::2] == [4, 6]
+        assert isinstance(answers[1], DataError)
+        assert str(answers[1]) == f"bad: {bad}"
+
+    batching(Model(), run)
+
+
+def test_a_bug_reaches_all_who_asked_and_the_next_are_answered() -> None:
+    class Broken(Model):
+        def __call__(self, numbers: Sequence[int]) -> list[int | RecallError]:
+            if 0 in numbers:
+                raise ZeroDivisionError
+            return super().__call__(numbers)
+
+    async def run(batcher: Batcher[int, int]) -> None:
+        answers = await asyncio.gather(*ask(batcher, 0, 1), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ZeroDivisionError] * 2
+        assert await batcher.submit(5, key="", queries=1) == 10
+
+    batching(Broken(), run)
+
+
+def test_closing_answers_what_waits() -> None:
+    model = Model()
+
+    async def main() -> list[int]:
+        batcher = Batcher[int, int](model, wait_ms=1, batch_queries=9, queue_queries=9, threads=2)
+        tasks = ask(batcher, 1, 2)
+        await asyncio.sleep(0)
+        await batcher.close()
+        return [task.result() for task in tasks]
+
+    assert asyncio.run(main()) == [2, 4]

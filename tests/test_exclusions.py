@@ -1,0 +1,51 @@
+"""Rows of the catalogue are found in every index, whatever became of it since."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
+from recall.index import Index, LivingSnapshot, build_index
+from recall.ragged import ManyLists
+
+IDS = [f"i{row}" for row in range(8)]
+VECTORS = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+CATALOGUE = np.array(IDS, object)
+LISTS = ManyLists(np.array([0, 3, 7, 6, 2]), np.array([3, 0, 2]))  # of three queries
+
+
+def index_of(order: list[int]) -> Index:
+    return build_index([IDS[row] for row in order], VECTORS[order])
+
+
+def ids_in(index: Index, *, ids: dict[int, list[str]] | None = None) -> list[set[str]]:
+    rows = excluded_rows(index, seen=LISTS, ids=ids or {}, catalogue=CatalogueRows(CATALOGUE), queries=3)
+    return [set(index.names[own]) for own in rows]
+
+
+@pytest.mark.parametrize("order", [[*range(8)], [7, 5, 3, 1, 0, 2, 4, 6]], ids=["the same rows", "others"])
+def test_seen_items_are_found_by_id_in_an_index_of_any_order(order: list[int]) -> None:
+    assert ids_in(index_of(order)) == [{"i0", "i3", "i7"}, set(), {"i6", "i2"}]
+
+
+def test_items_that_the_index_lacks_are_passed_over() -> None:
+    index = index_of([3, 2, 1])
+    assert ids_in(index) == [{"i3"}, set(), {"i2"}]
+    assert ids_in(index, ids={0: ["i1", "gone"], 1: ["i2"]}) == [{"i3", "i1"}, {"i2"}, {"i2"}]
+
+
+def test_an_item_that_came_back_after_the_base_was_built_is_found() -> None:
+    catalogue, base = CatalogueRows(CATALOGUE), index_of([0, 1, 2, 3, 4, 5, 6])
+    before = LivingSnapshot.over(base)
+    after = before.upserted(["later", "i7"], np.stack([VECTORS[0], VECTORS[7]])[:, np.newaxis])
+    for snapshot, expected in ((before, {"i0", "i3"}), (after, {"i0", "i3", "i7"}), (before, {"i0", "i3"})):
+        rows = catalogue.rows_in(snapshot, LISTS)
+        assert set(snapshot.names[rows[0]]) == expected
+        assert rows.rows.max() < snapshot.row_count
+
+
+def test_further_exclusions_are_joined_by_position() -> None:
+    assert excluded_by_position(None, ["u", "v"], {}) == {}
+    assert excluded_by_position(["a"], ["u", "v"], {1: ["b"], 0: []}) == {0: ["a"], 1: ["a", "b"]}
+    assert excluded_by_position({"v": ["c"]}, ["u", "v"]) == {1: ["c"]}

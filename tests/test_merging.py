@@ -1,0 +1,160 @@
+"""Merge steps against brute force over all items: caps hold, cold shares are met, and nothing better was left out."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recall.errors import DataError
+from recall.item_groups import CodeLists
+from recall.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
+
+
+def groups(values: list[list[int]]) -> CodeLists:
+    lengths = [len(own) for own in values]
+    return CodeLists(
+        np.concatenate([[0], np.cumsum(lengths)]), np.asarray([v for own in values for v in own], np.int64)
+    )
+
+
+def ranking(scores: npt.NDArray[np.float32], *, looks: list[int] | None = None) -> Ranked:
+    """All items by falling score [queries, items]; notes the widths that it was asked for."""
+
+    def ranked(queries: npt.NDArray[np.intp], width: int, *, only: npt.NDArray[np.bool_] | None) -> Any:
+        if looks is not None:
+            looks.append(width)
+        rows = np.full((len(queries), width), -1, np.int32)
+        points = np.full((len(queries), width), -np.inf, np.float32)
+        for line, query in enumerate(queries):
+            order = np.lexsort((np.arange(scores.shape[1]), -scores[query]))
+            order = order[only[order]] if only is not None else order
+            order = order[scores[query, order] > -np.inf][:width]
+            rows[line, : len(order)], points[line, : len(order)] = order, scores[query, order]
+        return rows, points
+
+    return ranked
+
+
+def lists(scores: npt.NDArray[np.float32], rules: Rules, **options: Any) -> list[list[int]]:
+    rows, points = merged_lists(ranking(scores, **options), rules, queries=len(scores), items=scores.shape[1])
+    assert rows.shape == (len(scores), rules.k)
+    assert (np.diff(np.where(rows < 0, -1e9, points), axis=1) <= 0).all(), "by falling score"
+    for line, own in enumerate(rows):
+        assert points[line, own >= 0] == pytest.approx(scores[line, own[own >= 0]])
+    return [own[own >= 0].tolist() for own in rows]
+
+
+def best_subset(
+    scores: npt.NDArray[np.float32], author: list[int], cold: list[bool], k: int, limit: int, least: int
+) -> Any:
+    """By trying every list: as many items as the cap lets in; of such as many cold as wanted; of such the best."""
+    best: Any = None
+    for size in range(k + 1):
+        for chosen in itertools.combinations(range(len(author)), size):
+            counts = Counter(author[row] for row in chosen if author[row] >= 0)
+            if max(counts.values(), default=0) <= limit:
+                key = (size, min(least, sum(cold[row] for row in chosen)), float(np.sum(scores[list(chosen)])))
+                best = max(best, (key, chosen)) if best else (key, chosen)
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_one_cap_and_a_cold_share_give_the_best_list_there_is(data: st.DataObject) -> None:
+    items = data.draw(st.integers(1, 9))
+    author = data.draw(st.lists(st.integers(-1, 2), min_size=items, max_size=items))
+    cold = data.draw(st.lists(st.booleans(), min_size=items, max_size=items))
+    k, limit, least = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3)), data.draw(st.integers(0, 3))
+    scores = np.asarray([data.draw(st.permutations(range(items)))], np.float32)
+    caps = (Cap(groups([[code] if code >= 0 else [] for code in author]), limit),)
+    (found,) = lists(scores, Rules(k, caps, np.asarray(cold), min(least, k)))
+    (size, several_cold, total), _ = best_subset(scores[0], author, cold, k, limit, min(least, k))
+    assert len(found) == size
+    assert min(least, k, sum(cold[row] for row in found)) == several_cold
+    assert sum(scores[0, found]) == pytest.approx(total)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_caps_on_tags_keep_every_limit_and_leave_out_nothing_that_fits(data: st.DataObject) -> None:
+    items = data.draw(st.integers(1, 30))
+    tags = [data.draw(st.lists(st.integers(0, 4), max_size=3)) for _ in range(items)]
+    author = data.draw(st.lists(st.integers(0, 5), min_size=items, max_size=items))
+    k, limits = data.draw(st.integers(1, 12)), (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
+    scores = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(2, items)).astype(np.float32)
+    caps = (Cap(groups(tags), limits[0]), Cap(groups([[code] for code in author]), limits[1]))
+    for query, found in enumerate(lists(scores, Rules(k, caps))):
+        counts = Counter(("tag", tag) for row in found for tag in set(tags[row]))
+        counts += Counter(("author", author[row]) for row in found)
+        assert all(several <= limits[kind == "author"] for (kind, _), several in counts.items())
+        for row in set(range(items)) - set(found):
+            better = [one for one in found if scores[query, one] > scores[query, row]]
+            own = Counter(("tag", tag) for one in better for tag in set(tags[one]))
+            own += Counter(("author", author[one]) for one in better)
+            fits = all(own["tag", tag] < limits[0] for tag in tags[row]) and own["author", author[row]] < limits[1]
+            assert len(better) == k or not fits
+
+
+def test_caps_win_over_the_cold_share_and_that_over_the_score() -> None:
+    scores = np.asarray([[9, 8, 7, 6, 5, 4, 3]], np.float32)
+    author = [[0], [0], [1], [2], [2], [2], [0]]
+    cold = np.asarray([0, 0, 0, 0, 1, 1, 1], bool)
+    # All three cold ones are wanted: rows 4 and 5 share author 2, so one of them and row 6; its author 0 then has one
+    # place left, and author 2 none for row 3.
+    assert lists(scores, Rules(4, (Cap(groups(author), 1),), cold, 3)) == [[2, 4, 6]]
+    assert lists(scores, Rules(4, (Cap(groups(author), 2),), cold, 3)) == [[0, 4, 5, 6]]
+    assert lists(scores, Rules(4, (), cold, 2)) == [[0, 1, 4, 5]]
+
+
+def test_a_list_that_has_its_share_of_cold_items_stays_as_it_is() -> None:
+    scores = np.asarray([[9, 8, 7, 6], [6, 7, 8, 9]], np.float32)
+    cold = np.asarray([True, False, False, False])
+    assert lists(scores, Rules(2, (), cold, 1)) == [[0, 1], [0, 3][::-1]]
+
+
+def test_cold_items_run_out_before_the_share_is_met() -> None:
+    scores = np.asarray([[9, 8, 7, 6, 5]], np.float32)
+    assert lists(scores, Rules(4, (), np.asarray([0, 0, 0, 0, 1], bool), 4)) == [[0, 1, 2, 4]]
+    assert lists(scores, Rules(4, (), np.zeros(5, bool), 4)) == [[0, 1, 2, 3]]
+
+
+def test_candidates_of_a_value_that_is_full_are_not_looked_at_again() -> None:
+    scores = -np.arange(100, dtype=np.float32)[np.newaxis]
+    author = groups([[0]] * 50 + [[1]] * 50)
+    looks: list[int] = []
+    assert lists(scores, Rules(2, (Cap(author, 1),)), looks=looks) == [[0, 50]]
+    assert looks == [4, 4]
+    looks.clear()
+    assert lists(scores, Rules(9, (Cap(author, 2),)), looks=looks) == [[0, 1, 50, 51]]
+    assert len(looks) == 3, "the third finds that both are full"
+
+
+def test_a_share_is_rounded_up_to_whole_items() -> None:
+    assert [cold_items(10, share) for share in (0, 0.01, 0.1, 0.3, 0.7, 1)] == [0, 1, 1, 3, 7, 10]
+    assert cold_items(5, 0.5) == 3
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_outside_of_0_to_1_is_an_error(share: float) -> None:
+    with pytest.raises(DataError, match="min_cold_share: expected a number from 0 to 1"):
+        cold_items(10, share)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
+def test_a_cap_is_a_number_of_items(limit: Any) -> None:
+    with pytest.raises(DataError, match=r"caps\['author'\]: expected a whole number of items"):
+        check_caps({"author": limit})
+
+
+def test_caps_as_text() -> None:
+    assert parse_caps(["author_id=2", "a=b=3"]) == {"author_id": 2, "a=b": 3}
+    for wrong in (["author"], ["=2"], ["a=x"], ["a=1", "a=2"]):
+        with pytest.raises(DataError, match="cap: expected COLUMN=N"):
+            parse_caps(wrong)
