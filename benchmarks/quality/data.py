@@ -9,6 +9,7 @@ OUT/ranks           per example, what intervals are made of; see `results`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class DataSet(Strict):
     simulated: bool = Field(default=False, description="read what `recall simulate` writes, made if it is missing")
     cold_share: float | None = Field(default=None, description="of the catalogue, cold in test; as much in validation")
     cold_seed: int = 1
+    set: dict[str, Any] = Field(default={}, description="overrides of the experiment file: dotted key -> value")
 
 
 class NamedRun(Protocol):
@@ -137,15 +139,16 @@ class DataFolder:
         return self.out / "data" / (name if same else f"{name}-{fingerprint(_sections(config))[:8]}")
 
     def _original_overrides(self, data_set: DataSet) -> list[str]:
+        own = [f"{key}={json.dumps(value)}" for key, value in data_set.set.items()]  # JSON is YAML
         if not data_set.simulated:
-            return []
+            return own
         folder = (self.out / "demo-data").resolve()
         if not (folder / "events.parquet").exists():
             from recall.datasets import simulate
 
             # What `recall simulate` writes without options.
             simulate(users=2_000, items=3_000, days=14, exposures=300_000, seed=1).write(folder)
-        return [f"data.{name}.path={folder / name}.parquet" for name in ("events", "items", "users")]
+        return [*own, *(f"data.{name}.path={folder / name}.parquet" for name in ("events", "items", "users"))]
 
 
 def content_fingerprint(prepared: PreparedData) -> str:
