@@ -81,7 +81,7 @@ class FoundCandidates(Candidates):
         self.__dict__.update(others, _rows=rows, _names=names)
 
     @property
-    def ids(self) -> Ids:  # type: ignore[override]
+    def ids(self) -> Ids:
         """Object [queries, k]."""
         # Not a cached_property: see `SearchResult.ids`.
         own = self.__dict__
