@@ -21,7 +21,7 @@ class Names(Protocol):
 
 def ids_at(names: Names, rows: Rows) -> Ids:
     """Object array of the shape of rows: their ids, None for row -1."""
-    # Of an array `take` needs half the time of indexing, of which most is waiting for memory.
+    # 100 of a million: 12 us, indexing 13.6 us. Most of it is waiting for ids that lie all over the memory.
     found: Ids = names.take(rows) if isinstance(names, np.ndarray) else names[rows]
     return found
 
