@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ from recall.filters import NO_FILTERS, Filters
 from recall.given import by_id, ids_of
 from recall.index import Index
 from recall.index.items import Rows, Vectors
-from recall.index.results import Names
+from recall.index.results import Names, ids_at
 from recall.index.row_lists import RowLists
 from recall.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
 from recall.recalled import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
@@ -61,6 +62,8 @@ class Wanted:
         """
         if k < 1:
             raise DataError(f"k: expected at least 1, found {k}")
+        if filters is None and not caps and not min_cold_share and fallback is False:
+            return _only(k)
         if fallback not in (True, False, "filtered"):
             raise DataError(f"fallback: expected true, false or filtered, found {fallback!r}")
         limits = check_caps(caps or {})
@@ -75,6 +78,12 @@ class Wanted:
             or self.min_cold
             or self.fallback
         )
+
+
+@functools.lru_cache(typed=True)
+def _only(k: int) -> Wanted:
+    """The usual wish: the best k."""
+    return Wanted(k, NO_FILTERS)
 
 
 class Found(NamedTuple):
@@ -97,8 +106,7 @@ class Found(NamedTuple):
     @property
     def ids(self) -> npt.NDArray[np.object_]:
         """Object [queries, k], None where there is no more; looked up anew each time."""
-        found: npt.NDArray[np.object_] = self.names[self.rows]
-        return found
+        return ids_at(self.names, self.rows)
 
     def candidates(self, queries: Sequence[str], *, titles: Mapping[str, str]) -> Candidates:
         """The lists under the names of their queries."""
@@ -162,6 +170,9 @@ def search_candidates(
         barred = RowLists.listed([index.rows_there(ids) for ids in barred])
     queries = len(vectors)
     if not wanted.needs_facts:
+        if lacking is None and vectors.ndim == 2:  # the usual case, in which the index's lists are the ones wanted
+            found = index.search(vectors, wanted.k, excluded=barred if barred.rows.size else None)
+            return Found(found.rows, found.scores, None, 0, index.names)
         allowed, unknown, rules = None, 0, Rules(wanted.k)
     else:
         if facts is None:

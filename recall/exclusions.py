@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +29,18 @@ class CatalogueRows:
     def __init__(self, item_ids: npt.NDArray[np.object_]) -> None:
         self._item_ids = item_ids
         self._rows_in: WeakKeyDictionary[Index, Rows | None] = WeakKeyDictionary()
+        self._latest: tuple[Callable[[], Index | None], Rows | None] = (lambda: None, None)
 
     def rows_in(self, index: Index, lists: ManyLists) -> RowLists:
         """Rows of an index; items that it lacks are passed over.
 
         Args:
           index: does not change while this looks.
-          lists: rows of the catalogue, of each query.
+          lists: rows of the catalogue, of each query; each once and rising.
         """
         rows_in_base = self._of_base(index.base if isinstance(index, LivingSnapshot) else index)
         if rows_in_base is None:
-            return RowLists.of(*lists)
+            return RowLists(lists.values.astype(np.int32), lists.lengths)
         rows = rows_in_base[lists.values]
         lacking = np.flatnonzero(rows < 0)
         if not lacking.size:
@@ -50,15 +51,19 @@ class CatalogueRows:
 
     def _of_base(self, base: Index) -> Rows | None:
         """Rows of the catalogue's items in a built index, int32 [items], -1 for what it lacks; None: the same ones."""
+        latest, rows = self._latest
+        if latest() is base:  # of the usual case, one index: the dictionary takes 4 us
+            return rows
         try:
-            return self._rows_in[base]
+            rows = self._rows_in[base]
         except KeyError:
             ids = pa.array(self._item_ids, pa.string())
             rows = None
             if not base.items.ids.equals(ids):
                 rows = pc.index_in(ids, value_set=base.items.ids).fill_null(-1).to_numpy().astype(np.int32)
             self._rows_in[base] = rows
-            return rows
+        self._latest = (ref(base), rows)
+        return rows
 
 
 def excluded_rows(

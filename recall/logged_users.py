@@ -29,10 +29,18 @@ class LoggedUsers:
       histories: of the log.
       item_ids: [items], by row.
       further: by name of a further history.
+      reads_times: whether anybody reads when items were clicked; those of the log are not looked up if not.
     """
 
-    def __init__(self, histories: ServingHistories, item_ids: Sequence[str], further: Mapping[str, FurtherIds]) -> None:
-        self._histories, self.further = histories, dict(further)
+    def __init__(
+        self,
+        histories: ServingHistories,
+        item_ids: Sequence[str],
+        further: Mapping[str, FurtherIds],
+        *,
+        reads_times: bool = True,
+    ) -> None:
+        self._histories, self.further, self._reads_times = histories, dict(further), reads_times
         self.item_ids = np.asarray(item_ids, dtype=object)
 
     def asked(
@@ -58,7 +66,7 @@ class LoggedUsers:
             raise DataError("users: expected ids of users, or features of users that no file knows; found neither")
         names = ids_of(users, "users")
         if not histories and not times_ms:
-            times = self._histories.recent_times_ms_of(names)
+            times = self._histories.recent_times_ms_of(names) if self._reads_times else None
             known = None if times is None else times.values.astype(np.float64)
             return self._asked(names, self._histories.recent_of(names), known, further)
         given, times_of = by_id(histories, "histories"), by_id(times_ms, "history_times_ms")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recall.index.items import Ids, Rows
-from recall.index.results import Names
+from recall.index.results import Names, ids_at
 
 Source = Literal["model", "fallback", "fallback_unfiltered"]
 """Who answered: the model; popular and fresh items that the filters allow; or, where their predicates allow none, such
@@ -81,10 +80,14 @@ class FoundCandidates(Candidates):
     def __init__(self, rows: Rows, names: Names, **others: Any) -> None:
         self.__dict__.update(others, _rows=rows, _names=names)
 
-    @cached_property
+    @property
     def ids(self) -> Ids:
         """Object [queries, k]."""
-        found: Ids = self._names[self._rows]  # type: ignore[attr-defined]
+        # Not a cached_property: see `SearchResult.ids`.
+        own = self.__dict__
+        found: Ids | None = own.get("_ids")
+        if found is None:
+            found = own["_ids"] = ids_at(own["_names"], own["_rows"])
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:

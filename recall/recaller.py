@@ -64,8 +64,9 @@ class Recaller(ChangesItems):
         super().__init__(index, living=living, titles=titles, content=content)
         self._items = items
         self._query, self._by_features = query, by_features
-        self._users = LoggedUsers(histories, item_ids, further or {})
         self._user_vectors = UserVectors(query, user_query=user_query, arrays=arrays, further=tuple(further or {}))
+        reads_times = self._user_vectors.reads_times
+        self._users = LoggedUsers(histories, item_ids, further or {}, reads_times=reads_times)
         self._item_ids = self._users.item_ids
         self._catalogue = CatalogueRows(self._item_ids)
         self._now_ms, self._facts = now_ms, facts

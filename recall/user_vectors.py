@@ -33,6 +33,11 @@ class UserVectors:
         self._query, self._user_query, self._further = query, user_query, tuple(further)
         self.arrays = arrays if user_query == "user" else None
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether it makes a difference when items were clicked."""
+        return self.arrays is None or self.arrays.reads_times
+
     def of(
         self,
         users: Sequence[str],

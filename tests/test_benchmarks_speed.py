@@ -19,12 +19,14 @@ from rich.console import Console
 from benchmarks.speed.check import CLAIMS, Claim, judge, load_claims
 from benchmarks.speed.growth import fit_exponent
 from benchmarks.speed.logs import write_log
+from benchmarks.speed.peers.vector_search import of_one_length, with_zero
 from benchmarks.speed.plots import frontier, write_plots
 from benchmarks.speed.results import Results, write_result
 from benchmarks.speed.rows import training_data, training_step
+from benchmarks.speed.rows.search import _in_turns
 from benchmarks.speed.runner import measure_all, turns
 from benchmarks.speed.sweep import PlannedCase, Row, load_sweep
-from benchmarks.speed.tables import all_tables
+from benchmarks.speed.tables import all_tables, outcome
 from pipelines.training_data import prepare
 from recall.config import load_config
 from recall.errors import ConfigError
@@ -170,6 +172,50 @@ def test_best_point_of_curves_that_are_good_enough_counts(tmp_path: Path) -> Non
     assert "say which is best" in str(judge([undecided], Results(tmp_path))[0].problem)
 
 
+def at_95(case: str) -> dict[str, Any]:
+    return {"case": case, "measure": "qps", "where": {"recall": 0.95}, "best": "highest"}
+
+
+def put_curves(folder: Path, **recalls: list[float]) -> Results:
+    """Curves of cases by their recall; queries per second are 900, 500 and so on."""
+    for case, recall in recalls.items():
+        put(folder, case, 1.0, recall=recall, qps=[900.0, 500.0, 100.0][: len(recall)])
+    return Results(folder)
+
+
+def test_rival_that_never_comes_so_far_is_beaten_where_the_claim_says_so(tmp_path: Path) -> None:
+    results = put_curves(tmp_path, ours=[0.9, 0.96], theirs=[0.8, 0.931, 0.92])
+    won, open_claim = judge(
+        [
+            claim(at_95("ours"), at_95("theirs"), at_least=1, unreached_holds=True),
+            claim(at_95("ours"), at_95("theirs"), at_least=1),
+        ],
+        results,
+    )
+    assert (won.holds, open_claim.holds) == (True, False)
+    assert outcome(won) == "holds: not reached by theirs (best recall 0.931)"
+    assert outcome(open_claim) == "not reached by theirs (best recall 0.931)"
+
+
+def test_who_never_comes_so_far_beats_nobody(tmp_path: Path) -> None:
+    results = put_curves(tmp_path, ours=[0.9, 0.94], theirs=[0.8, 0.93])
+    (verdict,) = judge([claim(at_95("ours"), at_95("theirs"), at_least=1, unreached_holds=True)], results)
+    assert not verdict.holds
+    assert outcome(verdict) == "not reached by ours (best recall 0.940)"
+
+
+def test_rival_that_comes_so_far_is_compared_by_numbers(tmp_path: Path) -> None:
+    results = put_curves(tmp_path, ours=[0.9, 0.96], theirs=[0.96])
+    (verdict,) = judge([claim(at_95("ours"), at_95("theirs"), at_least=1, unreached_holds=True)], results)
+    assert verdict.value == pytest.approx(500 / 900)
+    assert not verdict.holds
+
+
+def test_only_what_a_rival_has_to_reach_can_stay_unreached() -> None:
+    with pytest.raises(ValueError, match="unreached_holds needs"):
+        claim(OURS, THEIRS, at_least=1, unreached_holds=True)
+
+
 def test_exponent_of_measured_growth_can_be_claimed(tmp_path: Path) -> None:
     for size in (10, 100, 1000):
         put(tmp_path, f"ours-{size}", 3e-3 * size**1.5, arguments={"events": size})
@@ -310,6 +356,24 @@ def test_beam_element_by_element_finds_the_same_histories(
     both = theirs.merge(known[["user_id", "time_ms"]])
     assert len(both) > 0.95 * len(ours["train"])
     assert_same_examples(both, known, columns=columns)
+
+
+def test_graphs_get_items_of_one_length_and_the_same_inner_products() -> None:
+    random = np.random.default_rng(0)
+    items, queries = random.normal(size=(50, 8)).astype(np.float32), random.normal(size=(5, 8)).astype(np.float32)
+    longer = of_one_length(items)
+    longest = np.linalg.norm(items, axis=1).max()
+    np.testing.assert_allclose(np.linalg.norm(longer, axis=1), longest, rtol=1e-6)
+    np.testing.assert_allclose(with_zero(queries) @ longer.T, queries @ items.T, rtol=1e-6)
+    assert with_zero(queries[0]).shape == (9,)
+
+
+def test_systems_that_take_turns_are_asked_all_queries() -> None:
+    queries = np.arange(20, dtype=np.float32).reshape(20, 1)
+    asked: tuple[set[float], set[float]] = (set(), set())
+    rates = _in_turns([lambda part, own=own: own.update(part[:, 0].tolist()) for own in asked], queries, together=5)
+    assert [len(own) for own in asked] == [20, 20]
+    assert min(rates) > 0
 
 
 @pytest.mark.parametrize("system", ["recall", "TFRS adam", "input"])

@@ -38,11 +38,16 @@ class Claim(Strict):
     over: Quantity | None = Field(default=None, description="divisor; without it the number itself counts")
     at_most: float | None = None
     at_least: float | None = None
+    unreached_holds: bool = Field(
+        default=False, description="the claim holds where no point of `over` has what its `where` asks for"
+    )
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Claim:
         if (self.at_most is None) == (self.at_least is None):
             raise ValueError(f"{self.row}: {self.claim}: give either at_most or at_least")
+        if self.unreached_holds and not (self.over and self.over.where):
+            raise ValueError(f"{self.row}: {self.claim}: unreached_holds needs an `over` with `where`")
         return self
 
     @property
@@ -67,6 +72,7 @@ class Verdict:
       lowest: of the repeats taken in pairs.
       highest: likewise.
       problem: why there is no verdict.
+      unreached: what the divisor never reached, which decides the claim without a ratio.
     """
 
     claim: Claim
@@ -74,10 +80,13 @@ class Verdict:
     lowest: float | None = None
     highest: float | None = None
     problem: str | None = None
+    unreached: str | None = None
 
     @property
     def holds(self) -> bool:
         """Whether the measured value keeps to the bound; what was not measured does not hold."""
+        if self.unreached:
+            return True
         if self.value is None or self.problem:
             return False
         if self.claim.at_most is not None:
@@ -111,6 +120,10 @@ def _judge(claim: Claim, results: Results) -> Verdict:
             return Verdict(claim, problem=f"{side.case} was not measured")
     if len({result.content["date"] for found in cases for result in found}) > 1:
         return Verdict(claim, problem="measured at different times; run the whole row again")
+    ours, *theirs = map(_unreached, sides, cases)
+    if ours or any(theirs):
+        is_won = claim.unreached_holds and not ours
+        return Verdict(claim, unreached=theirs[0]) if is_won else Verdict(claim, problem=ours or theirs[0])
     try:
         numbers = [_numbers(side, found) for side, found in zip(sides, cases, strict=True)]
     except LookupError as error:
@@ -149,6 +162,15 @@ def _exponents(quantity: Quantity, results: Sequence[Result]) -> tuple[float, li
     if of_median is None:
         raise LookupError(f"{quantity.case}: there is one size of {quantity.exponent_over}; growth needs two")
     return of_median, of_repeats
+
+
+def _unreached(quantity: Quantity, results: Sequence[Result]) -> str | None:
+    """What none of the cases has at any point, and how near they come; None if there is nothing of the kind."""
+    for name, least in quantity.where.items():
+        best = max((float(np.max(result.median[name])) for result in results if name in result.median), default=None)
+        if best is not None and best < least:
+            return f"not reached by {quantity.case} (best {name} {best:.3f})"
+    return None
 
 
 def _points(quantity: Quantity, result: Result) -> Iterator[tuple[float, list[float]]]:

@@ -22,9 +22,18 @@ SYSTEMS = ("recall", "recall-tuned", "scann", "scann-ids")
 """Index.search, ids included, over a grid of settings; the same at the settings that tuning chose for 0.95 and 0.99;
 ScaNN's own calls over the grid, which give rows; and these with the rows looked up in an array of ids."""
 
-# Leaves searched in a hundred, candidates rescored: the corner of the grid where the frontier lies.
-_LEAVES = (0.7, 1.1, 1.8, 3.0, 5.0, 9.0)
-_RESCORED = (150, 250, 400)
+# Leaves searched in a hundred -> candidates rescored: the band of the grid in which the frontier lies.
+_GRID = {
+    0.7: (150, 250, 400),
+    1.1: (150, 250, 400),
+    1.8: (150, 250, 400),
+    3.0: (150, 250, 400, 700),
+    5.0: (150, 250, 400, 700),
+    9.0: (250, 400, 700, 1200),
+    15.0: (250, 700, 1200, 2000),
+    25.0: (250, 700, 2000),
+    45.0: (250,),
+}
 _TARGETS = (0.95, 0.99)
 
 
@@ -40,18 +49,25 @@ def build(vectors: Matrix, folder: Path) -> None:
 
 
 def efforts(system: str, folder: Path) -> Iterator[Effort]:
-    """Opens what `build` wrote and searches; the effort of a point is the number of leaves searched."""
+    """Opens what `build` wrote and searches; the effort of a point is the number of leaves searched.
+
+    Points of `recall` have ScaNN's own calls at the same settings beside them.
+    """
     index = load_index(folder / "index")
     assert isinstance(index, ScannIndex)
     if system == "recall-tuned":
         for settings in json.loads((folder / "tuned.json").read_text()):
             yield _ours(index.with_effort(**settings))
         return
-    for percent in _LEAVES:
+    for percent, several in _GRID.items():
         leaves = max(1, round(index.settings["leaves"] * percent / 100))
-        for rescored in _RESCORED:
+        for rescored in several:
             at_effort = index.with_effort(leaves_to_search=leaves, reorder=rescored)
-            yield _ours(at_effort) if system == "recall" else _raw(at_effort, with_ids=system == "scann-ids")
+            if system == "recall":
+                beside = {"scann_": _raw(at_effort, with_ids=False), "scann_ids_": _raw(at_effort, with_ids=True)}
+                yield _ours(at_effort)._replace(beside=beside)
+            else:
+                yield _raw(at_effort, with_ids=system == "scann-ids")
 
 
 def _settings(index: ScannIndex) -> dict[str, int]:

@@ -36,7 +36,9 @@ def claims_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def outcome(verdict: Verdict) -> str:
-    """Holds, falls short, or why nobody knows."""
+    """Holds, falls short, or why nobody knows; and what holds without a number says why."""
+    if verdict.unreached:
+        return f"holds: {verdict.unreached}"
     return verdict.problem or ("holds" if verdict.holds else "falls short")
 
 

@@ -196,16 +196,22 @@ class VectorIndex(Index):
 
     def __init__(self, items: Items, *, report: Mapping[str, Any] | None = None):
         super().__init__(items, report=report)
+        # Every search asks for these, and what a call costs beside ScaNN's is a handful of such questions.
+        self._count, self._several = len(items.ids), items.entries_per_item
+        self._entries, self._dim = items.vectors.shape
+
+    def __len__(self) -> int:
+        return self._count
 
     @property
     def entries(self) -> int:
         """Vectors of all items together."""
-        return len(self.items.vectors)
+        return self._entries
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return self.items.vectors.shape[1]
+        return self._dim
 
     @abc.abstractmethod
     def exact(self) -> VectorIndex:
@@ -226,7 +232,7 @@ class VectorIndex(Index):
         The best entries that hold k items hold the best k: every entry of another item is behind them. Those of a
         query are seldom of few items, so that the search which holds k for certain is a second one, for some.
         """
-        several = self.items.entries_per_item
+        several = self._several
         if several == 1:
             return self._search(queries, k)
         rows, scores = self._items_among(queries, k, entries=first_width(k, several))

@@ -25,6 +25,7 @@ _WIDER = 4
 _LEAST_SPARE = 8
 # Numbers held at a time by exact search: 16 MB.
 _BLOCK = 1 << 22
+_NOBODY = np.empty(0, np.intp)
 
 
 def checked_allowed(allowed: Any, items: int) -> Mask:
@@ -49,7 +50,9 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ro
         raise DataError(f"excluded: expected one list of rows for each of {queries:,} queries, found {len(excluded):,}")
     lists = excluded if isinstance(excluded, RowLists) else RowLists.listed(excluded)
     every = lists.rows
-    if every.size and every.view(np.uint32).max() >= items:  # what is negative is large then
+    if not every.size or (len(lists) == 1 and every[0] >= 0 and every[-1] < items):  # they are rising
+        return lists
+    if every.view(np.uint32).max() >= items:  # what is negative is large then
         raise DataError(f"excluded: expected rows 0 to {items - 1:,}, found {every.min():,} to {every.max():,}")
     return lists
 
@@ -92,20 +95,18 @@ def _first_look(
     costs a tenth of what widening costs one query.
     """
     found, points = index._best_and_spare(queries, k, spare=spare)
-    may = ~excluded.hold(found)
     if len(queries) == 1:  # in half the time
-        if found[0, -1] < 0:
-            may &= found >= 0
-        kept = may.nonzero()[1][:k]
-        if len(kept) == k:
-            return found[0].take(kept)[np.newaxis], points[0].take(kept)[np.newaxis], np.empty(0, np.intp)
+        kept = (~excluded.hold(found[0])).nonzero()[0][:k]
+        if len(kept) == k and found[0, kept[-1]] >= 0:  # padding comes last
+            return found[:, kept], points[:, kept], _NOBODY
         return found[:, :k].copy(), points[:, :k].copy(), np.zeros(1, np.intp)
+    may = ~excluded.hold(found)
     may &= found >= 0
     so_far = np.cumsum(may, axis=1, dtype=np.int32)
     is_enough = so_far[:, -1] >= k
     may &= so_far <= k
     if is_enough.all():
-        return found[may].reshape(-1, k), points[may].reshape(-1, k), np.empty(0, np.intp)
+        return found[may].reshape(-1, k), points[may].reshape(-1, k), _NOBODY
     rows, scores = found[:, :k].copy(), points[:, :k].copy()
     may &= is_enough[:, np.newaxis]
     rows[is_enough], scores[is_enough] = found[may].reshape(-1, k), points[may].reshape(-1, k)

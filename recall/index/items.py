@@ -19,6 +19,7 @@ Rows = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.object_]
 
 _SHOWN = 5
+_FLOAT32 = np.dtype(np.float32)  # compared with a type, a dtype makes one of it each time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def float_matrix(values: Any, name: str) -> Vectors:
     """
     try:
         matrix = np.ascontiguousarray(values)
-        if matrix.dtype != np.float32:
+        if matrix.dtype != _FLOAT32:
             with np.errstate(over="ignore"):  # becomes infinite, which is reported below
                 matrix = matrix.astype(np.float32)
     except (TypeError, ValueError) as error:

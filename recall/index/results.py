@@ -19,6 +19,13 @@ class Names(Protocol):
         """Object array of the shape of rows (integers); that of row -1 is None."""
 
 
+def ids_at(names: Names, rows: Rows) -> Ids:
+    """Object array of the shape of rows: their ids, None for row -1."""
+    # 100 of a million: 12 us, indexing 13.6 us. Most of it is waiting for ids that lie all over the memory.
+    found: Ids = names.take(rows) if isinstance(names, np.ndarray) else names[rows]
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class SomeNames:
     """The ids of some rows of a catalogue, looked up as in an array of all of them: `names[rows]`.
@@ -74,7 +81,7 @@ class SearchResult:
         # Not a cached_property, whose lock (before Python 3.12) is a tenth of the time of a query of a small index.
         found: Ids | None = self.__dict__.get("_ids")
         if found is None:
-            found = self.__dict__["_ids"] = self.names[self.rows]
+            found = self.__dict__["_ids"] = ids_at(self.names, self.rows)
         return found
 
     def merged(self, queries: int) -> SearchResult:

@@ -29,6 +29,7 @@ from recall.index.items import Items, Rows, Vectors
 _TREE_FROM = 5_000
 _DIMS_PER_BLOCK = 2
 _TRAINING_SAMPLE = 100_000
+_INT32 = np.dtype(np.int32)
 # Anisotropic partition centres: 35 us instead of 57 us per query at equal recall, 200,000 x 64 with norms 0.7-1.
 _TREE_AVQ = 2.5
 # All that ScaNN writes there, and nothing else: it would open any path that it is given.
@@ -96,6 +97,7 @@ class ScannIndex(VectorIndex):
     ):
         super().__init__(items, report=report)
         self._searcher = searcher
+        self._search_one = searcher.searcher.search  # past a wrapper that looks up ids, of which it has none
         self._settings = settings
 
     @classmethod
@@ -137,22 +139,22 @@ class ScannIndex(VectorIndex):
         Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
         rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
         """
-        if self.items.entries_per_item > 1:
+        if self._several > 1:
             return super()._best_and_spare(queries, k, spare=spare)
-        leaves, _ = self._settings.effort(k, self.entries)
-        _, reorder = self._settings.effort(k + spare, self.entries)
+        leaves, _ = self._settings.effort(k, self._entries)
+        _, reorder = self._settings.effort(k + spare, self._entries)
         return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
 
     def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        leaves, reorder = self._settings.effort(k, self.entries)
+        leaves, reorder = self._settings.effort(k, self._entries)
         return self._search_among(queries, k, leaves=leaves, reorder=reorder)
 
     def _search_among(self, queries: Vectors, k: int, *, leaves: int, reorder: int) -> tuple[Rows, Vectors]:
         if len(queries) == 1:
-            found, scores = self._searcher.search(queries[0], k, reorder, leaves)
+            found, scores = self._search_one(queries[0], k, reorder, leaves)
             if len(found) < k:
                 return self._search_exactly(queries, k)
-            return found.view(np.int32)[np.newaxis], scores[np.newaxis]
+            return found.view(_INT32).reshape(1, k), scores.reshape(1, k)
         found, scores = self._searcher.search_batched_parallel(queries, k, reorder, leaves)
         rows = found.view(np.int32)  # [queries, k]; they are uint32 below 2^31
         # Where the searched leaves held fewer than k items ScaNN fills up with row 0 and score NaN.

@@ -67,7 +67,7 @@ def measure(scratch: Path, *, system: str, items: int, clicks: int = 0) -> dict[
     for start in range(0, len(users) - _BATCH + 1, _BATCH):
         part = users[start : start + _BATCH]
         given = {**settings, "histories": {user: histories[user] for user in part}} if histories else settings
-        batched.append(_seconds(lambda names, own=given: recaller.recall(names, **own), part))
+        batched.append(_seconds(lambda names, own=given: recaller.recall(names, **own).ids, part))
         raw_batched.append(_seconds(raw_batch, others[start : start + _BATCH]))
     return {
         "p50_us": _microseconds(ours, 50),

@@ -1,0 +1,58 @@
+"""The last part of the user tower in NumPy: the state of a history and what a profile gives -> a query vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import erf
+
+Floats = npt.NDArray[np.float32]
+
+_HALF, _ROOT_HALF = np.float32(0.5), np.float32(np.sqrt(0.5))
+_TINY = np.float32(1e-12)  # of tf.math.l2_normalize
+
+
+class UserHead:
+    """Dense layers with GELU between them, beside a shortcut.
+
+    What can be is computed beforehand, since of one user the calls cost more than the numbers: the first layer and the
+    shortcut are one product, and the half of GELU is in the kernels.
+
+    Args:
+      weights: state_kernel [dim, units], kernel_i and bias_i of the layers that follow, and shortcut
+        [dim, parts * dim], unless the state itself is added.
+      layers: dense layers, the linear one included.
+      unit_length: whether vectors have unit length, each of `parts` by itself.
+      parts: 2 where the query is twice as wide as the state.
+    """
+
+    def __init__(self, weights: Mapping[str, Floats], *, layers: int, unit_length: bool, parts: int) -> None:
+        self._unit_length, self._parts = unit_length, parts
+        first = np.asarray(weights["state_kernel"])
+        dim, self._units = first.shape
+        own = np.tile(np.eye(dim, dtype=np.float32), parts)
+        column = np.zeros((dim, 1), np.float32)  # where the one comes that asks for appeal
+        self._first = np.concatenate([first, weights.get("shortcut", own), column], axis=1)
+        self._others = [(_HALF * weights[f"kernel_{layer}"], weights[f"bias_{layer}"]) for layer in range(1, layers)]
+
+    def queries(self, states: Floats, profiles: Floats) -> Floats:
+        """States [users, dim] and what profiles give to the first layer [users, units] -> queries [users, width]."""
+        both = states @ self._first  # [users, units + parts * dim + 1]
+        hidden, queries = both[:, : self._units], both[:, self._units :]
+        hidden += profiles
+        for kernel, bias in self._others:
+            gate = erf(hidden * _ROOT_HALF)
+            gate += 1
+            gate *= hidden  # twice GELU
+            hidden = gate @ kernel
+            hidden += bias
+        output = queries[:, :-1]
+        output += hidden
+        if self._unit_length:
+            parts = output.reshape(len(output), self._parts, -1)
+            squares = np.einsum("upd,upd->up", parts, parts)[..., np.newaxis]
+            output[...] = (parts / np.sqrt(np.maximum(squares, _TINY))).reshape(output.shape)
+        queries[:, -1] = 1
+        return np.ascontiguousarray(queries)
