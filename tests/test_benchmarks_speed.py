@@ -105,6 +105,23 @@ def test_failed_case_is_named_and_leaves_no_result(measured: tuple[Path, list[Pl
     assert "out of luck" in (folder / "out" / "work" / "logs" / "broken.txt").read_text()
 
 
+def test_an_interrupted_row_leaves_the_turns_that_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient(Console):
+        def print(self, *objects: Any, **_: Any) -> None:
+            if "work/one 2/2" in str(objects):
+                raise KeyboardInterrupt
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sweep = load_sweep(write_sweep(tmp_path, {"one": {"size": 1}, "two": {"size": 2}}))
+    folders = {"out": tmp_path / "out", "results": tmp_path / "results"}
+    with pytest.raises(KeyboardInterrupt):
+        measure_all(sweep, sweep.plan(), **folders, command=["me"], console=Impatient())
+    results = Results(tmp_path / "results").matching("work/*")
+    assert {result.name: result.median["seconds"] for result in results} == {"work/one": 0.001, "work/two": 0.002}
+    for case in ("one", "two"):
+        assert len(json.loads((tmp_path / "results" / "work" / f"{case}.json").read_text())["repeats"]) == 1
+
+
 def test_cases_with_fewer_repeats_sit_out_later_turns() -> None:
     row = Row(
         title="t", cores=1, repeats=3, repeats_of={"slow*": 1}, shown={}, small={}, cases={"slow": {}, "quick": {}}

@@ -93,22 +93,25 @@ def _measure_row(
             console.print(f"{case.name}: [red]could not be prepared[/red], see {_log(scratch, case)}")
         else:
             console.print(f"{case.name}: prepared in {time.perf_counter() - started:.1f} s")
-    for repeat, case in turns(row, cases):
-        if case in failed:
-            continue
-        started = time.perf_counter()
-        found = _run(row, case, scratch, out=scratch / f"{case.case}.measured.json")
-        if found is None:
-            failed.append(case)
-            console.print(f"{case.name}: [red]failed[/red], see {_log(scratch, case)}")
-            continue
-        measured[case.case].append(found)
-        console.print(f"{case.name} {repeat + 1}/{row.repeats_for(case.case)}: {time.perf_counter() - started:.1f} s")
     made = environment(threads=row.cores, peers=row.peers)
-    for case in cases:
-        if case not in failed:
-            about = {"arguments": dict(case.arguments), "command": list(command), "date": date, "environment": made}
-            write_result(results, name, case.case, repeats=measured[case.case], about=about)
+    for repeat, of_turn in groupby(turns(row, cases), key=lambda turn: turn.repeat):
+        for _, case in of_turn:
+            if case in failed:
+                continue
+            started = time.perf_counter()
+            found = _run(row, case, scratch, out=scratch / f"{case.case}.measured.json")
+            if found is None:
+                failed.append(case)
+                console.print(f"{case.name}: [red]failed[/red], see {_log(scratch, case)}")
+                continue
+            measured[case.case].append(found)
+            seconds = time.perf_counter() - started
+            console.print(f"{case.name} {repeat + 1}/{row.repeats_for(case.case)}: {seconds:.1f} s")
+        # After each turn of all cases: a row that is interrupted leaves the turns that it has finished.
+        for case in cases:
+            if case not in failed:
+                about = {"arguments": dict(case.arguments), "command": list(command), "date": date, "environment": made}
+                write_result(results, name, case.case, repeats=measured[case.case], about=about)
     return failed
 
 
