@@ -55,6 +55,6 @@ class PosteriorBlocks:
             chosen = order[bounds[block] : bounds[block + 1]]
             history = self.read(block)
             known = history.as_of(rows[chosen], times_ms[chosen], own=None if own is None else own[chosen])
-            for column, part in zip(found, known, strict=True):
-                column[chosen] = part
+            for name, part in known._asdict().items():
+                getattr(found, name)[chosen] = part
         return found
