@@ -43,16 +43,13 @@ def write_history(
     """
     with tempfile.TemporaryDirectory(dir=folder) as between:
         parts, entries = Scratch(between), np.zeros(len(item_ids), np.int64)
-        for partition, table in enumerate(buckets):
-            history = _history_of(table, item_ids=item_ids, data=data, prior=prior)
+        histories = (_history_of(table, item_ids=item_ids, data=data, prior=prior) for table in buckets)
+        for partition, history in enumerate(histories):
             entries += np.bincount(history.item, minlength=len(item_ids))
             parts.write("part", partition, history.table())
         starts = block_starts(entries, most=entries_per_block)
         for block, (start, stop) in enumerate(zip(starts, [*starts[1:], len(item_ids)], strict=True)):
-            slices = [_items_of(table, start, stop) for table in parts.read_all("part")]
-            whole = pa.concat_tables(slices).combine_chunks()
-            # An item's entries all come from one partition, where they are in order.
-            scratch.write(_BLOCKS, block, whole.take(pa.array(order_of(whole["item"].to_numpy()))))
+            scratch.write(_BLOCKS, block, _items_of(parts, start, stop))
     scratch.write(_STARTS, 0, pa.table({"row": starts}))
 
 
@@ -97,7 +94,12 @@ def _with_settings(table: pa.Table, *, data: DataConfig, prior: Prior) -> Poster
     )
 
 
-def _items_of(table: pa.Table, start: int, stop: int) -> pa.Table:
-    """Entries of some rows of the catalogue, of a table that is in their order."""
-    first, last = np.searchsorted(table["item"].to_numpy(), [start, stop])
-    return table.slice(first, last - first)
+def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:
+    """Entries of some rows of the catalogue, out of parts that are each in their order."""
+    slices = []
+    for part in parts.each("part"):
+        first, last = np.searchsorted(part["item"].to_numpy(), [start, stop])
+        slices.append(part.slice(first, last - first))
+    # An item's entries all come from one part.
+    entries = pa.concat_tables(slices).combine_chunks()
+    return entries.take(pa.array(order_of(entries["item"].to_numpy())))

@@ -62,7 +62,7 @@ class LogSummary:
         columns: dict[str, list[int]] = pa.concat_tables(parts).to_pydict() if parts else {}
         histogram = None
         if split.by == "time":
-            histogram = TimeHistogram.merge(TimeHistogram.from_table(table) for table in scratch.read_all("histogram"))
+            histogram = TimeHistogram.merge(TimeHistogram.from_table(table) for table in scratch.each("histogram"))
         last_time_ms, last_training_ms = (
             max(columns.pop(name, [0]), default=0) for name in ("last_time_ms", "last_training_ms")
         )
