@@ -153,10 +153,14 @@ class Scratch:
         with self.storage.source(_file(name, key)) as source:
             return pa.ipc.open_file(source).read_all().combine_chunks()
 
+    def each(self, name: str) -> Iterator[pa.Table]:
+        """The tables of all keys, in the order of the keys, each read when its turn comes."""
+        keys = sorted(int(found[len(name) + 1 : -len(_ENDING)]) for found in self.storage.names(f"{name}-*{_ENDING}"))
+        return (self.read(name, key) for key in keys)
+
     def read_all(self, name: str) -> list[pa.Table]:
         """The tables of all keys, in the order of the keys."""
-        keys = sorted(int(found[len(name) + 1 : -len(_ENDING)]) for found in self.storage.names(f"{name}-*{_ENDING}"))
-        return [self.read(name, key) for key in keys]
+        return list(self.each(name))
 
 
 def _file(name: str, key: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from recall.data_config import DataConfig, SplitConfig
 from recall.encoding import TableEncoder
 from recall.errors import DataError
 from recall.item_attributes import attribute_columns
-from recall.posterior import BucketCounts, ItemTotals, PosteriorHistory, Prior
+from recall.posterior import BucketCounts, ItemTotals, Prior
 from recall.prepared import EncodedRows
 from recall.splits import SPLITS, TimeBoundaries, TimeHistogram
 
@@ -63,7 +62,7 @@ class LogSummary:
         columns: dict[str, list[int]] = pa.concat_tables(parts).to_pydict() if parts else {}
         histogram = None
         if split.by == "time":
-            histogram = TimeHistogram.merge(TimeHistogram.from_table(table) for table in scratch.read_all("histogram"))
+            histogram = TimeHistogram.merge(TimeHistogram.from_table(table) for table in scratch.each("histogram"))
         last_time_ms, last_training_ms = (
             max(columns.pop(name, [0]), default=0) for name in ("last_time_ms", "last_training_ms")
         )
@@ -145,7 +144,7 @@ def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, cloc
     ordered = summary.totals.get("events", 0) + summary.totals.get("duplicates", 0)
     if ordered != accepted:
         raise _lost(f"{ordered:,} of {accepted:,} events were ordered", scratch)
-    counted = sum(pc.sum(table["exposures"]).as_py() or 0 for table in scratch.read_all("buckets"))
+    counted = sum(pc.sum(table["exposures"]).as_py() or 0 for table in scratch.each("buckets"))
     expected = summary.totals.get("events" if clock else "train_events", 0)
     if counted != expected:
         raise _lost(f"{counted:,} of {expected:,} events were counted", scratch)
@@ -166,24 +165,9 @@ def _lost(what: str, scratch: Scratch) -> DataError:
     )
 
 
-def posterior_history(
-    buckets: Sequence[pa.Table], *, item_ids: pa.StringArray, data: DataConfig, prior: Prior
-) -> PosteriorHistory:
-    """Puts the counts of all item partitions together, by rows of the catalogue."""
-    ids = pa.concat_tables(buckets)["item"].combine_chunks()
-    rows = pc.index_in(ids.dictionary, value_set=item_ids).to_numpy()[ids.indices.to_numpy()]
-    return PosteriorHistory.from_counts(
-        BucketCounts.from_tables(buckets, item=rows),
-        bucket_ms=data.posterior.bucket,
-        delay_ms=data.posterior.delay,
-        prior=prior,
-        clock=data.events.time_unit != "order",
-    )
-
-
 def item_totals(scratch: Scratch, *, items: int) -> ItemTotals:
     """Events per item and split of the whole log."""
-    return ItemTotals.from_counts(BucketCounts.from_tables(scratch.read_all("totals")), items=items)
+    return ItemTotals.of_parts((BucketCounts.from_tables([table]) for table in scratch.each("totals")), items=items)
 
 
 def encode_tables(

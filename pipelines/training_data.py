@@ -22,13 +22,13 @@ from rich.table import Table
 
 from pipelines.exchange import Scratch
 from pipelines.further import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
+from pipelines.posterior_blocks import history_tables, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
     LogSummary,
     encode_tables,
     item_totals,
-    posterior_history,
     require_all_read,
     require_all_written,
     require_usable,
@@ -122,18 +122,26 @@ class _Job:
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, path=data.events.path)
         held_out = summary.split(data)
-        buckets = scratch.read_all("buckets")
         if data.items.unknown == "add":
-            extra = {item for table in buckets for item in table["item"].combine_chunks().dictionary.to_pylist()}
+            extra = {
+                item
+                for table in scratch.each("buckets")
+                for item in table["item"].combine_chunks().dictionary.to_pylist()
+            }
             items = read_items(self.config, extra_ids=extra)
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
-        history = posterior_history(buckets, item_ids=items.ids, data=data, prior=held_out.prior)
-        scratch.write("history", 0, history.table())
+        write_history(
+            scratch, scratch.each("buckets"), item_ids=items.ids, data=data, prior=held_out.prior, folder=self.folder
+        )
         content_prior = None
         if data.posterior.content_prior.enabled:
             announce("fitting the content prior")
             content_prior = fit_content_prior(
-                self.config, items.ids, items.table, history=history, moments_ms=held_out.moments_ms
+                self.config,
+                items.ids,
+                items.table,
+                history=whole_history(scratch, data=data, prior=held_out.prior),
+                moments_ms=held_out.moments_ms,
             )
             if content_prior.items:
                 scratch.write("item_priors", 0, content_prior.items.table())
@@ -161,7 +169,7 @@ class _Job:
             self.folder,
             items=encoded_items,
             users=encoded_users,
-            history=history,
+            history=history_tables(scratch),
             snapshots=split_snapshots(
                 totals,
                 moments_ms=held_out.moments_ms,

@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
+from pipelines.posterior_blocks import read_history
 from pipelines.remote_log import read_log
 from recall.data_config import DataConfig
 from recall.events import Piece, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.item_priors import ItemPriors
-from recall.posterior import BucketCounts, PosteriorHistory, Prior, count_buckets, count_totals
+from recall.posterior import BucketCounts, Prior, count_buckets, count_totals
 from recall.prepared import shard_path
 from recall.records import encode_examples, frame_records
 from recall.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
@@ -165,7 +166,7 @@ class ExampleJob:
 
     Attributes:
       data: history, triggers, layout, number of shards.
-      scratch: holds `catalogue` (item ids), `history` (entries of the posterior history), `item_priors` if items have
+      scratch: holds `catalogue` (item ids), the posterior history (`write_history`), `item_priors` if items have
         priors of their own, `events`, and of each further history `entries` and, for an own domain, `vocabulary`.
       partitions: how many parts the users were cut into; shard i takes every shards-th, beginning with i.
       boundaries: of a split by time; None splits by last click.
@@ -186,20 +187,13 @@ class WriteShards(beam.DoFn):
         self._job = job
 
     def setup(self) -> None:
-        """Maps the catalogue and the posterior history into memory."""
+        """Maps the catalogue into memory."""
         data, prior = self._job.data, self._job.prior
         if self._job.scratch.exists("item_priors", 0):
             prior = prior._replace(items=ItemPriors.from_table(self._job.scratch.read("item_priors")))
-        history = PosteriorHistory.from_table(
-            self._job.scratch.read("history"),
-            bucket_ms=data.posterior.bucket,
-            delay_ms=data.posterior.delay,
-            prior=prior,
-            clock=data.events.time_unit != "order",
-        )
         self._item_ids = self._job.scratch.read("catalogue")["item"].combine_chunks()
         self._builder = ExampleBuilder(
-            posterior=history,
+            posterior=read_history(self._job.scratch, data=data, prior=prior),
             history=data.history,
             trigger_window_ms=data.trigger.window,
             explicit_trigger=data.events.trigger is not None,

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from recall.histories import PREFIX, FurtherHistory
 from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 from recall.posterior import Posterior, PosteriorHistory
+from recall.posterior_blocks import PosteriorBlocks
 from recall.records import batch_slices
 from recall.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
 
@@ -130,7 +131,7 @@ class ExampleBuilder:
       explicit_trigger: triggers come from the log alone.
     """
 
-    posterior: PosteriorHistory
+    posterior: PosteriorHistory | PosteriorBlocks
     history: int
     trigger_window_ms: int
     explicit_trigger: bool

@@ -359,13 +359,18 @@ class ItemTotals:
     @classmethod
     def from_counts(cls, counts: BucketCounts, *, items: int) -> ItemTotals:
         """From counts whose items are rows of the catalogue and whose buckets are splits; they need not be merged."""
-        counts = counts.aggregated()
+        return cls.of_parts([counts], items=items)
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[BucketCounts], *, items: int) -> ItemTotals:
+        """Adds up such counts of parts of a log, of which no more than one has to be in memory."""
         shape = (items, len(SPLITS))
         totals = cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, _NEVER, np.int64))
-        cells = (counts.item, counts.bucket)
-        totals.exposures[cells] = counts.exposures
-        totals.clicks[cells] = counts.clicks
-        totals.first_time_ms[cells] = counts.first_time_ms
+        for counts in (part.aggregated() for part in parts):
+            cells = (counts.item, counts.bucket)  # each once, as counts are aggregated
+            totals.exposures[cells] += counts.exposures
+            totals.clicks[cells] += counts.clicks
+            totals.first_time_ms[cells] = np.minimum(totals.first_time_ms[cells], counts.first_time_ms)
         return totals
 
     def snapshot(self, splits: tuple[int, ...], *, at_ms: int | None, prior: Prior) -> Posterior:

@@ -20,8 +20,9 @@ from recall.content.prior import ContentPrior
 from recall.encoding import TableEncoder
 from recall.errors import ArtifactError
 from recall.item_priors import ItemPriors
-from recall.posterior import Posterior, PosteriorHistory, Prior
+from recall.posterior import BUCKET_SCHEMA, Posterior, PosteriorHistory, Prior
 from recall.ragged import ManyLists, flat_places
+from recall.row_groups import write_parts
 from recall.splits import SPLITS
 from recall.vocabulary import Vocabulary
 
@@ -71,7 +72,7 @@ def write_tables(
     *,
     items: EncodedRows,
     users: EncodedRows,
-    history: PosteriorHistory,
+    history: Iterable[pa.Table],
     snapshots: dict[str, Posterior],
     sampling_counts: npt.NDArray[np.int64],
     histories: pa.Table,
@@ -80,7 +81,7 @@ def write_tables(
     rejected: pa.Table,
     content_prior: ContentPrior | None = None,
 ) -> None:
-    """Writes everything but the shards and the manifest into a directory that exists."""
+    """Writes all but shards and manifest into a directory that exists; `history` comes in parts, by item and bucket."""
     item_columns: dict[str, Any] = {_ITEM_ID: items.ids}
     if items.titles is not None:
         item_columns[_TITLE] = items.titles
@@ -93,7 +94,7 @@ def write_tables(
     users.encoder.save(directory / _VOCABULARIES / "user")
     for name, posterior in snapshots.items():
         _write(directory / _POSTERIOR_FILES[name], {"item_id": items.ids, **posterior._asdict()})
-    pq.write_table(history.table(), directory / "posterior_buckets.parquet")
+    write_parts(directory / "posterior_buckets.parquet", history, BUCKET_SCHEMA)
     _write(directory / "sampling.parquet", {"item_id": items.ids, "count": sampling_counts})
     pq.write_table(histories, directory / "histories.parquet")
     if further_histories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,13 +55,16 @@ class TimeHistogram:
 
     @classmethod
     def merge(cls, parts: Iterable[TimeHistogram]) -> TimeHistogram:
-        """The histogram of all parts together."""
-        parts = list(parts)
-        shift = max((part.shift for part in parts), default=0)
-        empty = np.zeros(0, np.int64)
-        cells = np.concatenate([part.cells >> (shift - part.shift) for part in parts] or [empty])
-        events = np.concatenate([part.events for part in parts] or [empty])
-        return _coarsened(shift, cells, events, np.concatenate([part.clicks for part in parts] or [empty]))
+        """The histogram of all parts together; one part at a time is looked at."""
+        nothing = np.zeros(0, np.int64)
+        return functools.reduce(cls._plus, parts, cls(0, nothing, nothing, nothing))
+
+    def _plus(self, other: TimeHistogram) -> TimeHistogram:
+        both = (self, other)
+        shift = max(part.shift for part in both)
+        cells = np.concatenate([part.cells >> (shift - part.shift) for part in both])
+        events, clicks = (np.concatenate([getattr(part, name) for part in both]) for name in ("events", "clicks"))
+        return _coarsened(shift, cells, events, clicks)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> TimeHistogram:

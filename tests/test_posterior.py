@@ -146,3 +146,17 @@ def test_counts_add_up_per_item_and_bucket(buckets: int) -> None:
     rows = [column.tolist() for column in found]
     assert list(zip(rows[0], rows[1], strict=True)) == sorted(expected)
     assert [list(counts) for counts in zip(*rows[2:], strict=True)] == [expected[key] for key in sorted(expected)]
+
+
+def test_totals_of_parts_are_the_totals_of_the_log() -> None:
+    rng = np.random.default_rng(9)
+    item, split, time = rng.integers(0, 6, 90), rng.integers(0, 3, 90), rng.integers(0, HOUR, 90)
+    click = rng.integers(0, 2, 90)
+    cuts = [slice(0, 20), slice(20, 21), slice(21, 90)]
+    parts = [BucketCounts(item[cut], split[cut], np.ones_like(item[cut]), click[cut], time[cut]) for cut in cuts]
+    totals = ItemTotals.of_parts(parts, items=7)
+    for row, code in np.ndindex(7, 3):
+        inside = (item == row) & (split == code)
+        assert totals.exposures[row, code] == inside.sum()
+        assert totals.clicks[row, code] == click[inside].sum()
+        assert not inside.any() or totals.first_time_ms[row, code] == time[inside].min()

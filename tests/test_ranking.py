@@ -197,6 +197,15 @@ def test_finite_scores_whose_sum_overflows_are_ranked() -> None:
     assert ranks(GivenScores(matrix), example_set([2])).tolist() == [1]
 
 
+@pytest.mark.parametrize("interests", [None, 1])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_vectors_whose_products_overflow_are_an_error(interests: int | None) -> None:
+    queries, items = np.ones((3, 4), np.float32), np.ones((8, 4), np.float32)
+    queries[1], items[5] = 3e19, 2e19  # 4 * 6e38 is beyond float32
+    with pytest.raises(EvaluationError, match=r"example 1 on item row 5 with inf, and 1 of 8 items are not finite"):
+        ranks(vector_scorer(queries[:, np.newaxis] if interests else queries, items), example_set([0, 1, 2]))
+
+
 def test_vectors_of_different_width_are_refused() -> None:
     with pytest.raises(EvaluationError, match=r"\(4, 2\), item vectors \(4, 3\)"):
         VectorScorer(np.ones((4, 2), np.float32), np.ones((4, 3), np.float32))

@@ -70,7 +70,7 @@ def write_prepared(directory: Path, config: Config, *, items: int, examples: int
             folder,
             items=EncodedRows(item_table["item_id"].combine_chunks(), item_encoder.encode(item_table), item_encoder),
             users=EncodedRows(user_table["user_id"].combine_chunks(), user_encoder.encode(user_table), user_encoder),
-            history=PosteriorHistory.from_counts(counts, **times, prior=_PRIOR),
+            history=[PosteriorHistory.from_counts(counts, **times, prior=_PRIOR).table()],
             snapshots=dict.fromkeys(("validation", "test", "serving"), snapshot),
             sampling_counts=clicks,
             histories=HISTORY_SCHEMA.empty_table(),

@@ -1,0 +1,105 @@
+"""The posterior history of the log in the scratch folder: one table per block of items, so that nobody holds it all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.exchange import Scratch
+from recall.data_config import DataConfig
+from recall.ordering import order_of
+from recall.posterior import BucketCounts, PosteriorHistory, Prior
+from recall.posterior_blocks import PosteriorBlocks, block_starts
+
+_BLOCKS, _STARTS = "history", "history_starts"
+_ENTRIES_PER_BLOCK = 1 << 20  # 36 MB
+
+
+def write_history(
+    scratch: Scratch,
+    buckets: Iterable[pa.Table],
+    *,
+    item_ids: pa.StringArray,
+    data: DataConfig,
+    prior: Prior,
+    folder: Path,
+    entries_per_block: int = _ENTRIES_PER_BLOCK,
+) -> None:
+    """Puts the counts of all item partitions together, by rows of the catalogue.
+
+    Args:
+      scratch: where the blocks go.
+      buckets: counts per item and bucket, a table per item partition, as `CountBuckets` leaves them.
+      item_ids: string [items], the catalogue.
+      data: buckets, delay and clock.
+      prior: of the smoothed CTR.
+      folder: a local place for what lies between.
+      entries_per_block: see `block_starts`.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as between:
+        parts, entries = Scratch(between), np.zeros(len(item_ids), np.int64)
+        histories = (_history_of(table, item_ids=item_ids, data=data, prior=prior) for table in buckets)
+        for partition, history in enumerate(histories):
+            entries += np.bincount(history.item, minlength=len(item_ids))
+            parts.write("part", partition, history.table())
+        starts = block_starts(entries, most=entries_per_block)
+        for block, (start, stop) in enumerate(zip(starts, [*starts[1:], len(item_ids)], strict=True)):
+            scratch.write(_BLOCKS, block, _items_of(parts, start, stop))
+    scratch.write(_STARTS, 0, pa.table({"row": starts}))
+
+
+def read_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> PosteriorBlocks:
+    """The history that `write_history` left."""
+
+    def read(block: int) -> PosteriorHistory:
+        return _with_settings(scratch.read(_BLOCKS, block), data=data, prior=prior)
+
+    return PosteriorBlocks(scratch.read(_STARTS)["row"].to_numpy(), read)
+
+
+def history_tables(scratch: Scratch) -> Iterator[pa.Table]:
+    """The entries of the history, by item and bucket, a block at a time: `BUCKET_SCHEMA`."""
+    return (scratch.read(_BLOCKS, block) for block in range(len(scratch.read(_STARTS))))
+
+
+def whole_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> PosteriorHistory:
+    """All of it in memory, for what goes through the log from moment to moment."""
+    return _with_settings(pa.concat_tables(history_tables(scratch)), data=data, prior=prior)
+
+
+def _history_of(table: pa.Table, *, item_ids: pa.StringArray, data: DataConfig, prior: Prior) -> PosteriorHistory:
+    ids = table["item"].combine_chunks()
+    rows = pc.index_in(ids.dictionary, value_set=item_ids).to_numpy()[ids.indices.to_numpy()]
+    return PosteriorHistory.from_counts(
+        BucketCounts.from_tables([table], item=rows),
+        bucket_ms=data.posterior.bucket,
+        delay_ms=data.posterior.delay,
+        prior=prior,
+        clock=data.events.time_unit != "order",
+    )
+
+
+def _with_settings(table: pa.Table, *, data: DataConfig, prior: Prior) -> PosteriorHistory:
+    return PosteriorHistory.from_table(
+        table,
+        bucket_ms=data.posterior.bucket,
+        delay_ms=data.posterior.delay,
+        prior=prior,
+        clock=data.events.time_unit != "order",
+    )
+
+
+def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:
+    """Entries of some rows of the catalogue, out of parts that are each in their order."""
+    slices = []
+    for part in parts.each("part"):
+        first, last = np.searchsorted(part["item"].to_numpy(), [start, stop])
+        slices.append(part.slice(first, last - first))
+    # An item's entries all come from one part.
+    entries = pa.concat_tables(slices).combine_chunks()
+    return entries.take(pa.array(order_of(entries["item"].to_numpy())))
