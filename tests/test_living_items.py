@@ -247,6 +247,7 @@ def test_an_item_is_never_found_by_its_new_attributes_with_its_old_vector(served
 
 def test_added_items_are_asked_for_and_found_by_content(copied: Path, settings: Config) -> None:
     recaller = Recaller.load(copied, living=True)
+    recaller.delete_items([pd.read_parquet(settings.data.items.path).item_id[3]])  # as near as what is added
     recaller.add_items([raw(settings, 3, "before", title="same")])
     expected = recaller.similar_to_new([raw(settings, 3, "?", title="same")], k=6).ids[0].tolist()
     assert expected[0] == "before", "whose content it has"
