@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import uvicorn
 from browser import Page, browser, find_browser
+from matplotlib import image
 
 from recall.config import Config
 from recall.serving.app import create_app
@@ -45,11 +46,15 @@ def page(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def test_typing_a_user_shows_candidates_with_title_score_share_and_exposures(
-    page: Page, url: str, run: Path, settings: Config
+    page: Page, url: str, run: Path, settings: Config, tmp_path: Path
 ) -> None:
     page.open(url)
     page.type("u001")
     page.until(f"{ROWS} === 20")
+    page.screenshot(tmp_path / "page.png")  # among pytest's temporary files, for who wants to look
+    height, _, channels = image.imread(tmp_path / "page.png").shape
+    assert height > 500
+    assert channels >= 3
     expected = httpx.post(f"{url}/recall", json={"users": ["u001"], "k": 20}).json()["results"][0]["items"]
     titles = pd.read_parquet(settings.data.items.path).set_index("item_id").title
     vectors = pd.read_parquet(run / "vectors" / "vectors.parquet").set_index("item_id")
