@@ -74,7 +74,7 @@ class EmbeddingTable(tf.keras.layers.Layer):
         is_small = size <= _ROWS_DRAWN
         self.weight = self.add_weight(name="rows", shape=(size, width), initializer=_normal() if is_small else "zeros")
         if not is_small:
-            # Drawn as a whole, with what the initializer keeps beside it, a table takes three times its own memory.
+            # Drawn as a whole, a table would stand beside all that the initializer makes of it on the way.
             for start in range(0, size, _ROWS_DRAWN):
                 rows = self.weight[start : start + _ROWS_DRAWN]
                 rows.assign(_normal()(rows.shape))
