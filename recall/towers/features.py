@@ -74,10 +74,11 @@ class EmbeddingTable(tf.keras.layers.Layer):
         is_small = size <= _ROWS_DRAWN
         self.weight = self.add_weight(name="rows", shape=(size, width), initializer=_normal() if is_small else "zeros")
         if not is_small:
-            # Drawn as a whole, a table would stand beside all that the initializer makes of it on the way.
+            # Drawn as a whole, a table would stand beside all that the initializer makes of it on the way; assigned to
+            # a slice, TensorFlow would copy it for each block.
             for start in range(0, size, _ROWS_DRAWN):
-                rows = self.weight[start : start + _ROWS_DRAWN]
-                rows.assign(_normal()(rows.shape))
+                rows = tf.range(start, min(start + _ROWS_DRAWN, size))
+                self.weight.scatter_update(tf.IndexedSlices(_normal()((len(rows), width)), rows))
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """int [...] -> float32 [..., width]."""
