@@ -195,14 +195,13 @@ class UserArrays:
         counts = lengths[is_any]
         ends = np.cumsum(counts)
         starts = ends - counts
-        has_own_tokens = age_ms is not None and "gap" in weights
-        tokens = self._timed_tokens(rows, to_last, age_ms) if has_own_tokens else self._tokens
+        tokens = self._timed_tokens(rows, to_last, age_ms)
         scores = self._scores(rows, tokens, to_last, age_ms)
         shares = np.exp(scores - np.repeat(np.maximum.reduceat(scores, starts), counts))
         totals = np.add.reduceat(shares, starts)  # [users with clicks]
-        # A product with a sparse matrix sums tokens in place: a third of the time of making [clicks, dim] to sum.
-        columns = np.arange(len(rows)) if has_own_tokens else rows
-        pooling = csr_array((shares, columns, np.append(0, ends)), shape=(len(counts), len(tokens)))
+        # A product with a sparse matrix sums in three fifths of the time of np.add.reduceat. Of tokens that are gathered
+        # first: where all of a million are its right side, it waits for each, and takes half as long again.
+        pooling = csr_array((shares, np.arange(len(rows)), np.append(0, ends)), shape=(len(counts), len(rows)))
         states = np.empty((len(lengths), tokens.shape[1]), np.float32)
         states[is_any] = (pooling @ tokens) / totals[:, np.newaxis]
         states[~is_any] = weights["empty"]
