@@ -78,7 +78,7 @@ def build_saved_index(
       fingerprint: of the model that made the vectors.
       report: added to the report of the index.
       config: the `index` section of an experiment.
-      sample_queries: float [queries, dim], real query vectors to tune with.
+      sample_queries: float [queries, dim], real query vectors to tune with; kept beside the index.
       seed: of the choice of sample queries.
       progress: called with one line of text per step.
 
@@ -94,11 +94,11 @@ def build_saved_index(
     if config.shards > 1:
         items = Items.checked(ids, vectors)
         build = _in_shards(items, sample_queries, config=config, seed=seed, report=report, progress=progress)
-        save_index(build, directory, fingerprint=fingerprint)
+        save_index(build, directory, fingerprint=fingerprint, sample_queries=sample_queries)
         return load_index(directory, fingerprint=fingerprint)
     index = build_index(ids, vectors, config=config, sample_queries=sample_queries, seed=seed, progress=progress)
     index.report = {**index.report, **(report or {})}
-    save_index(index, directory, fingerprint=fingerprint)
+    save_index(index, directory, fingerprint=fingerprint, sample_queries=sample_queries)
     return index
 
 

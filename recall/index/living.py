@@ -64,7 +64,8 @@ class LivingIndex(View):
         self._directory: Path | None = None
         self._version, self._fingerprint, self._sequence = "", "", 0
         self._encode: Encode | None = None
-        self._sample_queries: Any | None = None
+        self._sample_queries: Any | None = None  # given, or else those of the version
+        self._has_own_queries = False
         self._replayed = Replayed()
         self._is_read_only = False
         self._extent: tuple[tuple[str, int], ...] | None = None  # of a journal that was read
@@ -91,7 +92,8 @@ class LivingIndex(View):
           read_only: do not take the lock. `refresh` shows what the writer did since.
           config: how `rebalance` builds; default: as the base is built.
           encode: makes vectors of the model from sources (see `upsert`) and the report of the base.
-          sample_queries: float [queries, dim] to tune a new base with; without, perturbed item vectors.
+          sample_queries: float [queries, dim] to tune a new base with. Without: those that the version keeps, or else
+            perturbed item vectors.
 
         Raises:
           ArtifactError: no index, damage to it or to the journal, another model's, or another writer has it open.
@@ -101,7 +103,8 @@ class LivingIndex(View):
             version = load_current(directory, fingerprint=fingerprint)
             index = cls(version.index, config=config)
             index._directory, index._journal, index._is_read_only = Path(directory), journal, read_only
-            index._encode, index._sample_queries = encode, sample_queries
+            index._encode = encode
+            index._sample_queries, index._has_own_queries = sample_queries, sample_queries is not None
             index._fingerprint = version.fingerprint
             index._stand_on(version)
         except BaseException:
@@ -293,6 +296,7 @@ class LivingIndex(View):
                         fingerprint=self._fingerprint,
                         journal_through=through,
                         replaces=self._version,
+                        sample_queries=self._sample_queries,
                     ).name
                 with self._writing:
                     self.snapshot()  # closed meanwhile?
@@ -364,6 +368,8 @@ class LivingIndex(View):
             )
             self._journal.begin_after(version.journal_through)
             self._now, self._replayed, self._version = done.snapshot, done, version.name
+            if not self._has_own_queries:
+                self._sample_queries = version.sample_queries
             self._sequence = self._journal.last_sequence
 
     def _compact_if_long(self) -> bool:

@@ -1,7 +1,7 @@
 """Saved indexes: numbered versions, and a CURRENT file that names the one to load.
 
 DIR/CURRENT                 the number, e.g. 0003
-DIR/versions/0003/          manifest.json, ids.parquet and the files of the index
+DIR/versions/0003/          manifest.json, ids.parquet, the files of the index, and maybe the queries it was tuned with
 DIR/versions/0003/shards/00001/   the same of a shard, where there are several: with CURRENT and the version's manifest
                             all that a machine needs which holds this shard alone
 """
@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,7 +23,7 @@ from recall.artifacts import MANIFEST, checksum, publish, read_manifest, seal
 from recall.errors import ArtifactError, DataError
 from recall.index.base import Index, VectorIndex
 from recall.index.exact import ExactIndex
-from recall.index.items import Rows
+from recall.index.items import Rows, Vectors
 from recall.index.scann_index import ScannIndex
 from recall.index.shard_build import ShardBuild
 from recall.index.shards import HASH, Shard, ShardedIndex
@@ -41,6 +42,7 @@ KEPT_VERSIONS = 2
 _T = TypeVar("_T")
 _FORMAT_VERSION = 1
 _IDS = "ids.parquet"
+_SAMPLE_QUERIES = "sample_queries.npy"
 _SHARDS = "shards"
 _JOURNAL_THROUGH = "journal_through"
 _KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
@@ -56,12 +58,14 @@ class SavedVersion:
       fingerprint: of the model that made its vectors.
       journal_through: sequence number of the last change of `recall.index.journal` that it contains; 0 of one that was
         made from the catalogue alone.
+      sample_queries: float32 [queries, dim], real queries, for whoever builds it again; None where none were kept.
     """
 
     index: Index
     name: str
     fingerprint: str
     journal_through: int
+    sample_queries: Vectors | None = None
 
 
 def save_index(
@@ -71,6 +75,7 @@ def save_index(
     fingerprint: str,
     journal_through: int = 0,
     replaces: str | None = None,
+    sample_queries: Any | None = None,
 ) -> Path:
     """Publishes an index as the current version; the one before stays, older ones are removed.
 
@@ -83,6 +88,7 @@ def save_index(
       fingerprint: of the model that made the vectors; `load_index` compares it.
       journal_through: see `SavedVersion`.
       replaces: number of the version that it was made from; nothing is saved if another is current by now.
+      sample_queries: float [queries, dim], kept beside the index: see `SavedVersion`.
 
     Returns:
       The directory of the new version.
@@ -112,6 +118,8 @@ def save_index(
                 manifest.update(_write_shards(index, scratch, about=dict(manifest)))
             else:
                 raise TypeError(f"{type(index).__name__} cannot be saved")
+            if sample_queries is not None:
+                np.save(scratch / _SAMPLE_QUERIES, np.asarray(sample_queries, np.float32), allow_pickle=False)
         point_to(directory, version)
         remove_versions(directory, keep=KEPT_VERSIONS)
     return version
@@ -168,7 +176,9 @@ def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersi
     manifest = _open(version, fingerprint)
     with _as_artifact_error(version):
         index = _read_whole(version, manifest)
-    return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0))
+        kept = _SAMPLE_QUERIES in manifest["files"]
+        queries = np.load(version / _SAMPLE_QUERIES, allow_pickle=False) if kept else None
+    return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0), queries)
 
 
 def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:

@@ -16,7 +16,15 @@ import pytest
 
 from recall.config import IndexConfig
 from recall.errors import ArtifactError, ConfigError, DataError
-from recall.index import LivingIndex, RebalancePolicy, Rebalancer, build_index, load_index, save_index
+from recall.index import (
+    LivingIndex,
+    RebalancePolicy,
+    Rebalancer,
+    build_index,
+    build_saved_index,
+    load_index,
+    save_index,
+)
 
 DIM = 8
 KINDS = {
@@ -104,6 +112,24 @@ def test_rebalancing_keeps_every_item_and_deleted_ones_never_return(kind, tmp_pa
     with LivingIndex.open(tmp_path, fingerprint="m") as index:
         assert index.drift(sample=0).gone == 1, "what the version contains is not applied again"
         assert_holds(index, expected, exactly=kind != "scann")
+
+
+def test_a_new_base_is_tuned_with_the_queries_that_the_version_before_was_tuned_with(tmp_path):
+    config = IndexConfig(kind="scann", k=10)
+    names = [f"i{row}" for row in range(300)]
+    vectors, queries = drawn(300, seed=1), drawn(7, seed=2)
+    build_saved_index(names, vectors, tmp_path / "index", fingerprint="model", config=config, sample_queries=queries)
+    for own, expected in ((None, 7), (None, 7), (queries[:5], 5), (None, 5)):
+        with LivingIndex.open(tmp_path / "index", config=config, sample_queries=own) as index:
+            index.upsert(["new"], drawn(1, seed=3))
+            index.rebalance()
+            assert index.report["measured"]["scann"]["queries"] == expected
+    other = drawn(4, seed=4)
+    with LivingIndex.open(tmp_path / "index", config=config) as index:
+        build_saved_index(names, vectors, tmp_path / "index", fingerprint="model", config=config, sample_queries=other)
+        assert index.refresh()
+        index.rebalance()
+        assert index.report["measured"]["scann"]["queries"] == 4
 
 
 def test_a_version_made_from_the_catalogue_again_does_not_undo_the_journal(tmp_path):
