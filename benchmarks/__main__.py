@@ -20,6 +20,7 @@ app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exce
 _console = Console(stderr=True, highlight=False)
 
 _README = SWEEP.with_name("README.md")
+_WIDE = 190
 SweepFile = Annotated[Path, typer.Option("--sweep", help="rows and cases")]
 ClaimsFile = Annotated[Path, typer.Option("--claims", help="what the results are held against")]
 ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]
@@ -99,7 +100,9 @@ def _check(claims: Path, results: Path) -> None:
         known = verdict.value is not None and verdict.lowest is not None and verdict.highest is not None
         cells = (number(verdict.value), f"{number(verdict.lowest)} – {number(verdict.highest)}") if known else ("", "")
         table.add_row(verdict.claim.row, verdict.claim.claim, verdict.claim.target, *cells, outcome(verdict))
-    Console().print(table)
+    console = Console()
+    # Into a file or a pipe a row is a line, however long the claims are.
+    (console if console.is_terminal else Console(width=_WIDE)).print(table)
     short = [verdict for verdict in verdicts if not verdict.holds]
     typer.echo(f"{len(verdicts) - len(short)} of {len(verdicts)} claims hold")
     for verdict in short:
