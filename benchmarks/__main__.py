@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exce
 _console = Console(stderr=True, highlight=False)
 
 _README = SWEEP.with_name("README.md")
-_WIDE = 190
+_WIDE = 210
 SweepFile = Annotated[Path, typer.Option("--sweep", help="rows and cases")]
 ClaimsFile = Annotated[Path, typer.Option("--claims", help="what the results are held against")]
 ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]
