@@ -213,6 +213,38 @@ def full_softmax(
     return fused(queries, candidates)
 
 
+def lead_over_mean(
+    queries: tf.Tensor,
+    candidates: tf.Tensor,
+    *,
+    targets: tf.Tensor,
+    pool_sizes: tf.Tensor,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """By how much the scores of targets exceed the mean score of all items that their queries could have been shown.
+
+    What label smoothing adds (Szegedy et al., CVPR 2016, section 7): against a distribution that gives the share e to n
+    items alike and the rest to the target, the cross-entropy is that of the target alone plus e times this. Departure:
+    the mean is over all items of the pool, with those that `full_softmax` leaves out because they were seen.
+
+    Args:
+      queries: as all that follow, of `full_softmax`; float32 [queries, dim].
+      candidates: float32 [candidates, dim].
+      targets: int32 [queries].
+      pool_sizes: int32 [queries].
+      weights: float32 [queries].
+
+    Returns:
+      float32 scalar, the weighted mean.
+    """
+    weights = tf.ones(tf.shape(targets)) if weights is None else weights
+    weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
+    sizes = tf.maximum(pool_sizes, 1)
+    means = tf.gather(tf.cumsum(candidates), sizes - 1) / tf.cast(sizes, tf.float32)[:, tf.newaxis]  # [queries, dim]
+    leads = tf.reduce_sum(queries * (tf.gather(candidates, targets) - means), axis=1)  # [queries]
+    return tf.reduce_sum(weights * leads)
+
+
 def sum_over_chunks(
     reduce_chunk: Callable[..., _ChunkResult], queries: tf.Tensor, candidates: tf.Tensor, *, chunk: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

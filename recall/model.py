@@ -11,6 +11,7 @@ import tensorflow_recommenders as tfrs
 
 from recall.averaging import WeightAverage
 from recall.candidates import Targets, candidates_of
+from recall.cold_simulation import ColdSimulator, Shown
 from recall.config import Config
 from recall.dataset import Batch, UserRows
 from recall.distillation import student_terms
@@ -87,8 +88,8 @@ class RecallModel(tfrs.Model):
             name for name in self.further_histories if name not in prepared.history_vocabularies
         )
         self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
-        exposures = prepared.posterior("validation").exposures
-        self.training_exposures = tf.constant(exposures.astype(np.float32))
+        simulation = model.cold_simulation
+        self.cold_simulator = ColdSimulator(prepared, self.items, simulation) if simulation.enabled else None
         self.log_temperature = self.add_weight(
             name="log_temperature",
             shape=(),
@@ -200,7 +201,7 @@ class RecallModel(tfrs.Model):
           frozen: whether all but the student is trained already, and goes without dropout. The student has its terms
             then only, or else only then: `student.stage` says which.
         """
-        loss, settings = self.config.model.loss, self.config.model.cold_simulation
+        loss, simulator = self.config.model.loss, self.cold_simulator if training else None
         dropout = training and not frozen
         targets = Targets.of(batch)
         pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
@@ -216,22 +217,15 @@ class RecallModel(tfrs.Model):
         features = self.item_table.gather(candidates.distinct)
         content = self.items.content_of(features, training=dropout)
 
-        shown = content
-        if training and settings.enabled:
-            shown = self.items.hide_ids(content, self._hidden(tf.gather(self.training_exposures, candidates.distinct)))
-        tokens = self.items.tokens(shown)  # [distinct, dim]
-
-        posterior = candidates.posterior
+        tokens = self.items.tokens(simulator.asked_with(content, candidates.distinct) if simulator else content)
         if candidates.place is not None:
             features = self.item_table.gather(candidates.rows)
             content = content.at(candidates.place)
-        if training and settings.enabled:
-            is_new, is_unseen = (
-                tf.random.uniform(tf.shape(candidates.rows)) < share for share in (settings.brand_new, settings.unseen)
-            )  # both [candidates]
-            content = self.items.hide_ids(content, is_new | is_unseen | self._hidden(posterior[:, 0]))
-            posterior = tf.where(is_new[:, tf.newaxis], self.items.as_new(posterior), posterior)
-        vectors = self.items.vectors(content, features, posterior, training=dropout)
+        shown = Shown(content, features, candidates.posterior)
+        if simulator:
+            shown = simulator.candidates(*shown, candidates.rows)
+        content = shown.content  # of which no id is known that was hidden
+        vectors = self.items.vectors(*shown, training=dropout)
 
         terms: dict[str, tf.Tensor] = {}
         head, categories = self.category_head, None
@@ -320,11 +314,6 @@ class RecallModel(tfrs.Model):
             positions=targets.before,
             training=training,
         )
-
-    def _hidden(self, exposures: tf.Tensor) -> tf.Tensor:
-        settings = self.config.model.cold_simulation
-        probability = settings.max_probability / (1.0 + exposures / settings.half_exposures)
-        return tf.random.uniform(tf.shape(exposures)) < probability
 
     # Inference
 

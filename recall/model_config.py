@@ -146,6 +146,10 @@ class ColdSimulation(Strict):
     half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
     unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
     brand_new: Probability = Field(default=0.0, description="share of candidates shown without id and posterior")
+    own_share: bool = Field(
+        default=True,
+        description="with an id hide its author (or another feature beside it), as often as that learned from it alone",
+    )
 
 
 class LossConfig(Strict):
@@ -164,6 +168,12 @@ class LossConfig(Strict):
         default="sampled",
         description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
     )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the target that all items have alike, with softmax: full; against overfitting",
+    )
     mask_seen: bool = Field(
         default=False,
         description="leave what the user clicked before out of the softmax, as evaluation.exclude_seen does in ranking",
@@ -180,6 +190,15 @@ class LossConfig(Strict):
             raise ValueError(
                 "softmax: full ranks against the catalogue, but negatives: none leaves nothing of it; "
                 "use negatives: exposed or negatives: catalogue"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_smoothed_over_all_items(self) -> LossConfig:
+        if self.label_smoothing and self.softmax != "full":
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing} spreads targets over all items, but softmax: sampled meets a "
+                "few of them; use softmax: full, or remove label_smoothing"
             )
         return self
 
@@ -266,6 +285,15 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"interests.count {self.interest_count} makes several vectors of a user's history, but query: trigger "
                 "has no user tower; use query: user or both, or remove interests"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothed_labels_have_one_score(self) -> ModelConfig:
+        if self.loss.label_smoothing and (self.interests or self.item_codes):
+            raise ValueError(
+                f"loss.label_smoothing {self.loss.label_smoothing} is for one vector per user and item, but interests "
+                "or item_codes make several; remove one or the other"
             )
         return self
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from recall.candidates import Candidates
 from recall.code_losses import code_full_softmax, code_softmax
 from recall.interest_losses import best_interest_full_softmax, best_interest_softmax
-from recall.losses import Seen, full_softmax, sampled_softmax
+from recall.losses import Seen, full_softmax, lead_over_mean, sampled_softmax
 from recall.model_config import ModelConfig
 from recall.towers.item import ItemVectors
 
@@ -83,9 +83,9 @@ def retrieval_loss(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, we
     elif (codes := ranking.config.item_codes) and items.shape.rank == 3:
         sampled, full = (partial(softmax, pick=codes.pick) for softmax in (code_softmax, code_full_softmax))
     if ranking.config.loss.softmax == "full":
-        return full(
-            queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
-        )
+        places = {"targets": candidates.own, "pool_sizes": candidates.pool_sizes, "weights": weights}
+        loss, smoothing = full(queries, items, seen=seen, **places), ranking.config.loss.label_smoothing
+        return loss + smoothing * lead_over_mean(queries, items, **places) if smoothing else loss
     return sampled(
         queries,
         items,

@@ -219,6 +219,13 @@ class TestMistakes:
             ("index.cold_bias_tolerance=-0.1", "index.cold_bias_tolerance", "found -0.1"),
             ("model.cold_simulation.unseen=1.2", "model.cold_simulation.unseen", "found 1.2"),
             ("model.loss.towers_move_query=3", "model.loss.towers_move_query", "found 3"),
+            ("model.loss.label_smoothing=1", "model.loss.label_smoothing", "found 1"),
+            ("model.loss.label_smoothing=0.1", "model.loss", "use softmax: full, or remove label_smoothing"),
+            (
+                "model={loss: {softmax: full, label_smoothing: 0.1}, interests: {count: 2}}",
+                "model",
+                "interests or item_codes make several; remove one or the other",
+            ),
             ("model.appeal=0.5", "model.appeal", "found 0.5"),
             ("model.loss.item=0", "model", "loss.item 0 leaves nothing that trains the query side"),
         ],

@@ -127,18 +127,22 @@ class Ranked(NamedTuple):
     own: list[int]  # [queries]
     takes_part: npt.NDArray[np.bool_]  # [queries, candidates]
     log_q: Array  # [candidates]
+    pool: npt.NDArray[np.bool_]  # [queries, candidates], those that smoothed labels are spread over
 
 
-def softmax_loss(queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float) -> float:
+def softmax_loss(
+    queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float, smoothing: float
+) -> float:
     """Weighted mean of -log softmax of each query's own candidate among those that take part for it.
 
     Of several interests (queries [examples, interests, dim]) each candidate's score is the best.
     """
     losses = []
-    for query, own, takes_part in zip(queries, ranked.own, ranked.takes_part, strict=True):
+    for query, own, takes_part, pool in zip(queries, ranked.own, ranked.takes_part, ranked.pool, strict=True):
         logits = (vectors @ np.atleast_2d(query).T).max(axis=1) / scale - ranked.log_q
         peak = logits[takes_part].max()
-        losses.append(np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits[own])
+        minus_log_p = np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits
+        losses.append((1 - smoothing) * minus_log_p[own] + smoothing * minus_log_p[pool].mean())
     return float(np.average(losses, weights=weights)) if weights.any() else 0.0
 
 
@@ -170,7 +174,7 @@ def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Neg
     takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
     takes_part &= ~masked_as_seen(model, examples, rows)
     np.fill_diagonal(takes_part, val=True)
-    return Ranked(rows, posterior, list(range(count)), takes_part, log_q)
+    return Ranked(rows, posterior, list(range(count)), takes_part, log_q, takes_part)
 
 
 def whole_catalogue(model: RecallModel, examples: list[Example], prepared: PreparedData, *, time_ms: int) -> Ranked:
@@ -182,9 +186,10 @@ def whole_catalogue(model: RecallModel, examples: list[Example], prepared: Prepa
         [history.as_of(rows, np.full(len(rows), example.time_ms)).exposures > 0 for example in examples]
     )
     takes_part |= model.config.model.loss.negatives == "catalogue"
+    pool = takes_part.copy()
     takes_part &= ~masked_as_seen(model, examples, rows.tolist())
     takes_part[np.arange(len(own)), own] = True
-    return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)))
+    return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)), pool)
 
 
 def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, float]:
@@ -221,7 +226,8 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         if config.structure == "base":
             matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
         for name, (query, candidates, weight) in matched.items():
-            loss = softmax_loss(query, candidates, ranked, weights, config.start_temperature)
+            smoothing = config.loss.label_smoothing
+            loss = softmax_loss(query, candidates, ranked, weights, config.start_temperature, smoothing)
             terms[name] = terms.get(name, 0) + weight * loss
     if behaviour is not None and meta is not None:
         items = [example.item for example in examples]
@@ -290,6 +296,8 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         ("click", ["model.interests={count: 2}", "model.gate=concat"]),
         ("user", ["model.interests={count: 3, objective: chosen}"]),
         ("user", ["model.similarity=dot"]),
+        ("click", ["model.loss.label_smoothing=0.3", "model.query=both"]),
+        ("user", ["model.loss.label_smoothing=0.1", "model.loss.mask_seen=true", "model.loss.negatives=catalogue"]),
         ("click", ["model.loss.mask_seen=true", "model.query=trigger"]),
         ("user", ["model.loss.mask_seen=true", "model.query=both"]),
         ("user", ["model.loss.mask_seen=true", "model.interests={count: 2}"]),
