@@ -90,24 +90,24 @@ def tables(
 
 
 def _check(claims: Path, results: Path) -> None:
-    from benchmarks.speed.tables import number, outcome
+    from benchmarks.speed.tables import as_measured, number, outcome
 
     verdicts = judge(load_claims(claims), Results(results))
     table = Table(title="speed, as measured", title_justify="left", box=box.SIMPLE)
     for name in ("row", "claim", "target", "measured", "range", "verdict"):
         table.add_column(name, justify="right" if name in ("target", "measured", "range") else "left")
     for verdict in verdicts:
-        known = verdict.value is not None and verdict.lowest is not None and verdict.highest is not None
-        cells = (number(verdict.value), f"{number(verdict.lowest)} – {number(verdict.highest)}") if known else ("", "")
-        table.add_row(verdict.claim.row, verdict.claim.claim, verdict.claim.target, *cells, outcome(verdict))
+        claim, ends = verdict.claim, [end for end in (verdict.lowest, verdict.highest) if end is not None]
+        spread = " – ".join(map(number, ends))
+        table.add_row(claim.row, claim.claim, claim.target, as_measured(verdict), spread, outcome(verdict))
     console = Console()
     # Into a file or a pipe a row is a line, however long the claims are.
     (console if console.is_terminal else Console(width=_WIDE)).print(table)
     short = [verdict for verdict in verdicts if not verdict.holds]
     typer.echo(f"{len(verdicts) - len(short)} of {len(verdicts)} claims hold")
     for verdict in short:
-        measured = verdict.problem or f"measured {number(verdict.value or 0.0)}, wanted {verdict.claim.target}"
-        typer.echo(f"{verdict.claim.row}: {verdict.claim.claim}: {measured}")
+        why = verdict.problem or f"measured {as_measured(verdict)}, wanted {verdict.claim.target}"
+        typer.echo(f"{verdict.claim.row}: {verdict.claim.claim}: {why}")
     if short:
         raise typer.Exit(1)
 

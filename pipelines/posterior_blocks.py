@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,13 @@ from recall.posterior_blocks import PosteriorBlocks, block_starts
 
 _BLOCKS, _STARTS = "history", "history_starts"
 _ENTRIES_PER_BLOCK = 1 << 20  # 36 MB
+
+
+class _Settings(TypedDict):
+    bucket_ms: int
+    delay_ms: int
+    prior: Prior
+    clock: bool
 
 
 def write_history(
@@ -75,23 +83,20 @@ def whole_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> Poster
 def _history_of(table: pa.Table, *, item_ids: pa.StringArray, data: DataConfig, prior: Prior) -> PosteriorHistory:
     ids = table["item"].combine_chunks()
     rows = pc.index_in(ids.dictionary, value_set=item_ids).to_numpy()[ids.indices.to_numpy()]
-    return PosteriorHistory.from_counts(
-        BucketCounts.from_tables([table], item=rows),
-        bucket_ms=data.posterior.bucket,
-        delay_ms=data.posterior.delay,
-        prior=prior,
-        clock=data.events.time_unit != "order",
-    )
+    return PosteriorHistory.from_counts(BucketCounts.from_tables([table], item=rows), **_settings(data, prior))
 
 
 def _with_settings(table: pa.Table, *, data: DataConfig, prior: Prior) -> PosteriorHistory:
-    return PosteriorHistory.from_table(
-        table,
-        bucket_ms=data.posterior.bucket,
-        delay_ms=data.posterior.delay,
-        prior=prior,
-        clock=data.events.time_unit != "order",
-    )
+    return PosteriorHistory.from_table(table, **_settings(data, prior))
+
+
+def _settings(data: DataConfig, prior: Prior) -> _Settings:
+    return {
+        "bucket_ms": data.posterior.bucket,
+        "delay_ms": data.posterior.delay,
+        "prior": prior,
+        "clock": data.events.time_unit != "order",
+    }
 
 
 def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:

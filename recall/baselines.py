@@ -23,6 +23,8 @@ class PopularityScorer:
       clicks: int64 [items], training clicks.
     """
 
+    is_finite = True
+
     def __init__(self, clicks: npt.NDArray[np.int64]) -> None:
         # The place in the order, not the count: above 2^24 clicks float32 would make ties of different counts.
         self._scores = np.unique(clicks, return_inverse=True)[1].astype(np.float32)  # [items]
@@ -47,6 +49,8 @@ class ItemKnnScorer:
       similarities: sparse float32 [items, items] from `item_similarities`.
       history: clicked item rows of each example.
     """
+
+    is_finite = True
 
     def __init__(self, similarities: sparse.csr_array, history: Ragged) -> None:
         self._similarities = similarities

@@ -26,7 +26,7 @@ from benchmarks.speed.rows import training_data, training_step
 from benchmarks.speed.rows.search import _in_turns
 from benchmarks.speed.runner import measure_all, turns
 from benchmarks.speed.sweep import PlannedCase, Row, load_sweep
-from benchmarks.speed.tables import all_tables, outcome
+from benchmarks.speed.tables import all_tables, as_measured, outcome
 from pipelines.training_data import prepare
 from recall.config import load_config
 from recall.errors import ConfigError
@@ -166,6 +166,23 @@ def test_ratio_is_of_medians_and_its_range_of_pairs(tmp_path: Path) -> None:
     assert verdict.holds
 
 
+def test_one_pair_of_repeats_has_no_range(tmp_path: Path) -> None:
+    put(tmp_path, "ours", 1.0, 2.0, 6.0)
+    put(tmp_path, "theirs", 4.0)
+    (verdict,) = judge([claim(OURS, THEIRS, at_most=0.5)], Results(tmp_path))
+    assert (verdict.value, verdict.lowest, verdict.highest) == (0.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(1.403, "1.403"), (1.4, "1.4"), (1.452, "1.45")], ids=["just over", "at it", "over"]
+)
+def test_what_just_misses_its_bound_is_shown_to_miss_it(tmp_path: Path, seconds: float, shown: str) -> None:
+    put(tmp_path, "ours", seconds)
+    (verdict,) = judge([claim(OURS, at_most=1.4)], Results(tmp_path))
+    assert as_measured(verdict) == shown
+    assert verdict.holds == (seconds <= 1.4)
+
+
 @pytest.mark.parametrize(("bound", "holds"), [({"at_most": 1.9}, False), ({"at_least": 1.9}, True)])
 def test_bounds_work_both_ways(tmp_path: Path, bound: dict[str, float], holds: bool) -> None:
     put(tmp_path, "ours", 2.0)
@@ -264,7 +281,7 @@ def test_tables_and_plots_come_from_results(tmp_path: Path) -> None:
         put(tmp_path, name, 0.5 * arguments["events"], arguments=arguments, recall=[0.9, 0.95], qps=[20.0, 10.0])
     results = Results(tmp_path)
     tables = all_tables(sweep, results, judge([claim({"case": "ours-10", "measure": "seconds"}, at_most=4)], results))
-    assert "| work | words | ≤ 4 | 5 | 5 | 5 | falls short |" in tables["claims"]
+    assert "| work | words | ≤ 4 | 5 | – | – | falls short |" in tables["claims"]
     assert "| ours-1000 | 500 | 1 |" in tables["work"]
     assert "| work | seconds over events | recall | 10 – 1,000 | 1.00 |" in tables["growth"]
     written = write_plots(tmp_path / "plots", sweep, results)

@@ -27,6 +27,7 @@ class GivenScores:
     """A scorer that knows the whole matrix."""
 
     matrix: Floats
+    is_finite = False
 
     @property
     def item_count(self) -> int:

@@ -51,9 +51,14 @@ class Claim(Strict):
         return self
 
     @property
+    def bound(self) -> float:
+        """Where the claim ends."""
+        return self.at_most if self.at_most is not None else self.at_least or 0.0
+
+    @property
     def target(self) -> str:
         """The bound, for people."""
-        return f"≤ {self.at_most:g}" if self.at_most is not None else f"≥ {self.at_least:g}"
+        return f"{'≥' if self.at_most is None else '≤'} {self.bound:g}"
 
 
 class Claims(Strict):
@@ -69,7 +74,7 @@ class Verdict:
     Attributes:
       claim: which one.
       value: ratio of the medians, or the number itself; None if something was not measured.
-      lowest: of the repeats taken in pairs.
+      lowest: of the repeats taken in pairs; None if there are not two.
       highest: likewise.
       problem: why there is no verdict.
       unreached: what the divisor never reached, which decides the claim without a ratio.
@@ -89,9 +94,7 @@ class Verdict:
             return True
         if self.value is None or self.problem:
             return False
-        if self.claim.at_most is not None:
-            return self.value <= self.claim.at_most
-        return self.claim.at_least is not None and self.value >= self.claim.at_least
+        return self.value >= self.claim.bound if self.claim.at_most is None else self.value <= self.claim.bound
 
 
 def load_claims(path: Path = CLAIMS) -> list[Claim]:
@@ -133,7 +136,7 @@ def _judge(claim: Claim, results: Results) -> Verdict:
         ((divisor, divisors),) = rest
         value /= divisor
         repeats = [one / other for one, other in zip(repeats, divisors, strict=False)]
-    return Verdict(claim, value, min(repeats), max(repeats))
+    return Verdict(claim, value, min(repeats), max(repeats)) if len(repeats) > 1 else Verdict(claim, value)
 
 
 def _numbers(quantity: Quantity, results: Sequence[Result]) -> tuple[float, list[float]]:

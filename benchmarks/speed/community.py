@@ -41,7 +41,7 @@ def stored_run(folder: Path, items: int, *, index: bool = True) -> Path:
 
     run = folder / f"run-{items}"
     done = run / ("indexed" if index else "trained")
-    if not done.exists() and not (run / "indexed").exists():
+    if not any(path.exists() for path in (done, run / "indexed")):  # what is indexed was trained
         source = folder / f"community-{items}"
         if not source.exists():
             _write(source.with_suffix(".partial"), items)

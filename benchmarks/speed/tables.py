@@ -27,12 +27,21 @@ def claims_table(verdicts: Sequence[Verdict]) -> str:
             verdict.claim.row,
             verdict.claim.claim,
             verdict.claim.target,
-            *(_bare(value) for value in (verdict.value, verdict.lowest, verdict.highest)),
+            as_measured(verdict),
+            *(_bare(value) for value in (verdict.lowest, verdict.highest)),
             outcome(verdict),
         ]
         for verdict in verdicts
     ]
     return markdown_table(["row", "claim", "target", "measured", "lowest", "highest", "verdict"], rows)
+
+
+def as_measured(verdict: Verdict) -> str:
+    """What the claim is about, with enough digits to be told from the bound."""
+    if verdict.value is None:
+        return NOTHING
+    bound = number(verdict.claim.bound)
+    return f"{verdict.value:.4g}" if number(verdict.value) == bound else number(verdict.value)
 
 
 def outcome(verdict: Verdict) -> str:

@@ -64,8 +64,8 @@ class LivingIndex(View):
         self._directory: Path | None = None
         self._version, self._fingerprint, self._sequence = "", "", 0
         self._encode: Encode | None = None
-        self._sample_queries: Any | None = None  # given, or else those of the version
-        self._has_own_queries = False
+        self._given_queries: Any | None = None
+        self._version_queries: Any | None = None
         self._replayed = Replayed()
         self._is_read_only = False
         self._extent: tuple[tuple[str, int], ...] | None = None  # of a journal that was read
@@ -104,7 +104,7 @@ class LivingIndex(View):
             index = cls(version.index, config=config)
             index._directory, index._journal, index._is_read_only = Path(directory), journal, read_only
             index._encode = encode
-            index._sample_queries, index._has_own_queries = sample_queries, sample_queries is not None
+            index._given_queries = sample_queries
             index._fingerprint = version.fingerprint
             index._stand_on(version)
         except BaseException:
@@ -356,6 +356,10 @@ class LivingIndex(View):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def _sample_queries(self) -> Any | None:
+        return self._version_queries if self._given_queries is None else self._given_queries
+
     def _stand_on(self, version: SavedVersion) -> None:
         assert self._journal is not None
         with self._writing:
@@ -368,8 +372,7 @@ class LivingIndex(View):
             )
             self._journal.begin_after(version.journal_through)
             self._now, self._replayed, self._version = done.snapshot, done, version.name
-            if not self._has_own_queries:
-                self._sample_queries = version.sample_queries
+            self._version_queries = version.sample_queries
             self._sequence = self._journal.last_sequence
 
     def _compact_if_long(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -230,3 +233,20 @@ def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypat
     for block in (rows[:400], rows[400:800], rows[800:]):
         assert abs(block.mean()) < 0.005
         assert block.std() == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_large_table_is_made_without_a_second_one_beside_it() -> None:
+    code = """
+import resource
+from recall.towers.features import EmbeddingTable
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB
+
+EmbeddingTable(1_000, 64, name="small")  # what TensorFlow allocates once
+before = peak()
+EmbeddingTable(3_000_000, 64, name="large")
+print(1024 * (peak() - before) / (3_000_000 * 64 * 4))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.9 < float(result.stdout) < 1.8
