@@ -12,6 +12,7 @@ from recall.config import Config, load_config
 from recall.prepared import PreparedData
 
 pytest_plugins = ("accounts",)
+pytest.register_assert_rewrite("living_oracle")  # a comparison that fails there shows both sides, as in a test
 
 EXPERIMENT = """\
 data:
