@@ -12,6 +12,8 @@ from recall.config import Config, load_config
 from recall.prepared import PreparedData
 
 pytest_plugins = ("accounts",)
+# Helpers that tests import: a comparison that fails there shows both sides, as in a test.
+pytest.register_assert_rewrite("living_oracle", "training_examples", "untrained_models")
 
 EXPERIMENT = """\
 data:

@@ -1,4 +1,4 @@
-"""The chunked softmax beside TFRS and autodiff, logQ beside simulated sampling, the alignment beside a double loop."""
+"""The chunked softmax and the full one beside TFRS, autodiff and sums by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from recall.losses import Seen, full_softmax, log_expected_draws, sampled_softmax, triplet_alignment
+from recall.losses import Seen, full_softmax, sampled_softmax
 
 Array = np.ndarray
 
@@ -329,151 +329,3 @@ def test_items_that_no_query_could_have_been_shown_get_no_gradient() -> None:
     batch = make_batch(queries=4, extra=6)
     *_, gradient = value_and_gradients(full_softmax, batch, targets=np.array([0, 5, 1, 2]), pool_sizes=np.full(4, 4))
     assert np.flatnonzero(np.abs(gradient).sum(axis=1)).tolist() == [0, 1, 2, 3, 5]
-
-
-# logQ
-
-
-def expected_draws(frequency: Array, ranks: Array, *, batch_size: int, pools: list[int]) -> Array:
-    """Positives of a batch, plus a chance of 1/n in each pool of n items that the item has entered."""
-    draws = [
-        batch_size * share + sum(1 / max(n, 1) for n in pools if rank < max(n, 1))
-        for share, rank in zip(frequency, ranks, strict=True)
-    ]
-    return np.array(draws)
-
-
-def log_q(frequency: Array, ranks: Array, *, batch_size: int, pools: list[int]) -> Array:
-    return log_expected_draws(
-        tf.constant(frequency, tf.float32),
-        batch_size=tf.constant(batch_size),
-        ranks=tf.constant(ranks, tf.int32),
-        pool_sizes=tf.constant(pools, tf.int32),
-    ).numpy()
-
-
-FREQUENCY = np.array([0.4, 0.0, 0.25, 0.05, 0.0, 0.3])
-RANKS = np.array([2, 0, 5, 1, 3, 4])
-
-
-@pytest.mark.parametrize("pools", [[6], [1, 6, 3, 3, 2, 6, 4], [6] * 40, [3, 5, 0, 0, 6]])
-def test_logq_is_the_log_of_the_expected_draws_from_both_sources(pools: list[int]) -> None:
-    expected = expected_draws(FREQUENCY, RANKS, batch_size=8, pools=pools)
-    np.testing.assert_allclose(log_q(FREQUENCY, RANKS, batch_size=8, pools=pools), np.log(expected), rtol=1e-5)
-
-
-def test_logq_agrees_with_the_sampling_it_describes() -> None:
-    random = np.random.default_rng(0)
-    rounds, batch_size, pools = 40_000, 5, [2, 6, 4, 4, 0]
-    item_of_rank = np.argsort(RANKS)
-    drawn = np.bincount(random.choice(6, size=rounds * batch_size, p=FREQUENCY), minlength=6).astype(float)
-    for size in pools:  # an empty pool is served by the first item of the order
-        places = (random.uniform(size=rounds) * size).astype(int)
-        drawn += np.bincount(item_of_rank[places], minlength=6)
-    found = np.exp(log_q(FREQUENCY, RANKS, batch_size=batch_size, pools=pools))
-    # A mean of 40,000 counts with a standard deviation of about 1 errs by 0.005; 0.02 is four times that.
-    np.testing.assert_allclose(found, drawn / rounds, atol=0.02)
-
-
-def test_logq_without_uniform_draws_is_the_log_of_the_in_batch_counts() -> None:
-    found = log_q(np.array([0.5, 1e-9]), np.array([0, 1]), batch_size=1000, pools=[])
-    np.testing.assert_allclose(found, np.log([500, 1e-6]), rtol=1e-5)
-
-
-def test_logq_of_a_never_clicked_item_comes_from_the_pools_that_hold_it() -> None:
-    # Rank 2 is in the pools of 4 and 8 items, not in that of 2.
-    found = log_q(np.array([0.0]), np.array([2]), batch_size=64, pools=[8, 2, 4])
-    np.testing.assert_allclose(found, np.log([1 / 4 + 1 / 8]), rtol=1e-6)
-
-
-def test_logq_of_the_item_that_stands_in_for_empty_pools_counts_these_draws() -> None:
-    # Otherwise a never-clicked stand-in would get the logQ of an impossible candidate and outweigh all others.
-    found = log_q(np.array([0.0]), np.array([0]), batch_size=64, pools=[0, 0, 0])
-    np.testing.assert_allclose(found, np.log([3.0]), rtol=1e-6)
-
-
-def test_logq_of_a_candidate_that_cannot_be_drawn_is_finite() -> None:
-    assert np.isfinite(log_q(np.array([0.0]), np.array([5]), batch_size=64, pools=[2])).all()
-
-
-# The alignment of behaviour and meta vectors
-
-
-def unit(vectors: Array) -> Array:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def align(behaviour: Array, meta: Array, items: list[int], known: list[bool], **named: Any) -> float:
-    return float(
-        triplet_alignment(
-            tf.constant(behaviour), tf.constant(meta), items=tf.constant(items), known=tf.constant(known), **named
-        )
-    )
-
-
-def slow_alignment(
-    behaviour: Array, meta: Array, items: list[int], known: list[bool], *, margin: float, hard: bool
-) -> float:
-    costs: list[float] = []
-    for i in range(len(items)):
-        of_row = [
-            max(0.0, margin - float(meta[i] @ behaviour[i]) + float(meta[i] @ behaviour[j]))
-            for j in range(len(items))
-            if items[j] != items[i] and known[i] and known[j]
-        ]
-        costs += [max(of_row)] if hard and of_row else of_row
-    return sum(costs) / len(costs) if costs else 0.0
-
-
-VECTORS = unit(np.random.default_rng(4).normal(size=(14, 5)))
-ITEMS = [3, 1, 3, 2, 5, 1, 4]  # 3 and 1 come twice
-KNOWN = [True, True, True, False, True, False, True]
-
-
-@pytest.mark.parametrize("negatives", ["all", "hard"])
-@pytest.mark.parametrize("known", [KNOWN, [True] * 7, [False] * 7, [False, True] + [False] * 5])
-def test_alignment_equals_a_double_loop(negatives: str, known: list[bool]) -> None:
-    found = align(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, negatives=negatives)
-    expected = slow_alignment(VECTORS[:7], VECTORS[7:], ITEMS, known, margin=0.3, hard=negatives == "hard")
-    assert found == pytest.approx(expected, abs=1e-6)
-
-
-def test_alignment_compares_directions() -> None:
-    lengths = np.linspace(0.5, 4, 14, dtype=np.float32)[:, np.newaxis]
-    longer = VECTORS * lengths
-    found = align(longer[:7], longer[7:], ITEMS, KNOWN, margin=0.3)
-    assert found == pytest.approx(align(VECTORS[:7], VECTORS[7:], ITEMS, KNOWN, margin=0.3), abs=1e-6)
-
-
-@pytest.mark.parametrize("negatives", ["all", "hard"])
-def test_alignment_of_rows_without_a_pair_is_zero(negatives: str) -> None:
-    for items, rows in (([3], 1), ([3, 3, 3], 3)):
-        value = align(VECTORS[:rows], VECTORS[7 : 7 + rows], items, [True] * rows, margin=0.5, negatives=negatives)
-        assert value == 0.0
-
-
-def test_alignment_compares_the_first_rows_up_to_its_limit() -> None:
-    found = align(VECTORS[:7], VECTORS[7:], ITEMS, KNOWN, margin=0.3, limit=5)
-    expected = slow_alignment(VECTORS[:5], VECTORS[7:12], ITEMS[:5], KNOWN[:5], margin=0.3, hard=False)
-    assert found == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("negatives", ["all", "hard"])
-def test_alignment_moves_meta_vectors_and_leaves_behaviour_alone(negatives: str) -> None:
-    behaviour, meta = tf.Variable(VECTORS[:7]), tf.Variable(VECTORS[7:])
-    with tf.GradientTape() as tape:
-        value = triplet_alignment(
-            behaviour,
-            meta,
-            items=tf.constant(ITEMS),
-            known=tf.constant(KNOWN),
-            margin=0.3,
-            negatives=negatives,
-        )
-    of_behaviour, of_meta = tape.gradient(value, [behaviour, meta])
-    assert of_behaviour is None
-    moved = np.linalg.norm(of_meta.numpy(), axis=1) > 0
-    assert moved.any()
-    assert not moved[~np.array(KNOWN)].any()
-    stepped = align(VECTORS[:7], VECTORS[7:] - 0.01 * of_meta.numpy(), ITEMS, KNOWN, margin=0.3, negatives=negatives)
-    assert stepped < value.numpy()

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from test_training_data import assert_agrees, experiment
+from training_examples import assert_agrees, experiment
 
 from pipelines.exchange import Handed, Scratch, from_bytes
 from pipelines.further import plan_sources

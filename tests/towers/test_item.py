@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -15,102 +12,34 @@ from recall.encoding import EncodedColumn
 from recall.errors import ConfigError
 from recall.model_config import ModelConfig
 from recall.towers.features import Features, FeatureTable
-from recall.towers.item import ItemSide, ItemVectors
-
-DIM = 8
-ITEM = EncodedColumn("item_id", "item_id", "behaviour", "code", 7)
-AUTHOR = EncodedColumn("author_id", "author_id", "behaviour", "code", 4)
-BEHAVIOUR = (ITEM, AUTHOR)
-META = (
-    EncodedColumn("tags", "tags", "meta", "codes", 6),
-    EncodedColumn("length", "length", "meta", "number", 1),
-    EncodedColumn("text", "text", "meta", "vector", 3),
-    EncodedColumn("text_cluster_0", "text", "meta", "code", 4),
+from recall.towers.item import ItemSide
+from towers.item_sides import (
+    AUTHOR,
+    BEHAVIOUR,
+    COLUMNS,
+    COUNT,
+    DIM,
+    ITEM,
+    ITEMS,
+    LATER,
+    META,
+    POSTERIOR,
+    VARIANTS,
+    every_variant,
+    features_of,
+    item_side,
+    norms,
+    vectors_of,
+    without_appeal,
 )
-COLUMNS = BEHAVIOUR + META
 
-# Rows 0 to 2 are known items, 3 and 4 are out of vocabulary, 5 has no id. Row 4 has no content, row 5 nothing at all.
-ITEMS = pa.table(
-    {
-        "item_id": pa.array([2, 3, 6, 1, 1, 0], pa.int32()),
-        "author_id": pa.array([2, 3, 2, 1, 2, 0], pa.int32()),
-        "tags": pa.array([[2], [3, 4], [2, 5], [4], [], None], pa.list_(pa.int32())),
-        "length": pa.array([0.5, -1.0, 2.0, 0.0, None, None], pa.float32()),
-        "text": pa.array([[1, 0, 0], [0, 2, 1], [3, 3, 1], [0, -1, 0], None, None], pa.list_(pa.float32(), 3)),
-        "text_cluster_0": pa.array([2, 3, 3, 2, 0, 0], pa.int32()),
-    }
-)
-COUNT = ITEMS.num_rows
-# exposures, clicks, smoothed CTR, age in hours
-POSTERIOR = tf.constant(
-    [[900, 90, 0.12, 300], [10, 4, 0.3, 5], [0, 0, 0.2, 0], [0, 0, 0.2, 0], [3, 1, 0.22, 1], [0, 0, 0.2, 0]], tf.float32
-)
-# By code of the id: 40 clicks of code 2, none of codes that no item has; codes 0 and 1 are missing and unknown ids.
-ID_CLICKS = np.array([7, 500, 40, 3, 0, 0, 120])
-LATER = POSTERIOR + tf.constant([500.0, 100.0, 0.1, 48.0])
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "gated": {"structure": "gated", "gate": "sum"},
-    "gated_residual": {"structure": "gated", "gate": "residual"},
-    "gated_concat": {"structure": "gated", "gate": "concat"},
-    "gated_per_dimension": {"structure": "gated", "gate": "sum", "gate_shape": "per_dimension"},
-    "gated_concat_per_dimension": {"structure": "gated", "gate": "concat", "gate_shape": "per_dimension"},
-    "gated_shared_space": {"structure": "gated", "gate": "sum", "shared_space": True},
-    "base": {"structure": "base"},
-    "single": {"structure": "single"},
-    "behaviour_only": {"structure": "behaviour_only"},
-    "meta_only": {"structure": "meta_only"},
-}
-every_variant = pytest.mark.parametrize("variant", list(VARIANTS))
-gated_variants = pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("gated")])
-
-
-UNIT_LENGTH = {"dim": DIM, "hidden": (10,), "similarity": "cosine"}
-
-
-def build_item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
-    tf.keras.utils.set_random_seed(21)
-    settings = {"similarity": "cosine", **VARIANTS[variant], **settings}
-    config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **settings)
-    id_name = "item_id" if ITEM in columns else None
-    side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
-    features = features_of(columns)
-    vectors_of(side, features), side.tokens(side.content_of(features))  # creates all weights
-    # Fresh tables are so small and biases so alike that a forgotten input might not show.
-    random = np.random.default_rng(5)
-    for variable in side.trainable_variables:
-        variable.assign(random.normal(scale=0.6, size=variable.shape))
-    return side
-
-
-# Shared by the tests that leave its weights alone: building one takes longer than most of them.
-item_side = functools.cache(build_item_side)
-
-
-def features_of(columns: Sequence[EncodedColumn] = COLUMNS) -> Features:
-    return FeatureTable(columns, ITEMS).gather(tf.range(COUNT))
-
-
-def vectors_of(side: ItemSide, features: Features, posterior: tf.Tensor = POSTERIOR) -> ItemVectors:
-    return side.vectors(side.content_of(features), features, posterior)
+META_NAMES = [column.name for column in META]
+BEHAVIOUR_NAMES = [column.name for column in BEHAVIOUR]
 
 
 def changed(features: Features, names: Sequence[str]) -> Features:
     """The features with those named rolled by one item, which gives nearly every item other values."""
     return {name: tf.roll(values, 1, axis=0) if name in names else values for name, values in features.items()}
-
-
-def without_appeal(vectors: ItemVectors) -> np.ndarray:
-    """Served vectors without their last dimension."""
-    return vectors.vector.numpy()[:, :-1]
-
-
-def norms(vectors: tf.Tensor | np.ndarray) -> np.ndarray:
-    return np.linalg.norm(np.asarray(vectors), axis=-1)
-
-
-META_NAMES = [column.name for column in META]
-BEHAVIOUR_NAMES = [column.name for column in BEHAVIOUR]
 
 
 # What every structure promises
@@ -231,138 +160,6 @@ def test_base_serves_the_sum_of_both_towers_where_the_id_is_known_and_content_el
     joined = total / np.linalg.norm(total, axis=1, keepdims=True)
     np.testing.assert_allclose(without_appeal(vectors)[:3], joined[:3], atol=1e-5)
     np.testing.assert_array_equal(without_appeal(vectors)[3:], vectors.meta[3:])
-
-
-# The gate
-
-
-def set_share(side: ItemSide, logit: float) -> None:
-    for weight in side.gate.weights:
-        weight.assign(tf.zeros_like(weight))
-    side.gate.second_bias.assign(tf.fill(side.gate.second_bias.shape, logit))
-
-
-@gated_variants
-def test_gate_that_trusts_behaviour_alone_serves_the_behaviour_vector(variant: str) -> None:
-    side = build_item_side(variant)
-    set_share(side, 60.0)
-    vectors = vectors_of(side, features_of())
-    np.testing.assert_allclose(vectors.share, np.ones(COUNT))
-    np.testing.assert_allclose(vectors.vector[:, :DIM], vectors.behaviour, atol=1e-6)
-    if side.is_concat:
-        np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], np.zeros((COUNT, DIM)), atol=1e-6)
-
-
-@gated_variants
-def test_gate_that_trusts_content_alone_serves_all_of_the_meta_vector(variant: str) -> None:
-    side = build_item_side(variant)
-    set_share(side, -60.0)
-    vectors = vectors_of(side, features_of())
-    np.testing.assert_allclose(vectors.share, np.zeros(COUNT), atol=1e-6)
-    if side.is_concat:  # the half for behaviour is whole at any share
-        np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
-        np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], vectors.meta, atol=1e-6)
-        return
-    served = vectors.meta.numpy()
-    if variant == "gated_residual":  # so is what the behaviour vector adds
-        served = served + vectors.behaviour.numpy()
-    np.testing.assert_allclose(without_appeal(vectors), served / norms(served)[:, np.newaxis], rtol=1e-4, atol=1e-5)
-
-
-def test_gate_between_mixes_both_in_its_share() -> None:
-    side = build_item_side("gated")
-    set_share(side, float(np.log(0.25 / 0.75)))
-    vectors = vectors_of(side, features_of())
-    mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
-    np.testing.assert_allclose(vectors.share, np.full(COUNT, 0.25), rtol=1e-5)
-    np.testing.assert_allclose(without_appeal(vectors), mixed / norms(mixed)[:, np.newaxis], atol=1e-5)
-
-
-def test_dot_product_lets_both_towers_keep_their_lengths() -> None:
-    cosine, dot = (build_item_side("gated", similarity=kind) for kind in ("cosine", "dot"))
-    for side in (cosine, dot):
-        set_share(side, float(np.log(0.25 / 0.75)))
-    directions, vectors = vectors_of(cosine, features_of()), vectors_of(dot, features_of())
-    for tower in (vectors.behaviour, vectors.meta):
-        assert np.ptp(norms(tower)) > 0.1
-    np.testing.assert_allclose(directions.meta, vectors.meta / norms(vectors.meta)[:, np.newaxis], rtol=1e-4, atol=1e-5)
-    mixed = 0.25 * vectors.behaviour.numpy() + 0.75 * vectors.meta.numpy()
-    np.testing.assert_allclose(without_appeal(vectors), mixed, rtol=1e-4, atol=1e-5)
-
-
-def test_residual_adds_the_rest_of_the_share_times_meta_to_behaviour() -> None:
-    vectors = vectors_of(item_side("gated_residual", similarity="dot"), features_of())
-    rest = (1 - vectors.share.numpy())[:, np.newaxis]
-    expected = vectors.behaviour.numpy() + rest * vectors.meta.numpy()
-    np.testing.assert_allclose(without_appeal(vectors), expected, rtol=1e-4, atol=1e-5)
-    assert np.ptp(vectors.share) > 0.01
-
-
-def test_concat_is_behaviour_and_the_rest_of_the_share_times_meta() -> None:
-    vectors = vectors_of(item_side("gated_concat"), features_of())
-    np.testing.assert_array_equal(vectors.vector[:, :DIM], vectors.behaviour)
-    rest = (1 - vectors.share.numpy())[:, np.newaxis]
-    np.testing.assert_allclose(without_appeal(vectors)[:, DIM:], rest * vectors.meta.numpy(), atol=1e-6)
-    assert np.ptp(vectors.share) > 0.01
-
-
-def test_gate_per_dimension_weighs_dimensions_differently_and_reports_their_mean() -> None:
-    vectors = vectors_of(item_side("gated_concat_per_dimension"), features_of())
-    rest = without_appeal(vectors)[:, DIM:] / vectors.meta.numpy()  # 1 - g, [items, dim]
-    assert (np.ptp(rest, axis=1) > 0.01).all()
-    np.testing.assert_allclose(vectors.share, 1 - rest.mean(axis=1), atol=1e-4)
-
-
-def test_monotone_gate_gives_an_item_no_less_share_after_more_exposures() -> None:
-    side = item_side("gated", gate_monotone=True)
-    exposures = np.array([0, 1, 5, 20, 100, 1e5])
-    posterior = tf.constant(np.stack([exposures, exposures * 0, 4 / (exposures + 20), exposures * 0], 1), tf.float32)
-    one_item = FeatureTable(COLUMNS, ITEMS).gather(tf.zeros([COUNT], tf.int32))
-    shares = vectors_of(side, one_item, posterior).share.numpy()
-    assert (np.diff(shares) >= 0).all()
-    assert shares[-1] > shares[0]
-
-
-def test_gate_looks_at_the_training_clicks_of_known_ids_alone() -> None:
-    side, features = build_item_side("gated", gate_monotone=True), features_of()
-    before = vectors_of(side, features).share.numpy()
-    side.id_clicks.assign(side.id_clicks + 1000.0)
-    after = vectors_of(side, features).share.numpy()
-    assert (after[:3] > before[:3] + 1e-3).all()
-    # Out of vocabulary and missing: whatever all unknown ids were trained on together says nothing of this one.
-    np.testing.assert_array_equal(after[3:], before[3:])
-
-
-# Appeal
-
-
-@every_variant
-def test_served_vectors_end_in_appeal_where_there_is_a_gate_and_in_0_elsewhere(variant: str) -> None:
-    for has_appeal in (True, False):
-        last = vectors_of(item_side(variant, appeal=has_appeal), features_of()).vector.numpy()[:, -1]
-        if has_appeal and variant.startswith("gated"):
-            assert np.ptp(last) > 0.01
-        else:
-            np.testing.assert_array_equal(last, np.zeros(COUNT))
-
-
-def test_appeal_follows_from_the_posterior_and_whether_the_id_is_known_and_from_nothing_else() -> None:
-    side, features = item_side("gated"), features_of()
-    same = tf.tile(POSTERIOR[:1], [COUNT, 1])
-    appeal = vectors_of(side, features, same).vector.numpy()[:, -1]
-    known, unknown = appeal[:3], appeal[3:]  # of six items with other ids, authors and contents
-    assert np.ptp(known) < 1e-6
-    assert np.ptp(unknown) < 1e-6
-    assert abs(known[0] - unknown[0]) > 1e-3
-    later = vectors_of(side, features, LATER).vector.numpy()[:, -1]
-    assert (np.abs(later - vectors_of(side, features).vector.numpy()[:, -1]) > 1e-4).all()
-
-
-def test_fresh_model_has_no_appeal_so_that_tastes_come_first() -> None:
-    tf.keras.utils.set_random_seed(2)
-    config = ModelConfig(dim=DIM, hidden=(10,), similarity="cosine")
-    side = ItemSide(COLUMNS, id_name="item_id", config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
-    np.testing.assert_array_equal(vectors_of(side, features_of()).vector[:, -1], np.zeros(COUNT))
 
 
 # Ids: known, hidden, absent
