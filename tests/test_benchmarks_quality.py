@@ -257,6 +257,10 @@ def test_experiment_of_some_data_sets_is_left_out_of_the_others() -> None:
     sweep = load_sweep()
     assert "clusters_alone" in sweep.members("ablation", "movielens-cold20")
     assert "clusters_alone" not in sweep.members("ablation", "kuairand-cold20")
+    anywhere = sweep.members_anywhere("ablation")
+    assert anywhere.index("gate_sum") < anywhere.index("gate_concat") < anywhere.index("gate_residual")
+    assert len(anywhere) == len(set(anywhere))
+    assert "minimal" not in anywhere
 
 
 def test_unknown_key_of_the_sweep_is_named(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def consistency_table(sweep: Sweep, results: Results, group: str) -> str:
     """Share of listed items that have a category in common with the user's last clicks, means over seeds."""
     data_sets = sweep.groups[group].data
     rows = []
-    for name in _members(sweep, group):
+    for name in sweep.members_anywhere(group):
         cells = [number(mean_ecology(results, name, data, _CONSISTENCY)) for data in data_sets]
         if set(cells) != {NOTHING}:
             rows.append([sweep.label(name), *cells])
@@ -50,7 +50,7 @@ def index_table(sweep: Sweep, results: Results, group: str) -> str:
     """Vectors that an index holds, and their size as floats."""
     data_sets = sweep.groups[group].data
     rows = []
-    for name in _members(sweep, group):
+    for name in sweep.members_anywhere(group):
         found = [next(iter(results.seeds(name, data).values()), None) for data in data_sets]
         if any(found):
             sizes = [result.content["index"] if result else None for result in found]
@@ -70,10 +70,6 @@ def latency_table(path: Path) -> str:
                 [f"{data}: {pair}", *(f"{large:.2f} / {small:.2f} ({small / large:.2f})" for large, small in times)]
             )
     return markdown_table(["ms: teacher / student (ratio)", "one user", "256 users"], rows)
-
-
-def _members(sweep: Sweep, group: str) -> list[str]:
-    return list(dict.fromkeys(name for data in sweep.groups[group].data for name in sweep.members(group, data)))
 
 
 def _size(size: dict[str, int] | None) -> str:

@@ -92,8 +92,7 @@ def draw_gate(sweep: Sweep, results: Results) -> Figure | None:
 def draw_ablation(sweep: Sweep, comparisons: Comparisons) -> Figure | None:
     """Change of recall@50 by each ablation with its 95% interval, all clicks and cold ones, a panel per data set."""
     group = sweep.groups["ablation"]
-    names = list(dict.fromkeys(n for data in group.data for n in sweep.members("ablation", data)))
-    names = [name for name in names if name != group.reference]
+    names = [name for name in sweep.members_anywhere("ablation") if name != group.reference]
     rows = {
         (data, part, name): comparison
         for data in group.data

@@ -111,6 +111,11 @@ class Sweep(Strict):
             if group in experiment.groups and experiment.runs_on(data)
         ]
 
+    def members_anywhere(self, group: str) -> list[str]:
+        """Experiments of a group that run on any of its data sets, in the order of the file."""
+        somewhere = {name for data in self.groups[group].data for name in self.members(group, data)}
+        return [name for name in self.experiments if name in somewhere]
+
     def plan(self, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[PlannedRun]:
         """Runs in the order of the file, each once.
 

@@ -97,8 +97,7 @@ def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, grou
     """Rows change the gated model; cells are a mean over seeds and its paired difference from the gated model."""
     group = sweep.groups[group_name]
     rows = []
-    names = dict.fromkeys(name for data in group.data for name in sweep.members(group_name, data))
-    for name in names:
+    for name in sweep.members_anywhere(group_name):
         cells = [_changed_cell(results, comparisons, group.reference or OURS, name, data, part) for data in group.data]
         if set(cells) != {NOTHING}:
             rows.append([sweep.label(name), *cells])
