@@ -37,7 +37,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def as_measured(verdict: Verdict) -> str:
-    """What the claim is about, with enough digits to be told from the bound."""
+    """What the claim is about, with a fourth digit where three would show the bound itself."""
     if verdict.value is None:
         return NOTHING
     bound = number(verdict.claim.bound)
