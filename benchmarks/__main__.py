@@ -14,7 +14,7 @@ from benchmarks.speed.check import CLAIMS, judge, load_claims
 from benchmarks.speed.results import RESULTS, Results
 from benchmarks.speed.sweep import SWEEP, load_sweep
 from recall.console import clear_errors, silence_libraries
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)

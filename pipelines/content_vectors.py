@@ -28,11 +28,11 @@ from pipelines.embedded_rows import REJECTED_SCHEMA, write_modality
 from pipelines.embedding import EmbeddingJob, embed_content
 from pipelines.exchange import Scratch
 from pipelines.running import running
-from recall.artifacts import publish
 from recall.content.embedded import FORMAT_VERSION, Batches, Embedded, require_replaceable
 from recall.content.encoders import ENCODERS, EncoderSpec, identity, load_encoder
 from recall.content.raw import RawContent, read_raw_content
-from recall.errors import ConfigError, RecallError
+from recall.core.artifacts import publish
+from recall.core.errors import ConfigError, RecallError
 
 BATCH_SIZES = {"text": 256, "image": 32}
 """How many contents are encoded, and then saved, at once; images lie decoded in memory."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines.embedding import FAILED_SCHEMA
 from pipelines.exchange import Scratch
 from recall.content.embedded import Embedded, hash_array, is_among, line_up, write_parts
-from recall.errors import DataError
+from recall.core.errors import DataError
 
 REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64())] + [(name, pa.string()) for name in ("item_id", "modality", "reason", "content")]

@@ -19,7 +19,7 @@ from pipelines.exchange import Scratch, from_bytes, partitioned
 from recall.content.embedded import Batches, hash_array, is_among
 from recall.content.encoders import EncoderSpec, encode, identity, load_encoder
 from recall.content.raw import UnusableContentError, content_hash, decode_image, read_image_file
-from recall.errors import DataError
+from recall.core.errors import DataError
 
 FAILED_SCHEMA = pa.schema([("content_hash", pa.string()), ("reason", pa.string())])
 

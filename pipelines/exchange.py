@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.storage import LocalStorage, Storage, storage_at
-from recall.ordering import order_of
-from recall.tables import used_only
+from recall.core.ordering import order_of
+from recall.core.tables import used_only
 
 Handed: TypeAlias = bytes | tuple[str, int, int]
 """A table on its way to another stage: its bytes, or a file of the scratch folder, where in it, and how many."""

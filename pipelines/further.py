@@ -12,7 +12,7 @@ from pipelines.exchange import Scratch
 from pipelines.remote_log import plan_log
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
-from recall.data_config import DataConfig
+from recall.config.data import DataConfig
 from recall.events import REJECTED_SCHEMA
 from recall.histories import ENTRY_SCHEMA, RECENT_SCHEMA
 from recall.splits import TimeBoundaries

@@ -24,10 +24,10 @@ from rich.console import Console
 
 from pipelines.exchange import Scratch
 from pipelines.running import running
-from recall.artifacts import read_manifest
-from recall.config import load_config
+from recall.config.experiment import load_config
+from recall.core.artifacts import read_manifest
+from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
 from recall.encoding import EncodedColumn
-from recall.errors import ArtifactError, ConfigError, DataError, RecallError
 from recall.prepared import PreparedData
 from recall.run_inputs import model_fingerprint
 

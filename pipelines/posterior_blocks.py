@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
-from recall.data_config import DataConfig
-from recall.ordering import order_of
+from recall.config.data import DataConfig
+from recall.core.ordering import order_of
 from recall.posterior import BucketCounts, PosteriorHistory, Prior
 from recall.posterior_blocks import PosteriorBlocks, block_starts
 

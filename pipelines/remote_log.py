@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.storage import download, matching
-from recall.data_config import EventsConfig
-from recall.errors import DataError
+from recall.config.data import EventsConfig
+from recall.core.errors import DataError
+from recall.core.tables import is_uri
 from recall.events import Piece, plan_pieces, read_events
-from recall.tables import is_uri
 
 
 def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:

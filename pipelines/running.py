@@ -12,7 +12,7 @@ from importlib import metadata
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from recall.errors import DataError, RecallError
+from recall.core.errors import DataError, RecallError
 
 # Beam finds its own runners by their short names, but this one only by its full name.
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"

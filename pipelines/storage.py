@@ -18,8 +18,8 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from recall.errors import DataError
-from recall.tables import is_uri
+from recall.core.errors import DataError
+from recall.core.tables import is_uri
 
 
 class Storage(Protocol):

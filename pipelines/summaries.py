@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
 from recall.catalogue import ItemTable, UserTable
-from recall.config import Config
-from recall.data_config import DataConfig, SplitConfig
+from recall.config.data import DataConfig, SplitConfig
+from recall.config.experiment import Config
+from recall.core.errors import DataError
 from recall.encoding import TableEncoder
-from recall.errors import DataError
 from recall.item_attributes import attribute_columns
 from recall.posterior import BucketCounts, ItemTotals, Prior
 from recall.prepared import EncodedRows

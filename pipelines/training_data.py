@@ -34,11 +34,12 @@ from pipelines.summaries import (
     require_usable,
 )
 from pipelines.transforms import ExampleJob, Source, collect_events, shard_names, write_examples
-from recall.artifacts import publish
 from recall.catalogue import ItemTable, UserTable, read_items, read_users
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 from recall.content.prior import fit_content_prior
-from recall.errors import RecallError
+from recall.core.artifacts import publish
+from recall.core.errors import RecallError
+from recall.core.tables import is_uri
 from recall.events import REJECTED_SCHEMA
 from recall.examples import HISTORY_SCHEMA, example_schema
 from recall.posterior import split_snapshots
@@ -46,7 +47,6 @@ from recall.prepared import FORMAT_VERSION, write_tables
 from recall.run_inputs import data_fingerprint
 from recall.sampling import sampling_counts
 from recall.splits import SPLITS
-from recall.tables import is_uri
 
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20

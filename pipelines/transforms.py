@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import read_history
 from pipelines.remote_log import read_log
-from recall.data_config import DataConfig
+from recall.config.data import DataConfig
 from recall.events import Piece, sort_events
 from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries

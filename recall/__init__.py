@@ -15,10 +15,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from recall.errors import ArtifactError, ConfigError, DataError, RecallError
+from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
 
 if TYPE_CHECKING:
-    from recall.config import Config, load_config
+    from recall.config.experiment import Config, load_config
     from recall.datasets import simulate
     from recall.evaluation import evaluate
     from recall.index import Index, build_index, load_index, save_index
@@ -56,8 +56,8 @@ __all__ = [  # noqa: RUF022 - in the order of the data flow
 
 _MODULE_OF = {
     "simulate": "recall.datasets",
-    "load_config": "recall.config",
-    "Config": "recall.config",
+    "load_config": "recall.config.experiment",
+    "Config": "recall.config.experiment",
     "Run": "recall.run",
     "PreparedData": "recall.prepared",
     "train": "recall.training",

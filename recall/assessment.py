@@ -16,7 +16,7 @@ from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.categories import AskedCategories
 from recall.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.comparison import differences
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.content.evaluation import tag_matrices
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation import evaluate_examples

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 from recall.fallback import fallback_order, ranked_fallback
 from recall.filters import NO_FILTERS, Filters
 from recall.given import by_id, ids_of

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from recall.config.model import LossConfig
 from recall.dataset import Batch
-from recall.model_config import LossConfig
 from recall.negatives import NegativeSampler
 
 _PER_CLICK = ("time_ms", "posterior", "trigger", "weight")

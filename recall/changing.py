@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from recall.content.search import ContentSearch
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.index import Index
 from recall.item_vectors import RawRows
 from recall.living_items import Behaviour, LivingItems

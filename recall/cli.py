@@ -14,7 +14,7 @@ from rich.table import Table
 
 from recall.console import clear_errors, silence_libraries
 from recall.content_cli import content_app
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 from recall.index_cli import index_app
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """All steps: prepare, train, vectors, index, evaluate, report."""
     with clear_errors(_console):
-        from recall.config import load_config
+        from recall.config.experiment import load_config
         from recall.run import Run
 
         Run(load_config(config, overrides or ()), out, console=_console).all(compare=compare, resume=resume)
@@ -75,7 +75,7 @@ def prepare(
 ) -> None:
     """Log -> point-in-time training data."""
     with clear_errors(_console):
-        from recall.config import load_config
+        from recall.config.experiment import load_config
         from recall.run import Run
 
         settings = load_config(config, overrides or ()) if config else _open(run, overrides or ()).config

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recall.ragged import ManyLists
-from recall.times import MS_PER_HOUR
+from recall.core.ragged import ManyLists
+from recall.core.times import MS_PER_HOUR
 
 
 @dataclass(frozen=True)

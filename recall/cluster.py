@@ -6,8 +6,8 @@ import json
 import os
 from dataclasses import dataclass
 
-from recall.config import Config
-from recall.errors import ConfigError
+from recall.config.experiment import Config
+from recall.core.errors import ConfigError
 
 VARIABLE = "TF_CONFIG"
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recall.model_config import ColdSimulation
+from recall.config.model import ColdSimulation
 from recall.prepared import PreparedData
 from recall.towers.features import Features
 from recall.towers.item import ItemContent, ItemSide

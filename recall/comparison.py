@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 from recall.metrics import example_values
 from recall.ranks import Ranks
 from recall.report_numbers import bucket_label

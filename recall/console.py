@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 if TYPE_CHECKING:
     from recall.comparison import Comparison

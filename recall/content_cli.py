@@ -12,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.artifacts import write_json
 from recall.console import clear_errors
 from recall.content.prior_cli import prior
-from recall.errors import ArtifactError, DataError
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError, DataError
 
 content_app = typer.Typer(no_args_is_help=True)
 content_app.command()(prior)

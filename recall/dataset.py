@@ -13,10 +13,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.cluster import Cluster
+from recall.config.training import StageData
 from recall.histories import PREFIX
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
-from recall.training_config import StageData
 
 Batch = dict[str, tf.Tensor]
 POSTERIOR = ("exposures", "clicks", "smoothed_ctr", "age_hours")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from recall.config.student import StudentConfig
 from recall.losses import CHUNK, Mask, drawn_mask, pool_mask, sum_over_chunks
 from recall.retrieval import Ranking, retrieval_loss
-from recall.student_config import StudentConfig
 
 
 def query_distance(queries: tf.Tensor, teacher: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.lib.format import MAGIC_PREFIX
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 
 
 def read_npy(path: Path, *, rows: int, key: str, table: str) -> pa.FixedSizeListArray:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from recall.errors import DataError
+from recall.config.features import Feature
+from recall.core.errors import DataError
 from recall.feature_encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
-from recall.schema import Feature
 from recall.vocabulary import Vocabulary
 
 Tower: TypeAlias = Literal["user", "behaviour", "meta"]

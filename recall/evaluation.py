@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from recall import metrics
 from recall.categories import AskedCategories
-from recall.config import EvaluationConfig
+from recall.config.experiment import EvaluationConfig
 from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
 
 LIST_LENGTH = 100

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.data_config import EventsConfig
-from recall.errors import DataError
-from recall.ordering import order_of
-from recall.tables import (
+from recall.config.data import EventsConfig
+from recall.core.errors import DataError
+from recall.core.ordering import order_of
+from recall.core.tables import (
     Column,
     expand_paths,
     id_dictionary,
@@ -27,7 +27,7 @@ from recall.tables import (
     table_format,
     used_only,
 )
-from recall.times import parse_times
+from recall.core.times import parse_times
 from recall.weights import click_weights
 
 _ID = pa.dictionary(pa.int32(), pa.string())  # each text once: compared, cut and sent as numbers

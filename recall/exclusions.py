@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.candidate_search import Exclude, excluded_ids
+from recall.core.ragged import ManyLists
 from recall.index import Index, LivingSnapshot
 from recall.index.items import Rows
 from recall.index.row_lists import RowLists
-from recall.ragged import ManyLists
 
 
 class CatalogueRows:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from recall.artifacts import HIDDEN_MANIFEST, publish, read_manifest
+from recall.core.artifacts import HIDDEN_MANIFEST, publish, read_manifest
+from recall.core.times import MS_PER_HOUR
 from recall.model import RecallModel
 from recall.prepared import PreparedData
-from recall.times import MS_PER_HOUR
 from recall.towers.features import Features, FeatureTable
 from recall.user_arrays import USER_ARRAYS, arrays_of_tower
 from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.clusters import HierarchicalKMeans
+from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
+from recall.core.errors import DataError
+from recall.core.tables import Column, id_strings, numbers
 from recall.embeddings import vector_array, vectors_of
-from recall.errors import DataError
-from recall.schema import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
-from recall.tables import Column, id_strings, numbers
 from recall.vocabulary import FIRST_CODE, MISSING, Vocabulary
 
 Kind = Literal["code", "codes", "number", "vector"]

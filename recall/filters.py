@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
-from recall.errors import DataError
-from recall.experiment_file import describe
+from recall.config.features import Strict
+from recall.config.yaml_file import describe
+from recall.core.errors import DataError
+from recall.core.tables import id_strings, parse_numbers
+from recall.core.times import MS_PER_HOUR, TimeUnit, parse_times
 from recall.item_attributes import TAGS
 from recall.row_facts import RowFacts
-from recall.schema import Strict
 from recall.served_posterior import NEVER, ServedPosterior
-from recall.tables import id_strings, parse_numbers
-from recall.times import MS_PER_HOUR, TimeUnit, parse_times
 
 Mask = npt.NDArray[np.bool_]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import tensorflow as tf
 
-from recall.errors import DataError, shown
-from recall.tables import id_list
-from recall.times import MS_PER_HOUR
+from recall.core.errors import DataError, shown
+from recall.core.tables import id_list
+from recall.core.times import MS_PER_HOUR
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recall.ordering import order_of
+from recall.core.ordering import order_of
 
 Int64s = npt.NDArray[np.int64]
 

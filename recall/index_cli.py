@@ -85,7 +85,7 @@ def gc(
 
 
 def _fingerprint(run: Path) -> str:
-    from recall.artifacts import read_manifest
+    from recall.core.artifacts import read_manifest
 
     return str(read_manifest(run / "model", made_by=f"recall train --run {run}")["fingerprint"])
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.errors import DataError
-from recall.schema import Feature, TagsFeature
-from recall.tables import Column, id_strings, numbers
+from recall.config.features import Feature, TagsFeature
+from recall.core.errors import DataError
+from recall.core.tables import Column, id_strings, numbers
 
 TAGS = pa.list_(pa.string())
 

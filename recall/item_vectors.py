@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from recall.cold_bias import with_cold_bias
 from recall.content.linear_ctr import ContentCtr
+from recall.core.errors import DataError
 from recall.dataset import POSTERIOR
 from recall.encoding import TableEncoder
-from recall.errors import DataError
 from recall.posterior import Posterior
 from recall.towers.features import dense_features
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.items import listed
 from recall.item_vectors import ItemVectors
 from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr

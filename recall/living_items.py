@@ -16,8 +16,8 @@ import pyarrow as pa
 import yaml
 from typing_extensions import NotRequired
 
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError, shown
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError, DataError, shown
 from recall.index import LivingIndex
 from recall.index.items import listed
 from recall.item_facts import ItemFacts, News

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.clicks import AskedOfLog
-from recall.errors import DataError
+from recall.core.errors import DataError
+from recall.core.ragged import ManyLists
 from recall.further_ids import FurtherIds
 from recall.given import by_id, ids_of, require_times
 from recall.prepared import ServingHistories
-from recall.ragged import ManyLists
 
 _T = TypeVar("_T")
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.items import Rows, Vectors
 from recall.item_groups import Groups
 

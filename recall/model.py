@@ -12,7 +12,7 @@ import tensorflow_recommenders as tfrs
 from recall.averaging import WeightAverage
 from recall.candidates import Targets, candidates_of
 from recall.cold_simulation import ColdSimulator, Shown
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.dataset import Batch, UserRows
 from recall.distillation import student_terms
 from recall.gathering import gather_rows

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.ordering import order_of
 from recall.item_priors import ItemPriors
-from recall.ordering import order_of
 from recall.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 Int64s = npt.NDArray[np.int64]

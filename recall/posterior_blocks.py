@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recall.ordering import order_of
+from recall.core.ordering import order_of
 from recall.posterior import Int64s, Posterior, PosteriorHistory
 
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.artifacts import read_manifest, require_checksum
 from recall.content.linear_ctr import ContentCtr
 from recall.content.prior import ContentPrior
+from recall.core.artifacts import read_manifest, require_checksum
+from recall.core.errors import ArtifactError
+from recall.core.parquet import write_parts
+from recall.core.ragged import ManyLists, flat_places
 from recall.encoding import TableEncoder
-from recall.errors import ArtifactError
 from recall.item_priors import ItemPriors
 from recall.posterior import BUCKET_SCHEMA, Posterior, PosteriorHistory, Prior
-from recall.ragged import ManyLists, flat_places
-from recall.row_groups import write_parts
 from recall.splits import SPLITS
 from recall.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 
 Matrix = npt.NDArray[np.float32]
 UserQuery = Literal["user", "student"]

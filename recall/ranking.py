@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 BLOCK_BYTES = 32 << 20
 """Memory for a block of scores, so that it stays in the last-level cache, where it is read three times."""

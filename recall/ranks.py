@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.artifacts import MANIFEST, publish, read_manifest
-from recall.config import EvaluationConfig
-from recall.errors import ArtifactError, RecallError
+from recall.config.experiment import EvaluationConfig
+from recall.core.artifacts import MANIFEST, publish, read_manifest
+from recall.core.errors import ArtifactError, RecallError
 
 FORMAT_VERSION = 1
 RANKS = "ranks"

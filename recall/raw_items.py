@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recall.errors import DataError
+from recall.core.errors import DataError
+from recall.core.tables import id_list
 from recall.index.items import listed
 from recall.item_vectors import RawRows
-from recall.tables import id_list
 
 
 def records_of(rows: RawRows) -> list[dict[str, Any]]:

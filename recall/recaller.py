@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recall.artifacts import read_manifest, require_steps
 from recall.candidate_search import Exclude, Fallback, Wanted, search_candidates
 from recall.changing import ChangesItems
 from recall.clicks import AskedOfLog
 from recall.content.search import ContentSearch
+from recall.core.artifacts import read_manifest, require_steps
+from recall.core.errors import ArtifactError, DataError
+from recall.core.ragged import ManyLists
 from recall.encoding import TableEncoder
-from recall.errors import ArtifactError, DataError
 from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.filters import Filters
 from recall.further_ids import FurtherIds
@@ -28,7 +29,6 @@ from recall.living_items import LivingItems, open_living_items
 from recall.logged_users import LoggedUsers
 from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
-from recall.ragged import ManyLists
 from recall.recalled import Candidates
 from recall.user_arrays import UserArrays
 from recall.user_features import FeatureQueries, UserFeatures

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.report_inputs import ReportInputs
 from recall.report_numbers import chance
 from recall.report_tables import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.report_numbers import Floats, metric_value
 
 if TYPE_CHECKING:

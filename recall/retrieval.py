@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from recall.candidates import Candidates
 from recall.code_losses import code_full_softmax, code_softmax
+from recall.config.model import ModelConfig
 from recall.interest_losses import best_interest_full_softmax, best_interest_softmax
 from recall.losses import Seen, full_softmax, lead_over_mean, sampled_softmax
-from recall.model_config import ModelConfig
 from recall.towers.item import ItemVectors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 from recall.index import Index
 from recall.item_attributes import TAGS, ItemAttributes
 from recall.item_groups import ColumnCodes, Groups

@@ -11,12 +11,20 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest, write_json, write_text
 from recall.cluster import Cluster
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
-from recall.environment import commit, versions
-from recall.errors import ArtifactError, ConfigError, RecallError, disk_problem
+from recall.core.artifacts import (
+    HIDDEN_MANIFEST,
+    MANIFEST,
+    fingerprint,
+    read_json,
+    read_manifest,
+    write_json,
+    write_text,
+)
+from recall.core.environment import commit, versions
+from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_problem
 from recall.ranks import RANKS, write_ranks
 from recall.run_inputs import data_fingerprint, model_fingerprint
 

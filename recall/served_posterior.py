@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.times import MS_PER_HOUR
 from recall.posterior import Posterior
-from recall.times import MS_PER_HOUR
 
 Int64s = npt.NDArray[np.int64]
 NEVER = -1

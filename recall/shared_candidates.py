@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from recall.candidates import Targets
+from recall.config.model import LossConfig
 from recall.losses import Seen
-from recall.model_config import LossConfig
 from recall.negatives import NegativeSampler
 from recall.retrieval import Ranking
 from recall.towers.item import ItemVectors

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import DataError
-from recall.ordering import order_of
+from recall.core.errors import DataError
+from recall.core.ordering import order_of
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")

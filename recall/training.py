@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from recall.artifacts import fingerprint as fingerprint_of
-from recall.artifacts import publish, read_manifest, write_json
 from recall.cluster import Cluster
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
+from recall.config.training import StageConfig, StageData
 from recall.content.vectors import read_vectors
+from recall.core.artifacts import fingerprint as fingerprint_of
+from recall.core.artifacts import publish, read_manifest, write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.dataset import Examples, of_stage, read_examples, training_dataset
-from recall.errors import ArtifactError, DataError
 from recall.evaluation import validation_metric
 from recall.export import export_saved_models
 from recall.inference import answerable, encode_items, encode_queries
@@ -26,7 +27,6 @@ from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.ranking import vector_scorer
 from recall.student_training import StudentStage
-from recall.training_config import StageConfig, StageData
 from recall.workers import Workers, reporting_loss_of
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from recall.core.ragged import ManyLists
+from recall.core.times import MS_PER_HOUR
 from recall.prepared import PreparedData
-from recall.ragged import ManyLists
-from recall.times import MS_PER_HOUR
 from recall.user_head import UserHead
 
 Floats = npt.NDArray[np.float32]

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
+from recall.core.errors import ArtifactError, DataError
 from recall.encoding import TableEncoder
-from recall.errors import ArtifactError, DataError
 from recall.export import PROFILE, USER_ENCODER
 from recall.given import Asked, ids_of, padded, require_times
 from recall.query_model import UserQuery

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.clicks import AskedOfLog
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.given import padded
 from recall.query_model import Matrix, UserQuery
 from recall.user_arrays import UserArrays

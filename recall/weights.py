@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from recall.schema import Strict
-from recall.tables import parse_numbers
+from recall.config.features import Strict
+from recall.core.tables import parse_numbers
 
 
 class WeightRule(Strict):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from recall.cluster import Cluster
-from recall.errors import ConfigError, RecallError
+from recall.core.errors import ConfigError, RecallError
 from recall.optimizers import Gradient, sum_duplicate_rows
 
 Losses: TypeAlias = dict[str, tf.Tensor]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 from recall.prepared import PreparedData
 
 pytest_plugins = ("accounts",)

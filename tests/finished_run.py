@@ -12,7 +12,7 @@ import pytest
 from conftest import Experiment
 from rich.console import Console
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.prepared import PreparedData
 from recall.run import Run
 

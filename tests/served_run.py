@@ -16,7 +16,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.serving.app import create_app
 from recall.serving.settings import ServiceSettings
 from recall.serving.snapshot import Snapshot

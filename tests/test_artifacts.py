@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from recall.artifacts import MANIFEST, checksum, fingerprint, publish, read_json, read_manifest, write_json
-from recall.errors import ArtifactError
+from recall.core.artifacts import MANIFEST, checksum, fingerprint, publish, read_json, read_manifest, write_json
+from recall.core.errors import ArtifactError
 
 
 def _publish(directory: Path, text: str, **content: Any) -> None:
@@ -85,7 +85,7 @@ class TestPublish:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
         _publish(tmp_path / "data", "old")
-        monkeypatch.setattr("recall.replacing.exchange", lambda one, other: False)
+        monkeypatch.setattr("recall.core.replacing.exchange", lambda one, other: False)
         rename = Path.rename
 
         def failing(self: Path, target: Path) -> Path:
@@ -103,7 +103,7 @@ class TestPublish:
         script = f"""
             import os, signal
             from pathlib import Path
-            from recall.artifacts import publish
+            from recall.core.artifacts import publish
             with publish(Path({str(tmp_path / "data")!r}), manifest={{}}) as scratch:
                 (scratch / "half.txt").write_text("half")
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -119,13 +119,13 @@ class TestPublish:
     def test_a_kill_at_the_exchange_leaves_the_old_artifact_or_the_new_one(self, tmp_path: Path, moment: str) -> None:
         _publish(tmp_path / "data", "old")
         _publish_and_die(tmp_path / "data", f"""
-            import recall.replacing
-            exchange = recall.replacing.exchange
+            import recall.core.replacing
+            exchange = recall.core.replacing.exchange
             def dying(one, other):
                 if {moment == "after"}:
                     assert exchange(one, other)
                 os.kill(os.getpid(), signal.SIGKILL)
-            recall.replacing.exchange = dying
+            recall.core.replacing.exchange = dying
         """)  # fmt: skip
         assert _read(tmp_path / "data")
         assert (tmp_path / "data" / "sub" / "part.txt").read_text() == ("old" if moment == "before" else "killed")
@@ -135,8 +135,8 @@ class TestPublish:
     def test_a_kill_between_two_renames_is_told_and_the_old_artifact_comes_back(self, tmp_path: Path) -> None:
         _publish(tmp_path / "data", "old")
         _publish_and_die(tmp_path / "data", """
-            import recall.replacing
-            recall.replacing.exchange = lambda one, other: False
+            import recall.core.replacing
+            recall.core.replacing.exchange = lambda one, other: False
             rename = Path.rename
             def dying(self, target):
                 rename(self, target)
@@ -158,7 +158,7 @@ def _publish_and_die(directory: Path, how: str) -> None:
     script = [
         "import os, signal",
         "from pathlib import Path",
-        "from recall.artifacts import publish",
+        "from recall.core.artifacts import publish",
         textwrap.dedent(how),
         f"with publish(Path({str(directory)!r}), manifest={{}}) as scratch:",
         "    (scratch / 'sub').mkdir()",

@@ -14,7 +14,7 @@ from conftest import Experiment
 
 from recall.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
 from recall.cold_bias import ColdBias, choose_cold_bias
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.dataset import read_examples
 from recall.index import ExactIndex, build_index
 from recall.inference import encode_items, encode_queries

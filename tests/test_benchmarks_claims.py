@@ -19,7 +19,7 @@ from benchmarks.quality.results import Ranks, Results, write_result
 from benchmarks.quality.slices import METRICS, block_value, chance, example_values, slice_members
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
 from benchmarks.quality.tables import all_tables, models_table, open_claims_table
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 
 # Slices
 

@@ -14,7 +14,7 @@ from benchmarks.content.tables import consistency_table, index_table, latency_ta
 from benchmarks.quality.data import DataFolder, DataSet
 from benchmarks.quality.results import Results, write_result
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 
 SWEEP = Path(__file__).parents[1] / "benchmarks" / "content" / "sweep.yaml"
 

@@ -24,8 +24,8 @@ from benchmarks.quality.variants import (
     variant_overrides,
     write_cold_variant,
 )
-from recall.config import Config, load_config
-from recall.errors import ConfigError
+from recall.config.experiment import Config, load_config
+from recall.core.errors import ConfigError
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged, VectorScorer, ranks
 from recall.splits import TimeBoundaries, TimeHistogram

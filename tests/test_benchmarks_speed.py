@@ -28,8 +28,8 @@ from benchmarks.speed.runner import measure_all, turns
 from benchmarks.speed.sweep import PlannedCase, Row, load_sweep
 from benchmarks.speed.tables import all_tables, as_measured, outcome
 from pipelines.training_data import prepare
-from recall.config import load_config
-from recall.errors import ConfigError
+from recall.config.experiment import load_config
+from recall.core.errors import ConfigError
 from recall.prepared import PreparedData
 
 ROOT = Path(__file__).resolve().parents[1]

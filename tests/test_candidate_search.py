@@ -13,8 +13,8 @@ import pytest
 from served_items import DIM, NOW_MS, Catalogue
 
 from recall.candidate_search import Found, Wanted, excluded_ids, search_candidates
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError, DataError
 from recall.index import Index, build_index
 
 CATALOGUE = Catalogue(600)

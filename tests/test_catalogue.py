@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from recall.catalogue import check_files, read_items, read_users
-from recall.config import Config, load_config
-from recall.errors import ConfigError, DataError
+from recall.config.experiment import Config, load_config
+from recall.core.errors import ConfigError, DataError
 
 GENRES = {"name": "genre", "type": "category"}
 TEXT = {"name": "text", "type": "embedding", "path": "text.npy"}

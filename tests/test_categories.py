@@ -9,10 +9,10 @@ from scipy import sparse
 
 from recall.assessment import assess_models
 from recall.categories import AskedCategories
-from recall.config import EvaluationConfig
+from recall.config.experiment import EvaluationConfig
 from recall.content.evaluation import tag_matrices
+from recall.core.errors import ConfigError
 from recall.dataset import read_examples
-from recall.errors import ConfigError
 from recall.evaluation import evaluate
 from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged, VectorScorer, top_items

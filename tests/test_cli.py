@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 
 if TYPE_CHECKING:
     from finished_run import Outcome

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from recall.comparison import Comparison, SliceComparison, compare_runs, differences
-from recall.config import EvaluationConfig
-from recall.errors import RecallError
+from recall.config.experiment import EvaluationConfig
+from recall.core.errors import RecallError
 from recall.ranks import Ranks, ranks_table, write_ranks
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from recall.config import Config, load_config
-from recall.config_values import parse_duration_ms
-from recall.errors import ConfigError
+from recall.config.experiment import Config, load_config
+from recall.config.values import parse_duration_ms
+from recall.core.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {
     "data": {"events": {"path": "log*.csv"}, "items": {"path": "sub/items.csv"}},

@@ -15,8 +15,8 @@ from conftest import Experiment
 from finished_run import Outcome
 
 from pipelines.training_data import prepare
-from recall.config import Config
-from recall.errors import ConfigError
+from recall.config.experiment import Config
+from recall.core.errors import ConfigError
 from recall.negatives import AsOfPosterior
 from recall.posterior import smoothed_ctr
 from recall.prepared import PreparedData

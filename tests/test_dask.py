@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Experiment
 
 from pipelines.training_data import main, prepare
-from recall.errors import DataError, RecallError
+from recall.core.errors import DataError, RecallError
 from recall.prepared import PreparedData
 
 distributed = pytest.importorskip("distributed", reason="dask and distributed are absent: pip install 'recall[dask]'")

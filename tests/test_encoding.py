@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recall.config.features import FeatureSchema
+from recall.core.errors import DataError
+from recall.core.tables import read_table
 from recall.encoding import EncodedColumn, TableEncoder
-from recall.errors import DataError
-from recall.schema import FeatureSchema
-from recall.tables import read_table
 
 
 def _fit(meta: list[dict[str, Any]], table: dict[str, Any], **arguments: Any) -> TableEncoder:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recall.config import EvaluationConfig
+from recall.config.experiment import EvaluationConfig
 from recall.evaluation import evaluate, evaluate_examples, validation_metric
 from recall.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
 

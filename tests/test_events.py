@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recall.data_config import EventsConfig
-from recall.errors import DataError
+from recall.config.data import EventsConfig
+from recall.core.errors import DataError
+from recall.core.times import parse_times
 from recall.events import EVENT_SCHEMA, plan_pieces, read_events, sort_events
-from recall.times import parse_times
 
 KNOWN = pa.array(["1", "2", "x"])
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.export import ItemVectorTable
 from recall.inference import encode_items, encode_triggers, encode_users
 from recall.model import RecallModel

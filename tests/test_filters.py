@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from served_items import NOW_MS, Catalogue
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 from recall.filters import Filters, Predicate
 from recall.index import ExactIndex
 from recall.index.items import Items

@@ -16,9 +16,9 @@ import tensorflow as tf
 from conftest import Experiment
 
 from pipelines.training_data import prepare
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.errors import ConfigError, DataError
 from recall.dataset import read_examples, training_dataset
-from recall.errors import ConfigError, DataError
 from recall.export import QueryModule
 from recall.further_ids import FurtherIds
 from recall.histories import FurtherHistory

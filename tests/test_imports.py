@@ -138,7 +138,7 @@ def test_tensorflow_imported_before_with_keras_3_is_one_clear_error() -> None:
     finished = python("import tensorflow, recall")
     assert finished.returncode != 0
     message = finished.stderr.splitlines()[-1]
-    assert message.startswith("recall.errors.RecallError: TensorFlow was imported with Keras 3 before recall")
+    assert message.startswith("recall.core.errors.RecallError: TensorFlow was imported with Keras 3 before recall")
     assert "import recall before tensorflow" in message
     assert "TF_USE_LEGACY_KERAS=1" in message
 
@@ -146,4 +146,4 @@ def test_tensorflow_imported_before_with_keras_3_is_one_clear_error() -> None:
 def test_an_environment_that_asks_for_keras_3_is_one_clear_error() -> None:
     finished = python("import recall", TF_USE_LEGACY_KERAS="0")
     message = finished.stderr.splitlines()[-1]
-    assert message.startswith("recall.errors.RecallError: the environment variable TF_USE_LEGACY_KERAS is '0'")
+    assert message.startswith("recall.core.errors.RecallError: the environment variable TF_USE_LEGACY_KERAS is '0'")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recall.artifacts import read_json, write_json
+from recall.core.artifacts import read_json, write_json
 from recall.index import load_index, save_index
 
 if TYPE_CHECKING:

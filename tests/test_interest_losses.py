@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from recall.config.model import InterestsConfig, ModelConfig
 from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
 from recall.losses import full_softmax, sampled_softmax
-from recall.model_config import InterestsConfig, ModelConfig
 from recall.ranking import EvaluationSet, Ragged, ranks, vector_scorer
 from recall.towers.query import UserTower
 

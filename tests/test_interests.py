@@ -14,7 +14,7 @@ from conftest import Experiment
 
 from recall.assessment import sample_queries
 from recall.cold_bias import with_cold_bias
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.dataset import pad, read_examples
 from recall.inference import encode_items, encode_queries, encode_triggers, encode_users
 from recall.model import RecallModel

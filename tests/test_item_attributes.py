@@ -13,11 +13,11 @@ import pytest
 from conftest import Experiment
 
 from recall.catalogue import read_items
-from recall.config import Config, load_config
-from recall.errors import DataError
+from recall.config.experiment import Config, load_config
+from recall.config.features import CategoryFeature, EmbeddingFeature, IdFeature, NumberFeature, TagsFeature
+from recall.core.errors import DataError
 from recall.item_attributes import ItemAttributes, attribute_columns, separators_of
 from recall.prepared import PreparedData
-from recall.schema import CategoryFeature, EmbeddingFeature, IdFeature, NumberFeature, TagsFeature
 
 FEATURES = (
     IdFeature(name="author", type="id", column="author_id", min_count=50),

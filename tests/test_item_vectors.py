@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Experiment
 
 from pipelines.item_vectors import encode_catalogue, main
-from recall.errors import ArtifactError, ConfigError
+from recall.core.errors import ArtifactError, ConfigError
 from recall.export import ItemVectorTable
 from recall.run import Run
 

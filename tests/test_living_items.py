@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recall.artifacts import write_json
-from recall.config import Config
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import Config
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.index import LivingIndex, load_index, save_index
 from recall.prepared import PreparedData
 from recall.recaller import Recaller

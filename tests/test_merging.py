@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.item_groups import CodeLists
 from recall.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.ordering import order_of
+from recall.core.ordering import order_of
 
 FAR = np.iinfo(np.int64)
 

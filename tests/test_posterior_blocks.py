@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.exchange import Scratch
 from pipelines.posterior_blocks import history_tables, read_history, whole_history, write_history
-from recall.data_config import DataConfig
+from recall.config.data import DataConfig
 from recall.posterior import PosteriorHistory, Prior, count_buckets
 from recall.posterior_blocks import PosteriorBlocks, block_starts
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.training_data import prepare
-from recall.artifacts import write_json
-from recall.config import Config
-from recall.errors import ArtifactError
+from recall.config.experiment import Config
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError
 from recall.prepared import PreparedData
 
 LOG = "user_id,item_id,time,click\n" + "".join(

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from recall.artifacts import write_json
-from recall.config import Config
-from recall.errors import ArtifactError, RecallError
+from recall.config.experiment import Config
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError, RecallError
 from recall.ranks import Ranks
 from recall.run import Run
 

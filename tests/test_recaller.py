@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.artifacts import read_json, write_json
-from recall.config import Config
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import Config
+from recall.core.artifacts import read_json, write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
 from recall.recalled import Candidates
 from recall.recaller import Recaller

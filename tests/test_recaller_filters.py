@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recall.config import Config
-from recall.errors import DataError
+from recall.config.experiment import Config
+from recall.core.errors import DataError
 from recall.item_facts import ItemFacts
 from recall.prepared import PreparedData
 from recall.recaller import Recaller

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from reported_run import ITEMS, LEVELS, model_metrics, ranking, report_inputs, with_test
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.report import render, write_report
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.report_tables import modality_table

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recall.row_groups import write_parts
+from recall.core.parquet import write_parts
 
 SCHEMA = pa.schema([("item", pa.int32()), ("count", pa.int64())])
 

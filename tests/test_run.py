@@ -19,9 +19,9 @@ import tensorflow as tf
 import yaml
 from conftest import Experiment
 
-from recall.artifacts import fingerprint, read_json
-from recall.config import Config, load_config
-from recall.errors import ArtifactError, ConfigError, DataError
+from recall.config.experiment import Config, load_config
+from recall.core.artifacts import fingerprint, read_json
+from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.index import load_index
 from recall.prepared import PreparedData
 from recall.recaller import Recaller

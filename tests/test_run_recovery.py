@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from recall.config import Config
-from recall.errors import ArtifactError
+from recall.config.experiment import Config
+from recall.core.errors import ArtifactError
 from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.run import Run

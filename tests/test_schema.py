@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from recall.schema import EmbeddingFeature, FeatureSchema, IdFeature
+from recall.config.features import EmbeddingFeature, FeatureSchema, IdFeature
 
 ID = {"name": "item_id", "type": "id"}
 CONTENT: list[dict[str, Any]] = [

@@ -18,7 +18,7 @@ from pipelines.exchange import Handed, Scratch, from_bytes
 from pipelines.further import plan_sources
 from pipelines.training_data import prepare
 from pipelines.transforms import ReadEvents, SortUsers
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.records import encode_examples
 
 HOURS, EVENTS, ITEMS, PARTITIONS = 48, 12_000, 200, 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.splits import TimeHistogram, split_by_last_click, split_by_time
 
 

@@ -12,14 +12,14 @@ import tensorflow as tf
 from conftest import Experiment
 from dying import train_until_killed
 
+from recall.config.training import StageData
 from recall.content.vectors import ContentVectors, prepared_vectors
+from recall.core.errors import ConfigError, DataError
 from recall.dataset import of_stage, read_examples, training_dataset
-from recall.errors import ConfigError, DataError
 from recall.meta_initialisation import MetaInitialisation, initialise_meta
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.training import load_model, read_history, train
-from recall.training_config import StageData
 
 SMALL = ("training.batch_size=256", "model.loss.uniform_negatives=16")
 

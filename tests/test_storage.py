@@ -18,8 +18,8 @@ from pipelines.storage import LocalStorage
 from pipelines.summaries import LogSummary, require_all_read
 from pipelines.training_data import prepare
 from pipelines.transforms import collect_events
-from recall.config import Config, load_config
-from recall.errors import ConfigError, DataError
+from recall.config.experiment import Config, load_config
+from recall.core.errors import ConfigError, DataError
 
 TABLE = pa.table({"number": [1, 2, 3]})
 

@@ -17,9 +17,9 @@ from dying import train_until_killed
 
 from recall import training
 from recall.cold_bias import with_cold_bias
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.dataset import pad, read_examples, training_dataset
-from recall.errors import ArtifactError, ConfigError, DataError
 from recall.inference import encode_items, encode_students, encode_users
 from recall.model import RecallModel
 from recall.prepared import PreparedData

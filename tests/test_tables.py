@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recall.errors import DataError
-from recall.tables import expand_paths, id_strings, numbers, parse_numbers, read_header, read_table
+from recall.core.errors import DataError
+from recall.core.tables import expand_paths, id_strings, numbers, parse_numbers, read_header, read_table
 
 ROWS = [{"id": "1", "text": "plain"}, {"id": "2", "text": None}, {"id": "3", "text": "ünï"}]
 

@@ -15,9 +15,9 @@ from dying import train_until_killed
 
 from pipelines.training_data import prepare
 from recall import training
-from recall.artifacts import read_manifest
+from recall.core.artifacts import read_manifest
+from recall.core.errors import ArtifactError, DataError
 from recall.dataset import read_examples
-from recall.errors import ArtifactError, DataError
 from recall.inference import encode_items, encode_queries
 from recall.model import RecallModel
 from recall.prepared import PreparedData

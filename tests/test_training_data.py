@@ -20,8 +20,8 @@ import pytest
 from training_examples import SPLITS, assert_agrees, canonical, click_examples, experiment, parse, records
 
 from pipelines.training_data import prepare
-from recall.config import Config
-from recall.errors import DataError
+from recall.config.experiment import Config
+from recall.core.errors import DataError
 from recall.prepared import PreparedData
 
 USER_LISTS = ("items", "time_ms", "trigger", "exposures", "clicks", "smoothed_ctr", "age_hours", "split")

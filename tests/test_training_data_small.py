@@ -12,8 +12,8 @@ import pytest
 from training_examples import SPLITS, click_examples, experiment
 
 from pipelines.training_data import main, prepare
-from recall.config import Config, load_config
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import Config, load_config
+from recall.core.errors import ArtifactError, DataError
 from recall.prepared import PreparedData
 from recall.run import Run
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from conftest import Experiment
 
-from recall.artifacts import write_json
-from recall.config import Config
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import Config
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.recaller import Recaller
 
 pytest_plugins = ("finished_run",)

@@ -17,8 +17,8 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.cluster import Cluster
+from recall.core.errors import ConfigError
 from recall.dataset import read_examples
-from recall.errors import ConfigError
 from recall.model import RecallModel
 from recall.prepared import PreparedData
 from recall.run import Run

@@ -10,7 +10,7 @@ from typing import Any
 import oracle
 import tensorflow as tf
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.prepared import PreparedData
 
 SPLITS = ("train", "validation", "test")

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from recall.environment import commit, versions
+from recall.core.environment import commit, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 _THREADS = (

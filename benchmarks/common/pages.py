@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 
 NOTHING = "–"
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 from benchmarks.content.tables import LATENCY
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.sweep import Sweep
-from recall.artifacts import write_json
-from recall.config import Config
-from recall.environment import commit, versions
+from recall.config.experiment import Config
+from recall.core.artifacts import write_json
+from recall.core.environment import commit, versions
 from recall.export import QueryModule
 from recall.latency import BATCH_SIZES, query_latency_ms
 from recall.model import RecallModel

@@ -14,7 +14,7 @@ from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import Results
 from benchmarks.quality.sweep import load_sweep
 from recall.console import clear_errors
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 Out = Annotated[Path, typer.Option("--out", help="folder of data, ranks and logs")]
 ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]

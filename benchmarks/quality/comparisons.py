@@ -16,7 +16,7 @@ from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Ranks, Result, Results, read_ranks
 from benchmarks.quality.slices import METRICS, SLICES, chance, example_values, slice_members
 from benchmarks.quality.sweep import Sweep
-from recall.artifacts import fingerprint, write_json
+from recall.core.artifacts import fingerprint, write_json
 
 CHANCE = "chance"
 _RESAMPLES = 10_000

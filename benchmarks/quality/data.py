@@ -19,12 +19,12 @@ import numpy as np
 from pydantic import Field
 
 from benchmarks.quality.variants import check_boundaries, variant_overrides, write_cold_variant
-from recall.artifacts import fingerprint, publish, read_manifest
-from recall.config import Config, load_config
-from recall.errors import ArtifactError
+from recall.config.experiment import Config, load_config
+from recall.config.features import Strict
+from recall.core.artifacts import fingerprint, publish, read_manifest
+from recall.core.errors import ArtifactError
+from recall.core.tables import expand_paths
 from recall.prepared import FORMAT_VERSION, PreparedData
-from recall.schema import Strict
-from recall.tables import expand_paths
 
 _PREPARED_BY = "python -m benchmarks.quality prepare"
 # Shards hold the same bytes wherever they are made. What was rejected names the files of the machine; by attributes a

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.sweep import PlannedRun
-from recall.artifacts import fingerprint, write_json
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.artifacts import fingerprint, write_json
 
 RESULTS = Path(__file__).with_name("results")
 # What of an experiment decides about its metrics; prepared data is compared by content, and the index is measured for

@@ -17,7 +17,7 @@ from benchmarks.common.machine import process_environment
 from benchmarks.quality.data import DataFolder, content_fingerprint
 from benchmarks.quality.results import changed_settings, read_result, result_path
 from benchmarks.quality.sweep import PlannedRun, Sweep
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.prepared import PreparedData
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, model_validator
 
 from benchmarks.quality.data import DataSet
-from recall.errors import ConfigError
-from recall.experiment_file import describe, read_yaml
-from recall.schema import Strict
+from recall.config.features import Strict
+from recall.config.yaml_file import describe, read_yaml
+from recall.core.errors import ConfigError
 
 SWEEP = Path(__file__).with_name("sweep.yaml")
 

@@ -25,7 +25,7 @@ from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
 from recall.assessment import asked_categories, cold_bias
 from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.cold_bias import with_cold_bias
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation import evaluate
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers

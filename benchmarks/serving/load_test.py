@@ -24,8 +24,8 @@ from benchmarks.serving.plan import HERE, Plan, Publisher
 from benchmarks.serving.processes import Server, Watch, environment, publisher
 from benchmarks.serving.setup import prepare
 from benchmarks.serving.writer import Writer
-from recall.artifacts import write_json
-from recall.errors import RecallError
+from recall.core.artifacts import write_json
+from recall.core.errors import RecallError
 
 _PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p99_ms": 99, "max_ms": 100}
 _MOST_POINTS = 300  # of the memory that a result keeps

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from recall.config_values import Fraction
+from recall.config.values import Fraction
 
 HERE = Path(__file__).parent
 PLAN = HERE / "load.yaml"

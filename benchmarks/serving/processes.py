@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.common.machine import ROOT
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 _START_SECONDS = 300  # for what takes a few on a quiet machine
 _STOP_SECONDS = 120

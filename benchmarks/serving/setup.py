@@ -17,8 +17,8 @@ from rich.console import Console
 from benchmarks.serving.plan import HERE, Plan
 from benchmarks.serving.processes import environment
 from benchmarks.serving.questions import Asking
-from recall.artifacts import write_json
-from recall.errors import RecallError
+from recall.core.artifacts import write_json
+from recall.core.errors import RecallError
 from recall.prepared import PreparedData
 
 EXPERIMENT = HERE / "experiment.yaml"

@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from benchmarks.speed.growth import fit_exponent
 from benchmarks.speed.results import Result, Results, Value
-from recall.errors import ConfigError
-from recall.experiment_file import describe, read_yaml
-from recall.schema import Strict
+from recall.config.features import Strict
+from recall.config.yaml_file import describe, read_yaml
+from recall.core.errors import ConfigError
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
 

@@ -36,7 +36,7 @@ seed: 1
 
 def stored_run(folder: Path, items: int, *, index: bool = True) -> Path:
     """The run directory for a catalogue, made if need be: data, model, vectors and index, with the default model."""
-    from recall.config import load_config
+    from recall.config.experiment import load_config
     from recall.run import Run
 
     run = folder / f"run-{items}"

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.speed.logs import START_MS, zipf
-from recall.artifacts import publish
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.artifacts import publish
 from recall.encoding import TableEncoder
 from recall.events import REJECTED_SCHEMA
 from recall.examples import CLICK_SCHEMA, HISTORY_SCHEMA

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recall.artifacts import write_json
+from recall.core.artifacts import write_json
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.common.machine import environment, process_environment
 from benchmarks.speed.results import write_result
 from benchmarks.speed.sweep import PlannedCase, Row, Sweep
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 
 _ROWS = "benchmarks.speed.rows"
 _SAMPLE_SECONDS = 0.05

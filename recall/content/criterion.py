@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.content.last_n import answerable, last_n_scorer, last_n_test, popular_draws, uniform_draws
+from recall.core.errors import DataError
 from recall.dataset import read_examples
-from recall.errors import DataError
 from recall.prepared import PreparedData
 
 

@@ -22,10 +22,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.artifacts import MANIFEST, read_manifest
+from recall.core.artifacts import MANIFEST, read_manifest
+from recall.core.errors import ArtifactError
+from recall.core.tables import Column
 from recall.embeddings import vector_array, vectors_of
-from recall.errors import ArtifactError
-from recall.tables import Column
 
 FORMAT_VERSION = 1
 MADE_BY = "python -m pipelines.content_vectors"

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from recall.artifacts import fingerprint
-from recall.errors import ConfigError, DataError, RecallError
+from recall.core.artifacts import fingerprint
+from recall.core.errors import ConfigError, DataError, RecallError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

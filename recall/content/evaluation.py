@@ -22,8 +22,8 @@ from recall.content.last_n import (
 )
 from recall.content.neighbours import alignment, tag_agreement, uniformity
 from recall.content.vectors import ContentVectors
+from recall.core.errors import DataError
 from recall.dataset import Examples, read_examples
-from recall.errors import DataError
 from recall.prepared import PreparedData
 from recall.vocabulary import FIRST_CODE
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.content.vectors import ContentVectors
-from recall.errors import DataError
+from recall.core.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from recall.artifacts import checksum, fingerprint
 from recall.content.encoders import MODALITIES, require_extra
-from recall.errors import DataError
+from recall.core.artifacts import checksum, fingerprint
+from recall.core.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

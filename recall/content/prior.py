@@ -26,13 +26,13 @@ import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.config.features import Feature
 from recall.content.first_exposures import FirstExposures
 from recall.content.linear_ctr import ContentCtr, LogOdds, design_matrix, design_scale
 from recall.encoding import TableEncoder
 from recall.item_priors import ItemPriors
 from recall.posterior import PosteriorHistory
-from recall.schema import Feature
 
 Floats = npt.NDArray[np.float64]
 

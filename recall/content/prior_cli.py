@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recall.console import clear_errors
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 
 _MEASURES = ("predicted", "calibration_error", "auc")
 

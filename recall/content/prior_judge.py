@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.content.first_exposures import FirstExposures
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.prepared import PreparedData
 
 Floats = npt.NDArray[np.float64]

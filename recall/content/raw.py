@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from recall.catalogue import unique_ids
 from recall.content.encoders import require_extra
-from recall.errors import ConfigError, DataError
-from recall.tables import id_strings, read_table
+from recall.core.errors import ConfigError, DataError
+from recall.core.tables import id_strings, read_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image

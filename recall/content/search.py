@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.config import IndexConfig
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError
 from recall.encoding import TableEncoder
-from recall.errors import ArtifactError
 from recall.index import LivingIndex, build_index
 from recall.item_vectors import ItemVectors
 from recall.prepared import PreparedData

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from recall.artifacts import fingerprint
-from recall.errors import ConfigError
+from recall.core.artifacts import fingerprint
+from recall.core.errors import ConfigError
 from recall.run import Run
 
 CONTENT = "content"

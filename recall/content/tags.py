@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 
 _LEAST_ITEMS = 2  # a tag of one item is that item's id under another name
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy import sparse
 
+from recall.config.content import ContentConfig
 from recall.content.crowd import ClickPairs
 from recall.content.encoder import ContentEncoder, Encoded, Inputs, ModalityShape, inputs_of
 from recall.content.key_queue import KeyQueue, follow
@@ -24,7 +25,6 @@ from recall.content.losses import (
 from recall.content.modalities import Modality
 from recall.content.tag_classifier import TagClassifier
 from recall.content.tags import tag_overlap
-from recall.content_config import ContentConfig
 
 # As CLIP does, so that a learned temperature cannot make the logits explode (Radford et al., ICML 2021, section 2.5).
 _LEAST_TEMPERATURE = 0.01

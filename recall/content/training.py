@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy import sparse
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.content.criterion import LastNCriterion
 from recall.content.crowd import ClickPairs, click_pairs
 from recall.content.encoder import ContentEncoder
@@ -20,7 +20,7 @@ from recall.content.modalities import Modality, group_modalities
 from recall.content.tags import tag_graph, tag_targets
 from recall.content.teaching import Lessons, Teacher
 from recall.content.vectors import prepared_vectors
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.prepared import PreparedData
 
 METRIC = "val_last_n_auc"

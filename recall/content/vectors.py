@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.errors import DataError
+from recall.core.tables import Column, id_strings, read_table
 from recall.embeddings import read_npy, vector_array, vectors_of
-from recall.errors import DataError
 from recall.prepared import PreparedData
-from recall.tables import Column, id_strings, read_table
 
 _CONSTANT = 1e-6
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 
 # A control character that no published file holds: stands in for separators of several characters.
 _UNIT_SEPARATOR = b"\x1f"

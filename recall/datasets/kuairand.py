@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.errors import DataError
+from recall.core.tables import read_table
 from recall.datasets.files import Dataset, as_number, listing, require_folder
-from recall.errors import DataError
-from recall.tables import read_table
 
 _ENDING = r"\.(csv|csv\.gz|parquet)$"
 _LOG_COLUMNS = ("user_id", "video_id", "time_ms", "is_click")

@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.errors import DataError
 from recall.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
-from recall.errors import DataError
 
 _BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")

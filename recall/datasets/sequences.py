@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from recall.core.errors import DataError
 from recall.datasets.files import Dataset, listing, require_file, require_folder
-from recall.errors import DataError
 
 
 def read_sequences(folder: str | Path, *, name: str | None = None) -> Dataset:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.errors import ConfigError
 from recall.datasets.community import (
     TAGS_PER_TOPIC,
     TOPICS,
@@ -23,7 +24,6 @@ from recall.datasets.community import (
 )
 from recall.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
 from recall.datasets.files import Dataset
-from recall.errors import ConfigError
 
 _VECTOR_DIM = 32
 

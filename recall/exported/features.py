@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from recall.config.features import NumberFeature
 from recall.encoding import TableEncoder
 from recall.feature_encoders import (
     BucketEncoder,
@@ -16,7 +17,6 @@ from recall.feature_encoders import (
     TagsEncoder,
     ValueEncoder,
 )
-from recall.schema import NumberFeature
 from recall.towers.features import Features
 from recall.vocabulary import FIRST_CODE, MISSING, OUT_OF_VOCABULARY, Vocabulary
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.export import PROFILE
 from recall.exported.features import GraphEncoder
 from recall.index.graph import GraphIndex

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from recall.artifacts import MANIFEST, publish, read_manifest
-from recall.config import IndexConfig
+from recall.config.experiment import IndexConfig
+from recall.core.artifacts import MANIFEST, publish, read_manifest
+from recall.core.errors import ArtifactError, ConfigError
 from recall.encoding import TableEncoder
-from recall.errors import ArtifactError, ConfigError
 from recall.export import USER_ENCODER
 from recall.exported.features import GraphEncoder
 from recall.exported.module import CandidateModule

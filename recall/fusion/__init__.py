@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from recall.config.model import ModelConfig
 from recall.encoding import EncodedColumn
 from recall.fusion.concat import Concat
 from recall.fusion.contract import ModalityFusion
@@ -12,7 +13,6 @@ from recall.fusion.lmf import LowRankFusion
 from recall.fusion.modalities import FusedModalities
 from recall.fusion.transformer import TransformerFusion
 from recall.fusion.weighted_sum import WeightedSum
-from recall.model_config import ModelConfig
 
 FUSIONS: dict[str, Callable[..., ModalityFusion]] = {
     "weighted_sum": WeightedSum,

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion.codes import CodeAttention
 from recall.fusion.masks import drop_modalities
-from recall.model_config import ModelConfig
 
 
 class Fused(NamedTuple):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion.attention import TokenAttention
 from recall.fusion.contract import Joined, ModalityFusion
 from recall.fusion.masks import masked_softmax
-from recall.model_config import ModelConfig
 
 
 class CrossAttentionFusion(ModalityFusion):

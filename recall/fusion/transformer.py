@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion.attention import TokenAttention
 from recall.fusion.contract import Joined, ModalityFusion
-from recall.model_config import ModelConfig
 from recall.towers.activations import gelu
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion.contract import Joined, ModalityFusion
 from recall.fusion.masks import masked_softmax
-from recall.model_config import ModelConfig
 
 
 class WeightedSum(ModalityFusion):

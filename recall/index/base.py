@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.filtered import Mask, best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
 from recall.index.results import Names, SearchResult

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recall.config import IndexConfig
-from recall.errors import DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import DataError
 from recall.index.base import Index
 from recall.index.choice import exact_at_once, tuned_index
 from recall.index.exact import ExactIndex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from recall.config import IndexConfig
+from recall.config.experiment import IndexConfig
 from recall.index.base import VectorIndex, first_width
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors

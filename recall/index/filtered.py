@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.items import Rows, Vectors
 from recall.index.results import best
 from recall.index.row_lists import RowLists

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from recall.artifacts import MANIFEST, read_manifest
-from recall.errors import ArtifactError
+from recall.core.artifacts import MANIFEST, read_manifest
+from recall.core.errors import ArtifactError
 from recall.index.store import load_version
 from recall.index.versions import (
     MADE_BY,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import DataError, shown
+from recall.core.errors import DataError, shown
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recall.artifacts import read_json, write_json
-from recall.errors import ArtifactError, DataError
+from recall.core.artifacts import read_json, write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.index.items import Vectors
 from recall.index.journal_format import (
     FORMAT,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import google_crc32c
 import numpy as np
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.index.items import Vectors
 
 Operation = Literal["upsert", "delete"]

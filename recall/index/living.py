@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.build import build_index
 from recall.index.drift import Drift, measure_drift

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.base import Index
 from recall.index.filtered import Mask
 from recall.index.items import Ids, ItemIds, Rows, Vectors, listed, require_known

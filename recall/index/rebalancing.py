@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 
-from recall.errors import ConfigError, RecallError
+from recall.core.errors import ConfigError, RecallError
 from recall.index.drift import Drift
 from recall.index.living import LivingIndex
 

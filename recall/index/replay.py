@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.items import Vectors
 from recall.index.journal_format import Record

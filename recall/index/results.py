@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recall.errors import DataError
+from recall.core.errors import DataError
 from recall.index.items import Ids, Rows, Vectors
 
 

@@ -9,8 +9,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.ragged import Lengths, flat_places
 from recall.index.items import Rows
-from recall.ragged import Lengths, flat_places
 
 Mask = npt.NDArray[np.bool_]
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.index.base import VectorIndex
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Rows, Vectors

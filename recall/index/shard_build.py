@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recall.config import IndexConfig
+from recall.config.experiment import IndexConfig
 from recall.index.base import VectorIndex
 from recall.index.choice import exact_at_once, tuned_index
 from recall.index.exact import ExactIndex

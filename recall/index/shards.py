@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.errors import ConfigError
+from recall.core.errors import ConfigError
 from recall.index.base import Index, VectorIndex
 from recall.index.items import ItemIds, Rows, Vectors
 from recall.index.results import SearchResult, SomeNames, best

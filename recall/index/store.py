@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.artifacts import MANIFEST, checksum, publish, read_manifest, seal
-from recall.errors import ArtifactError, DataError
+from recall.core.artifacts import MANIFEST, checksum, publish, read_manifest, seal
+from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index, VectorIndex
 from recall.index.exact import ExactIndex
 from recall.index.items import Rows, Vectors

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recall.artifacts import write_text
-from recall.errors import ArtifactError
+from recall.core.artifacts import write_text
+from recall.core.errors import ArtifactError
 
 MADE_BY = "recall index"
 

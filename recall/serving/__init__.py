@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from recall.errors import ConfigError
+from recall.core.errors import ConfigError
 
 _NEEDED = {
     "fastapi": "fastapi",

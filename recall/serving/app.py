@@ -20,7 +20,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 import recall as library
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 from recall.serving.access import require_writer
 from recall.serving.batching import Batcher
 from recall.serving.limits import check_limits, show_limits

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 from recall.serving.metrics import Metrics
 from recall.serving.problems import ServiceError, overloaded
 

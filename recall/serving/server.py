@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from recall.errors import ConfigError, RecallError
+from recall.core.errors import ConfigError, RecallError
 from recall.serving.app import create_app
 from recall.serving.logs import LogFormat, configure_logs
 from recall.serving.settings import ServiceSettings

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from recall.errors import RecallError
+from recall.core.errors import RecallError
 from recall.index import LivingIndex, RebalancePolicy, Rebalancer
 from recall.recalled import FALLBACK_UNFILTERED, MODEL, Candidates
 from recall.recaller import Recaller

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from recall.errors import ConfigError
-from recall.experiment_file import apply_override, describe, plain
+from recall.config.features import Strict
+from recall.config.yaml_file import apply_override, describe, plain
+from recall.core.errors import ConfigError
 from recall.index import RebalancePolicy
-from recall.schema import Strict
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from recall.artifacts import read_manifest
-from recall.errors import ArtifactError, RecallError
+from recall.core.artifacts import read_manifest
+from recall.core.errors import ArtifactError, RecallError
 from recall.export import GateShares
 from recall.index.versions import MADE_BY, current_version
 from recall.recaller import Living, Recaller

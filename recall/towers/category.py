@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from recall.config.model import CategoryHeadConfig, ModelConfig
 from recall.encoding import EncodedColumn
-from recall.model_config import CategoryHeadConfig, ModelConfig
 from recall.towers.features import Features
 from recall.towers.item import ItemVectors
 from recall.vocabulary import FIRST_CODE

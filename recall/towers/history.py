@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from recall.model_config import ModelConfig, TransformerConfig
+from recall.config.model import ModelConfig, TransformerConfig
 from recall.towers.activations import gelu
 from recall.towers.attention import CausalSelfAttention, Group, by_length, causal_softmax
 from recall.towers.history_time import AgeBias, ClickTimes

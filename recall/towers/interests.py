@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
 
 _ROUTING_ITERATIONS = 3  # as in MIND and ComiRec
 

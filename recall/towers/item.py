@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
+from recall.core.errors import ConfigError
 from recall.encoding import EncodedColumn
-from recall.errors import ConfigError
 from recall.fusion import content_input
 from recall.gathering import gather_rows
-from recall.model_config import ModelConfig
 from recall.towers.appeal import Appeal, with_appeal
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from recall.config_values import HistoryTime
+from recall.config.model import ModelConfig
+from recall.config.values import HistoryTime
 from recall.encoding import EncodedColumn
-from recall.model_config import ModelConfig
 from recall.towers.appeal import asking_for_appeal
 from recall.towers.features import FeatureInput, Features, dense_stack
 from recall.towers.fusion import FurtherTokens, HistoryFusion

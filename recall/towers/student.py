@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
-from recall.student_config import StudentConfig
+from recall.config.model import ModelConfig
+from recall.config.student import StudentConfig
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import QueryHead
 

@@ -15,8 +15,8 @@ from recall.content.encoder import ContentEncoder, ModalityShape, inputs_of
 from recall.content.modalities import Modality, group_modalities, side_by_side
 from recall.content.tags import tag_graph, tag_overlap, tag_targets
 from recall.content.vectors import ContentVectors
+from recall.core.errors import DataError
 from recall.embeddings import vector_array
-from recall.errors import DataError
 from recall.prepared import PreparedData
 
 

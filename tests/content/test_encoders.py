@@ -24,8 +24,8 @@ from PIL import Image
 
 from recall.content.encoders import ENCODERS, EncoderSpec, encode, identity, load_encoder
 from recall.content.raw import RawContent
-from recall.errors import DataError, RecallError
-from recall.tables import read_table
+from recall.core.errors import DataError, RecallError
+from recall.core.tables import read_table
 
 
 def packaged_minilm(folder: Path) -> EncoderSpec:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from scipy.optimize import brentq, minimize
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.content.first_exposures import FirstExposures
 from recall.content.linear_ctr import ContentCtr
 from recall.content.prior import ContentPrior, fit_content_prior

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.content.search import ContentSearch
-from recall.errors import ArtifactError, DataError
+from recall.core.errors import ArtifactError, DataError
 from recall.export import ItemModule
 from recall.item_vectors import ItemVectors
 from recall.model import RecallModel

@@ -14,7 +14,8 @@ import pytest
 from conftest import Experiment
 from scipy import sparse
 
-from recall.config import Config, load_config
+from recall.config.content import ContentConfig
+from recall.config.experiment import Config, load_config
 from recall.content.artifact import TrainedContent
 from recall.content.criterion import LastNCriterion
 from recall.content.crowd import ClickPairs
@@ -26,10 +27,9 @@ from recall.content.step import ContentRun
 from recall.content.teaching import Lessons, Teacher
 from recall.content.training import Deck, lessons_of, teach
 from recall.content.vectors import ContentVectors, prepared_vectors, read_vectors
-from recall.content_config import ContentConfig
+from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.datasets import simulate
 from recall.embeddings import read_npy, vector_array
-from recall.errors import ArtifactError, ConfigError, DataError
 from recall.prepared import PreparedData
 from recall.run import Run
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recall.core.errors import ArtifactError, DataError
 from recall.datasets import Dataset
 from recall.datasets.files import as_number, read_delimited
-from recall.errors import ArtifactError, DataError
 
 
 def small() -> Dataset:

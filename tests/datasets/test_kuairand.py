@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from recall.core.errors import DataError
 from recall.datasets import read_kuairand
-from recall.errors import DataError
 
 LOG = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_rand,tab\n"
 VIDEOS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from recall.core.errors import DataError
 from recall.datasets import read_mind
-from recall.errors import DataError
 
 NEWS = 'N{n}\tnews\tus\tA "quoted" title\t\thttps://x\t[{{"WikidataId": "Q5"}}, {{"WikidataId": "Q5"}}]\t[]\n'
 

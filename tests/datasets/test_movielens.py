@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from recall.core.errors import DataError
 from recall.datasets import read_movielens
-from recall.errors import DataError
 
 
 def flags(*genres: int) -> str:

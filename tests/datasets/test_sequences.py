@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from recall.core.errors import DataError
 from recall.datasets import read_sequences
-from recall.errors import DataError
 
 
 def write(folder: Path, lines: str, attributes: object, *, name: str = "Beauty") -> Path:

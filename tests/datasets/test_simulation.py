@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pytest
 
+from recall.core.errors import ConfigError
 from recall.datasets import SimulatedDataset, simulate
-from recall.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
+from recall.config.features import Feature
 from recall.encoding import TableEncoder
 from recall.exported.features import GraphEncoder
-from recall.schema import Feature
 from recall.towers.features import dense_features
 
 FEATURES = [

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from conftest import Experiment
 
-from recall.config import Config
-from recall.errors import ArtifactError, ConfigError
+from recall.config.experiment import Config
+from recall.core.errors import ArtifactError, ConfigError
 from recall.exported.run import export_run
 from recall.recaller import Recaller
 

@@ -12,11 +12,11 @@ import pytest
 from conftest import Experiment
 
 from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
-from recall.artifacts import read_manifest
-from recall.config import IndexConfig
+from recall.config.experiment import IndexConfig
 from recall.content.artifact import TrainedContent
 from recall.content.step import ContentRun
-from recall.errors import ArtifactError, RecallError
+from recall.core.artifacts import read_manifest
+from recall.core.errors import ArtifactError, RecallError
 from recall.export import GateShares, ItemVectorTable
 from recall.exported.run import export_run
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index

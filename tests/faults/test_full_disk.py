@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from faults.damage import files_of
-from recall.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_manifest, write_json
-from recall.config import Config, IndexConfig
-from recall.errors import ArtifactError
+from recall.config.experiment import Config, IndexConfig
+from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_manifest, write_json
+from recall.core.errors import ArtifactError
 from recall.exported.run import export_run
 from recall.index import LivingIndex, build_index, load_index, save_index
 from recall.prepared import PreparedData

@@ -12,8 +12,8 @@ from conftest import Experiment
 
 from faults import victims
 from faults.killing import killed_at, moments, seconds_of
-from recall.artifacts import read_manifest
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.artifacts import read_manifest
 from recall.index import load_index
 from recall.prepared import PreparedData
 from recall.recaller import Recaller

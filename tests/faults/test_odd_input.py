@@ -16,8 +16,8 @@ import pytest
 import test_bad_input
 
 from pipelines.training_data import prepare
-from recall.config import IndexConfig, load_config
-from recall.errors import DataError
+from recall.config.experiment import IndexConfig, load_config
+from recall.core.errors import DataError
 from recall.index import LivingIndex, build_index, save_index
 from recall.prepared import PreparedData
 from recall.recaller import Recaller

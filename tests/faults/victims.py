@@ -15,7 +15,7 @@ import numpy as np
 import pipelines.training_data  # noqa: F401
 import recall.recaller
 import recall.training  # noqa: F401
-from recall.config import load_config
+from recall.config.experiment import load_config
 from recall.index import LivingIndex
 from recall.run import Run
 

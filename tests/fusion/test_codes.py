@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion import FUSIONS
 from recall.fusion.codes import CodeAttention
 from recall.fusion.contract import ModalityFusion
-from recall.model_config import ModelConfig
 
 ITEMS, DIM, CODES = 5, 4, 3
 # The third item has one modality, the last has none.

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.fusion import FUSIONS
 from recall.fusion.contract import ModalityFusion
 from recall.fusion.masks import drop_modalities
-from recall.model_config import ModelConfig
 
 DIM, WIDTHS = 4, {"text": 3, "image": 5, "tags": 2}
 # Every item has other modalities; the fourth has none.

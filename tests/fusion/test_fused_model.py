@@ -13,9 +13,9 @@ import tensorflow as tf
 from conftest import Experiment
 from rich.console import Console
 
-from recall.config import Config
+from recall.config.experiment import Config
+from recall.core.errors import ArtifactError
 from recall.dataset import Batch, training_dataset
-from recall.errors import ArtifactError
 from recall.export import ItemVectorTable
 from recall.fusion import FUSIONS
 from recall.inference import encode_items, modality_weights

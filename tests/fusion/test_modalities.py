@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.encoding import EncodedColumn
 from recall.fusion import content_input
 from recall.fusion.modalities import FusedModalities
-from recall.model_config import ModelConfig
 from recall.towers.features import FeatureInput, Features, FeatureTable
 from recall.towers.item import ItemSide
 

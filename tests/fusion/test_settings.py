@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recall.config import Config, load_config
-from recall.errors import ConfigError
+from recall.config.experiment import Config, load_config
+from recall.core.errors import ConfigError
 
 EXPERIMENT: dict[str, Any] = {
     "data": {"events": {"path": "log.csv"}, "items": {"path": "items.csv"}},

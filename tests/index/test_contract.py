@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.config import IndexConfig
-from recall.errors import DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import DataError
 from recall.index import Index, LivingIndex, build_index
 
 KINDS = {

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from recall.artifacts import write_json
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import IndexConfig
+from recall.core.artifacts import write_json
+from recall.core.errors import ArtifactError, DataError
 from recall.index import Index, build_index, load_index, measure, save_index
 
 KINDS = ("exact", "scann", "sharded exact", "sharded scann")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.config import IndexConfig
-from recall.errors import DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import DataError
 from recall.index import Index, build_index
 
 ITEMS, DIM = 9_000, 8

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.index.journal import Journal
 from recall.index.journal_format import Record
 
@@ -209,7 +209,7 @@ def test_only_one_writes_and_others_read(tmp_path):
 APPEND_UNDER_A_FILE_SIZE_LIMIT = """
 import resource, signal, sys
 import numpy as np
-from recall.errors import ArtifactError
+from recall.core.errors import ArtifactError
 from recall.index.journal import Journal
 journal = Journal(sys.argv[1], writable=True)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

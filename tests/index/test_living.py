@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from living_oracle import DIM, KINDS, assert_holds, drawn, saved
 
-from recall.errors import ArtifactError, ConfigError, DataError
+from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.index import LivingIndex, RebalancePolicy, Rebalancer, build_index
 
 pytest_plugins = ("living_oracle",)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from living_oracle import DIM, assert_holds, drawn, saved
 
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError, DataError
 from recall.index import LivingIndex, Rebalancer, build_index, build_saved_index, load_index, save_index
 
 pytest_plugins = ("living_oracle",)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.config import IndexConfig
-from recall.errors import ArtifactError, ConfigError, DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.index import (
     Index,
     SearchResult,

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from recall.config import IndexConfig
-from recall.errors import DataError
+from recall.config.experiment import IndexConfig
+from recall.core.errors import DataError
 from recall.index import ExactIndex, Index, ScannIndex, build_index, measure
 
 ITEMS, DIM, CLUSTERS = 30_000, 32, 300

@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from recall.config import Config
-from recall.errors import ConfigError
+from recall.config.experiment import Config
+from recall.core.errors import ConfigError
 from recall.recaller import Recaller
 from recall.serving.app import create_app
 from recall.serving.settings import ServiceSettings, read_settings

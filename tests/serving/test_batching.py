@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from recall.errors import DataError, RecallError
+from recall.core.errors import DataError, RecallError
 from recall.serving.batching import Batcher
 from recall.serving.problems import ServiceError
 

@@ -14,7 +14,7 @@ import uvicorn
 from browser import Page, browser, find_browser
 from matplotlib import image
 
-from recall.config import Config
+from recall.config.experiment import Config
 from recall.serving.app import create_app
 from recall.serving.snapshot import Snapshot
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from served_run import Server
 
-from recall.artifacts import read_manifest
+from recall.core.artifacts import read_manifest
 from recall.index import load_index, save_index
 from recall.serving.server import _listen
 

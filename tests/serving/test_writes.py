@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from recall.artifacts import read_json, read_manifest, write_json
+from recall.core.artifacts import read_json, read_manifest, write_json
 from recall.index import load_index, save_index
 from recall.serving.app import create_app
 from recall.serving.settings import ServiceSettings

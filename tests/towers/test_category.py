@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.config.model import CategoryHeadConfig
+from recall.core.errors import ConfigError
 from recall.encoding import EncodedColumn
-from recall.errors import ConfigError
 from recall.model import RecallModel
-from recall.model_config import CategoryHeadConfig
 from recall.prepared import PreparedData
 from recall.towers.category import CategoryHead
 

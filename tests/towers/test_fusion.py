@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
 from recall.towers.fusion import HistoryFusion
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import UserTower

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
 from recall.towers.attention import by_length
 from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
 from recall.towers.smoothing import CausalSmoothing

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.config_values import HistoryTime
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
+from recall.config.values import HistoryTime
 from recall.towers.attention import CausalSelfAttention, by_length
 from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
 from recall.towers.history_time import BUCKETS, AgeBias, ClickTimes, duration_buckets

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.interests import (
     INTEREST_EXTRACTORS,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
+from recall.core.errors import ConfigError
 from recall.encoding import EncodedColumn
-from recall.errors import ConfigError
-from recall.model_config import ModelConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.item import ItemSide
 from towers.item_sides import (

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.encoding import EncodedColumn
-from recall.model_config import ModelConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.item import ItemSide, ItemVectors
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
+from recall.config.model import ModelConfig
 from recall.towers.features import FeatureTable
 from recall.towers.item import ItemSide
 from towers.item_sides import (

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
+from recall.config.student import StudentConfig
 from recall.encoding import EncodedColumn
-from recall.model_config import ModelConfig
-from recall.student_config import StudentConfig
 from recall.towers.features import Features, FeatureTable
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import QueryHead, TriggerTower, UserTower

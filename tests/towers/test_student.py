@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model_config import ModelConfig
-from recall.student_config import StudentConfig
+from recall.config.model import ModelConfig
+from recall.config.student import StudentConfig
 from recall.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4

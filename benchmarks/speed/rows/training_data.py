@@ -60,7 +60,7 @@ def write_experiment(log: Path, *, shards: int = 4) -> Path:
 
 def _library_job(log: Path, shards: int):  # type: ignore[no-untyped-def]
     from pipelines.training_data import prepare as prepare_data
-    from recall.config import load_config
+    from recall.config.experiment import load_config
 
     config = load_config(write_experiment(log, shards=shards))
     return lambda out: prepare_data(config, out)

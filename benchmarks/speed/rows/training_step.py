@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.prepared import CATEGORIES, HISTORY, USERS, write_prepared
-from recall.config import Config, load_config
+from recall.config.experiment import Config, load_config
 
 # `recall, all losses` has the defaults.
 _EXPERIMENT = f"""

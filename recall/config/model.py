@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recall.config_values import Probability
-from recall.schema import Strict
-from recall.student_config import StudentConfig
+from recall.config.features import Strict
+from recall.config.student import StudentConfig
+from recall.config.values import Probability
 
 WITH_META_TOWER = ("gated", "base", "meta_only")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from recall.config_values import LocalPath
+from recall.config.values import LocalPath
 
 ATTRIBUTES = "attributes"
 """The modality of categories and numbers."""

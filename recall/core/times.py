@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.tables import Column, id_strings
+from recall.core.tables import Column, id_strings
 
 TimeUnit: TypeAlias = Literal["s", "ms", "us", "ns", "iso", "order"]
 MS_PER_HOUR = 3_600_000

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from recall.config_values import DurationMs, Fraction, HistoryName, LocalPath
+from recall.config.features import Strict
+from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath
 from recall.histories import HistoryConfig
-from recall.schema import Strict
 from recall.weights import WeightConfig
 
 

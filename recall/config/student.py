@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from recall.schema import Strict
+from recall.config.features import Strict
 
 
 class StudentLoss(Strict):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recall.config_values import Decay, DurationMs
-from recall.schema import Strict
+from recall.config.features import Strict
+from recall.config.values import Decay, DurationMs
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=32)]
 

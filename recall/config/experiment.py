@@ -10,14 +10,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from recall.config_values import AutoOrNumber, Fraction, HistoryTime
-from recall.content_config import ContentConfig
-from recall.data_config import DataConfig
-from recall.errors import ConfigError
-from recall.experiment_file import apply_override, describe, plain, read_yaml, resolve_paths
-from recall.model_config import WITH_META_TOWER, ModelConfig
-from recall.schema import ATTRIBUTES, FeatureSchema, Strict
-from recall.training_config import StageConfig, TrainingConfig
+from recall.config.content import ContentConfig
+from recall.config.data import DataConfig
+from recall.config.features import ATTRIBUTES, FeatureSchema, Strict
+from recall.config.model import WITH_META_TOWER, ModelConfig
+from recall.config.training import StageConfig, TrainingConfig
+from recall.config.values import AutoOrNumber, Fraction, HistoryTime
+from recall.config.yaml_file import apply_override, describe, plain, read_yaml, resolve_paths
+from recall.core.errors import ConfigError
 
 
 class EvaluationConfig(Strict):

@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from recall.errors import DataError, shown
+from recall.core.errors import DataError, shown
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import google_crc32c
 
-from recall.errors import ArtifactError, disk_problem
-from recall.replacing import clear_up, moved_away, replace, scratch_of
+from recall.core.errors import ArtifactError, disk_problem
+from recall.core.replacing import clear_up, moved_away, replace, scratch_of
 
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"  # readers of a folder of Parquet files pass over names with a leading underscore

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from recall.errors import ConfigError
-from recall.tables import is_uri
+from recall.core.errors import ConfigError
+from recall.core.tables import is_uri
 
 _TYPES = ("id", "category", "tags", "number", "embedding")
 _EXPECTED = {
