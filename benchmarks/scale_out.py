@@ -22,8 +22,8 @@ BATCH, NEGATIVES, HISTORY, DIM, TABLE_ROWS, STEPS = 4096, 512, 50, 64, 5_000_000
 
 def rows_per_step(data: Path, workers: int) -> dict[str, float]:
     """Means over ten batches: item rows that are sent by all workers, and distinct ones; the same of users."""
+    from recall.data.prepared import PreparedData
     from recall.dataset import read_examples
-    from recall.prepared import PreparedData
 
     prepared = PreparedData.load(data)
     examples, items = read_examples(prepared.shards("train")), len(prepared.item_ids)

@@ -13,10 +13,10 @@ from pipelines.remote_log import plan_log
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
 from recall.config.data import DataConfig
-from recall.events import REJECTED_SCHEMA
-from recall.histories import ENTRY_SCHEMA, RECENT_SCHEMA
-from recall.splits import TimeBoundaries
-from recall.vocabulary import Vocabulary
+from recall.data.events import REJECTED_SCHEMA
+from recall.data.features.vocabulary import Vocabulary
+from recall.data.further_histories import ENTRY_SCHEMA, RECENT_SCHEMA
+from recall.data.splits import TimeBoundaries
 
 
 def plan_sources(data: DataConfig) -> list[Source]:

@@ -27,9 +27,9 @@ from pipelines.running import running
 from recall.config.experiment import load_config
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
-from recall.encoding import EncodedColumn
-from recall.prepared import PreparedData
-from recall.run_inputs import model_fingerprint
+from recall.data.features.table_encoder import EncodedColumn
+from recall.data.fingerprints import model_fingerprint
+from recall.data.prepared import PreparedData
 
 BATCH_SIZE = 8192
 """Items that are encoded, and then saved, at once."""

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipelines.exchange import Scratch
 from recall.config.data import DataConfig
 from recall.core.ordering import order_of
-from recall.posterior import BucketCounts, PosteriorHistory, Prior
-from recall.posterior_blocks import PosteriorBlocks, block_starts
+from recall.data.posterior import BucketCounts, PosteriorHistory, Prior
+from recall.data.posterior_blocks import PosteriorBlocks, block_starts
 
 _BLOCKS, _STARTS = "history", "history_starts"
 _ENTRIES_PER_BLOCK = 1 << 20  # 36 MB

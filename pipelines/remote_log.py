@@ -11,7 +11,7 @@ from pipelines.storage import download, matching
 from recall.config.data import EventsConfig
 from recall.core.errors import DataError
 from recall.core.tables import is_uri
-from recall.events import Piece, plan_pieces, read_events
+from recall.data.events import Piece, plan_pieces, read_events
 
 
 def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
-from recall.catalogue import ItemTable, UserTable
 from recall.config.data import DataConfig, SplitConfig
 from recall.config.experiment import Config
 from recall.core.errors import DataError
-from recall.encoding import TableEncoder
-from recall.item_attributes import attribute_columns
-from recall.posterior import BucketCounts, ItemTotals, Prior
-from recall.prepared import EncodedRows
-from recall.splits import SPLITS, TimeBoundaries, TimeHistogram
+from recall.data.catalogue import ItemTable, UserTable
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.item_attributes import attribute_columns
+from recall.data.posterior import BucketCounts, ItemTotals, Prior
+from recall.data.prepared import EncodedRows
+from recall.data.splits import SPLITS, TimeBoundaries, TimeHistogram
 
 _REASONS_SHOWN = 3
 _READ_SCHEMA = pa.schema([("history", pa.string()), ("accepted", pa.int64())])

@@ -34,19 +34,19 @@ from pipelines.summaries import (
     require_usable,
 )
 from pipelines.transforms import ExampleJob, Source, collect_events, shard_names, write_examples
-from recall.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.config.experiment import Config, load_config
-from recall.content.prior import fit_content_prior
 from recall.core.artifacts import publish
 from recall.core.errors import RecallError
 from recall.core.tables import is_uri
-from recall.events import REJECTED_SCHEMA
-from recall.examples import HISTORY_SCHEMA, example_schema
-from recall.posterior import split_snapshots
-from recall.prepared import FORMAT_VERSION, write_tables
-from recall.run_inputs import data_fingerprint
-from recall.sampling import sampling_counts
-from recall.splits import SPLITS
+from recall.data.catalogue import ItemTable, UserTable, read_items, read_users
+from recall.data.content_prior.prior import fit_content_prior
+from recall.data.events import REJECTED_SCHEMA
+from recall.data.examples import HISTORY_SCHEMA, example_schema
+from recall.data.fingerprints import data_fingerprint
+from recall.data.posterior import split_snapshots
+from recall.data.prepared import FORMAT_VERSION, write_tables
+from recall.data.sampling import sampling_counts
+from recall.data.splits import SPLITS
 
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20

@@ -22,15 +22,15 @@ from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import read_history
 from pipelines.remote_log import read_log
 from recall.config.data import DataConfig
-from recall.events import Piece, sort_events
-from recall.examples import Clicks, ExampleBuilder, UserEvents, example_schema
-from recall.histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
-from recall.item_priors import ItemPriors
-from recall.posterior import BucketCounts, Prior, count_buckets, count_totals
-from recall.prepared import shard_path
-from recall.records import encode_examples, frame_records
-from recall.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
-from recall.vocabulary import Vocabulary
+from recall.data.content_prior.item_priors import ItemPriors
+from recall.data.events import Piece, sort_events
+from recall.data.examples import Clicks, ExampleBuilder, UserEvents, example_schema
+from recall.data.features.vocabulary import Vocabulary
+from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
+from recall.data.posterior import BucketCounts, Prior, count_buckets, count_totals
+from recall.data.prepared import shard_path
+from recall.data.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
+from recall.data.tfrecords import encode_examples, frame_records
 
 THE_LOG = ""
 """Stands where otherwise the name of a further history stands."""

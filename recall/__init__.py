@@ -19,11 +19,11 @@ from recall.core.errors import ArtifactError, ConfigError, DataError, RecallErro
 
 if TYPE_CHECKING:
     from recall.config.experiment import Config, load_config
-    from recall.datasets import simulate
+    from recall.data.datasets import simulate
+    from recall.data.prepared import PreparedData
     from recall.evaluation import evaluate
     from recall.index import Index, build_index, load_index, save_index
     from recall.inference import encode_items, encode_queries
-    from recall.prepared import PreparedData
     from recall.recalled import Candidates
     from recall.recaller import Recaller
     from recall.run import Run
@@ -55,11 +55,11 @@ __all__ = [  # noqa: RUF022 - in the order of the data flow
 ]
 
 _MODULE_OF = {
-    "simulate": "recall.datasets",
+    "simulate": "recall.data.datasets",
     "load_config": "recall.config.experiment",
     "Config": "recall.config.experiment",
     "Run": "recall.run",
-    "PreparedData": "recall.prepared",
+    "PreparedData": "recall.data.prepared",
     "train": "recall.training",
     "load_model": "recall.training",
     "encode_items": "recall.inference",

@@ -18,12 +18,12 @@ from recall.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.comparison import differences
 from recall.config.experiment import Config
 from recall.content.evaluation import tag_matrices
+from recall.data.prepared import PreparedData
 from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation import evaluate_examples
 from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.ranking import Scorer, top_items, vector_scorer
 from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs

@@ -245,7 +245,7 @@ def simulate(
 ) -> None:
     """Writes a simulated community as ordinary input files."""
     with clear_errors(_console):
-        from recall.datasets import simulate as simulate_community
+        from recall.data.datasets import simulate as simulate_community
 
         data = simulate_community(users=users, items=items, days=days, exposures=exposures, seed=seed)
         data.write(out)
@@ -260,7 +260,7 @@ def dataset(
 ) -> None:
     """Public data set as published -> ordinary input files."""
     with clear_errors(_console):
-        from recall import datasets
+        from recall.data import datasets
 
         readers: dict[str, Callable[[Path], datasets.Dataset]] = {
             "kuairand": datasets.read_kuairand,

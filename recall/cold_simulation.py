@@ -9,10 +9,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.config.model import ColdSimulation
-from recall.prepared import PreparedData
+from recall.data.features.vocabulary import OUT_OF_VOCABULARY
+from recall.data.prepared import PreparedData
 from recall.towers.features import Features
 from recall.towers.item import ItemContent, ItemSide
-from recall.vocabulary import OUT_OF_VOCABULARY
 
 
 class Shown(NamedTuple):

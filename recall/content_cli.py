@@ -50,7 +50,7 @@ def evaluate(
     with clear_errors(_console):
         from recall.content.evaluation import JudgeSettings, judge_content
         from recall.content.vectors import on_common_items, prepared_vectors, read_vectors
-        from recall.prepared import PreparedData
+        from recall.data.prepared import PreparedData
         from recall.run import Run
 
         opened = Run.open(run)

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from recall.cluster import Cluster
 from recall.config.training import StageData
-from recall.histories import PREFIX
-from recall.prepared import PreparedData
+from recall.data.further_histories import PREFIX
+from recall.data.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged
 
 Batch = dict[str, tf.Tensor]

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from recall.core.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.core.times import MS_PER_HOUR
+from recall.data.features.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
+from recall.data.prepared import PreparedData
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.towers.features import Features, FeatureTable
 from recall.user_arrays import USER_ARRAYS, arrays_of_tower
-from recall.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 
 PROFILE = "user_"  # in front of inputs that are features of users: one of these, too, may be called history
 USER_ENCODER = "user_encoder"

@@ -21,7 +21,7 @@ from recall.config.yaml_file import describe
 from recall.core.errors import DataError
 from recall.core.tables import id_strings, parse_numbers
 from recall.core.times import MS_PER_HOUR, TimeUnit, parse_times
-from recall.item_attributes import TAGS
+from recall.data.item_attributes import TAGS
 from recall.row_facts import RowFacts
 from recall.served_posterior import NEVER, ServedPosterior
 

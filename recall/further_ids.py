@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recall.prepared import PreparedData, ServingHistories
-from recall.vocabulary import FIRST_CODE
+from recall.data.features.vocabulary import FIRST_CODE
+from recall.data.prepared import PreparedData, ServingHistories
 
 
 class FurtherIds(NamedTuple):

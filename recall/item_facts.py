@@ -18,14 +18,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
+from recall.data.item_attributes import ItemAttributes, separators_of
+from recall.data.posterior import Posterior
+from recall.data.prepared import PreparedData
 from recall.index import Index
 from recall.index.items import ItemIds
 from recall.index.living_snapshot import LivingSnapshot
-from recall.item_attributes import ItemAttributes, separators_of
 from recall.item_groups import ColumnCodes
 from recall.layers import Layer, Layered
-from recall.posterior import Posterior
-from recall.prepared import PreparedData
 from recall.row_facts import RowFacts
 from recall.served_posterior import NEVER, Counts, ServedPosterior
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.item_attributes import TAGS, ItemAttributes
+from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.layers import Layer, Layered
 
 Int64s = npt.NDArray[np.int64]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from recall.core.errors import DataError
+from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
+from recall.data.prepared import PreparedData
 from recall.index.items import listed
 from recall.item_vectors import ItemVectors
-from recall.posterior import Posterior, Prior, age_hours, smoothed_ctr
-from recall.prepared import PreparedData
 from recall.raw_items import item_ids_of
 
 _COUNTS = ("exposures", "clicks")

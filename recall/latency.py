@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from recall.data.prepared import PreparedData
 from recall.dataset import Examples, pad, read_examples
-from recall.prepared import PreparedData
 from recall.query_model import load_query_model
 
 BATCH_SIZES = (1, 256)

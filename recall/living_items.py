@@ -18,13 +18,13 @@ from typing_extensions import NotRequired
 
 from recall.config.experiment import IndexConfig
 from recall.core.errors import ArtifactError, DataError, shown
+from recall.data.posterior import Posterior
+from recall.data.prepared import PreparedData
 from recall.index import LivingIndex
 from recall.index.items import listed
 from recall.item_facts import ItemFacts, News
 from recall.item_vectors import EncodedItems, ItemVectors, Matrix, RawRows
 from recall.known_counts import checked_counts, latest_moment, posterior_of
-from recall.posterior import Posterior
-from recall.prepared import PreparedData
 from recall.raw_items import as_json, item_ids_of, records_of
 
 _NO_COUNTS = (0, 0, 0)

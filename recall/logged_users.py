@@ -12,9 +12,9 @@ import numpy.typing as npt
 from recall.clicks import AskedOfLog
 from recall.core.errors import DataError
 from recall.core.ragged import ManyLists
+from recall.data.prepared import ServingHistories
 from recall.further_ids import FurtherIds
 from recall.given import by_id, ids_of, require_times
-from recall.prepared import ServingHistories
 
 _T = TypeVar("_T")
 

@@ -13,15 +13,15 @@ from recall.averaging import WeightAverage
 from recall.candidates import Targets, candidates_of
 from recall.cold_simulation import ColdSimulator, Shown
 from recall.config.experiment import Config
+from recall.data.further_histories import PREFIX
+from recall.data.prepared import PreparedData
 from recall.dataset import Batch, UserRows
 from recall.distillation import student_terms
 from recall.gathering import gather_rows
-from recall.histories import PREFIX
 from recall.interest_losses import best_interest
 from recall.losses import Seen, triplet_alignment
 from recall.negatives import NegativeSampler
 from recall.optimizers import TableOptimizer, table_optimizer
-from recall.prepared import PreparedData
 from recall.retrieval import Ranking, retrieval_terms
 from recall.shared_candidates import of_all_workers, of_one_worker
 from recall.towers.category import CategoryHead

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from recall.data.posterior import PosteriorHistory
+from recall.data.prepared import PreparedData
 from recall.losses import log_expected_draws
-from recall.posterior import PosteriorHistory
-from recall.prepared import PreparedData
 
 
 class Negatives(NamedTuple):

@@ -17,7 +17,8 @@ from recall.content.search import ContentSearch
 from recall.core.artifacts import read_manifest, require_steps
 from recall.core.errors import ArtifactError, DataError
 from recall.core.ragged import ManyLists
-from recall.encoding import TableEncoder
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.prepared import PreparedData, ServingHistories
 from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.filters import Filters
 from recall.further_ids import FurtherIds
@@ -27,7 +28,6 @@ from recall.item_facts import ItemFacts
 from recall.item_vectors import ItemVectors, RawRows
 from recall.living_items import LivingItems, open_living_items
 from recall.logged_users import LoggedUsers
-from recall.prepared import PreparedData, ServingHistories
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.recalled import Candidates
 from recall.user_arrays import UserArrays

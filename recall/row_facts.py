@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.core.errors import ArtifactError, DataError
+from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
-from recall.item_attributes import TAGS, ItemAttributes
 from recall.item_groups import ColumnCodes, Groups
 from recall.layers import Layered
 from recall.served_posterior import ServedPosterior

@@ -25,8 +25,8 @@ from recall.core.artifacts import (
 )
 from recall.core.environment import commit, versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_problem
+from recall.data.fingerprints import data_fingerprint, model_fingerprint
 from recall.ranks import RANKS, write_ranks
-from recall.run_inputs import data_fingerprint, model_fingerprint
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
@@ -112,7 +112,7 @@ class Run:
                 self._skip(f"train {name}", None)
         if not todo:
             return self._write_config(keep_versions=True)
-        from recall.prepared import PreparedData
+        from recall.data.prepared import PreparedData
         from recall.training import train
 
         prepared = PreparedData.load(self.directory / "data")
@@ -340,7 +340,7 @@ class Run:
         return bool(manifest.get("fingerprint") == made_of)
 
     def _load(self, structure: str) -> tuple[Any, Any]:
-        from recall.prepared import PreparedData
+        from recall.data.prepared import PreparedData
         from recall.training import load_model
 
         made_of = self._prepared_manifest()["fingerprint"]

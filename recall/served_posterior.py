@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.times import MS_PER_HOUR
-from recall.posterior import Posterior
+from recall.data.posterior import Posterior
 
 Int64s = npt.NDArray[np.int64]
 NEVER = -1

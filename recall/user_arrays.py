@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from recall.core.ragged import ManyLists
 from recall.core.times import MS_PER_HOUR
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.user_head import UserHead
 
 Floats = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from recall.core.errors import ArtifactError, DataError
-from recall.encoding import TableEncoder
+from recall.data.features.table_encoder import TableEncoder
 from recall.export import PROFILE, USER_ENCODER
 from recall.given import Asked, ids_of, padded, require_times
 from recall.query_model import UserQuery

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from recall.config.experiment import Config, load_config
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 pytest_plugins = ("accounts",)
 # Helpers that tests import: a comparison that fails there shows both sides, as in a test.
@@ -65,7 +65,7 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Shared by all tests: one that changes a file copies the folder first.
     """
-    from recall.datasets import simulate
+    from recall.data.datasets import simulate
 
     folder = tmp_path_factory.mktemp("community")
     simulate(users=120, items=150, days=4, authors=30, topics=8, exposures=8_000).write(folder)

@@ -13,7 +13,7 @@ from conftest import Experiment
 from rich.console import Console
 
 from recall.config.experiment import Config
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.run import Run
 
 if TYPE_CHECKING:

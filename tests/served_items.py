@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from recall.data.item_attributes import TAGS, ItemAttributes
+from recall.data.posterior import Posterior
 from recall.index import ExactIndex, Index
 from recall.index.items import Items
-from recall.item_attributes import TAGS, ItemAttributes
 from recall.item_facts import ItemFacts
-from recall.posterior import Posterior
 from recall.served_posterior import ServedPosterior
 
 NOW_MS = 1_700_000_000_000

@@ -26,9 +26,9 @@ from benchmarks.quality.variants import (
 )
 from recall.config.experiment import Config, load_config
 from recall.core.errors import ConfigError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
+from recall.data.splits import TimeBoundaries, TimeHistogram
 from recall.ranking import EvaluationSet, Ragged, VectorScorer, ranks
-from recall.splits import TimeBoundaries, TimeHistogram
 
 # Variants
 

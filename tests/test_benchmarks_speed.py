@@ -30,7 +30,7 @@ from benchmarks.speed.tables import all_tables, as_measured, outcome
 from pipelines.training_data import prepare
 from recall.config.experiment import load_config
 from recall.core.errors import ConfigError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = """

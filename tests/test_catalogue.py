@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from recall.catalogue import check_files, read_items, read_users
 from recall.config.experiment import Config, load_config
 from recall.core.errors import ConfigError, DataError
+from recall.data.catalogue import check_files, read_items, read_users
 
 GENRES = {"name": "genre", "type": "category"}
 TEXT = {"name": "text", "type": "embedding", "path": "text.npy"}

@@ -12,9 +12,9 @@ from recall.categories import AskedCategories
 from recall.config.experiment import EvaluationConfig
 from recall.content.evaluation import tag_matrices
 from recall.core.errors import ConfigError
+from recall.data.prepared import PreparedData
 from recall.dataset import read_examples
 from recall.evaluation import evaluate
-from recall.prepared import PreparedData
 from recall.ranking import EvaluationSet, Ragged, VectorScorer, top_items
 
 # Five items over three values: item 3 has two of them, item 4 none.

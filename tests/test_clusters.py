@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.cluster import KMeans
 
-from recall.clusters import HierarchicalKMeans
+from recall.data.features.clusters import HierarchicalKMeans
 
 
 def _blobs(centres: int, per_centre: int, *, seed: int, dim: int = 8) -> tuple[npt.NDArray[np.float32], list[int]]:

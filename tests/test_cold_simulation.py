@@ -8,9 +8,9 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.cold_simulation import ColdSimulator, Shown, own_shares
+from recall.data.features.vocabulary import OUT_OF_VOCABULARY
+from recall.data.prepared import PreparedData
 from recall.model import RecallModel
-from recall.prepared import PreparedData
-from recall.vocabulary import OUT_OF_VOCABULARY
 
 
 def test_an_items_share_is_its_clicks_among_those_of_its_author() -> None:

@@ -17,9 +17,9 @@ from finished_run import Outcome
 from pipelines.training_data import prepare
 from recall.config.experiment import Config
 from recall.core.errors import ConfigError
+from recall.data.posterior import smoothed_ctr
+from recall.data.prepared import PreparedData
 from recall.negatives import AsOfPosterior
-from recall.posterior import smoothed_ctr
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.towers.features import FeatureTable
 from recall.towers.item import ItemSide

@@ -25,12 +25,12 @@ from word_hashing import DIM, WordHashing
 from pipelines.content_vectors import embed_catalogue, main
 from pipelines.embedding import EmbedContent, EmbeddingJob
 from pipelines.exchange import Scratch
-from recall.catalogue import read_items
 from recall.config.experiment import Config
 from recall.content.embedded import Batches
 from recall.content.encoders import EncoderSpec
 from recall.content.raw import RawContent
 from recall.core.errors import ArtifactError, ConfigError, DataError
+from recall.data.catalogue import read_items
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = ["Der Himmel über Berlin", "七人の侍", "Amélie 🎈", None, '"Up", again', "Up", "  ", "Ran\u00a0 乱", "Up"]

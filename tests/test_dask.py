@@ -14,7 +14,7 @@ from conftest import Experiment
 
 from pipelines.training_data import main, prepare
 from recall.core.errors import DataError, RecallError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 distributed = pytest.importorskip("distributed", reason="dask and distributed are absent: pip install 'recall[dask]'")
 

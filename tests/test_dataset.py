@@ -16,8 +16,8 @@ import tensorflow as tf
 from conftest import Experiment
 
 from pipelines.training_data import prepare
+from recall.data.prepared import PreparedData
 from recall.dataset import UserRows, pad, read_examples, training_clicks, training_dataset
-from recall.prepared import PreparedData
 from recall.ranking import Ragged
 
 HISTORY = 4

@@ -14,7 +14,7 @@ import pytest
 from recall.config.features import FeatureSchema
 from recall.core.errors import DataError
 from recall.core.tables import read_table
-from recall.encoding import EncodedColumn, TableEncoder
+from recall.data.features.table_encoder import EncodedColumn, TableEncoder
 
 
 def _fit(meta: list[dict[str, Any]], table: dict[str, Any], **arguments: Any) -> TableEncoder:

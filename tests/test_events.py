@@ -17,7 +17,7 @@ import pytest
 from recall.config.data import EventsConfig
 from recall.core.errors import DataError
 from recall.core.times import parse_times
-from recall.events import EVENT_SCHEMA, plan_pieces, read_events, sort_events
+from recall.data.events import EVENT_SCHEMA, plan_pieces, read_events, sort_events
 
 KNOWN = pa.array(["1", "2", "x"])
 
@@ -155,7 +155,7 @@ def test_row_groups_read_apart_keep_their_row_numbers(tmp_path: Path, monkeypatc
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
     events = log(tmp_path / "a.parquet")
     whole = read(events)
-    monkeypatch.setattr("recall.events._ROWS_PER_PIECE", 7)
+    monkeypatch.setattr("recall.data.events._ROWS_PER_PIECE", 7)
     assert [piece.row_groups for piece in plan_pieces(events)] == [(0, 1), (2, 3), (4,)]
     assert read(events) == whole
     assert [row["row"] for row in whole[1]] == list(range(0, 20, 3))

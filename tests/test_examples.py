@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from recall.catalogue import check_files, read_items, read_users
 from recall.config.experiment import Config, load_config
 from recall.config.features import Feature
-from recall.datasets import simulate
+from recall.data.catalogue import check_files, read_items, read_users
+from recall.data.datasets import simulate
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ON_REAL_DATA = ("kuairand", "movielens", "amazon_beauty")

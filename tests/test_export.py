@@ -15,10 +15,10 @@ import pytest
 import tensorflow as tf
 
 from recall.core.errors import ArtifactError
+from recall.data.prepared import PreparedData
 from recall.export import ItemVectorTable
 from recall.inference import encode_items, encode_triggers, encode_users
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 
 pytest_plugins = ("finished_run",)
 

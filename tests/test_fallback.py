@@ -9,9 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recall.data.posterior import Posterior
 from recall.fallback import fallback_order, interleaved
 from recall.layers import Layered
-from recall.posterior import Posterior
 from recall.served_posterior import ServedPosterior
 
 NOW_MS = 1_700_000_000_000

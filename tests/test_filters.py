@@ -14,11 +14,11 @@ import pytest
 from served_items import NOW_MS, Catalogue
 
 from recall.core.errors import ArtifactError, DataError
+from recall.data.posterior import Posterior
 from recall.filters import Filters, Predicate
 from recall.index import ExactIndex
 from recall.index.items import Items
 from recall.item_facts import ItemFacts
-from recall.posterior import Posterior
 from recall.served_posterior import ServedPosterior
 
 CATALOGUE = Catalogue()

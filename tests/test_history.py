@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
+from recall.data.click_history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 
 # Two users; user 0 clicks three items at one moment (5).
 USER = np.array([0, 0, 0, 0, 0, 1, 1])

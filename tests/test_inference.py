@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.data.prepared import PreparedData
 from recall.dataset import pad, read_examples
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers, encode_users
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Experiment
 
-from recall.catalogue import read_items
 from recall.config.experiment import Config, load_config
 from recall.config.features import CategoryFeature, EmbeddingFeature, IdFeature, NumberFeature, TagsFeature
 from recall.core.errors import DataError
-from recall.item_attributes import ItemAttributes, attribute_columns, separators_of
-from recall.prepared import PreparedData
+from recall.data.catalogue import read_items
+from recall.data.item_attributes import ItemAttributes, attribute_columns, separators_of
+from recall.data.prepared import PreparedData
 
 FEATURES = (
     IdFeature(name="author", type="id", column="author_id", min_count=50),

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from served_items import DIM, HOUR_MS, NOW_MS
 
 from recall.candidate_search import Wanted, search_candidates
+from recall.data.item_attributes import TAGS, ItemAttributes
+from recall.data.posterior import Posterior
 from recall.fallback import FRESH_EVERY, fallback_order
 from recall.filters import Filters
 from recall.index import ExactIndex, LivingIndex
 from recall.index.items import Items
-from recall.item_attributes import TAGS, ItemAttributes
 from recall.item_facts import ItemFacts
 from recall.layers import Layer, Layered
-from recall.posterior import Posterior
 from recall.served_posterior import NEVER, ServedPosterior
 
 NEW_CTR = 0.25

@@ -16,8 +16,8 @@ import pytest
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
+from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, load_index, save_index
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.run import Run
 

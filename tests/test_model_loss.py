@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from untrained_models import PLAIN, Data
 
+from recall.data.prepared import PreparedData
 from recall.dataset import Batch
 from recall.model import RecallModel
 from recall.negatives import Negatives
-from recall.prepared import PreparedData
 from recall.towers.history_time import AgeBias, ClickTimes, GapEmbedding
 
 pytest_plugins = ("untrained_models",)

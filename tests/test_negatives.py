@@ -9,9 +9,9 @@ import tensorflow as tf
 from conftest import Experiment
 
 from pipelines.training_data import prepare
+from recall.data.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
+from recall.data.prepared import PreparedData
 from recall.negatives import AsOfPosterior, NegativeSampler
-from recall.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
-from recall.prepared import PreparedData
 
 HOUR_MS = 3_600_000
 Times = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.posterior import (
+from recall.data.posterior import (
     BucketCounts,
     ItemTotals,
     PosteriorHistory,

@@ -13,7 +13,7 @@ from pipelines.training_data import prepare
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 LOG = "user_id,item_id,time,click\n" + "".join(
     f"{user},{item},{time},{click}\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recall.datasets import simulate
+from recall.data.datasets import simulate
 from recall.recalled import Candidates
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from conftest import Experiment
 from recall.config.experiment import Config
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.recalled import Candidates
 from recall.recaller import Recaller
 from recall.run import Run

@@ -14,8 +14,8 @@ import pytest
 
 from recall.config.experiment import Config
 from recall.core.errors import DataError
+from recall.data.prepared import PreparedData
 from recall.item_facts import ItemFacts
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.served_posterior import ServedPosterior
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from recall.records import batch_slices, encode_examples, frame_records
+from recall.data.tfrecords import batch_slices, encode_examples, frame_records
 
 EXTREMES = [0, 1, -1, 127, 128, 16_383, 16_384, 2**31, 2**62, 2**63 - 1, -(2**63)]
 

@@ -22,8 +22,8 @@ from conftest import Experiment
 from recall.config.experiment import Config, load_config
 from recall.core.artifacts import fingerprint, read_json
 from recall.core.errors import ArtifactError, ConfigError, DataError
+from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.run import Run
 

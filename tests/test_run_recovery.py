@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.run import Run
 

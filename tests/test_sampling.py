@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recall.posterior import BucketCounts, ItemTotals
-from recall.sampling import sampling_counts
+from recall.data.posterior import BucketCounts, ItemTotals
+from recall.data.sampling import sampling_counts
 
 
 def test_only_training_clicks_count() -> None:

@@ -19,7 +19,7 @@ from pipelines.further import plan_sources
 from pipelines.training_data import prepare
 from pipelines.transforms import ReadEvents, SortUsers
 from recall.config.experiment import Config
-from recall.records import encode_examples
+from recall.data.tfrecords import encode_examples
 
 HOURS, EVENTS, ITEMS, PARTITIONS = 48, 12_000, 200, 8
 EXPOSURES_OF_HOT = EVENTS // 2
@@ -112,7 +112,7 @@ def test_examples_of_a_busy_user_are_made_in_parts(
         return encode_examples(table)
 
     monkeypatch.setattr("pipelines.transforms.encode_examples", measured)
-    monkeypatch.setattr("recall.records._VALUES_PER_BATCH", 5_000)
+    monkeypatch.setattr("recall.data.tfrecords._VALUES_PER_BATCH", 5_000)
     monkeypatch.setattr("pipelines.training_data._BYTES_PER_PARTITION", 50_000)
     prepare(skewed.config, tmp_path / "data")
     longest = ITEMS + 2 * skewed.config.data.history  # what was seen, and the history with its times

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recall.core.errors import DataError
-from recall.splits import TimeHistogram, split_by_last_click, split_by_time
+from recall.data.splits import TimeHistogram, split_by_last_click, split_by_time
 
 
 def test_boundaries_are_order_statistics_of_the_times() -> None:
@@ -18,7 +18,7 @@ def test_boundaries_are_order_statistics_of_the_times() -> None:
 
 
 def test_histogram_of_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recall.splits._MAX_CELLS", 1000)
+    monkeypatch.setattr("recall.data.splits._MAX_CELLS", 1000)
     rng = np.random.default_rng(1)
     time = rng.integers(-5_000_000, 5_000_000, 20_000)
     click = rng.random(20_000) < 0.3

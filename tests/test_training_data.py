@@ -22,7 +22,7 @@ from training_examples import SPLITS, assert_agrees, canonical, click_examples, 
 from pipelines.training_data import prepare
 from recall.config.experiment import Config
 from recall.core.errors import DataError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 USER_LISTS = ("items", "time_ms", "trigger", "exposures", "clicks", "smoothed_ctr", "age_hours", "split")
 
@@ -162,7 +162,7 @@ def test_one_and_seven_shards_and_a_log_in_other_files_give_the_same_examples(
     columns = ["user_id", "video_id", "time_ms", "is_click"]
     for number, part in enumerate(np.array_split(order, 3)):
         pq.write_table(log.select(columns).take(pa.array(part)), tmp_path / f"{number}.parquet", row_group_size=30_000)
-    monkeypatch.setattr("recall.events._ROWS_PER_PIECE", 50_000)
+    monkeypatch.setattr("recall.data.events._ROWS_PER_PIECE", 50_000)
     monkeypatch.setattr("pipelines.training_data._BYTES_PER_PARTITION", 100_000)
     cut = kuairand.model_dump(mode="json")
     cut["data"]["events"]["path"] = str(tmp_path / "*.parquet")

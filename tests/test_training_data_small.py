@@ -14,7 +14,7 @@ from training_examples import SPLITS, click_examples, experiment
 from pipelines.training_data import main, prepare
 from recall.config.experiment import Config, load_config
 from recall.core.errors import ArtifactError, DataError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.run import Run
 
 HOUR = 3_600_000

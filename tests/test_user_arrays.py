@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.data.prepared import PreparedData
 from recall.inference import encode_users
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.towers.history_time import duration_buckets as of_towers
 from recall.user_arrays import UserArrays, arrays_of_tower, duration_buckets
 

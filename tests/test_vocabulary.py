@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.vocabulary import Vocabulary
+from recall.data.features.vocabulary import Vocabulary
 
 
 def _random_text(seed: int, rows: int = 2000) -> list[str | None]:

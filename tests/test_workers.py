@@ -18,9 +18,9 @@ from conftest import Experiment
 
 from recall.cluster import Cluster
 from recall.core.errors import ConfigError
+from recall.data.prepared import PreparedData
 from recall.dataset import read_examples
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.run import Run
 from recall.training import load_model, read_history, train, trained_state
 

@@ -11,7 +11,7 @@ import oracle
 import tensorflow as tf
 
 from recall.config.experiment import Config
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 SPLITS = ("train", "validation", "test")
 CLICK_LISTS = ("history", "history_time_ms")

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
+from recall.data.prepared import PreparedData
 from recall.dataset import Batch, training_dataset
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 
 # Nothing random is left: the same batch gives the same loss.
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")

@@ -19,10 +19,10 @@ from benchmarks.quality.sweep import Sweep
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.environment import commit, versions
+from recall.data.prepared import PreparedData
 from recall.export import QueryModule
 from recall.latency import BATCH_SIZES, query_latency_ms
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 
 TEACHERS = ("transformer", "attention")
 KINDS = ("attention", "mean")

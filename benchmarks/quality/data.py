@@ -24,7 +24,7 @@ from recall.config.features import Strict
 from recall.core.artifacts import fingerprint, publish, read_manifest
 from recall.core.errors import ArtifactError
 from recall.core.tables import expand_paths
-from recall.prepared import FORMAT_VERSION, PreparedData
+from recall.data.prepared import FORMAT_VERSION, PreparedData
 
 _PREPARED_BY = "python -m benchmarks.quality prepare"
 # Shards hold the same bytes wherever they are made. What was rejected names the files of the machine; by attributes a
@@ -144,7 +144,7 @@ class DataFolder:
             return own
         folder = (self.out / "demo-data").resolve()
         if not (folder / "events.parquet").exists():
-            from recall.datasets import simulate
+            from recall.data.datasets import simulate
 
             # What `recall simulate` writes without options.
             simulate(users=2_000, items=3_000, days=14, exposures=300_000, seed=1).write(folder)

@@ -18,7 +18,7 @@ from benchmarks.quality.data import DataFolder, content_fingerprint
 from benchmarks.quality.results import changed_settings, read_result, result_path
 from benchmarks.quality.sweep import PlannedRun, Sweep
 from recall.config.experiment import Config
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 
 def run_config(sweep: Sweep, folder: DataFolder, run: PlannedRun) -> Config:

@@ -22,14 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.catalogue import read_items
 from recall.config.experiment import Config
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import ConfigError, DataError
 from recall.core.tables import expand_paths, id_strings, read_table
 from recall.core.times import parse_times
-from recall.events import plan_pieces, read_events, sort_events
-from recall.splits import TimeBoundaries, TimeHistogram
+from recall.data.catalogue import read_items
+from recall.data.events import plan_pieces, read_events, sort_events
+from recall.data.splits import TimeBoundaries, TimeHistogram
 
 _DRAWN, _MADE_BY = "drawn.parquet", "python -m benchmarks.quality prepare"
 

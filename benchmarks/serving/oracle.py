@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from benchmarks.serving.item_states import ABSENT, ItemStates, Moment, Write
 from benchmarks.serving.setup import Prepared
+from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 
 TOLERANCE = 1e-4

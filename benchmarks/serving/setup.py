@@ -19,7 +19,7 @@ from benchmarks.serving.processes import environment
 from benchmarks.serving.questions import Asking
 from recall.core.artifacts import write_json
 from recall.core.errors import RecallError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 EXPERIMENT = HERE / "experiment.yaml"
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 from benchmarks.speed.logs import START_MS, zipf
 from recall.config.experiment import Config
 from recall.core.artifacts import publish
-from recall.encoding import TableEncoder
-from recall.events import REJECTED_SCHEMA
-from recall.examples import CLICK_SCHEMA, HISTORY_SCHEMA
-from recall.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
-from recall.prepared import FORMAT_VERSION, EncodedRows, shard_path, write_tables
-from recall.records import encode_examples, frame_records
+from recall.data.events import REJECTED_SCHEMA
+from recall.data.examples import CLICK_SCHEMA, HISTORY_SCHEMA
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
+from recall.data.prepared import FORMAT_VERSION, EncodedRows, shard_path, write_tables
+from recall.data.tfrecords import encode_examples, frame_records
 
 USERS, AUTHORS_SHARE, CATEGORIES, HISTORY = 50_000, 0.05, 500, 20
 _HOUR_MS = 3_600_000

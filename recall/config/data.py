@@ -9,8 +9,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.features import Strict
 from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath
-from recall.histories import HistoryConfig
-from recall.weights import WeightConfig
+from recall.data.click_weights import WeightConfig
+from recall.data.further_histories import HistoryConfig
 
 
 class ClickRule(Strict):
@@ -95,7 +95,7 @@ class SplitConfig(Strict):
 
 
 class ContentPriorConfig(Strict):
-    """A prior CTR for each item, predicted from its content, in place of one for all; see `recall.content.prior`."""
+    """A prior CTR for each item, predicted from its content, in place of one for all; see `recall.data.content_prior.prior`."""
 
     enabled: bool = False
     ids: bool = Field(

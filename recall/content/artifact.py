@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.clusters import HierarchicalKMeans
 from recall.content.encoder import ContentEncoder
 from recall.content.modalities import Modality
 from recall.content.training import Taught
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import DataError
-from recall.embeddings import vector_array
+from recall.data.features.clusters import HierarchicalKMeans
+from recall.data.features.embeddings import vector_array
 
 VECTORS = "vectors.npy"
 _ITEMS, _WEIGHTS, _CLUSTERS, _HISTORY, _JUDGED = (

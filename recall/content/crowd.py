@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.data.prepared import PreparedData
 from recall.dataset import read_examples
-from recall.prepared import PreparedData
 
 _BATCH = 8192
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from recall.core.artifacts import MANIFEST, read_manifest
 from recall.core.errors import ArtifactError
 from recall.core.tables import Column
-from recall.embeddings import vector_array, vectors_of
+from recall.data.features.embeddings import vector_array, vectors_of
 
 FORMAT_VERSION = 1
 MADE_BY = "python -m pipelines.content_vectors"

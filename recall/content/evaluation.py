@@ -23,9 +23,9 @@ from recall.content.last_n import (
 from recall.content.neighbours import alignment, tag_agreement, uniformity
 from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
+from recall.data.features.vocabulary import FIRST_CODE
+from recall.data.prepared import PreparedData
 from recall.dataset import Examples, read_examples
-from recall.prepared import PreparedData
-from recall.vocabulary import FIRST_CODE
 
 
 @dataclass(frozen=True, kw_only=True)

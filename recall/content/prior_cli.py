@@ -30,7 +30,7 @@ def prior(
     console = Console(stderr=True, highlight=False)
     with clear_errors(console):
         from recall.content.prior_judge import judge_content_prior
-        from recall.prepared import PreparedData
+        from recall.data.prepared import PreparedData
         from recall.run import Run
 
         first_exposures = Run.open(run).config.data.posterior.content_prior.first_exposures

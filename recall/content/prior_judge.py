@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recall.content.first_exposures import FirstExposures
 from recall.core.errors import ArtifactError
-from recall.prepared import PreparedData
+from recall.data.content_prior.first_exposures import FirstExposures
+from recall.data.prepared import PreparedData
 
 Floats = npt.NDArray[np.float64]
 

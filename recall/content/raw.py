@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.catalogue import unique_ids
 from recall.content.encoders import require_extra
 from recall.core.errors import ConfigError, DataError
 from recall.core.tables import id_strings, read_table
+from recall.data.catalogue import unique_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from recall.config.experiment import IndexConfig
 from recall.core.errors import ArtifactError
-from recall.encoding import TableEncoder
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index
 from recall.item_vectors import ItemVectors
-from recall.prepared import PreparedData
 from recall.towers.features import FeatureTable
 
 Matrix = npt.NDArray[np.float32]

@@ -40,8 +40,8 @@ class ContentRun(Run):
         from recall.content.modalities import side_by_side
         from recall.content.training import teach
         from recall.content.vectors import ContentVectors, prepared_vectors
-        from recall.embeddings import vector_array
-        from recall.prepared import PreparedData
+        from recall.data.features.embeddings import vector_array
+        from recall.data.prepared import PreparedData
 
         with self._step("content train", spinner=False):
             prepared = PreparedData.load(self.directory / "data")

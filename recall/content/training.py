@@ -21,7 +21,7 @@ from recall.content.tags import tag_graph, tag_targets
 from recall.content.teaching import Lessons, Teacher
 from recall.content.vectors import prepared_vectors
 from recall.core.errors import DataError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 
 METRIC = "val_last_n_auc"
 _AUTO = {"modalities": 0.1, "shared_tags": 0.1, "crowd": 1.0, "tags": 0.1}

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, read_table
-from recall.embeddings import read_npy, vector_array, vectors_of
-from recall.prepared import PreparedData
+from recall.data.features.embeddings import read_npy, vector_array, vectors_of
+from recall.data.prepared import PreparedData
 
 _CONSTANT = 1e-6
 

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from recall.config.features import NumberFeature
-from recall.encoding import TableEncoder
-from recall.feature_encoders import (
+from recall.data.features.encoders import (
     BucketEncoder,
     EmbeddingEncoder,
     FeatureEncoder,
@@ -17,8 +16,9 @@ from recall.feature_encoders import (
     TagsEncoder,
     ValueEncoder,
 )
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.features.vocabulary import FIRST_CODE, MISSING, OUT_OF_VOCABULARY, Vocabulary
 from recall.towers.features import Features
-from recall.vocabulary import FIRST_CODE, MISSING, OUT_OF_VOCABULARY, Vocabulary
 
 
 class GraphEncoder(tf.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from recall.config.model import ModelConfig
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.fusion.concat import Concat
 from recall.fusion.contract import ModalityFusion
 from recall.fusion.cross_attention import CrossAttentionFusion

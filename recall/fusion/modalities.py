@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.fusion.contract import Fused, ModalityFusion
 from recall.towers.features import FeatureInput, Features, is_present
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from recall.config.model import CategoryHeadConfig, ModelConfig
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
+from recall.data.features.vocabulary import FIRST_CODE
 from recall.towers.features import Features
 from recall.towers.item import ItemVectors
-from recall.vocabulary import FIRST_CODE
 
 
 class CategoryHead(tf.keras.layers.Layer):

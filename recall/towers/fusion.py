@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.towers.features import EmbeddingTable
 from recall.towers.history import HISTORY_ENCODERS
 

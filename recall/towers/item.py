@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.core.errors import ConfigError
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
+from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.fusion import content_input
 from recall.gathering import gather_rows
 from recall.towers.appeal import Appeal, with_appeal
 from recall.towers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features
 from recall.towers.joining import Parts, joined, joined_apart, scaled
-from recall.vocabulary import OUT_OF_VOCABULARY
 
 
 class ItemVectors(NamedTuple):

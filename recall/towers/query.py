@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.values import HistoryTime
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.towers.appeal import asking_for_appeal
 from recall.towers.features import FeatureInput, Features, dense_stack
 from recall.towers.fusion import FurtherTokens, HistoryFusion

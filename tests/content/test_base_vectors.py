@@ -16,8 +16,8 @@ from recall.content.modalities import Modality, group_modalities, side_by_side
 from recall.content.tags import tag_graph, tag_overlap, tag_targets
 from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
-from recall.embeddings import vector_array
-from recall.prepared import PreparedData
+from recall.data.features.embeddings import vector_array
+from recall.data.prepared import PreparedData
 
 
 def vectors(name: str, values: Any) -> ContentVectors:

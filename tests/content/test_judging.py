@@ -17,7 +17,7 @@ from conftest import Experiment
 from recall.content.evaluation import JudgeSettings, judge_content, tag_matrices
 from recall.content.vectors import ContentVectors, on_common_items, prepared_vectors, read_vectors
 from recall.core.errors import DataError
-from recall.prepared import PreparedData
+from recall.data.prepared import PreparedData
 from recall.run import Run
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.content.linear_ctr import design_matrix, design_scale, design_width
-from recall.encoding import EncodedColumn
+from recall.data.content_prior.linear_ctr import design_matrix, design_scale, design_width
+from recall.data.features.table_encoder import EncodedColumn
 
 COLUMNS = (
     EncodedColumn("kind", "kind", "meta", "code", 4),

@@ -13,10 +13,10 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from recall.config.experiment import Config
-from recall.content.first_exposures import FirstExposures
-from recall.content.linear_ctr import ContentCtr
-from recall.content.prior import ContentPrior, fit_content_prior
-from recall.posterior import PosteriorHistory, Prior, count_buckets
+from recall.data.content_prior.first_exposures import FirstExposures
+from recall.data.content_prior.linear_ctr import ContentCtr
+from recall.data.content_prior.prior import ContentPrior, fit_content_prior
+from recall.data.posterior import PosteriorHistory, Prior, count_buckets
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

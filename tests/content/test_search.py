@@ -16,10 +16,10 @@ from conftest import Experiment
 from recall.config.experiment import Config
 from recall.content.search import ContentSearch
 from recall.core.errors import ArtifactError, DataError
+from recall.data.prepared import PreparedData
 from recall.export import ItemModule
 from recall.item_vectors import ItemVectors
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 
 if TYPE_CHECKING:

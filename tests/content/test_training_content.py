@@ -28,9 +28,9 @@ from recall.content.teaching import Lessons, Teacher
 from recall.content.training import Deck, lessons_of, teach
 from recall.content.vectors import ContentVectors, prepared_vectors, read_vectors
 from recall.core.errors import ArtifactError, ConfigError, DataError
-from recall.datasets import simulate
-from recall.embeddings import read_npy, vector_array
-from recall.prepared import PreparedData
+from recall.data.datasets import simulate
+from recall.data.features.embeddings import read_npy, vector_array
+from recall.data.prepared import PreparedData
 from recall.run import Run
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recall.core.errors import ArtifactError, DataError
-from recall.datasets import Dataset
-from recall.datasets.files import as_number, read_delimited
+from recall.data.datasets import Dataset
+from recall.data.datasets.files import as_number, read_delimited
 
 
 def small() -> Dataset:

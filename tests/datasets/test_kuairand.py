@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from recall.core.errors import DataError
-from recall.datasets import read_kuairand
+from recall.data.datasets import read_kuairand
 
 LOG = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_rand,tab\n"
 VIDEOS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recall.core.errors import DataError
-from recall.datasets import read_mind
+from recall.data.datasets import read_mind
 
 NEWS = 'N{n}\tnews\tus\tA "quoted" title\t\thttps://x\t[{{"WikidataId": "Q5"}}, {{"WikidataId": "Q5"}}]\t[]\n'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recall.core.errors import DataError
-from recall.datasets import read_movielens
+from recall.data.datasets import read_movielens
 
 
 def flags(*genres: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recall.core.errors import DataError
-from recall.datasets import read_sequences
+from recall.data.datasets import read_sequences
 
 
 def write(folder: Path, lines: str, attributes: object, *, name: str = "Beauty") -> Path:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from recall.core.errors import ConfigError
-from recall.datasets import SimulatedDataset, simulate
+from recall.data.datasets import SimulatedDataset, simulate
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from recall.config.features import Feature
-from recall.encoding import TableEncoder
+from recall.data.features.table_encoder import TableEncoder
 from recall.exported.features import GraphEncoder
 from recall.towers.features import dense_features
 

@@ -14,8 +14,8 @@ from faults import victims
 from faults.killing import killed_at, moments, seconds_of
 from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest
+from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 from recall.run import Run
 

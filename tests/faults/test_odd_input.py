@@ -18,8 +18,8 @@ import test_bad_input
 from pipelines.training_data import prepare
 from recall.config.experiment import IndexConfig, load_config
 from recall.core.errors import DataError
+from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index, save_index
-from recall.prepared import PreparedData
 from recall.recaller import Recaller
 
 pytest_plugins = ("finished_run",)

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
+from recall.data.prepared import PreparedData
 from recall.dataset import Batch, training_dataset
 from recall.export import ItemVectorTable
 from recall.fusion import FUSIONS
 from recall.inference import encode_items, modality_weights
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.run import Run
 
 pytest_plugins = ("finished_run",)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.fusion import content_input
 from recall.fusion.modalities import FusedModalities
 from recall.towers.features import FeatureInput, Features, FeatureTable

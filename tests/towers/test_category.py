@@ -9,9 +9,9 @@ from conftest import Experiment
 
 from recall.config.model import CategoryHeadConfig
 from recall.core.errors import ConfigError
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
+from recall.data.prepared import PreparedData
 from recall.model import RecallModel
-from recall.prepared import PreparedData
 from recall.towers.category import CategoryHead
 
 CATEGORY = EncodedColumn("kind", "kind", "meta", "code", size=5)  # missing, out of vocabulary, and three values

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.towers.features import EmbeddingTable, FeatureInput, FeatureTable, dense_stack
 
 AUTHOR = EncodedColumn("author", "author", "behaviour", "code", 5)

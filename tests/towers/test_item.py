@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.core.errors import ConfigError
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.towers.features import Features, FeatureTable
 from recall.towers.item import ItemSide
 from towers.item_sides import (

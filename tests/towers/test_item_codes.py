@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.towers.features import Features, FeatureTable
 from recall.towers.item import ItemSide, ItemVectors
 

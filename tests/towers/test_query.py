@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.student import StudentConfig
-from recall.encoding import EncodedColumn
+from recall.data.features.table_encoder import EncodedColumn
 from recall.towers.features import Features, FeatureTable
 from recall.towers.history import HISTORY_ENCODERS
 from recall.towers.query import QueryHead, TriggerTower, UserTower

@@ -27,8 +27,8 @@ def measure(scratch: Path, *, system: str, items: int, batch_size: int) -> dict[
       items: size of the catalogue.
       batch_size: items per call.
     """
+    from recall.data.prepared import PreparedData
     from recall.inference import encode_items
-    from recall.prepared import PreparedData
     from recall.training import load_model
 
     run = stored_run(scratch.parent, items, index=False)

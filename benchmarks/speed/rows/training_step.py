@@ -50,7 +50,7 @@ def prepare(scratch: Path, *, system: str, items: int, batch: int, steps: int) -
 
 def measure(scratch: Path, *, system: str, items: int, batch: int, steps: int) -> dict[str, float]:
     """Median seconds of a step once it is warm, or of what it takes to read a batch."""
-    from recall.prepared import PreparedData
+    from recall.data.prepared import PreparedData
 
     prepared = PreparedData.load(scratch / f"data-{items}-{batch}")
     config = _config(scratch, batch=batch, all_losses=system == "recall, all losses")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.errors import DataError
-from recall.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
+from recall.data.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
 
 _BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")

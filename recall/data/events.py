@@ -28,7 +28,7 @@ from recall.core.tables import (
     used_only,
 )
 from recall.core.times import parse_times
-from recall.weights import click_weights
+from recall.data.click_weights import click_weights
 
 _ID = pa.dictionary(pa.int32(), pa.string())  # each text once: compared, cut and sent as numbers
 EVENT_SCHEMA = pa.schema(

@@ -7,10 +7,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from recall.catalogue import check_files
 from recall.config.experiment import Config
 from recall.core.artifacts import fingerprint
 from recall.core.tables import expand_paths, is_uri
+from recall.data.catalogue import check_files
 
 
 def data_fingerprint(config: Config) -> str:

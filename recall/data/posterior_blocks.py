@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.core.ordering import order_of
-from recall.posterior import Int64s, Posterior, PosteriorHistory
+from recall.data.posterior import Int64s, Posterior, PosteriorHistory
 
 
 def block_starts(entries: Int64s, *, most: int) -> Int64s:

@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.histories import PREFIX, FurtherHistory
-from recall.history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
-from recall.posterior import Posterior, PosteriorHistory
-from recall.posterior_blocks import PosteriorBlocks
-from recall.records import batch_slices
-from recall.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
+from recall.data.click_history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
+from recall.data.further_histories import PREFIX, FurtherHistory
+from recall.data.posterior import Posterior, PosteriorHistory
+from recall.data.posterior_blocks import PosteriorBlocks
+from recall.data.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
+from recall.data.tfrecords import batch_slices
 
 Int64s = npt.NDArray[np.int64]
 
@@ -107,7 +107,7 @@ class UserEvents:
         """Looks up rows and splits.
 
         Args:
-          events: as `recall.events.sort_events` returns them.
+          events: as `recall.data.events.sort_events` returns them.
           item_ids: string [items], the catalogue; holds every item of the events.
           boundaries: of a split by time; None splits by last click.
         """

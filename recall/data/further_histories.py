@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, model_validator
 
 from recall.config.features import Strict
-from recall.history import Int64s, Ranges, last_clicks
+from recall.data.click_history import Int64s, Ranges, last_clicks
 
 PREFIX = "history."
 """In front of the names of further histories, wherever they stand beside other names."""

@@ -1,6 +1,6 @@
 """A simulated community: an exposure log in which content matters, and so does what content does not show.
 
-Who likes what is drawn in `recall.datasets.community`, what is shown and clicked in `recall.datasets.feed`; here both
+Who likes what is drawn in `recall.data.datasets.community`, what is shown and clicked in `recall.data.datasets.feed`; here both
 become tables as a real service would log them, with nothing of the truth in them but what content and clicks show.
 """
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.core.errors import ConfigError
-from recall.datasets.community import (
+from recall.data.datasets.community import (
     TAGS_PER_TOPIC,
     TOPICS,
     Community,
@@ -22,8 +22,8 @@ from recall.datasets.community import (
     make_community,
     unit,
 )
-from recall.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
-from recall.datasets.files import Dataset
+from recall.data.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
+from recall.data.datasets.files import Dataset
 
 _VECTOR_DIM = 32
 

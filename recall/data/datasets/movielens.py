@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.errors import DataError
-from recall.datasets.files import Dataset, as_number, listing, read_delimited, require_file, require_folder
+from recall.data.datasets.files import Dataset, as_number, listing, read_delimited, require_file, require_folder
 
 # In the order of the flags in u.item.
 _GENRES_100K = (

@@ -12,8 +12,8 @@ import pyarrow as pa
 from scipy import sparse
 from scipy.special import expit
 
-from recall.embeddings import vectors_of
-from recall.encoding import EncodedColumn, Rows, TableEncoder
+from recall.data.features.embeddings import vectors_of
+from recall.data.features.table_encoder import EncodedColumn, Rows, TableEncoder
 
 Floats = npt.NDArray[np.float64]
 

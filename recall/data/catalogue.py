@@ -16,8 +16,8 @@ from recall.config.experiment import Config
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature
 from recall.core.errors import ConfigError, DataError
 from recall.core.tables import expand_paths, id_strings, is_uri, numbers, read_header, read_table, table_format
-from recall.embeddings import read_npy, vector_array, vectors_of
-from recall.item_attributes import require_attribute
+from recall.data.features.embeddings import read_npy, vector_array, vectors_of
+from recall.data.item_attributes import require_attribute
 
 # A category with more distinct values per row than this names rows instead of describing them.
 _ID_LIKE_SHARE = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recall.posterior import PosteriorHistory
+from recall.data.posterior import PosteriorHistory
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recall.posterior import ItemTotals
-from recall.splits import TRAIN
+from recall.data.posterior import ItemTotals
+from recall.data.splits import TRAIN
 
 
 def sampling_counts(totals: ItemTotals) -> npt.NDArray[np.int64]:

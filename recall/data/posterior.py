@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.core.ordering import order_of
-from recall.item_priors import ItemPriors
-from recall.splits import SPLITS, TEST, TRAIN, VALIDATION
+from recall.data.content_prior.item_priors import ItemPriors
+from recall.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 Int64s = npt.NDArray[np.int64]
 

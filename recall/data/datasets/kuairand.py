@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from recall.core.errors import DataError
 from recall.core.tables import read_table
-from recall.datasets.files import Dataset, as_number, listing, require_folder
+from recall.data.datasets.files import Dataset, as_number, listing, require_folder
 
 _ENDING = r"\.(csv|csv\.gz|parquet)$"
 _LOG_COLUMNS = ("user_id", "video_id", "time_ms", "is_click")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.core.errors import ConfigError
-from recall.datasets.community import Community, Floats, Integers, sigmoid, unit
+from recall.data.datasets.community import Community, Floats, Integers, sigmoid, unit
 
 START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z, a Monday
 HOUR_MS = 3_600_000

@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recall.content.linear_ctr import ContentCtr
-from recall.content.prior import ContentPrior
 from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
 from recall.core.parquet import write_parts
 from recall.core.ragged import ManyLists, flat_places
-from recall.encoding import TableEncoder
-from recall.item_priors import ItemPriors
-from recall.posterior import BUCKET_SCHEMA, Posterior, PosteriorHistory, Prior
-from recall.splits import SPLITS
-from recall.vocabulary import Vocabulary
+from recall.data.content_prior.item_priors import ItemPriors
+from recall.data.content_prior.linear_ctr import ContentCtr
+from recall.data.content_prior.prior import ContentPrior
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.features.vocabulary import Vocabulary
+from recall.data.posterior import BUCKET_SCHEMA, Posterior, PosteriorHistory, Prior
+from recall.data.splits import SPLITS
 
 FORMAT_VERSION = 1
 Moment = Literal["serving", "validation", "test"]
@@ -52,7 +52,7 @@ class EncodedRows(NamedTuple):
       table: encoded columns.
       encoder: what encoded them.
       titles: string [rows] for people, where the catalogue has some.
-      attributes: of items, the columns that filters and caps of what is served may name; see `recall.item_attributes`.
+      attributes: of items, the columns that filters and caps of what is served may name; see `recall.data.item_attributes`.
     """
 
     ids: pa.StringArray

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from recall.config.features import Feature
 from recall.core.errors import DataError
-from recall.feature_encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
-from recall.vocabulary import Vocabulary
+from recall.data.features.encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
+from recall.data.features.vocabulary import Vocabulary
 
 Tower: TypeAlias = Literal["user", "behaviour", "meta"]
 Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]

@@ -3,12 +3,12 @@
 Each gives a `Dataset`, whose `write` makes the ordinary input files that an experiment file points to.
 """
 
-from recall.datasets.files import Dataset
-from recall.datasets.kuairand import read_kuairand
-from recall.datasets.mind import read_mind
-from recall.datasets.movielens import read_movielens
-from recall.datasets.sequences import read_sequences
-from recall.datasets.simulation import SimulatedDataset, simulate
+from recall.data.datasets.files import Dataset
+from recall.data.datasets.kuairand import read_kuairand
+from recall.data.datasets.mind import read_mind
+from recall.data.datasets.movielens import read_movielens
+from recall.data.datasets.sequences import read_sequences
+from recall.data.datasets.simulation import SimulatedDataset, simulate
 
 __all__ = [
     "Dataset",

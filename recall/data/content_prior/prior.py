@@ -28,11 +28,11 @@ from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.config.features import Feature
-from recall.content.first_exposures import FirstExposures
-from recall.content.linear_ctr import ContentCtr, LogOdds, design_matrix, design_scale
-from recall.encoding import TableEncoder
-from recall.item_priors import ItemPriors
-from recall.posterior import PosteriorHistory
+from recall.data.content_prior.first_exposures import FirstExposures
+from recall.data.content_prior.item_priors import ItemPriors
+from recall.data.content_prior.linear_ctr import ContentCtr, LogOdds, design_matrix, design_scale
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.posterior import PosteriorHistory
 
 Floats = npt.NDArray[np.float64]
 

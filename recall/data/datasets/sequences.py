@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from recall.core.errors import DataError
-from recall.datasets.files import Dataset, listing, require_file, require_folder
+from recall.data.datasets.files import Dataset, listing, require_file, require_folder
 
 
 def read_sequences(folder: str | Path, *, name: str | None = None) -> Dataset:

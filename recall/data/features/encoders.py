@@ -13,19 +13,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.clusters import HierarchicalKMeans
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, numbers
-from recall.embeddings import vector_array, vectors_of
-from recall.vocabulary import FIRST_CODE, MISSING, Vocabulary
+from recall.data.features.clusters import HierarchicalKMeans
+from recall.data.features.embeddings import vector_array, vectors_of
+from recall.data.features.vocabulary import FIRST_CODE, MISSING, Vocabulary
 
 Kind = Literal["code", "codes", "number", "vector"]
 Floats = npt.NDArray[np.float64]
 
 
 class Output(NamedTuple):
-    """A column that an encoder makes: its name, kind and size as in `recall.encoding.EncodedColumn`."""
+    """A column that an encoder makes: its name, kind and size as in `recall.data.features.table_encoder.EncodedColumn`."""
 
     name: str
     kind: Kind
