@@ -23,7 +23,7 @@ from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.index import Index
 from recall.index.items import ItemIds
-from recall.index.living_snapshot import LivingSnapshot
+from recall.index.living.snapshot import LivingSnapshot
 from recall.item_groups import ColumnCodes
 from recall.layers import Layer, Layered
 from recall.row_facts import RowFacts

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from recall.index.store import load_current, save_index
+from recall.index.saved.store import load_current, save_index
 
 
 def publish(

@@ -14,9 +14,9 @@ from benchmarks.speed.vectors import K, Matrix, ids_of, queries_of
 from recall.config.experiment import IndexConfig
 from recall.core.artifacts import write_json
 from recall.index import build_index, load_index, save_index
+from recall.index.build.tuning import tune
 from recall.index.results import SearchResult
-from recall.index.scann_index import ScannIndex
-from recall.index.tuning import tune
+from recall.index.scann import ScannIndex
 
 SYSTEMS = ("recall", "recall-tuned", "scann", "scann-ids")
 """Index.search, ids included, over a grid of settings; the same at the settings that tuning chose for 0.95 and 0.99;

@@ -22,7 +22,7 @@ from recall.exported.features import GraphEncoder
 from recall.exported.module import CandidateModule
 from recall.index import Index, build_index, load_index
 from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
-from recall.index.scann_index import ScannIndex
+from recall.index.scann import ScannIndex
 
 FORMAT_VERSION = 1
 Kind = Literal["exact", "scann"]

@@ -6,18 +6,18 @@ is in shards: `build_saved_index` builds them one by one, `load_shard` opens one
 """
 
 from recall.index.base import Index
-from recall.index.build import build_index, build_saved_index
-from recall.index.drift import Drift
+from recall.index.build.build import build_index, build_saved_index
+from recall.index.build.tuning import Measurement, measure
 from recall.index.exact import ExactIndex
-from recall.index.housekeeping import Version, collect, list_versions, roll_back
-from recall.index.living import LivingIndex
-from recall.index.living_snapshot import LivingSnapshot
-from recall.index.rebalancing import RebalancePolicy, Rebalancer
+from recall.index.living.drift import Drift
+from recall.index.living.index import LivingIndex
+from recall.index.living.rebalancing import RebalancePolicy, Rebalancer
+from recall.index.living.snapshot import LivingSnapshot
 from recall.index.results import SearchResult, merge_results
-from recall.index.scann_index import ScannIndex
+from recall.index.saved.housekeeping import Version, collect, list_versions, roll_back
+from recall.index.saved.store import load_index, load_shard, save_index
+from recall.index.scann import ScannIndex
 from recall.index.shards import Shard, ShardedIndex, shard_of
-from recall.index.store import load_index, load_shard, save_index
-from recall.index.tuning import Measurement, measure
 
 __all__ = [
     "Drift",

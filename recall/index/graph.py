@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.index.base import Index
-from recall.index.scann_index import ScannIndex
+from recall.index.scann import ScannIndex
 
 
 class GraphIndex(tf.Module, abc.ABC):

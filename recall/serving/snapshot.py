@@ -11,7 +11,7 @@ from typing import cast
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.export import GateShares
-from recall.index.versions import MADE_BY, current_version
+from recall.index.saved.versions import MADE_BY, current_version
 from recall.recaller import Living, Recaller
 
 _ATTEMPTS = 5

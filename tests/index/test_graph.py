@@ -10,7 +10,7 @@ from recall.config.experiment import IndexConfig
 from recall.index import ExactIndex, ScannIndex, build_index
 from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
 from recall.index.items import Items
-from recall.index.scann_index import ScannSettings
+from recall.index.scann import ScannSettings
 
 ITEMS, DIM, K = 600, 16, 30
 RANDOM = np.random.default_rng(3)

@@ -16,7 +16,7 @@ from recall.config.experiment import IndexConfig
 from recall.core.errors import ArtifactError
 from recall.index import ExactIndex, Index, build_index, collect, list_versions, load_index, roll_back, save_index
 from recall.index.items import Items
-from recall.index.store import load_version
+from recall.index.saved.store import load_version
 
 QUERIES = np.random.default_rng(4).normal(size=(20, 8)).astype(np.float32)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from recall.core.errors import ArtifactError
-from recall.index.journal import Journal
-from recall.index.journal_format import Record
+from recall.index.living.journal import Journal
+from recall.index.living.journal_format import Record
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -125,7 +125,7 @@ def test_any_flipped_bit_is_refused_naming_the_file(tmp_path):
 
 
 def test_a_file_cut_off_before_the_last_one_is_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("recall.index.journal._SEGMENT_BYTES", 1)
+    monkeypatch.setattr("recall.index.living.journal._SEGMENT_BYTES", 1)
     paths = written(tmp_path)
     assert [int(path.stem) for path in paths] == [1, 2, 3, 4]
     whole = paths[1].read_bytes()
@@ -210,7 +210,7 @@ APPEND_UNDER_A_FILE_SIZE_LIMIT = """
 import resource, signal, sys
 import numpy as np
 from recall.core.errors import ArtifactError
-from recall.index.journal import Journal
+from recall.index.living.journal import Journal
 journal = Journal(sys.argv[1], writable=True)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
@@ -238,7 +238,7 @@ def test_an_append_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(tm
 APPEND_UNTIL_KILLED = """
 import sys
 import numpy as np
-from recall.index.journal import Journal
+from recall.index.living.journal import Journal
 journal = Journal(sys.argv[1], writable=True)
 while True:
     number = journal.append("upsert", ["x"], model="m", vectors=np.full((1, 64), journal.last_sequence + 1))

@@ -29,9 +29,9 @@ from recall.index import (
     save_index,
     shard_of,
 )  # fmt: skip
+from recall.index.build.shard_build import ShardBuild
+from recall.index.build.tuning import recall_of_scores, tuning_queries
 from recall.index.items import Items
-from recall.index.shard_build import ShardBuild
-from recall.index.tuning import recall_of_scores, tuning_queries
 
 ITEMS, DIM, SHARDS = 3000, 12, 4
 IDS = [f"item {row}" for row in range(ITEMS)]

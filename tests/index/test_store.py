@@ -230,7 +230,7 @@ def test_save_killed_before_the_switch_leaves_the_old_version(indexes, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recall.index.store.point_to", killed)
+        patch.setattr("recall.index.saved.store.point_to", killed)
         with pytest.raises(KeyboardInterrupt):
             save_index(indexes["exact"], tmp_path, fingerprint="new")
     load_index(tmp_path, fingerprint="old")

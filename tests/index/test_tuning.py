@@ -97,7 +97,7 @@ def test_larger_catalogues_get_the_faster_index(
     def clock(index, queries, k):
         return exact_microseconds if index.is_exact else scann_microseconds
 
-    monkeypatch.setattr("recall.index.tuning._median_microseconds", clock)
+    monkeypatch.setattr("recall.index.build.tuning._median_microseconds", clock)
     lines: list[str] = []
     config = IndexConfig(exact_below=5000, k=20)
     index = build_index(ids[:5000], vectors[:5000], config=config, progress=lines.append)
@@ -108,7 +108,7 @@ def test_larger_catalogues_get_the_faster_index(
 
 def test_scann_can_be_insisted_on_where_exact_search_is_faster(ids, vectors, monkeypatch):
     monkeypatch.setattr(
-        "recall.index.tuning._median_microseconds", lambda index, queries, k: 1 if index.is_exact else 9
+        "recall.index.build.tuning._median_microseconds", lambda index, queries, k: 1 if index.is_exact else 9
     )
     assert build_index(ids[:300], vectors[:300], config=IndexConfig(kind="scann")).kind == "scann"
 

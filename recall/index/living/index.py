@@ -18,17 +18,17 @@ import numpy as np
 from recall.config.experiment import IndexConfig
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
-from recall.index.build import build_index
-from recall.index.drift import Drift, measure_drift
+from recall.index.build.build import build_index
 from recall.index.items import Items, Vectors, listed
-from recall.index.journal import Journal
-from recall.index.journal_format import Record
-from recall.index.living_snapshot import LivingSnapshot
-from recall.index.replay import Encode, Replayed, replayed
+from recall.index.living.drift import Drift, measure_drift
+from recall.index.living.journal import Journal
+from recall.index.living.journal_format import Record
+from recall.index.living.replay import Encode, Replayed, replayed
+from recall.index.living.snapshot import LivingSnapshot
+from recall.index.living.view import View
+from recall.index.saved.store import SavedVersion, load_current, save_index
+from recall.index.saved.versions import current_version
 from recall.index.shards import ShardedIndex
-from recall.index.store import SavedVersion, load_current, save_index
-from recall.index.versions import current_version
-from recall.index.view import View
 
 _LOGGER = logging.getLogger(__name__)
 _JOURNAL = "journal"

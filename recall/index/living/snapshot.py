@@ -14,7 +14,7 @@ from recall.core.errors import DataError
 from recall.index.base import Index
 from recall.index.filtered import Mask
 from recall.index.items import Ids, ItemIds, Rows, Vectors, listed, require_known
-from recall.index.recent import Positions, Recent
+from recall.index.living.recent import Positions, Recent
 from recall.index.results import Names, best
 from recall.index.row_lists import RowLists
 

@@ -22,12 +22,10 @@ import pyarrow.parquet as pq
 from recall.core.artifacts import MANIFEST, checksum, publish, read_manifest, seal
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index, VectorIndex
+from recall.index.build.shard_build import ShardBuild
 from recall.index.exact import ExactIndex
 from recall.index.items import Rows, Vectors
-from recall.index.scann_index import ScannIndex
-from recall.index.shard_build import ShardBuild
-from recall.index.shards import HASH, Shard, ShardedIndex
-from recall.index.versions import (
+from recall.index.saved.versions import (
     MADE_BY,
     current_version,
     next_version,
@@ -36,6 +34,8 @@ from recall.index.versions import (
     remove_versions,
     require_model,
 )
+from recall.index.scann import ScannIndex
+from recall.index.shards import HASH, Shard, ShardedIndex
 
 KEPT_VERSIONS = 2
 
@@ -56,7 +56,7 @@ class SavedVersion:
       index: what it holds.
       name: its number, e.g. 0003.
       fingerprint: of the model that made its vectors.
-      journal_through: sequence number of the last change of `recall.index.journal` that it contains; 0 of one that was
+      journal_through: sequence number of the last change of `recall.index.living.journal` that it contains; 0 of one that was
         made from the catalogue alone.
       sample_queries: float32 [queries, dim], real queries, for whoever builds it again; None where none were kept.
     """

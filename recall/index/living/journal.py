@@ -24,7 +24,7 @@ from typing import Any
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.index.items import Vectors
-from recall.index.journal_format import (
+from recall.index.living.journal_format import (
     FORMAT,
     REMEDY,
     Operation,

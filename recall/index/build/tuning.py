@@ -12,7 +12,7 @@ import numpy as np
 
 from recall.index.base import Index
 from recall.index.items import Items, Vectors
-from recall.index.scann_index import ScannIndex
+from recall.index.scann import ScannIndex
 
 Progress = Callable[[str], None]
 

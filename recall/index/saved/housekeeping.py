@@ -11,8 +11,8 @@ from typing import Any
 
 from recall.core.artifacts import MANIFEST, read_manifest
 from recall.core.errors import ArtifactError
-from recall.index.store import load_version
-from recall.index.versions import (
+from recall.index.saved.store import load_version
+from recall.index.saved.versions import (
     MADE_BY,
     Removed,
     current_version,

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from recall.index.living_snapshot import LivingSnapshot
+from recall.index.living.snapshot import LivingSnapshot
 
 _SEED = 1
 

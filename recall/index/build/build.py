@@ -9,13 +9,13 @@ from typing import Any
 from recall.config.experiment import IndexConfig
 from recall.core.errors import DataError
 from recall.index.base import Index
-from recall.index.choice import exact_at_once, tuned_index
+from recall.index.build.choice import exact_at_once, tuned_index
+from recall.index.build.shard_build import ShardBuild
+from recall.index.build.tuning import Progress, tuning_queries
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors, float_matrix
-from recall.index.shard_build import ShardBuild
+from recall.index.saved.store import load_index, save_index
 from recall.index.shards import ShardedIndex
-from recall.index.store import load_index, save_index
-from recall.index.tuning import Progress, tuning_queries
 
 
 def build_index(

@@ -8,8 +8,8 @@ import math
 import threading
 
 from recall.core.errors import ConfigError, RecallError
-from recall.index.drift import Drift
-from recall.index.living import LivingIndex
+from recall.index.living.drift import Drift
+from recall.index.living.index import LivingIndex
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from recall.index.base import Index
 from recall.index.filtered import Mask
 from recall.index.items import Ids, ItemIds, Rows, Vectors
-from recall.index.living_snapshot import LivingSnapshot
+from recall.index.living.snapshot import LivingSnapshot
 from recall.index.results import Names, SearchResult
 from recall.index.row_lists import RowLists
 

@@ -7,10 +7,10 @@ import math
 
 from recall.config.experiment import IndexConfig
 from recall.index.base import VectorIndex, first_width
+from recall.index.build.tuning import Progress, measure, tune
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors
-from recall.index.scann_index import ScannIndex, ScannSettings
-from recall.index.tuning import Progress, measure, tune
+from recall.index.scann import ScannIndex, ScannSettings
 
 
 def exact_at_once(items: Items, config: IndexConfig) -> str | None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from recall.config.experiment import IndexConfig
 from recall.index.base import VectorIndex
-from recall.index.choice import exact_at_once, tuned_index
+from recall.index.build.choice import exact_at_once, tuned_index
+from recall.index.build.tuning import Progress, recall_of_scores
 from recall.index.exact import ExactIndex
 from recall.index.items import Items, Vectors
 from recall.index.shards import Shard, split_rows
-from recall.index.tuning import Progress, recall_of_scores
 
 
 class ShardBuild:

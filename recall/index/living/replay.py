@@ -11,8 +11,8 @@ import numpy as np
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.items import Vectors
-from recall.index.journal_format import Record
-from recall.index.living_snapshot import LivingSnapshot
+from recall.index.living.journal_format import Record
+from recall.index.living.snapshot import LivingSnapshot
 
 # Sources of items and the report of the base -> float32 [items, dim] or [items, entries of each, dim].
 Encode = Callable[[Sequence[Any], Mapping[str, Any]], Vectors]
