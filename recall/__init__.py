@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recall.config.experiment import Config, load_config
     from recall.data.datasets import simulate
     from recall.data.prepared import PreparedData
-    from recall.evaluation import evaluate
+    from recall.evaluation.slices import evaluate
     from recall.index import Index, build_index, load_index, save_index
     from recall.inference import encode_items, encode_queries
     from recall.recalled import Candidates
@@ -70,7 +70,7 @@ _MODULE_OF = {
     "Index": "recall.index",
     "Recaller": "recall.recaller",
     "Candidates": "recall.recalled",
-    "evaluate": "recall.evaluation",
+    "evaluate": "recall.evaluation.slices",
 }
 
 

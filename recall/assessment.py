@@ -12,20 +12,20 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
-from recall.categories import AskedCategories
-from recall.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
-from recall.comparison import differences
 from recall.config.experiment import Config
 from recall.content.evaluation import tag_matrices
 from recall.data.prepared import PreparedData
 from recall.dataset import Examples, read_examples, training_clicks
-from recall.evaluation import evaluate_examples
+from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.evaluation.categories import AskedCategories
+from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
+from recall.evaluation.comparison import differences
+from recall.evaluation.ranking import Scorer, top_items, vector_scorer
+from recall.evaluation.ranks import Ranks, ranks_table
+from recall.evaluation.slices import evaluate_examples
 from recall.index import Index, measure
 from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model import RecallModel
-from recall.ranking import Scorer, top_items, vector_scorer
-from recall.ranks import Ranks, ranks_table
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history, read_student_history
 
@@ -37,7 +37,7 @@ class Assessment(NamedTuple):
 
     Attributes:
       metrics: split -> model -> its part of metrics.json.
-      ranks: split -> model -> its `recall.ranks.ranks_table`.
+      ranks: split -> model -> its `recall.evaluation.ranks.ranks_table`.
     """
 
     metrics: dict[str, dict[str, Any]]

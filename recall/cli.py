@@ -219,8 +219,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Which model is better, and whether that could be chance: two runs, or the models of one."""
     with clear_errors(_console):
-        from recall.comparison import compare_runs
         from recall.console import comparison_table
+        from recall.evaluation.comparison import compare_runs
 
         with _console.status("comparing ..."):
             comparisons = compare_runs(

@@ -17,7 +17,7 @@ from rich.table import Table
 from recall.core.errors import RecallError
 
 if TYPE_CHECKING:
-    from recall.comparison import Comparison
+    from recall.evaluation.comparison import Comparison
 
 
 def silence_libraries() -> None:

@@ -16,7 +16,7 @@ from recall.cluster import Cluster
 from recall.config.training import StageData
 from recall.data.further_histories import PREFIX
 from recall.data.prepared import PreparedData
-from recall.ranking import EvaluationSet, Ragged
+from recall.evaluation.ranking import EvaluationSet, Ragged
 
 Batch = dict[str, tf.Tensor]
 POSTERIOR = ("exposures", "clicks", "smoothed_ctr", "age_hours")

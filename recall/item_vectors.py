@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
-from recall.cold_bias import with_cold_bias
 from recall.core.errors import DataError
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.posterior import Posterior
 from recall.dataset import POSTERIOR
+from recall.evaluation.cold_bias import with_cold_bias
 from recall.towers.features import dense_features
 
 Matrix = npt.NDArray[np.float32]

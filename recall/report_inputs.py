@@ -16,7 +16,7 @@ from recall.report_numbers import Floats, metric_value
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recall.statistics import Interval
+    from recall.evaluation.bootstrap import Interval
 
 BASELINES = ("popularity", "item_knn")
 

@@ -26,7 +26,7 @@ from recall.core.artifacts import (
 from recall.core.environment import commit, versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_problem
 from recall.data.fingerprints import data_fingerprint, model_fingerprint
-from recall.ranks import RANKS, write_ranks
+from recall.evaluation.ranks import RANKS, write_ranks
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
@@ -154,7 +154,7 @@ class Run:
         if (summary := self._content(_INDEX_SUMMARY, made_of)) and self._index_is_whole():
             return self._skip("index", summary)
         from recall.assessment import cold_bias, index_summary, sample_queries
-        from recall.cold_bias import with_cold_bias
+        from recall.evaluation.cold_bias import with_cold_bias
         from recall.export import ItemVectorTable
         from recall.index import build_saved_index
 

@@ -20,12 +20,12 @@ from recall.core.artifacts import publish, read_manifest, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.dataset import Examples, of_stage, read_examples, training_dataset
-from recall.evaluation import validation_metric
+from recall.evaluation.ranking import vector_scorer
+from recall.evaluation.slices import validation_metric
 from recall.export import export_saved_models
 from recall.inference import answerable, encode_items, encode_queries
 from recall.meta_initialisation import initialise_meta
 from recall.model import RecallModel
-from recall.ranking import vector_scorer
 from recall.student_training import StudentStage
 from recall.workers import Workers, reporting_loss_of
 

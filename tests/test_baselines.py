@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from recall import baselines
-from recall.baselines import ItemKnnScorer, PopularityScorer, item_similarities
-from recall.ranking import EvaluationSet, Ragged, ranks
+from recall.evaluation import baselines
+from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
+from recall.evaluation.ranking import EvaluationSet, Ragged, ranks
 
 Ints = npt.NDArray[np.int64]
 

@@ -160,7 +160,7 @@ def test_dominance_is_measured_on_the_mean_curves(tmp_path: Path) -> None:
 def test_interval_of_results_that_have_changed_is_forgotten(tmp_path: Path) -> None:
     from benchmarks.quality.comparisons import update_comparisons
 
-    pytest.importorskip("recall.statistics", reason="intervals need recall.statistics")
+    pytest.importorskip("recall.evaluation.bootstrap", reason="intervals need recall.evaluation.bootstrap")
     sweep = _small_sweep()
     folder = DataFolder(tmp_path / "out", sweep.data)
     generator = np.random.default_rng(0)

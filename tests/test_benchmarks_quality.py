@@ -28,7 +28,7 @@ from recall.config.experiment import Config, load_config
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
 from recall.data.splits import TimeBoundaries, TimeHistogram
-from recall.ranking import EvaluationSet, Ragged, VectorScorer, ranks
+from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, ranks
 
 # Variants
 

@@ -8,14 +8,14 @@ from conftest import Experiment
 from scipy import sparse
 
 from recall.assessment import assess_models
-from recall.categories import AskedCategories
 from recall.config.experiment import EvaluationConfig
 from recall.content.evaluation import tag_matrices
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
 from recall.dataset import read_examples
-from recall.evaluation import evaluate
-from recall.ranking import EvaluationSet, Ragged, VectorScorer, top_items
+from recall.evaluation.categories import AskedCategories
+from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, top_items
+from recall.evaluation.slices import evaluate
 
 # Five items over three values: item 3 has two of them, item 4 none.
 ITEMS = sparse.csr_array(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], np.int32))

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.comparison import Comparison, SliceComparison, compare_runs, differences
 from recall.config.experiment import EvaluationConfig
 from recall.core.errors import RecallError
-from recall.ranks import Ranks, ranks_table, write_ranks
+from recall.evaluation.comparison import Comparison, SliceComparison, compare_runs, differences
+from recall.evaluation.ranks import Ranks, ranks_table, write_ranks
 
 if TYPE_CHECKING:
     from finished_run import Outcome

@@ -18,7 +18,7 @@ from conftest import Experiment
 from pipelines.training_data import prepare
 from recall.data.prepared import PreparedData
 from recall.dataset import UserRows, pad, read_examples, training_clicks, training_dataset
-from recall.ranking import Ragged
+from recall.evaluation.ranking import Ragged
 
 HISTORY = 4
 HOUR_MS = 3_600_000

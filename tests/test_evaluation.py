@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from recall.config.experiment import EvaluationConfig
-from recall.evaluation import evaluate, evaluate_examples, validation_metric
-from recall.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
+from recall.evaluation.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
+from recall.evaluation.slices import evaluate, evaluate_examples, validation_metric
 
 ITEMS, EXAMPLES = 240, 150
 

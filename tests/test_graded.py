@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recall.graded import PairCounts, pair_counts, positive_negative_ratio
+from recall.evaluation.graded import PairCounts, pair_counts, positive_negative_ratio
 
 
 def counted_one_by_one(scores: list[float], labels: list[float], queries: list[str]) -> PairCounts:

@@ -21,13 +21,13 @@ from recall.core.errors import ConfigError, DataError
 from recall.data.further_histories import FurtherHistory
 from recall.data.prepared import PreparedData
 from recall.dataset import read_examples, training_dataset
+from recall.evaluation.ranking import Ragged
 from recall.export import QueryModule
 from recall.further_ids import FurtherIds
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
 from recall.inference import encode_items, encode_queries, encode_users
 from recall.model import RecallModel
-from recall.ranking import Ragged
 from recall.recaller import Recaller
 from recall.retrieval import retrieval_terms
 

@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.cold_bias import with_cold_bias
 from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest, seal
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
 from recall.dataset import read_examples, training_dataset
+from recall.evaluation.cold_bias import with_cold_bias
 from recall.export import ItemVectorTable
 from recall.index import build_index
 from recall.inference import encode_items, encode_queries

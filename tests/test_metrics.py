@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from recall import metrics
+from recall.evaluation import metrics
 
 
 def counts(*values: int) -> metrics.Int64s:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recall.ranking import (
+from recall.evaluation.ranking import (
     EvaluationError,
     EvaluationSet,
     MultiVectorScorer,

@@ -16,7 +16,7 @@ import pytest
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, RecallError
-from recall.ranks import Ranks
+from recall.evaluation.ranks import Ranks
 from recall.run import Run
 
 pytest_plugins = ("finished_run",)

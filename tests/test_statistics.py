@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recall.statistics import paired_bootstrap
+from recall.evaluation.bootstrap import paired_bootstrap
 
 Case = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 

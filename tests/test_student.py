@@ -16,11 +16,11 @@ from conftest import Experiment
 from dying import train_until_killed
 
 from recall import training
-from recall.cold_bias import with_cold_bias
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.dataset import pad, read_examples, training_dataset
+from recall.evaluation.cold_bias import with_cold_bias
 from recall.inference import encode_items, encode_students, encode_users
 from recall.model import RecallModel
 from recall.query_model import load_query_model

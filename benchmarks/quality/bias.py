@@ -1,6 +1,6 @@
 """How a model trades warm against cold recall when items with few exposures get a bonus.
 
-Every score gets a cold bias (see `recall.cold_bias`) in place of the one that the model is served with; level 0 is the
+Every score gets a cold bias (see `recall.evaluation.cold_bias`) in place of the one that the model is served with; level 0 is the
 model without any. A model that is better at one end of the feed only because it is worse at the other falls below the
 curve of a model that is not.
 """
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recall.cold_bias import biased_scores, cold_weights
-from recall.ranking import BLOCK_BYTES, EvaluationSet, Scorer, score_blocks
+from recall.evaluation.cold_bias import biased_scores, cold_weights
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, Scorer, score_blocks
 
 Floats = npt.NDArray[np.float64]
 

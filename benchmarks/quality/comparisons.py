@@ -145,7 +145,7 @@ def _compare(
     wanted: Sequence[tuple[str, str]],
     data: DataFolder,
 ) -> Iterator[Comparison]:
-    from recall.statistics import paired_bootstrap
+    from recall.evaluation.bootstrap import paired_bootstrap
 
     ours, theirs = ([read_ranks(data.ranks_path(result.run), "test") for result in side] for side in chosen)
     ours, theirs = _on_common_examples(ours, theirs)

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recall import metrics
-from recall.ranking import (
+from recall.evaluation import metrics
+from recall.evaluation.ranking import (
     BLOCK_BYTES,
     EvaluationSet,
     MultiVectorScorer,

@@ -19,7 +19,7 @@ from recall.content.last_n import (
     popular_draws,
     uniform_draws,
 )
-from recall.ranking import EvaluationSet, Ragged
+from recall.evaluation.ranking import EvaluationSet, Ragged
 
 ITEMS, NEVER = 30, np.iinfo(np.int64).max
 

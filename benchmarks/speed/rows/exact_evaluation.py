@@ -46,7 +46,7 @@ def _likely_targets(vectors: Matrix, asked: Matrix) -> np.ndarray:
 
 
 def _recall(vectors: Matrix, asked: Matrix, targets: np.ndarray) -> dict[str, float]:
-    from recall.ranking import EvaluationSet, Ragged, VectorScorer, ranks
+    from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, ranks
 
     nothing = Ragged(np.empty(0, np.int32), np.zeros(len(asked) + 1, np.int64))
     examples = EvaluationSet(np.arange(len(asked)), targets, nothing, nothing)

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from recall.core.errors import RecallError
-from recall.metrics import example_values
-from recall.ranks import Ranks
+from recall.evaluation.bootstrap import Interval, paired_bootstrap
+from recall.evaluation.metrics import example_values
+from recall.evaluation.ranks import Ranks
 from recall.report_numbers import bucket_label
-from recall.statistics import Interval, paired_bootstrap
 
 _KEY = ["user", "item", "time_ms"]
 _HEADLINE_SLICES = ("all", "cold", "cold_among_cold")
@@ -130,7 +130,7 @@ def compare_runs(
     Args:
       first: run directory.
       second: run directory; None: models of the first run among each other.
-      metric: as for `recall.metrics.example_values`; any cut-off, whether the run reported it or not.
+      metric: as for `recall.evaluation.metrics.example_values`; any cut-off, whether the run reported it or not.
       split: `test` or `validation`.
       model: of the first run; default: its configured model.
       other: of the second run; default: its configured model, and within one run every other model in turn.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recall.ranking import Ragged
+from recall.evaluation.ranking import Ragged
 
 # Entries of the co-click matrix that are held at once, about 60 bytes each with their cosines. Four times as many
 # are no faster.

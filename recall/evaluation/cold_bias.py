@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from recall.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
 
 HALF_EXPOSURES = 5.0
 K = 50

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recall import metrics
-from recall.categories import AskedCategories
 from recall.config.experiment import EvaluationConfig
-from recall.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
+from recall.evaluation import metrics
+from recall.evaluation.categories import AskedCategories
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
 
 LIST_LENGTH = 100
 """Length of the lists behind the ecology metrics. A smaller catalogue fills fewer slots under the same name."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recall.ranking import Ragged
+from recall.evaluation.ranking import Ragged
 
 LAST_CLICKS = 10
 """How many of a user's last clicks say what the user asks with."""
