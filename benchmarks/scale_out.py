@@ -23,7 +23,7 @@ BATCH, NEGATIVES, HISTORY, DIM, TABLE_ROWS, STEPS = 4096, 512, 50, 64, 5_000_000
 def rows_per_step(data: Path, workers: int) -> dict[str, float]:
     """Means over ten batches: item rows that are sent by all workers, and distinct ones; the same of users."""
     from recall.data.prepared import PreparedData
-    from recall.dataset import read_examples
+    from recall.model.batches.dataset import read_examples
 
     prepared = PreparedData.load(data)
     examples, items = read_examples(prepared.shards("train")), len(prepared.item_ids)
@@ -53,7 +53,7 @@ def exchange(rows: int) -> dict[str, float]:
     """One of two workers: best time of a step that gathers all rows, and of one that updates the table with them."""
     import tensorflow as tf
 
-    from recall.optimizers import RowwiseAdagrad, sum_duplicate_rows
+    from recall.model.optimizers import RowwiseAdagrad, sum_duplicate_rows
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     table = tf.Variable(tf.zeros([TABLE_ROWS, DIM]))

@@ -72,7 +72,7 @@ class EncodeItems(beam.DoFn):
         """Encodes one batch of items."""
         import tensorflow as tf
 
-        from recall.towers.features import FeatureTable
+        from recall.model.layers.features import FeatureTable
 
         job = self._job
         table = job.scratch.read(_ROWS, batch)
@@ -174,7 +174,7 @@ def _fingerprint(run: Path) -> str:
 def _publish(
     made: pa.Table, directory: Path, prepared: PreparedData, exposures: npt.NDArray[np.int64], fingerprint: str
 ) -> None:
-    from recall.export import ItemVectorTable
+    from recall.model.saved_model import ItemVectorTable
 
     vectors = made["vector"].combine_chunks().flatten().to_numpy().reshape(len(made), -1)
     if codes := made["codes"][0].as_py():  # vectors per item

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recall.data.prepared import PreparedData
     from recall.evaluation.slices import evaluate
     from recall.index import Index, build_index, load_index, save_index
-    from recall.inference import encode_items, encode_queries
+    from recall.model.inference import encode_items, encode_queries
     from recall.recalled import Candidates
     from recall.recaller import Recaller
     from recall.run import Run
@@ -62,8 +62,8 @@ _MODULE_OF = {
     "PreparedData": "recall.data.prepared",
     "train": "recall.training",
     "load_model": "recall.training",
-    "encode_items": "recall.inference",
-    "encode_queries": "recall.inference",
+    "encode_items": "recall.model.inference",
+    "encode_queries": "recall.model.inference",
     "build_index": "recall.index",
     "save_index": "recall.index",
     "load_index": "recall.index",

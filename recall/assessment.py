@@ -15,7 +15,6 @@ import pyarrow as pa
 from recall.config.experiment import Config
 from recall.content.evaluation import tag_matrices
 from recall.data.prepared import PreparedData
-from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
@@ -24,8 +23,9 @@ from recall.evaluation.ranking import Scorer, top_items, vector_scorer
 from recall.evaluation.ranks import Ranks, ranks_table
 from recall.evaluation.slices import evaluate_examples
 from recall.index import Index, measure
-from recall.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
-from recall.model import RecallModel
+from recall.model.batches.dataset import Examples, read_examples, training_clicks
+from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
+from recall.model.recall_model import RecallModel
 from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training import read_history, read_student_history
 

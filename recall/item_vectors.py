@@ -15,9 +15,9 @@ from recall.core.errors import DataError
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.posterior import Posterior
-from recall.dataset import POSTERIOR
 from recall.evaluation.cold_bias import with_cold_bias
-from recall.towers.features import dense_features
+from recall.model.batches.dataset import POSTERIOR
+from recall.model.layers.features import dense_features
 
 Matrix = npt.NDArray[np.float32]
 RawRows = Sequence[Mapping[str, Any]] | pd.DataFrame

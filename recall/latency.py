@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from recall.data.prepared import PreparedData
-from recall.dataset import Examples, pad, read_examples
+from recall.model.batches.dataset import Examples, pad, read_examples
 from recall.query_model import load_query_model
 
 BATCH_SIZES = (1, 256)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from recall.content.vectors import ContentVectors
-from recall.model import RecallModel
+from recall.model.recall_model import RecallModel
 
 _NORM = 1e-12
 

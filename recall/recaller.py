@@ -28,9 +28,9 @@ from recall.item_facts import ItemFacts
 from recall.item_vectors import ItemVectors, RawRows
 from recall.living_items import LivingItems, open_living_items
 from recall.logged_users import LoggedUsers
+from recall.model.numpy_user_tower import UserArrays
 from recall.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.recalled import Candidates
-from recall.user_arrays import UserArrays
 from recall.user_features import FeatureQueries, UserFeatures
 from recall.user_vectors import UserVectors
 

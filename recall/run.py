@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from recall.cluster import Cluster
 from recall.config.experiment import Config, load_config
 from recall.console import facts_table, metrics_table, step_line
 from recall.core.artifacts import (
@@ -27,6 +26,7 @@ from recall.core.environment import commit, versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_problem
 from recall.data.fingerprints import data_fingerprint, model_fingerprint
 from recall.evaluation.ranks import RANKS, write_ranks
+from recall.model.distributed.tf_config import Cluster
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
@@ -135,8 +135,8 @@ class Run:
         made_of = self._published("model", "train")
         if self._is_done("vectors", made_of):
             return self._skip("vectors", None)
-        from recall.export import ItemVectorTable
-        from recall.inference import encode_items, modality_weights
+        from recall.model.inference import encode_items, modality_weights
+        from recall.model.saved_model import ItemVectorTable
 
         with self._step("vectors"):
             prepared, model = self._load(self._models(False)[0])
@@ -155,8 +155,8 @@ class Run:
             return self._skip("index", summary)
         from recall.assessment import cold_bias, index_summary, sample_queries
         from recall.evaluation.cold_bias import with_cold_bias
-        from recall.export import ItemVectorTable
         from recall.index import build_saved_index
+        from recall.model.saved_model import ItemVectorTable
 
         with self._step("index"):
             self._write_config()

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import tensorflow as tf
 
-from recall.averaging import WeightAverage
-from recall.dataset import Batch
-from recall.model import RecallModel
+from recall.model.averaging import WeightAverage
+from recall.model.batches.dataset import Batch
+from recall.model.recall_model import RecallModel
 
 
 class StudentStage(tf.keras.Model):

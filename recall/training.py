@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from recall.cluster import Cluster
 from recall.config.experiment import Config, load_config
 from recall.config.training import StageConfig, StageData
 from recall.content.vectors import read_vectors
@@ -19,15 +18,16 @@ from recall.core.artifacts import fingerprint as fingerprint_of
 from recall.core.artifacts import publish, read_manifest, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.dataset import Examples, of_stage, read_examples, training_dataset
 from recall.evaluation.ranking import vector_scorer
 from recall.evaluation.slices import validation_metric
-from recall.export import export_saved_models
-from recall.inference import answerable, encode_items, encode_queries
 from recall.meta_initialisation import initialise_meta
-from recall.model import RecallModel
+from recall.model.batches.dataset import Examples, of_stage, read_examples, training_dataset
+from recall.model.distributed.tf_config import Cluster
+from recall.model.distributed.workers import Workers, reporting_loss_of
+from recall.model.inference import answerable, encode_items, encode_queries
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import export_saved_models
 from recall.student_training import StudentStage
-from recall.workers import Workers, reporting_loss_of
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
 _STUDENT, _STUDENT_HISTORY, _TENSORBOARD = "student", "student_history.json", "tensorboard"

@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from recall.core.errors import ArtifactError, DataError
 from recall.data.features.table_encoder import TableEncoder
-from recall.export import PROFILE, USER_ENCODER
 from recall.given import Asked, ids_of, padded, require_times
+from recall.model.layers.features import dense_features
+from recall.model.saved_model import PROFILE, USER_ENCODER
 from recall.query_model import UserQuery
-from recall.towers.features import dense_features
 
 UserFeatures = Sequence[Mapping[str, Any]] | pd.DataFrame
 """One row per user: values under the column names of the users file, and beside them

@@ -13,8 +13,8 @@ import tensorflow as tf
 from recall.clicks import AskedOfLog
 from recall.core.errors import ArtifactError
 from recall.given import padded
+from recall.model.numpy_user_tower import UserArrays
 from recall.query_model import Matrix, UserQuery
-from recall.user_arrays import UserArrays
 
 
 class UserVectors:

@@ -17,7 +17,7 @@ from recall.data.prepared import PreparedData
 from recall.run import Run
 
 if TYPE_CHECKING:
-    from recall.model import RecallModel
+    from recall.model.recall_model import RecallModel
     from recall.recaller import Recaller
 
 SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")

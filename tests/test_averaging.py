@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.averaging import WeightAverage
+from recall.model.averaging import WeightAverage
 
 VALUES = np.random.default_rng(3).normal(size=(30, 2, 3)).astype(np.float32)  # [steps, rows, dim]
 

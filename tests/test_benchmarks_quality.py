@@ -326,7 +326,7 @@ def test_blind_gate_gives_every_item_the_same_share(monkeypatch: pytest.MonkeyPa
     import tensorflow as tf
 
     from benchmarks.quality.interventions import blind_gate
-    from recall.towers.gate import Gate
+    from recall.model.towers.gate import Gate
 
     features = tf.constant([[0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 0.7, -0.2, 1.0, 0.9]])
     monkeypatch.setattr(Gate, "call", Gate.call)  # puts it back after the test

@@ -12,10 +12,10 @@ from recall.config.experiment import EvaluationConfig
 from recall.content.evaluation import tag_matrices
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, top_items
 from recall.evaluation.slices import evaluate
+from recall.model.batches.dataset import read_examples
 
 # Five items over three values: item 3 has two of them, item 4 none.
 ITEMS = sparse.csr_array(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], np.int32))
@@ -86,7 +86,7 @@ def test_without_a_category_the_metrics_are_what_they_were() -> None:
 
 
 def test_a_run_says_how_far_each_model_keeps_to_the_category(experiment: Experiment, prepared: PreparedData) -> None:
-    from recall.model import RecallModel
+    from recall.model.recall_model import RecallModel
 
     config = experiment("evaluation.category=category", "model.query=both")
     model = RecallModel(config, prepared)

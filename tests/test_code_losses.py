@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.code_losses import code_full_softmax, code_softmax
-from recall.losses import Seen, full_softmax, sampled_softmax
+from recall.model.objectives.code_losses import code_full_softmax, code_softmax
+from recall.model.objectives.softmax import Seen, full_softmax, sampled_softmax
 
 EXAMPLES, CANDIDATES, CODES, DIM = 11, 15, 3, 4
 

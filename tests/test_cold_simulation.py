@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.cold_simulation import ColdSimulator, Shown, own_shares
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.data.prepared import PreparedData
-from recall.model import RecallModel
+from recall.model.batches.cold_simulation import ColdSimulator, Shown, own_shares
+from recall.model.recall_model import RecallModel
 
 
 def test_an_items_share_is_its_clicks_among_those_of_its_author() -> None:

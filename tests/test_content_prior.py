@@ -19,10 +19,10 @@ from recall.config.experiment import Config
 from recall.core.errors import ConfigError
 from recall.data.posterior import smoothed_ctr
 from recall.data.prepared import PreparedData
-from recall.negatives import AsOfPosterior
+from recall.model.batches.negatives import AsOfPosterior
+from recall.model.layers.features import FeatureTable
+from recall.model.towers.item import ItemSide
 from recall.recaller import Recaller
-from recall.towers.features import FeatureTable
-from recall.towers.item import ItemSide
 
 pytest_plugins = ("finished_run",)
 

@@ -17,8 +17,8 @@ from conftest import Experiment
 
 from pipelines.training_data import prepare
 from recall.data.prepared import PreparedData
-from recall.dataset import UserRows, pad, read_examples, training_clicks, training_dataset
 from recall.evaluation.ranking import Ragged
+from recall.model.batches.dataset import UserRows, pad, read_examples, training_clicks, training_dataset
 
 HISTORY = 4
 HOUR_MS = 3_600_000

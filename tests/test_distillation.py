@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from recall.distillation import query_distance, score_divergence
+from recall.model.objectives.student import query_distance, score_divergence
 
 QUERIES, CANDIDATES, DIM = 7, 11, 4
 Array = npt.NDArray[np.float64]

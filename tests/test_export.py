@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.export import ItemVectorTable
-from recall.inference import encode_items, encode_triggers, encode_users
-from recall.model import RecallModel
+from recall.model.inference import encode_items, encode_triggers, encode_users
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import ItemVectorTable
 
 pytest_plugins = ("finished_run",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from recall.gathering import gather_rows
+from recall.model.layers.gathering import gather_rows
 
 
 def test_values_are_the_rows_and_each_row_gets_the_sum_of_its_gradients() -> None:

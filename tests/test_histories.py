@@ -20,16 +20,16 @@ from recall.config.experiment import Config
 from recall.core.errors import ConfigError, DataError
 from recall.data.further_histories import FurtherHistory
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples, training_dataset
 from recall.evaluation.ranking import Ragged
-from recall.export import QueryModule
 from recall.further_ids import FurtherIds
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
-from recall.inference import encode_items, encode_queries, encode_users
-from recall.model import RecallModel
+from recall.model.batches.dataset import read_examples, training_dataset
+from recall.model.inference import encode_items, encode_queries, encode_users
+from recall.model.objectives.retrieval import retrieval_terms
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import QueryModule
 from recall.recaller import Recaller
-from recall.retrieval import retrieval_terms
 
 HOUR = 3_600_000
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.loss.uniform_negatives=8")
@@ -181,7 +181,7 @@ def test_training_asks_as_serving_does(data: PreparedData, model: RecallModel, m
     batch = next(iter(dataset))
     asked: list[tf.Tensor] = []
     monkeypatch.setattr(
-        "recall.model.retrieval_terms",
+        "recall.model.recall_model.retrieval_terms",
         lambda queries, *rest, **named: asked.append(queries) or retrieval_terms(queries, *rest, **named),
     )
     model.compute_loss(batch)

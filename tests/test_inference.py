@@ -8,9 +8,9 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.data.prepared import PreparedData
-from recall.dataset import pad, read_examples
-from recall.inference import answerable, encode_items, encode_queries, encode_triggers, encode_users
-from recall.model import RecallModel
+from recall.model.batches.dataset import pad, read_examples
+from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, encode_users
+from recall.model.recall_model import RecallModel
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from recall.config.model import InterestsConfig, ModelConfig
 from recall.evaluation.ranking import EvaluationSet, Ragged, ranks, vector_scorer
-from recall.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
-from recall.losses import full_softmax, sampled_softmax
-from recall.towers.query import UserTower
+from recall.model.objectives.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
+from recall.model.objectives.softmax import full_softmax, sampled_softmax
+from recall.model.towers.query import UserTower
 
 EXAMPLES, INTERESTS, DIM = 11, 3, 4
 

@@ -17,12 +17,12 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest, seal
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples, training_dataset
 from recall.evaluation.cold_bias import with_cold_bias
-from recall.export import ItemVectorTable
 from recall.index import build_index
-from recall.inference import encode_items, encode_queries
-from recall.model import RecallModel
+from recall.model.batches.dataset import read_examples, training_dataset
+from recall.model.inference import encode_items, encode_queries
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import ItemVectorTable
 from recall.recaller import Recaller
 from recall.training import load_model
 

@@ -16,7 +16,7 @@ from conftest import Experiment
 
 from pipelines.item_vectors import encode_catalogue, main
 from recall.core.errors import ArtifactError, ConfigError
-from recall.export import ItemVectorTable
+from recall.model.saved_model import ItemVectorTable
 from recall.run import Run
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from recall.losses import Seen, full_softmax, sampled_softmax
+from recall.model.objectives.softmax import Seen, full_softmax, sampled_softmax
 
 Array = np.ndarray
 

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from untrained_models import PLAIN, Data
 
-from recall.dataset import Batch
-from recall.model import RecallModel
-from recall.negatives import Negatives
+from recall.model.batches.dataset import Batch
+from recall.model.batches.negatives import Negatives
+from recall.model.recall_model import RecallModel
 
 pytest_plugins = ("untrained_models",)
 

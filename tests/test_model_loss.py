@@ -11,10 +11,10 @@ import tensorflow as tf
 from untrained_models import PLAIN, Data
 
 from recall.data.prepared import PreparedData
-from recall.dataset import Batch
-from recall.model import RecallModel
-from recall.negatives import Negatives
-from recall.towers.history_time import AgeBias, ClickTimes, GapEmbedding
+from recall.model.batches.dataset import Batch
+from recall.model.batches.negatives import Negatives
+from recall.model.layers.history_time import AgeBias, ClickTimes, GapEmbedding
+from recall.model.recall_model import RecallModel
 
 pytest_plugins = ("untrained_models",)
 

@@ -11,7 +11,7 @@ from conftest import Experiment
 from pipelines.training_data import prepare
 from recall.data.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
 from recall.data.prepared import PreparedData
-from recall.negatives import AsOfPosterior, NegativeSampler
+from recall.model.batches.negatives import AsOfPosterior, NegativeSampler
 
 HOUR_MS = 3_600_000
 Times = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.optimizers import LazyAdam, RowwiseAdagrad, TableOptimizer, sum_duplicate_rows, table_optimizer
+from recall.model.optimizers import LazyAdam, RowwiseAdagrad, TableOptimizer, sum_duplicate_rows, table_optimizer
 
 Array = np.ndarray
 Step = tuple[Array, Array]  # indices [n], which may repeat, and values [n, dim]

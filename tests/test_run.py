@@ -210,7 +210,7 @@ def held_out_clicks(prepared: PreparedData) -> tuple[list[int], list[bytes], lis
 
 
 def vectors_as_of_test(directory: Path, prepared: PreparedData, *, bias: float) -> np.ndarray:
-    from recall.towers.features import FeatureTable
+    from recall.model.layers.features import FeatureTable
 
     item = tf.saved_model.load(str(directory / "model" / "item"))
     posterior = pq.read_table(directory / "data" / "posterior_test.parquet").to_pandas()

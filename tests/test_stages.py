@@ -16,9 +16,9 @@ from recall.config.training import StageData
 from recall.content.vectors import ContentVectors, prepared_vectors
 from recall.core.errors import ConfigError, DataError
 from recall.data.prepared import PreparedData
-from recall.dataset import of_stage, read_examples, training_dataset
 from recall.meta_initialisation import MetaInitialisation, initialise_meta
-from recall.model import RecallModel
+from recall.model.batches.dataset import of_stage, read_examples, training_dataset
+from recall.model.recall_model import RecallModel
 from recall.training import load_model, read_history, train
 
 SMALL = ("training.batch_size=256", "model.loss.uniform_negatives=16")

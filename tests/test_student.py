@@ -19,10 +19,10 @@ from recall import training
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
-from recall.dataset import pad, read_examples, training_dataset
 from recall.evaluation.cold_bias import with_cold_bias
-from recall.inference import encode_items, encode_students, encode_users
-from recall.model import RecallModel
+from recall.model.batches.dataset import pad, read_examples, training_dataset
+from recall.model.inference import encode_items, encode_students, encode_users
+from recall.model.recall_model import RecallModel
 from recall.query_model import load_query_model
 from recall.recaller import Recaller
 from recall.training import load_model, read_history, read_student_history, train

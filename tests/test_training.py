@@ -18,9 +18,9 @@ from recall import training
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples
-from recall.inference import encode_items, encode_queries
-from recall.model import RecallModel
+from recall.model.batches.dataset import read_examples
+from recall.model.inference import encode_items, encode_queries
+from recall.model.recall_model import RecallModel
 from recall.training import load_model, read_history, train
 
 # A model that is quickly traced, for what does not depend on what is learned.

@@ -10,10 +10,10 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.data.prepared import PreparedData
-from recall.inference import encode_users
-from recall.model import RecallModel
-from recall.towers.history_time import duration_buckets as of_towers
-from recall.user_arrays import UserArrays, arrays_of_tower, duration_buckets
+from recall.model.inference import encode_users
+from recall.model.layers.history_time import duration_buckets as of_towers
+from recall.model.numpy_user_tower import UserArrays, arrays_of_tower, duration_buckets
+from recall.model.recall_model import RecallModel
 
 LENGTH = 8  # data.history of the experiment
 UNKNOWN = -2  # an item that the catalogue lacks

@@ -16,11 +16,11 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.cluster import Cluster
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples
-from recall.model import RecallModel
+from recall.model.batches.dataset import read_examples
+from recall.model.distributed.tf_config import Cluster
+from recall.model.recall_model import RecallModel
 from recall.run import Run
 from recall.training import load_model, read_history, train, trained_state
 

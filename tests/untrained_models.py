@@ -9,8 +9,8 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.data.prepared import PreparedData
-from recall.dataset import Batch, training_dataset
-from recall.model import RecallModel
+from recall.model.batches.dataset import Batch, training_dataset
+from recall.model.recall_model import RecallModel
 
 # Nothing random is left: the same batch gives the same loss.
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.towers.gate import Gate
+from recall.model.towers.gate import Gate
 
 
 def blind_gate() -> None:

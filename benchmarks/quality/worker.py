@@ -26,13 +26,13 @@ from recall.assessment import asked_categories, cold_bias
 from recall.config.experiment import Config
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
-from recall.dataset import Examples, read_examples, training_clicks
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.ranking import BLOCK_BYTES, Scorer, score_blocks, vector_scorer
 from recall.evaluation.slices import evaluate
-from recall.inference import answerable, encode_items, encode_queries, encode_triggers
-from recall.model import RecallModel
+from recall.model.batches.dataset import Examples, read_examples, training_clicks
+from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
+from recall.model.recall_model import RecallModel
 from recall.training import read_history, train
 
 _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")

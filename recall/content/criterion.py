@@ -8,7 +8,7 @@ import numpy.typing as npt
 from recall.content.last_n import answerable, last_n_scorer, last_n_test, popular_draws, uniform_draws
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples
+from recall.model.batches.dataset import read_examples
 
 
 class LastNCriterion:

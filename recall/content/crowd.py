@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.data.prepared import PreparedData
-from recall.dataset import read_examples
+from recall.model.batches.dataset import read_examples
 
 _BATCH = 8192
 

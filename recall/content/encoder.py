@@ -10,8 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.content.modalities import Modality
-from recall.fusion.masks import masked_softmax
-from recall.towers.features import dense_stack
+from recall.model.fusion.masks import masked_softmax
+from recall.model.layers.features import dense_stack
 
 Matrix = npt.NDArray[np.float32]
 Inputs = tuple[tuple[tf.Tensor, tf.Tensor], ...]

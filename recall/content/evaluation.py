@@ -25,7 +25,7 @@ from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
 from recall.data.features.vocabulary import FIRST_CODE
 from recall.data.prepared import PreparedData
-from recall.dataset import Examples, read_examples
+from recall.model.batches.dataset import Examples, read_examples
 
 
 @dataclass(frozen=True, kw_only=True)

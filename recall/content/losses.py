@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.losses import Seen, sampled_softmax
+from recall.model.objectives.softmax import Seen, sampled_softmax
 
 
 def modality_contrast(

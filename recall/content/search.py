@@ -17,7 +17,7 @@ from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index
 from recall.item_vectors import ItemVectors
-from recall.towers.features import FeatureTable
+from recall.model.layers.features import FeatureTable
 
 Matrix = npt.NDArray[np.float32]
 

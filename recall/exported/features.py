@@ -18,7 +18,7 @@ from recall.data.features.encoders import (
 )
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.features.vocabulary import FIRST_CODE, MISSING, OUT_OF_VOCABULARY, Vocabulary
-from recall.towers.features import Features
+from recall.model.layers.features import Features
 
 
 class GraphEncoder(tf.Module):

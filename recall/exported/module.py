@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from recall.core.errors import ArtifactError
-from recall.export import PROFILE
 from recall.exported.features import GraphEncoder
 from recall.index.graph import GraphIndex
+from recall.model.saved_model import PROFILE
 
 Answer = dict[str, tf.Tensor]
 
@@ -23,7 +23,7 @@ class CandidateModule(tf.Module):
       recall: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "").
       recall_features: in the place of user_id the raw features of users, by name, as `GraphEncoder` takes them.
       recall_in_full, recall_features_in_full: with times of clicks and further histories beside, where the model reads
-        such; `recall` and `recall_features` take them for unknown or empty. See `recall.export.QueryModule`.
+        such; `recall` and `recall_features` take them for unknown or empty. See `recall.model.saved_model.QueryModule`.
       similar: item_id string [batch], which the answer leaves out. Item ids have to be known.
 
     Args:

@@ -17,12 +17,12 @@ from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
-from recall.export import USER_ENCODER
 from recall.exported.features import GraphEncoder
 from recall.exported.module import CandidateModule
 from recall.index import Index, build_index, load_index
 from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
 from recall.index.scann import ScannIndex
+from recall.model.saved_model import USER_ENCODER
 
 FORMAT_VERSION = 1
 Kind = Literal["exact", "scann"]

@@ -10,8 +10,8 @@ from typing import cast
 
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
-from recall.export import GateShares
 from recall.index.saved.versions import MADE_BY, current_version
+from recall.model.saved_model import GateShares
 from recall.recaller import Living, Recaller
 
 _ATTEMPTS = 5

@@ -17,9 +17,9 @@ from recall.config.experiment import Config
 from recall.content.search import ContentSearch
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.export import ItemModule
 from recall.item_vectors import ItemVectors
-from recall.model import RecallModel
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import ItemModule
 from recall.recaller import Recaller
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from recall.config.features import Feature
 from recall.data.features.table_encoder import TableEncoder
 from recall.exported.features import GraphEncoder
-from recall.towers.features import dense_features
+from recall.model.layers.features import dense_features
 
 FEATURES = [
     {"name": "user", "type": "id", "column": "user_id"},

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.fusion import FUSIONS
-from recall.fusion.codes import CodeAttention
-from recall.fusion.contract import ModalityFusion
+from recall.model.fusion import FUSIONS
+from recall.model.fusion.codes import CodeAttention
+from recall.model.fusion.contract import ModalityFusion
 
 ITEMS, DIM, CODES = 5, 4, 3
 # The third item has one modality, the last has none.

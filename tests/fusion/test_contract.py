@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.fusion import FUSIONS
-from recall.fusion.contract import ModalityFusion
-from recall.fusion.masks import drop_modalities
+from recall.model.fusion import FUSIONS
+from recall.model.fusion.contract import ModalityFusion
+from recall.model.fusion.masks import drop_modalities
 
 DIM, WIDTHS = 4, {"text": 3, "image": 5, "tags": 2}
 # Every item has other modalities; the fourth has none.

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.fusion import FUSIONS
-from recall.fusion.attention import TokenAttention
-from recall.fusion.contract import ModalityFusion
+from recall.model.fusion import FUSIONS
+from recall.model.fusion.attention import TokenAttention
+from recall.model.fusion.contract import ModalityFusion
 
 DIM, RANK, HEADS, LAYERS = 4, 3, 2, 2
 WIDTHS = (3, 5, 2)

@@ -16,11 +16,11 @@ from rich.console import Console
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.dataset import Batch, training_dataset
-from recall.export import ItemVectorTable
-from recall.fusion import FUSIONS
-from recall.inference import encode_items, modality_weights
-from recall.model import RecallModel
+from recall.model.batches.dataset import Batch, training_dataset
+from recall.model.fusion import FUSIONS
+from recall.model.inference import encode_items, modality_weights
+from recall.model.recall_model import RecallModel
+from recall.model.saved_model import ItemVectorTable
 from recall.run import Run
 
 pytest_plugins = ("finished_run",)

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.data.features.table_encoder import EncodedColumn
-from recall.fusion import content_input
-from recall.fusion.modalities import FusedModalities
-from recall.towers.features import FeatureInput, Features, FeatureTable
-from recall.towers.item import ItemSide
+from recall.model.fusion import content_input
+from recall.model.fusion.modalities import FusedModalities
+from recall.model.layers.features import FeatureInput, Features, FeatureTable
+from recall.model.towers.item import ItemSide
 
 COLUMNS = (
     EncodedColumn("tags", "tags", "meta", "codes", 6),

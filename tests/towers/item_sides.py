@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.data.features.table_encoder import EncodedColumn
-from recall.towers.features import Features, FeatureTable
-from recall.towers.item import ItemSide, ItemVectors
+from recall.model.layers.features import Features, FeatureTable
+from recall.model.towers.item import ItemSide, ItemVectors
 
 DIM = 8
 ITEM = EncodedColumn("item_id", "item_id", "behaviour", "code", 7)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from recall.towers.activations import gelu
+from recall.model.layers.activations import gelu
 
 INPUTS = np.concatenate([np.linspace(-12, 12, 97), [-1e4, 0.0, 1e4]]).astype(np.float32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from recall.towers.appeal import Appeal, asking_for_appeal, with_appeal
+from recall.model.towers.appeal import Appeal, asking_for_appeal, with_appeal
 
 FEATURES = tf.constant(np.random.default_rng(3).normal(size=(6, 4)), tf.float32)
 KNOWN = tf.constant([True, False, True, False, True, False])

@@ -11,8 +11,8 @@ from recall.config.model import CategoryHeadConfig
 from recall.core.errors import ConfigError
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.prepared import PreparedData
-from recall.model import RecallModel
-from recall.towers.category import CategoryHead
+from recall.model.recall_model import RecallModel
+from recall.model.towers.category import CategoryHead
 
 CATEGORY = EncodedColumn("kind", "kind", "meta", "code", size=5)  # missing, out of vocabulary, and three values
 TAGS = EncodedColumn("kind", "kind", "meta", "codes", size=5)
@@ -67,7 +67,7 @@ def test_queries_are_read_where_they_face_the_meta_vector(gate: str) -> None:
 def test_terms_of_weight_zero_are_not_made(
     experiment: Experiment, prepared: PreparedData, weights: tuple[float, float], terms: set[str]
 ) -> None:
-    from recall.dataset import training_dataset
+    from recall.model.batches.dataset import training_dataset
 
     settings = {"feature": "category", "weight": weights[0], "query_weight": weights[1]}
     config = experiment("model.query=both").replaced(model={"category_head": settings})
@@ -81,7 +81,7 @@ def test_terms_of_weight_zero_are_not_made(
 def test_training_with_the_head_makes_meta_vectors_tell_categories(
     experiment: Experiment, prepared: PreparedData
 ) -> None:
-    from recall.dataset import training_dataset
+    from recall.model.batches.dataset import training_dataset
 
     model = RecallModel(experiment("model.category_head={feature: category, weight: 1.0}"), prepared)
     model.prepare_optimizers()

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from recall.data.features.table_encoder import EncodedColumn
-from recall.towers.features import EmbeddingTable, FeatureInput, FeatureTable, dense_stack
+from recall.model.layers.features import EmbeddingTable, FeatureInput, FeatureTable, dense_stack
 
 AUTHOR = EncodedColumn("author", "author", "behaviour", "code", 5)
 TAGS = EncodedColumn("tags", "tags", "meta", "codes", 7)
@@ -227,7 +227,7 @@ def test_stack_gives_an_input_of_zeros_a_direction() -> None:
 
 
 def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recall.towers.features._ROWS_DRAWN", 400)
+    monkeypatch.setattr("recall.model.layers.features._ROWS_DRAWN", 400)
     rows = EmbeddingTable(1_000, 16, name="large").weight.numpy()
     assert len(np.unique(rows)) > 0.99 * rows.size
     for block in (rows[:400], rows[400:800], rows[800:]):
@@ -238,7 +238,7 @@ def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypat
 def test_a_large_table_is_made_without_a_second_one_beside_it() -> None:
     code = """
 from pathlib import Path
-from recall.towers.features import EmbeddingTable
+from recall.model.layers.features import EmbeddingTable
 
 def peak() -> int:  # kB; getrusage would start from that of the process that started this one
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.towers.fusion import HistoryFusion
-from recall.towers.history import HISTORY_ENCODERS
-from recall.towers.query import UserTower
+from recall.model.towers.history_encoders import HISTORY_ENCODERS
+from recall.model.towers.history_fusion import HistoryFusion
+from recall.model.towers.query import UserTower
 
 DIM, USERS = 4, 4
 CLICKS = tf.constant([2, 0, 3, 0])  # entries of each user

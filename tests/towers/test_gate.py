@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.towers.gate import Gate, gate_features, learned_feature, posterior_features
+from recall.model.towers.gate import Gate, gate_features, learned_feature, posterior_features
 
 PRIOR_CTR, STRENGTH = 0.2, 20.0
 Array = np.ndarray

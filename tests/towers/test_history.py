@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.towers.attention import by_length
-from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
-from recall.towers.smoothing import CausalSmoothing
+from recall.model.layers.attention import by_length
+from recall.model.layers.smoothing import CausalSmoothing
+from recall.model.towers.history_encoders import HISTORY_ENCODERS, HistoryEncoder
 
 DIM, LONGEST = 8, 6
 SMOOTHED = "transformer, smoothed"

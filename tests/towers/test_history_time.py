@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.values import HistoryTime
-from recall.towers.attention import CausalSelfAttention, by_length
-from recall.towers.history import HISTORY_ENCODERS, HistoryEncoder
-from recall.towers.history_time import BUCKETS, AgeBias, ClickTimes, duration_buckets
-from recall.towers.query import UserTower
+from recall.model.layers.attention import CausalSelfAttention, by_length
+from recall.model.layers.history_time import BUCKETS, AgeBias, ClickTimes, duration_buckets
+from recall.model.towers.history_encoders import HISTORY_ENCODERS, HistoryEncoder
+from recall.model.towers.query import UserTower
 
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000
 DIM, BATCH, TIME = 8, 3, 6

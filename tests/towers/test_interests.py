@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.towers.history import HISTORY_ENCODERS
-from recall.towers.interests import (
+from recall.model.towers.history_encoders import HISTORY_ENCODERS
+from recall.model.towers.interests import (
     INTEREST_EXTRACTORS,
     AttentionInterests,
     InterestExtractor,
     RoutingInterests,
 )
-from recall.towers.query import UserTower
+from recall.model.towers.query import UserTower
 
 DIM, LONGEST, COUNT = 8, 6, 3
 Array = npt.NDArray[np.float64]

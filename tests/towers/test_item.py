@@ -11,8 +11,8 @@ import tensorflow as tf
 from recall.config.model import ModelConfig
 from recall.core.errors import ConfigError
 from recall.data.features.table_encoder import EncodedColumn
-from recall.towers.features import Features, FeatureTable
-from recall.towers.item import ItemSide
+from recall.model.layers.features import Features, FeatureTable
+from recall.model.towers.item import ItemSide
 from towers.item_sides import (
     AUTHOR,
     BEHAVIOUR,

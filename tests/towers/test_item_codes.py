@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.data.features.table_encoder import EncodedColumn
-from recall.towers.features import Features, FeatureTable
-from recall.towers.item import ItemSide, ItemVectors
+from recall.model.layers.features import Features, FeatureTable
+from recall.model.towers.item import ItemSide, ItemVectors
 
 DIM, CODES, COUNT = 6, 3, 5
 COLUMNS = (

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.towers.features import FeatureTable
-from recall.towers.item import ItemSide
+from recall.model.layers.features import FeatureTable
+from recall.model.towers.item import ItemSide
 from towers.item_sides import (
     COLUMNS,
     COUNT,

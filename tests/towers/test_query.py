@@ -13,10 +13,10 @@ import tensorflow as tf
 from recall.config.model import ModelConfig
 from recall.config.student import StudentConfig
 from recall.data.features.table_encoder import EncodedColumn
-from recall.towers.features import Features, FeatureTable
-from recall.towers.history import HISTORY_ENCODERS
-from recall.towers.query import QueryHead, TriggerTower, UserTower
-from recall.towers.student import StudentTower
+from recall.model.layers.features import Features, FeatureTable
+from recall.model.towers.history_encoders import HISTORY_ENCODERS
+from recall.model.towers.query import QueryHead, TriggerTower, UserTower
+from recall.model.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4
 PROFILE = (EncodedColumn("user_id", "user_id", "user", "code", 6), EncodedColumn("age", "age", "user", "number", 1))

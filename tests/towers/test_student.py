@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.student import StudentConfig
-from recall.towers.student import StudentTower
+from recall.model.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4
 LENGTHS = tf.constant([3, LONGEST, 0, 1])

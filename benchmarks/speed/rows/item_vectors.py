@@ -28,7 +28,7 @@ def measure(scratch: Path, *, system: str, items: int, batch_size: int) -> dict[
       batch_size: items per call.
     """
     from recall.data.prepared import PreparedData
-    from recall.inference import encode_items
+    from recall.model.inference import encode_items
     from recall.training import load_model
 
     run = stored_run(scratch.parent, items, index=False)

@@ -74,7 +74,7 @@ def _config(scratch: Path, *, batch: int, all_losses: bool) -> Config:
 
 
 def _batches(prepared: Any, config: Config, users: Any, *, shuffle_buffer: int = 1) -> Any:
-    from recall.dataset import training_dataset
+    from recall.model.batches.dataset import training_dataset
 
     return training_dataset(
         prepared, users, batch_size=config.training.batch_size, history=config.data.history,
@@ -84,7 +84,7 @@ def _batches(prepared: Any, config: Config, users: Any, *, shuffle_buffer: int =
 
 def _reading(prepared: Any, config: Config, *, batch: int) -> dict[str, float]:
     """One pass over all records, shuffled as in training."""
-    from recall.dataset import UserRows
+    from recall.model.batches.dataset import UserRows
 
     users = UserRows(prepared.user_ids.to_pylist())
     dataset = _batches(prepared, config, users, shuffle_buffer=config.training.shuffle_buffer)
@@ -96,7 +96,7 @@ def _reading(prepared: Any, config: Config, *, batch: int) -> dict[str, float]:
 
 
 def _library_steps(prepared: Any, config: Config, *, steps: int) -> list[float]:
-    from recall.model import RecallModel
+    from recall.model.recall_model import RecallModel
 
     model = RecallModel(config, prepared)
     model.prepare_optimizers()
@@ -109,7 +109,7 @@ def _tfrs_steps(prepared: Any, config: Config, *, steps: int, system: str) -> li
 
     from benchmarks.speed.peers.tfrs_gated import GatedModel
     from benchmarks.speed.peers.tfrs_gated import optimizer as keras_optimizer
-    from recall.dataset import UserRows
+    from recall.model.batches.dataset import UserRows
 
     columns = prepared.items.select(["author_id", "category", "duration_s"])
     author, category, duration = (np.asarray(column.combine_chunks()) for column in columns.columns)

@@ -1,0 +1,84 @@
+"""What the clicks of a batch are ranked against in training: sampled candidates, or the whole catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from recall.config.model import LossConfig
+from recall.model.batches.dataset import Batch
+from recall.model.batches.negatives import NegativeSampler
+
+_PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
+
+
+class Targets(NamedTuple):
+    """The clicks that a batch is to predict."""
+
+    items: tf.Tensor  # int32 [targets]
+    times_ms: tf.Tensor  # int64 [targets]
+    posterior: tf.Tensor  # float32 [targets, 4], as of the click
+    triggers: tf.Tensor  # int32 [targets], -1 where there is none
+    weights: tf.Tensor  # float32 [targets], how much each counts among the targets
+    owners: tf.Tensor  # int32 [targets], row of the batch that each is of
+    before: tf.Tensor  # int32 [targets], last position of that row's past that is strictly earlier, -1 for none
+
+    @classmethod
+    def of(cls, batch: Batch) -> Targets:
+        """Those of a batch of either layout."""
+        if "history" in batch:
+            items, owners = batch["item"], tf.range(tf.size(batch["item"]))
+            before = tf.fill(tf.shape(owners), tf.shape(batch["history"])[1] - 1)
+            time_ms, posterior, trigger, weight = (batch[name] for name in _PER_CLICK)
+        else:
+            mask = batch["is_target"]
+            owners = tf.cast(tf.where(mask)[:, 0], tf.int32)
+            items, before = tf.boolean_mask(batch["items"], mask), tf.boolean_mask(batch["before"], mask)
+            time_ms, posterior, trigger, weight = (tf.boolean_mask(batch[name], mask) for name in _PER_CLICK)
+        return cls(items, time_ms, posterior, trigger, weight, owners, before)
+
+    def past(self, past: tf.Tensor) -> tf.Tensor:
+        """What of its row each target follows: int32 [batch, time] -> int32 [targets, time], -1 for the rest."""
+        is_past = tf.range(tf.shape(past)[1])[tf.newaxis, :] <= self.before[:, tf.newaxis]
+        return tf.where(is_past, tf.gather(past, self.owners), -1)
+
+
+class Candidates(NamedTuple):
+    """What the targets of a batch are ranked against; one entry may stand for several occurrences."""
+
+    rows: tf.Tensor  # int32 [candidates]
+    posterior: tf.Tensor  # float32 [candidates, 4]
+    own: tf.Tensor  # int32 [targets], place of each target among the candidates
+    pool_sizes: tf.Tensor  # int32, sizes of the pools of exposed items: of each draw, or of each target
+    log_q: tf.Tensor | None  # float32 [candidates]
+    distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
+    place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
+
+
+def candidates_of(
+    targets: Targets, asked_by: Sequence[tf.Tensor], *, sampler: NegativeSampler, loss: LossConfig
+) -> tuple[Candidates, list[tf.Tensor]]:
+    """What the targets are ranked against, and where the items of `asked_by` (-1: none) are in `distinct`."""
+    count = tf.size(targets.items)
+    if loss.softmax == "full":
+        catalogue = sampler.catalogue(targets.times_ms)
+        own = tf.gather(catalogue.places, targets.items)
+        pool_sizes = sampler.pool_sizes(targets.times_ms)
+        asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
+        rows = catalogue.rows
+        return Candidates(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
+    draws = loss.uniform_negatives if loss.negatives != "none" else 0
+    # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
+    moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
+    negatives = sampler.draw(moments)
+    rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
+    posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
+    # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
+    asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
+    distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
+    place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
+    log_q = sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
+    own = tf.range(count)
+    return Candidates(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking

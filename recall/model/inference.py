@@ -1,0 +1,139 @@
+"""Vectors out of a trained model, in batches: the catalogue's, and the queries of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recall.model.batches.dataset import Examples, pad
+from recall.model.recall_model import RecallModel
+
+Matrix = npt.NDArray[np.float32]
+
+
+def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 8192) -> tuple[Matrix, Matrix]:
+    """Vectors of the whole catalogue at a moment.
+
+    Args:
+      model: a trained model.
+      posterior: float32 [items, 4]: exposures, clicks, smoothed CTR, hours since first exposure.
+      batch_size: items per call.
+
+    Returns:
+      float32 [items, width] vectors, with `model.item_codes` in the index [items, codes, width], and float32 [items]
+      behaviour shares, NaN where the structure has no gate.
+    """
+    rows = np.arange(len(posterior), dtype=np.int32)
+    parts = [
+        model.encode_items(
+            tf.constant(rows[start : start + batch_size]), tf.constant(posterior[start : start + batch_size])
+        )
+        for start in range(0, len(posterior), batch_size)
+    ]
+    vectors, shares = zip(*parts, strict=True)
+    return np.concatenate(vectors), np.concatenate(shares)
+
+
+def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Matrix]:
+    """How much each modality has to say in the meta vectors of the catalogue.
+
+    Returns:
+      Modality -> float32 [items], 0 where the item lacks it; the others of an item sum to 1. Empty where the model
+      weighs no modalities (`model.fusion: concat`).
+    """
+    names = model.items.modalities
+    if not names:
+        return {}
+    rows = tf.range(model.item_table.size)
+    parts = [
+        np.asarray(model.items.modality_weights(model.item_table.gather(rows[start : start + batch_size])))
+        for start in range(0, model.item_table.size, batch_size)
+    ]
+    return dict(zip(names, np.concatenate(parts).T, strict=True))
+
+
+def encode_users(
+    model: RecallModel,
+    users: npt.NDArray[np.object_],
+    history: npt.NDArray[np.int32],
+    *,
+    age_ms: npt.NDArray[np.int64] | None = None,
+    further: Mapping[str, npt.NDArray[np.int32]] | None = None,
+    batch_size: int = 4096,
+) -> Matrix:
+    """User queries.
+
+    Args:
+      model: one with a user tower.
+      users: ids [n]; those that the users file lacks have no profile.
+      history: int32 [n, time], item rows, oldest first, -1 after the end.
+      age_ms: int64 [n, time], how long before the query each click happened; negative, or None, is unknown.
+      further: further histories by name, int32 [n, time] likewise; a name that is absent is empty.
+      batch_size: users per call.
+
+    Returns:
+      float32 [n, width], or [n, interests, width] of a model with several interests.
+    """
+    rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
+    age_ms = np.full(history.shape, -1, np.int64) if age_ms is None else age_ms
+    empty = np.full((len(users), 1), -1, np.int32)
+    histories = {name: (further or {}).get(name, empty) for name in model.further_histories}
+
+    def encode(chosen: slice) -> tf.Tensor:
+        own = {name: tf.constant(lists[chosen]) for name, lists in histories.items()}
+        return model.encode_users(*(tf.constant(part[chosen]) for part in (rows, history, age_ms)), own)
+
+    starts = range(0, max(1, len(users)), batch_size)  # nobody has a shape too
+    return np.concatenate([encode(slice(start, start + batch_size)) for start in starts])
+
+
+def encode_students(
+    model: RecallModel,
+    users: npt.NDArray[np.object_],
+    history: npt.NDArray[np.int32],
+    *,
+    batch_size: int = 4096,
+) -> Matrix:
+    """User queries of the student: arguments as `encode_users`, float32 [n, width]."""
+    rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
+    chosen = (slice(start, start + batch_size) for start in range(0, max(1, len(users)), batch_size))
+    return np.concatenate([model.encode_students(rows[part], tf.constant(history[part])) for part in chosen])
+
+
+def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
+    """Trigger queries of item rows [n]."""
+    parts = [
+        model.encode_triggers(tf.constant(items[start : start + batch_size]))
+        for start in range(0, len(items), batch_size)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, model.items.width), np.float32)
+
+
+def answerable(model: RecallModel, examples: Examples) -> Examples:
+    """The examples that the model has a query for: an i2i model needs a trigger, others take all."""
+    if model.user_tower:
+        return examples
+    return examples.select(np.flatnonzero(examples.triggers >= 0))
+
+
+def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Matrix:
+    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
+
+    As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
+    model's student, [examples, width].
+    """
+    width = model.config.data.history
+    if student:
+        return encode_students(model, examples.users, pad(examples.history, width=width))
+    if model.user_tower:
+        history, clicked_ms = (pad(lists, width=width) for lists in (examples.history, examples.history_times_ms))
+        age_ms = np.where(history >= 0, examples.times_ms[:, np.newaxis] - clicked_ms, -1)
+        further = {
+            name: pad(lists, width=max(1, int(np.diff(lists.offsets).max(initial=0))))
+            for name, lists in examples.further.items()
+        }
+        return encode_users(model, examples.users, history, age_ms=age_ms, further=further)
+    return encode_triggers(model, examples.triggers)
