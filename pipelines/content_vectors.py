@@ -28,9 +28,9 @@ from pipelines.embedded_rows import REJECTED_SCHEMA, write_modality
 from pipelines.embedding import EmbeddingJob, embed_content
 from pipelines.exchange import Scratch
 from pipelines.running import running
-from recall.content.embedded import FORMAT_VERSION, Batches, Embedded, require_replaceable
-from recall.content.encoders import ENCODERS, EncoderSpec, identity, load_encoder
-from recall.content.raw import RawContent, read_raw_content
+from recall.content.encode.embedded import FORMAT_VERSION, Batches, Embedded, require_replaceable
+from recall.content.encode.encoders import ENCODERS, EncoderSpec, identity, load_encoder
+from recall.content.encode.raw import RawContent, read_raw_content
 from recall.core.artifacts import publish
 from recall.core.errors import ConfigError, RecallError
 
@@ -55,7 +55,7 @@ def embed_catalogue(
     """Gives vectors to a catalogue's content and publishes them as `directory`, whole or not at all.
 
     What has a vector of the same encoder is not encoded again, be it in the folder that is replaced or from a run that
-    was killed. See `recall.content.embedded` for the files.
+    was killed. See `recall.content.encode.embedded` for the files.
 
     Args:
       source: the items file and its columns.

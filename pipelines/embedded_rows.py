@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.embedding import FAILED_SCHEMA
 from pipelines.exchange import Scratch
-from recall.content.embedded import Embedded, hash_array, is_among, line_up, write_parts
+from recall.content.encode.embedded import Embedded, hash_array, is_among, line_up, write_parts
 from recall.core.errors import DataError
 
 REJECTED_SCHEMA = pa.schema(

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
-from recall.content.embedded import Batches, hash_array, is_among
-from recall.content.encoders import EncoderSpec, encode, identity, load_encoder
-from recall.content.raw import UnusableContentError, content_hash, decode_image, read_image_file
+from recall.content.encode.embedded import Batches, hash_array, is_among
+from recall.content.encode.encoders import EncoderSpec, encode, identity, load_encoder
+from recall.content.encode.raw import UnusableContentError, content_hash, decode_image, read_image_file
 from recall.core.errors import DataError
 
 FAILED_SCHEMA = pa.schema([("content_hash", pa.string()), ("reason", pa.string())])

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from recall.config.experiment import Config
-from recall.content.evaluation import tag_matrices
+from recall.content.judge.evaluation import tag_matrices
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.categories import AskedCategories

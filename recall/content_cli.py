@@ -48,7 +48,7 @@ def evaluate(
     catalogue by similarity alone), common tags of near items, alignment and uniformity.
     """
     with clear_errors(_console):
-        from recall.content.evaluation import JudgeSettings, judge_content
+        from recall.content.judge.evaluation import JudgeSettings, judge_content
         from recall.content.vectors import on_common_items, prepared_vectors, read_vectors
         from recall.data.prepared import PreparedData
         from recall.run import Run

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from recall.assessment import assess_models
 from recall.config.experiment import EvaluationConfig
-from recall.content.evaluation import tag_matrices
+from recall.content.judge.evaluation import tag_matrices
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData
 from recall.evaluation.categories import AskedCategories

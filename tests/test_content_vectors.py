@@ -26,9 +26,9 @@ from pipelines.content_vectors import embed_catalogue, main
 from pipelines.embedding import EmbedContent, EmbeddingJob
 from pipelines.exchange import Scratch
 from recall.config.experiment import Config
-from recall.content.embedded import Batches
-from recall.content.encoders import EncoderSpec
-from recall.content.raw import RawContent
+from recall.content.encode.embedded import Batches
+from recall.content.encode.encoders import EncoderSpec
+from recall.content.encode.raw import RawContent
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.catalogue import read_items
 

@@ -123,7 +123,7 @@ class DataFolder:
         made_of = fingerprint(content_fingerprint(prepared), config.content.model_dump(mode="json"), config.seed)
         directory = self.out / "taught" / f"{name}-{made_of[:8]}"
         if not directory.exists():
-            from recall.content.training import teach
+            from recall.content.teach.training import teach
 
             with publish(directory, manifest={"fingerprint": made_of}) as scratch:
                 np.save(scratch / "vectors.npy", teach(config, prepared).vectors)

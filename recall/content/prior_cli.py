@@ -29,7 +29,7 @@ def prior(
     """
     console = Console(stderr=True, highlight=False)
     with clear_errors(console):
-        from recall.content.prior_judge import judge_content_prior
+        from recall.content.judge.prior_judge import judge_content_prior
         from recall.data.prepared import PreparedData
         from recall.run import Run
 

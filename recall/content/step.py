@@ -32,13 +32,13 @@ class ContentRun(Run):
         made_of = self._content_fingerprint()
         directory = self.directory / CONTENT
         if self._is_done(CONTENT, made_of):
-            from recall.content.artifact import TrainedContent
+            from recall.content.teach.artifact import TrainedContent
 
             return self._skip("content train", TrainedContent.load(directory).judged)
-        from recall.content.artifact import write_content
-        from recall.content.evaluation import JudgeSettings, judge_content
-        from recall.content.modalities import side_by_side
-        from recall.content.training import teach
+        from recall.content.judge.evaluation import JudgeSettings, judge_content
+        from recall.content.teach.artifact import write_content
+        from recall.content.teach.modalities import side_by_side
+        from recall.content.teach.training import teach
         from recall.content.vectors import ContentVectors, prepared_vectors
         from recall.data.features.embeddings import vector_array
         from recall.data.prepared import PreparedData

@@ -10,10 +10,10 @@ import pytest
 from conftest import Experiment
 from scipy import sparse
 
-from recall.content.crowd import ClickPairs, click_pairs
-from recall.content.encoder import ContentEncoder, ModalityShape, inputs_of
-from recall.content.modalities import Modality, group_modalities, side_by_side
-from recall.content.tags import tag_graph, tag_overlap, tag_targets
+from recall.content.teach.crowd import ClickPairs, click_pairs
+from recall.content.teach.encoder import ContentEncoder, ModalityShape, inputs_of
+from recall.content.teach.modalities import Modality, group_modalities, side_by_side
+from recall.content.teach.tags import tag_graph, tag_overlap, tag_targets
 from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
 from recall.data.features.embeddings import vector_array

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.content.embedded import Batches, Embedded, hash_array, is_among, line_up
+from recall.content.encode.embedded import Batches, Embedded, hash_array, is_among, line_up
 
 
 def hashes_of(rng: np.random.Generator, count: int) -> list[str]:

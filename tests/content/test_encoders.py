@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from recall.content.encoders import ENCODERS, EncoderSpec, encode, identity, load_encoder
-from recall.content.raw import RawContent
+from recall.content.encode.encoders import ENCODERS, EncoderSpec, encode, identity, load_encoder
+from recall.content.encode.raw import RawContent
 from recall.core.errors import DataError, RecallError
 from recall.core.tables import read_table
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Experiment
 
-from recall.content.evaluation import JudgeSettings, judge_content, tag_matrices
+from recall.content.judge.evaluation import JudgeSettings, judge_content, tag_matrices
 from recall.content.vectors import ContentVectors, on_common_items, prepared_vectors, read_vectors
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData

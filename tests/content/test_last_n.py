@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recall.content.last_n import (
+from recall.content.judge.last_n import (
     Answerable,
     Similarity,
     answerable,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recall.content.neighbours import alignment, nearest, share_with_common_tag, tag_agreement, uniformity
+from recall.content.judge.neighbours import alignment, nearest, share_with_common_tag, tag_agreement, uniformity
 
 
 def unit_vectors(count: int, dim: int = 5, *, seed: int = 0) -> Any:
@@ -77,7 +77,7 @@ def test_uniformity_is_that_of_a_double_loop_in_blocks_of_any_size(monkeypatch: 
         if row != column
     ]
     for numbers in (1, 170, 1 << 20):
-        monkeypatch.setattr("recall.content.neighbours._BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr("recall.content.judge.neighbours._BLOCK_NUMBERS", numbers)
         assert uniformity(unit.astype(np.float32)) == pytest.approx(math.log(np.mean(kernels)), abs=1e-5)
 
 

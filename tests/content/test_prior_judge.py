@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recall.content.prior_judge import calibration
+from recall.content.judge.prior_judge import calibration
 
 
 def test_auc_and_log_loss_are_those_of_single_exposures() -> None:

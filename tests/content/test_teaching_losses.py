@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.content.encoder import ContentEncoder, ModalityShape
-from recall.content.key_queue import KeyQueue, follow
-from recall.content.losses import (
+from recall.content.teach.encoder import ContentEncoder, ModalityShape
+from recall.content.teach.key_queue import KeyQueue, follow
+from recall.content.teach.losses import (
     agreement_weights,
     crowd_contrast,
     modality_contrast,
     shared_tags_contrast,
     tag_cross_entropy,
 )
-from recall.content.tag_classifier import TagClassifier
+from recall.content.teach.tag_classifier import TagClassifier
 
 T = 0.2
 

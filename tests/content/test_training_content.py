@@ -16,16 +16,16 @@ from scipy import sparse
 
 from recall.config.content import ContentConfig
 from recall.config.experiment import Config, load_config
-from recall.content.artifact import TrainedContent
-from recall.content.criterion import LastNCriterion
-from recall.content.crowd import ClickPairs
-from recall.content.encoder import inputs_of
-from recall.content.evaluation import JudgeSettings, judge_content
-from recall.content.losses import agreement_weights
-from recall.content.modalities import group_modalities
+from recall.content.judge.evaluation import JudgeSettings, judge_content
 from recall.content.step import ContentRun
-from recall.content.teaching import Lessons, Teacher
-from recall.content.training import Deck, lessons_of, teach
+from recall.content.teach.artifact import TrainedContent
+from recall.content.teach.criterion import LastNCriterion
+from recall.content.teach.crowd import ClickPairs
+from recall.content.teach.encoder import inputs_of
+from recall.content.teach.losses import agreement_weights
+from recall.content.teach.modalities import group_modalities
+from recall.content.teach.teaching import Lessons, Teacher
+from recall.content.teach.training import Deck, lessons_of, teach
 from recall.content.vectors import ContentVectors, prepared_vectors, read_vectors
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.datasets import simulate

@@ -13,8 +13,8 @@ from conftest import Experiment
 
 from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
 from recall.config.experiment import IndexConfig
-from recall.content.artifact import TrainedContent
 from recall.content.step import ContentRun
+from recall.content.teach.artifact import TrainedContent
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.data.prepared import PreparedData

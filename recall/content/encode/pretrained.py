@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from recall.content.encoders import MODALITIES, require_extra
+from recall.content.encode.encoders import MODALITIES, require_extra
 from recall.core.artifacts import checksum, fingerprint
 from recall.core.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recall.content.modalities import Modality
+from recall.content.teach.modalities import Modality
 from recall.model.fusion.masks import masked_softmax
 from recall.model.layers.features import dense_stack
 

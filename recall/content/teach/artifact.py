@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.content.encoder import ContentEncoder
-from recall.content.modalities import Modality
-from recall.content.training import Taught
+from recall.content.teach.encoder import ContentEncoder
+from recall.content.teach.modalities import Modality
+from recall.content.teach.training import Taught
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import DataError
 from recall.data.features.clusters import HierarchicalKMeans

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recall.content.last_n import answerable, last_n_scorer, last_n_test, popular_draws, uniform_draws
+from recall.content.judge.last_n import answerable, last_n_scorer, last_n_test, popular_draws, uniform_draws
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import read_examples

@@ -12,13 +12,13 @@ import tensorflow as tf
 from scipy import sparse
 
 from recall.config.experiment import Config
-from recall.content.criterion import LastNCriterion
-from recall.content.crowd import ClickPairs, click_pairs
-from recall.content.encoder import ContentEncoder
-from recall.content.evaluation import tag_matrices
-from recall.content.modalities import Modality, group_modalities
-from recall.content.tags import tag_graph, tag_targets
-from recall.content.teaching import Lessons, Teacher
+from recall.content.judge.evaluation import tag_matrices
+from recall.content.teach.criterion import LastNCriterion
+from recall.content.teach.crowd import ClickPairs, click_pairs
+from recall.content.teach.encoder import ContentEncoder
+from recall.content.teach.modalities import Modality, group_modalities
+from recall.content.teach.tags import tag_graph, tag_targets
+from recall.content.teach.teaching import Lessons, Teacher
 from recall.content.vectors import prepared_vectors
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.content.encoders import require_extra
+from recall.content.encode.encoders import require_extra
 from recall.core.errors import ConfigError, DataError
 from recall.core.tables import id_strings, read_table
 from recall.data.catalogue import unique_ids

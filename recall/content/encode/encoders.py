@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 MODALITIES = ("text", "image")
 
 ENCODERS = {
-    "sentence-transformers": "recall.content.pretrained:SentenceTransformersEncoder",
-    "vision": "recall.content.pretrained:VisionEncoder",
+    "sentence-transformers": "recall.content.encode.pretrained:SentenceTransformersEncoder",
+    "vision": "recall.content.encode.pretrained:VisionEncoder",
 }
 """Encoders by name; any other name is taken for the dotted path of a class."""
 
@@ -171,7 +171,9 @@ def _check(kind: str, encoder: Any) -> None:
         f"encode_{name}s" for name in MODALITIES if name in modalities and not hasattr(encoder, f"encode_{name}s")
     ]
     if wanted:
-        raise ConfigError(f"encoder {kind}: lacks {', '.join(wanted)}; see recall.content.encoders for what it needs")
+        raise ConfigError(
+            f"encoder {kind}: lacks {', '.join(wanted)}; see recall.content.encode.encoders for what it needs"
+        )
     if not modalities or not set(modalities) <= set(MODALITIES):
         raise ConfigError(
             f"encoder {kind}: its modalities are {modalities!r}; expected some of {', '.join(MODALITIES)}"

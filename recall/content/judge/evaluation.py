@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recall.content.last_n import (
+from recall.content.judge.last_n import (
     SIMILARITIES,
     answerable,
     chance,
@@ -20,7 +20,7 @@ from recall.content.last_n import (
     popular_draws,
     uniform_draws,
 )
-from recall.content.neighbours import alignment, tag_agreement, uniformity
+from recall.content.judge.neighbours import alignment, tag_agreement, uniformity
 from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
 from recall.data.features.vocabulary import FIRST_CODE
