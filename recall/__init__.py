@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recall.recalled import Candidates
     from recall.recaller import Recaller
     from recall.run import Run
-    from recall.training import load_model, train
+    from recall.training.loop import load_model, train
 
     __version__: str
 
@@ -60,8 +60,8 @@ _MODULE_OF = {
     "Config": "recall.config.experiment",
     "Run": "recall.run",
     "PreparedData": "recall.data.prepared",
-    "train": "recall.training",
-    "load_model": "recall.training",
+    "train": "recall.training.loop",
+    "load_model": "recall.training.loop",
     "encode_items": "recall.model.inference",
     "encode_queries": "recall.model.inference",
     "build_index": "recall.index",

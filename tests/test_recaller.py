@@ -23,7 +23,7 @@ from recall.data.prepared import PreparedData
 from recall.recalled import Candidates
 from recall.recaller import Recaller
 from recall.run import Run
-from recall.training import load_model
+from recall.training.loop import load_model
 
 pytest_plugins = ("finished_run",)
 

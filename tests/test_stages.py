@@ -16,10 +16,10 @@ from recall.config.training import StageData
 from recall.content.vectors import ContentVectors, prepared_vectors
 from recall.core.errors import ConfigError, DataError
 from recall.data.prepared import PreparedData
-from recall.meta_initialisation import MetaInitialisation, initialise_meta
 from recall.model.batches.dataset import of_stage, read_examples, training_dataset
 from recall.model.recall_model import RecallModel
-from recall.training import load_model, read_history, train
+from recall.training.loop import load_model, read_history, train
+from recall.training.meta_initialisation import MetaInitialisation, initialise_meta
 
 SMALL = ("training.batch_size=256", "model.loss.uniform_negatives=16")
 

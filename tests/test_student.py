@@ -15,7 +15,6 @@ import tensorflow as tf
 from conftest import Experiment
 from dying import train_until_killed
 
-from recall import training
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
@@ -25,7 +24,8 @@ from recall.model.inference import encode_items, encode_students, encode_users
 from recall.model.recall_model import RecallModel
 from recall.query_model import load_query_model
 from recall.recaller import Recaller
-from recall.training import load_model, read_history, read_student_history, train
+from recall.training import loop as training
+from recall.training.loop import load_model, read_history, read_student_history, train
 
 if TYPE_CHECKING:
     from finished_run import Outcome

@@ -14,14 +14,14 @@ from conftest import Experiment
 from dying import train_until_killed
 
 from pipelines.training_data import prepare
-from recall import training
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import read_examples
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
-from recall.training import load_model, read_history, train
+from recall.training import loop as training
+from recall.training.loop import load_model, read_history, train
 
 # A model that is quickly traced, for what does not depend on what is learned.
 SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")

@@ -22,7 +22,7 @@ from recall.model.batches.dataset import read_examples
 from recall.model.distributed.tf_config import Cluster
 from recall.model.recall_model import RecallModel
 from recall.run import Run
-from recall.training import load_model, read_history, train, trained_state
+from recall.training.loop import load_model, read_history, train, trained_state
 
 # Nothing is drawn and nothing is hidden, so that one worker and two see the same numbers.
 EXACT = (
@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from recall import PreparedData, load_config
-from recall.training import train, trained_state
+from recall.training.loop import train, trained_state
 
 experiment, data, directory, dump, *overrides = sys.argv[1:]
 model = train(load_config(experiment, overrides), PreparedData.load(data), Path(directory), saved_models=False)

@@ -33,7 +33,7 @@ from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
-from recall.training import read_history, train
+from recall.training.loop import read_history, train
 
 _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 

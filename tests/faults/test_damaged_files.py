@@ -24,7 +24,7 @@ from recall.index import LivingIndex, build_index, load_index, load_shard, save_
 from recall.model.saved_model import GateShares, ItemVectorTable
 from recall.recaller import Recaller
 from recall.run import Run
-from recall.training import load_model
+from recall.training.loop import load_model
 
 pytest_plugins = ("finished_run",)
 

@@ -20,14 +20,14 @@ from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranking import vector_scorer
 from recall.evaluation.slices import validation_metric
-from recall.meta_initialisation import initialise_meta
 from recall.model.batches.dataset import Examples, of_stage, read_examples, training_dataset
 from recall.model.distributed.tf_config import Cluster
 from recall.model.distributed.workers import Workers, reporting_loss_of
 from recall.model.inference import answerable, encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import export_saved_models
-from recall.student_training import StudentStage
+from recall.training.meta_initialisation import initialise_meta
+from recall.training.student import StudentStage
 
 _WEIGHTS, _STATE, _HISTORY, _CONFIG = "checkpoint/best", "state.json", "history.json", "config.yaml"
 _STUDENT, _STUDENT_HISTORY, _TENSORBOARD = "student", "student_history.json", "tensorboard"
