@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from recall.evaluation.slices import evaluate
     from recall.index import Index, build_index, load_index, save_index
     from recall.model.inference import encode_items, encode_queries
-    from recall.recalled import Candidates
-    from recall.recaller import Recaller
     from recall.run import Run
+    from recall.serving.recaller import Recaller
+    from recall.serving.search.candidates import Candidates
     from recall.training.loop import load_model, train
 
     __version__: str
@@ -68,8 +68,8 @@ _MODULE_OF = {
     "save_index": "recall.index",
     "load_index": "recall.index",
     "Index": "recall.index",
-    "Recaller": "recall.recaller",
-    "Candidates": "recall.recalled",
+    "Recaller": "recall.serving.recaller",
+    "Candidates": "recall.serving.search.candidates",
     "evaluate": "recall.evaluation.slices",
 }
 

@@ -18,10 +18,10 @@ from recall.core.errors import RecallError
 from recall.index_cli import index_app
 
 if TYPE_CHECKING:
-    from recall.exported.run import Kind
-    from recall.recalled import Candidates
     from recall.run import Run
-    from recall.serving.logs import LogFormat
+    from recall.serving.export.run import Kind
+    from recall.serving.http.logs import LogFormat
+    from recall.serving.search.candidates import Candidates
 
 app = typer.Typer(
     add_completion=False,
@@ -119,7 +119,7 @@ def export(
 ) -> None:
     """One SavedModel from raw features to candidates, and vectors for other engines."""
     with clear_errors(_console):
-        from recall.exported.run import export_run
+        from recall.serving.export.run import export_run
 
         with _console.status("exporting ..."):
             manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
@@ -148,9 +148,9 @@ def query(
             raise RecallError("query: give either --user ID or --item ID")
         if student and (user is None or by == "content"):
             raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
-        from recall.filters import Filters
-        from recall.merging import parse_caps
-        from recall.recaller import Recaller
+        from recall.serving.recaller import Recaller
+        from recall.serving.search.filters import Filters
+        from recall.serving.search.merging import parse_caps
 
         wanted: dict[str, Any] = {
             "k": k,
@@ -193,13 +193,13 @@ def serve(
 ) -> None:
     """HTTP service of a run; its page is at /, its API at /docs."""
     with clear_errors(_console):
-        from recall.serving import require_packages
+        from recall.serving.http import require_packages
 
         require_packages()
         if log_format not in ("json", "text"):
             raise RecallError(f"--log-format: expected json or text, found {log_format}")
-        from recall.serving.server import serve as start
-        from recall.serving.settings import read_settings
+        from recall.serving.http.server import serve as start
+        from recall.serving.http.settings import read_settings
 
         chosen = read_settings(settings or (), allow_writes=allow_writes, token_file=token_file, environment=os.environ)
         start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import Examples, pad, read_examples
-from recall.query_model import load_query_model
+from recall.serving.users.query_model import load_query_model
 
 BATCH_SIZES = (1, 256)
 

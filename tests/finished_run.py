@@ -18,7 +18,7 @@ from recall.run import Run
 
 if TYPE_CHECKING:
     from recall.model.recall_model import RecallModel
-    from recall.recaller import Recaller
+    from recall.serving.recaller import Recaller
 
 SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
 
@@ -94,7 +94,7 @@ def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
 @pytest.fixture(scope="module")
 def recaller(finished: Path) -> Recaller:
     """Serves the finished run."""
-    from recall.recaller import Recaller
+    from recall.serving.recaller import Recaller
 
     return Recaller.load(finished)
 

@@ -10,8 +10,8 @@ from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.data.posterior import Posterior
 from recall.index import ExactIndex, Index
 from recall.index.items import Items
-from recall.item_facts import ItemFacts
-from recall.served_posterior import ServedPosterior
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.posterior import ServedPosterior
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000

@@ -17,9 +17,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recall.config.experiment import Config
-from recall.serving.app import create_app
-from recall.serving.settings import ServiceSettings
-from recall.serving.snapshot import Snapshot
+from recall.serving.http.app import create_app
+from recall.serving.http.settings import ServiceSettings
+from recall.serving.http.snapshot import Snapshot
 
 SECONDS = 120  # for what is over in one or two on a quiet machine
 

@@ -22,7 +22,7 @@ from recall.data.prepared import PreparedData
 from recall.model.batches.negatives import AsOfPosterior
 from recall.model.layers.features import FeatureTable
 from recall.model.towers.item import ItemSide
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from recall.core.ragged import ManyLists
-from recall.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.index import Index, LivingSnapshot, build_index
+from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 
 IDS = [f"i{row}" for row in range(8)]
 VECTORS = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)

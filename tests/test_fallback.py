@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recall.data.posterior import Posterior
-from recall.fallback import fallback_order, interleaved
-from recall.layers import Layered
-from recall.served_posterior import ServedPosterior
+from recall.serving.items.layered import Layered
+from recall.serving.items.posterior import ServedPosterior
+from recall.serving.search.fallback import fallback_order, interleaved
 
 NOW_MS = 1_700_000_000_000
 

@@ -15,11 +15,11 @@ from served_items import NOW_MS, Catalogue
 
 from recall.core.errors import ArtifactError, DataError
 from recall.data.posterior import Posterior
-from recall.filters import Filters, Predicate
 from recall.index import ExactIndex
 from recall.index.items import Items
-from recall.item_facts import ItemFacts
-from recall.served_posterior import ServedPosterior
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.posterior import ServedPosterior
+from recall.serving.search.filters import Filters, Predicate
 
 CATALOGUE = Catalogue()
 FRAME = CATALOGUE.frame

@@ -21,7 +21,6 @@ from recall.core.errors import ConfigError, DataError
 from recall.data.further_histories import FurtherHistory
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranking import Ragged
-from recall.further_ids import FurtherIds
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
 from recall.model.batches.dataset import read_examples, training_dataset
@@ -29,7 +28,8 @@ from recall.model.inference import encode_items, encode_queries, encode_users
 from recall.model.objectives.retrieval import retrieval_terms
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import QueryModule
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
+from recall.serving.users.further_ids import FurtherIds
 
 HOUR = 3_600_000
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.loss.uniform_negatives=8")

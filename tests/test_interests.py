@@ -19,7 +19,7 @@ from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import pad, read_examples
 from recall.model.inference import encode_items, encode_queries, encode_triggers, encode_users
 from recall.model.recall_model import RecallModel
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)
 

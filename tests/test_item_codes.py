@@ -23,7 +23,7 @@ from recall.model.batches.dataset import read_examples, training_dataset
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemVectorTable
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 from recall.training.loop import load_model
 
 pytest_plugins = ("finished_run",)

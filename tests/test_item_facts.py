@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served_items import DIM, HOUR_MS, NOW_MS
 
-from recall.candidate_search import Wanted, search_candidates
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.data.posterior import Posterior
-from recall.fallback import FRESH_EVERY, fallback_order
-from recall.filters import Filters
 from recall.index import ExactIndex, LivingIndex
 from recall.index.items import Items
-from recall.item_facts import ItemFacts
-from recall.layers import Layer, Layered
-from recall.served_posterior import NEVER, ServedPosterior
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.layered import Layer, Layered
+from recall.serving.items.posterior import NEVER, ServedPosterior
+from recall.serving.search.fallback import FRESH_EVERY, fallback_order
+from recall.serving.search.filters import Filters
+from recall.serving.search.search import Wanted, search_candidates
 
 NEW_CTR = 0.25
 CATALOGUE = [f"i{row}" for row in range(8)]

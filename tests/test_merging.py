@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall.core.errors import DataError
-from recall.item_groups import CodeLists
-from recall.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
+from recall.serving.items.groups import CodeLists
+from recall.serving.search.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
 
 
 def groups(values: list[list[int]]) -> CodeLists:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recall.data.datasets import simulate
-from recall.recalled import Candidates
+from recall.serving.search.candidates import Candidates
 
 ROOT = Path(__file__).parents[1]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -20,9 +20,9 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.recalled import Candidates
-from recall.recaller import Recaller
 from recall.run import Run
+from recall.serving.recaller import Recaller
+from recall.serving.search.candidates import Candidates
 from recall.training.loop import load_model
 
 pytest_plugins = ("finished_run",)

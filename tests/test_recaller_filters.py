@@ -15,9 +15,9 @@ import pytest
 from recall.config.experiment import Config
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
-from recall.item_facts import ItemFacts
-from recall.recaller import Recaller
-from recall.served_posterior import ServedPosterior
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.posterior import ServedPosterior
+from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:
     from finished_run import Outcome

@@ -24,8 +24,8 @@ from recall.core.artifacts import fingerprint, read_json
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.recaller import Recaller
 from recall.run import Run
+from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:
     from finished_run import Printed

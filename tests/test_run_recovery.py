@@ -19,8 +19,8 @@ import tensorflow as tf
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.recaller import Recaller
 from recall.run import Run
+from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:
     from finished_run import Printed

@@ -22,8 +22,8 @@ from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import pad, read_examples, training_dataset
 from recall.model.inference import encode_items, encode_students, encode_users
 from recall.model.recall_model import RecallModel
-from recall.query_model import load_query_model
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
+from recall.serving.users.query_model import load_query_model
 from recall.training import loop as training
 from recall.training.loop import load_model, read_history, read_student_history, train
 

@@ -16,7 +16,7 @@ from conftest import Experiment
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)
 

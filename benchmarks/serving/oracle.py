@@ -16,7 +16,7 @@ from benchmarks.serving.item_states import ABSENT, ItemStates, Moment, Write
 from benchmarks.serving.setup import Prepared
 from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 
 TOLERANCE = 1e-4
 """Of a score, relative to the largest of its list and 1: float32 sums in another order."""

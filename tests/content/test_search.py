@@ -14,13 +14,13 @@ import tensorflow as tf
 from conftest import Experiment
 
 from recall.config.experiment import Config
-from recall.content.search import ContentSearch
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.item_vectors import ItemVectors
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemModule
-from recall.recaller import Recaller
+from recall.serving.items.encode import ItemVectors
+from recall.serving.recaller import Recaller
+from recall.serving.search.by_content import ContentSearch
 
 if TYPE_CHECKING:
     from finished_run import Outcome

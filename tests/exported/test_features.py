@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from recall.config.features import Feature
 from recall.data.features.table_encoder import TableEncoder
-from recall.exported.features import GraphEncoder
 from recall.model.layers.features import dense_features
+from recall.serving.export.features import GraphEncoder
 
 FEATURES = [
     {"name": "user", "type": "id", "column": "user_id"},

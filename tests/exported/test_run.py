@@ -17,8 +17,8 @@ from conftest import Experiment
 
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, ConfigError
-from recall.exported.run import export_run
-from recall.recaller import Recaller
+from recall.serving.export.run import export_run
+from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:
     from finished_run import Outcome

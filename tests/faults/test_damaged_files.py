@@ -19,11 +19,11 @@ from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranks import Ranks
-from recall.exported.run import export_run
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index
 from recall.model.saved_model import GateShares, ItemVectorTable
-from recall.recaller import Recaller
 from recall.run import Run
+from recall.serving.export.run import export_run
+from recall.serving.recaller import Recaller
 from recall.training.loop import load_model
 
 pytest_plugins = ("finished_run",)

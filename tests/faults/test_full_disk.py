@@ -18,10 +18,10 @@ from recall.config.experiment import Config, IndexConfig
 from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_manifest, write_json
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.exported.run import export_run
 from recall.index import LivingIndex, build_index, load_index, save_index
-from recall.recaller import Recaller
 from recall.run import Run
+from recall.serving.export.run import export_run
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)
 

@@ -20,7 +20,7 @@ from recall.config.experiment import IndexConfig, load_config
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index, save_index
-from recall.recaller import Recaller
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import pipelines.training_data  # noqa: F401
-import recall.recaller
+import recall.serving.recaller
 import recall.training.loop  # noqa: F401
 from recall.config.experiment import load_config
 from recall.index import LivingIndex

@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from recall.config.experiment import Config
 from recall.core.errors import ConfigError
-from recall.recaller import Recaller
-from recall.serving.app import create_app
-from recall.serving.settings import ServiceSettings, read_settings
-from recall.serving.snapshot import Snapshot
+from recall.serving.http.app import create_app
+from recall.serving.http.settings import ServiceSettings, read_settings
+from recall.serving.http.snapshot import Snapshot
+from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run", "served_run")
 

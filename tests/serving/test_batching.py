@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from recall.core.errors import DataError, RecallError
-from recall.serving.batching import Batcher
-from recall.serving.problems import ServiceError
+from recall.serving.http.batching import Batcher
+from recall.serving.http.problems import ServiceError
 
 
 class Model:

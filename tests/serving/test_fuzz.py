@@ -26,11 +26,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from recall.serving.app import create_app
-from recall.serving.schemas import RecallRequest, SimilarRequest
-from recall.serving.service import recall, similar
-from recall.serving.settings import ServiceSettings
-from recall.serving.snapshot import Snapshot
+from recall.serving.http.app import create_app
+from recall.serving.http.schemas import RecallRequest, SimilarRequest
+from recall.serving.http.service import recall, similar
+from recall.serving.http.settings import ServiceSettings
+from recall.serving.http.snapshot import Snapshot
 
 pytest_plugins = ("finished_run", "served_run")
 

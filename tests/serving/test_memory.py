@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recall.serving.memory import give_back
+from recall.serving.http.memory import give_back
 
 BLOCK, BLOCKS = 100_000, 2_000  # below what malloc maps by itself
 

@@ -15,8 +15,8 @@ from browser import Page, browser, find_browser
 from matplotlib import image
 
 from recall.config.experiment import Config
-from recall.serving.app import create_app
-from recall.serving.snapshot import Snapshot
+from recall.serving.http.app import create_app
+from recall.serving.http.snapshot import Snapshot
 
 pytest_plugins = ("finished_run", "served_run")
 

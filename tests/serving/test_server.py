@@ -16,7 +16,7 @@ from served_run import Server
 
 from recall.core.artifacts import read_manifest
 from recall.index import load_index, save_index
-from recall.serving.server import _listen
+from recall.serving.http.server import _listen
 
 pytest_plugins = ("finished_run", "served_run")
 

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from recall.core.artifacts import read_json, read_manifest, write_json
 from recall.index import load_index, save_index
-from recall.serving.app import create_app
-from recall.serving.settings import ServiceSettings
-from recall.serving.snapshot import Snapshot
+from recall.serving.http.app import create_app
+from recall.serving.http.settings import ServiceSettings
+from recall.serving.http.snapshot import Snapshot
 
 pytest_plugins = ("finished_run", "served_run")
 

@@ -39,7 +39,7 @@ def measure(scratch: Path, *, system: str, items: int, clicks: int = 0) -> dict[
     Returns:
       p50_us, p99_us, raw_p50_us, raw_p99_us, batch_users_per_second, raw_batch_users_per_second.
     """
-    from recall.recaller import Recaller
+    from recall.serving.recaller import Recaller
 
     recaller = Recaller.load(stored_run(scratch.parent, items))
     if system == "tensorflow":

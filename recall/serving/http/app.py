@@ -1,0 +1,257 @@
+"""The ASGI application: routes, and what stands around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+import recall as library
+from recall.core.errors import RecallError
+from recall.serving.http.access import require_writer
+from recall.serving.http.batching import Batcher
+from recall.serving.http.limits import check_limits, show_limits
+from recall.serving.http.metrics import CONTENT_TYPE, Metrics
+from recall.serving.http.middleware import Guard, Observe
+from recall.serving.http.page import PAGE_HEADERS, page
+from recall.serving.http.problems import ErrorAnswer, Kind, ServiceError, invalid
+from recall.serving.http.reload import Reloader
+from recall.serving.http.schemas import (
+    AddItemsRequest,
+    DeleteItemsRequest,
+    HealthAnswer,
+    ReadyAnswer,
+    RecallAnswer,
+    RecallRequest,
+    SimilarRequest,
+    WriteAnswer,
+)
+from recall.serving.http.service import Question, Service
+from recall.serving.http.settings import ServiceSettings
+from recall.serving.http.snapshot import Snapshot
+
+_log = structlog.get_logger("recall.serving.http")
+_KINDS: dict[int, Kind] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_MEANINGS = {
+    401: "the token is missing or wrong",
+    403: "writes are off",
+    413: "the body is too large",
+    422: "the request is malformed, not valid, over a limit, or names what the run does not have",
+    503: "the run is being loaded, or too many requests wait; Retry-After says when to try again",
+    504: "no answer in time",
+}
+
+
+@dataclass
+class State:
+    """What the routes of one application share."""
+
+    settings: ServiceSettings
+    service: Service
+    metrics: Metrics
+    questions: Batcher[Question, bytes]
+    writes: Batcher[Callable[[], WriteAnswer], WriteAnswer]
+
+
+def create_app(
+    run: Path,
+    settings: ServiceSettings | None = None,
+    *,
+    snapshot: Snapshot | None = None,
+    on_failure: Callable[[Exception], None] | None = None,
+) -> FastAPI:
+    """The service of a run.
+
+    Args:
+      run: the run directory.
+      settings: default: all defaults, which allow no writes.
+      snapshot: of the run, where it is loaded already; else it is loaded when the application starts, and /readyz says
+        when that is done.
+      on_failure: is told why that first load failed; nothing else will ever make the application ready.
+    """
+    settings = settings or ServiceSettings()
+    metrics = Metrics()
+    service = Service(metrics, rebalancing=settings.rebalancing)
+    reloader = Reloader(run, service, settings=settings, metrics=metrics)
+    if snapshot is not None:
+        reloader.start_from(snapshot)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        questions = Batcher[Question, bytes](
+            service.answer, wait_ms=settings.batch_wait_ms, batch_queries=settings.batch_queries,
+            queue_queries=settings.queue_queries, threads=settings.model_threads, metrics=metrics,
+        )  # fmt: skip
+        # One writer at a time, and as bounded a queue.
+        writes = Batcher[Callable[[], WriteAnswer], WriteAnswer](
+            lambda requests: [request() for request in requests], wait_ms=0, batch_queries=1,
+            queue_queries=settings.queue_queries, threads=1,
+        )  # fmt: skip
+        app.state.serving = State(settings, service, metrics, questions, writes)
+        watching = asyncio.create_task(_load_and_watch(reloader, service, on_failure))
+        yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await questions.close()
+        await writes.close()
+        service.close()
+
+    app = FastAPI(
+        title="recall", version=library.__version__, lifespan=lifespan, redoc_url=None,
+        description="Candidate recall that does not forget new content.",
+    )  # fmt: skip
+    app.include_router(_router)
+    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    app.add_exception_handler(ServiceError, lambda _, error: _problem(error).response())
+    app.add_exception_handler(RecallError, lambda _, error: _problem(error).response())
+    app.add_exception_handler(RequestValidationError, lambda _, error: _problem(error).response())
+    app.add_exception_handler(HTTPException, lambda _, error: _problem(error).response())
+    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, timeout_seconds=settings.timeout_seconds)
+    app.add_middleware(Observe, metrics=metrics, paths=_paths(app))
+    return app
+
+
+async def _load_and_watch(reloader: Reloader, service: Service, on_failure: Callable[[Exception], None] | None) -> None:
+    if not service.is_ready:
+        try:
+            await reloader.load()
+        except Exception as error:
+            _log.error("not loaded", error=str(error), kind=type(error).__name__)
+            if on_failure is not None:
+                on_failure(error)
+            return
+    await reloader.watch()
+
+
+def _problem(error: Exception) -> ServiceError:
+    """How a client hears of an exception."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return invalid(error.errors())
+    if isinstance(error, HTTPException):
+        # FastAPI says 400 where a body is no text in JSON's encoding, or a number has thousands of digits.
+        kind = _KINDS.get(error.status_code, "malformed")
+        status = 422 if error.status_code == 400 else error.status_code
+        return ServiceError(status, kind, str(error.detail), headers=error.headers)
+    return ServiceError(422, "invalid", str(error))
+
+
+def _openapi(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        app.openapi_schema = show_limits(whole, settings)
+    return app.openapi_schema
+
+
+def _paths(app: FastAPI) -> set[str]:
+    own = {route.path for route in _router.routes if isinstance(route, APIRoute)}
+    return own | {path for path in (app.docs_url, app.openapi_url) if path}
+
+
+def _serving(request: Request) -> State:
+    state: State = request.app.state.serving
+    return state
+
+
+def _answers(model: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in sorted(statuses)
+    }
+    return {200: {"model": model, "description": "the answer"}, **errors}
+
+
+_router = APIRouter()
+_Serving = Annotated[State, Depends(_serving)]
+_Writer = Depends(HTTPBearer(auto_error=False, description="needed where the service has a token"))
+
+
+@_router.post(
+    "/recall", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
+)
+async def recall(question: RecallRequest, serving: _Serving) -> Response:
+    """Candidates for users: ids, or raw features of users whom no file knows."""
+    return await _answer(question, serving)
+
+
+@_router.post(
+    "/similar", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
+)
+async def similar(question: SimilarRequest, serving: _Serving) -> Response:
+    """Candidates for items. An item that the index lacks is a 422 that names it."""
+    return await _answer(question, serving)
+
+
+async def _answer(question: Question, serving: State) -> Response:
+    check_limits(question, serving.settings)
+    _ = serving.service.snapshot  # nothing queues up before there is something to ask
+    content = await serving.questions.submit(question, key=question.shared(), queries=question.queries)
+    return Response(content, media_type="application/json")
+
+
+@_router.post(
+    "/items", tags=["items"], response_class=JSONResponse, dependencies=[_Writer],
+    responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
+)  # fmt: skip
+async def add_items(request: Request, rows: AddItemsRequest, serving: _Serving) -> Response:
+    """Adds items from their raw features, or takes the place of those with the same ids.
+
+    They are durable and can be found when the answer arrives. To repeat a request is harmless; after a time-out it is
+    right.
+    """
+    require_writer(request.headers, serving.settings)
+    check_limits(rows, serving.settings)
+    _ = serving.service.snapshot
+    write = partial(serving.service.add, rows.items)
+    return JSONResponse(await serving.writes.submit(write, key=object(), queries=len(rows.items)))
+
+
+@_router.delete(
+    "/items", tags=["items"], response_class=JSONResponse, dependencies=[_Writer],
+    responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
+)  # fmt: skip
+async def delete_items(request: Request, items: DeleteItemsRequest, serving: _Serving) -> Response:
+    """Deletes items: no request that comes after the answer finds them."""
+    require_writer(request.headers, serving.settings)
+    check_limits(items, serving.settings)
+    _ = serving.service.snapshot
+    write = partial(serving.service.delete, items.ids)
+    return JSONResponse(await serving.writes.submit(write, key=object(), queries=len(items.ids)))
+
+
+@_router.get("/healthz", tags=["operation"], responses=_answers(HealthAnswer))
+async def healthz() -> JSONResponse:
+    """Whether the process lives: a supervisor restarts it if not."""
+    return JSONResponse({"status": "ok"})
+
+
+@_router.get("/readyz", tags=["operation"], responses=_answers(ReadyAnswer, 503))
+async def readyz(serving: _Serving) -> JSONResponse:
+    """Whether a version is loaded and warm: a load balancer sends requests if so."""
+    snapshot = serving.service.snapshot
+    return JSONResponse({"status": "ready", "version": snapshot.version, "items": len(snapshot.recaller.index)})
+
+
+@_router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
+async def metrics(serving: _Serving) -> Response:
+    """Counters for Prometheus."""
+    return Response(serving.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@_router.get("/", include_in_schema=False)
+async def front_page() -> HTMLResponse:
+    """A page on which a person asks for a user or an item."""
+    return HTMLResponse(page(), headers=PAGE_HEADERS)

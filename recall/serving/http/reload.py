@@ -1,0 +1,89 @@
+"""Watches what a run publishes, and brings a new version into service without a request that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import structlog
+
+from recall.serving.http.memory import give_back
+from recall.serving.http.metrics import Metrics
+from recall.serving.http.service import Service
+from recall.serving.http.settings import ServiceSettings
+from recall.serving.http.snapshot import Published, Snapshot, require_one_model
+from recall.serving.recaller import Living
+
+_log = structlog.get_logger("recall.serving.http")
+
+
+class Reloader:
+    """Loads versions in a thread and swaps them in whole.
+
+    It looks at two small files every moment: that works on every file system, network ones too, which tell nobody of
+    changes. A version that does not load is reported, and the one that answers stays.
+    """
+
+    def __init__(self, run: Path, service: Service, *, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._run, self._service, self._settings, self._metrics = run, service, settings, metrics
+        self._tried: Published | None = None
+        self._failed_at: float | None = None
+
+    def start_from(self, snapshot: Snapshot) -> None:
+        """Serves a version that somebody else has loaded."""
+        self._tried = snapshot.published
+        self._service.swap(snapshot)
+
+    async def load(self) -> None:
+        """Loads what is published now.
+
+        Raises:
+          RecallError: it cannot be loaded; the version before, if there is one, still answers.
+        """
+        started, self._tried = time.perf_counter(), await asyncio.to_thread(Published.of, self._run)
+        try:
+            snapshot = await asyncio.to_thread(self._loaded)
+        except Exception:
+            self._failed_at = time.monotonic()
+            self._metrics.reloads.labels("failed").inc()
+            raise
+        self._tried, self._failed_at = snapshot.published, None
+        self._service.swap(snapshot)
+        self._metrics.reloads.labels("loaded").inc()
+        _log.info("loaded", version=snapshot.version, items=len(snapshot.recaller.index),
+                  seconds=round(time.perf_counter() - started, 3))  # fmt: skip
+        await asyncio.to_thread(give_back)
+
+    async def watch(self) -> None:
+        """Loads whatever comes, and follows what another process adds and deletes, until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.reload_seconds)
+            try:
+                if await asyncio.to_thread(self._is_due):
+                    await self.load()
+                elif self._failed_at is None:
+                    await asyncio.to_thread(self._service.follow)
+            except Exception as error:  # whatever it is, the version that answers goes on
+                self._failed_at = time.monotonic()
+                version = self._service.snapshot.version
+                _log.error("not loaded", error=str(error), kind=type(error).__name__, still_serving=version)
+
+    def _loaded(self) -> Snapshot:
+        writes = self._settings.allow_writes
+        living: Living = True if writes else "read_only"
+        if not self._service.is_ready:
+            return Snapshot.load(self._run, living=living)
+        published, now = Published.of(self._run), self._service.snapshot
+        if published.model == now.published.model and now.recaller.is_living:
+            return now.refreshed(published)
+        if not writes:
+            return Snapshot.load(self._run, living=living)
+        require_one_model(self._run)  # a version that is not whole yet is no reason to stop writing
+        return self._service.take_over(lambda: Snapshot.load(self._run, living=True))
+
+    def _is_due(self) -> bool:
+        """Something new was published, or what did not load may be better by now."""
+        if Published.of(self._run) != self._tried:
+            return True
+        return self._failed_at is not None and time.monotonic() - self._failed_at >= self._settings.retry_seconds

@@ -1,0 +1,206 @@
+"""Requests and answers of the service: what the OpenAPI page shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
+from typing_extensions import NotRequired, Self, TypedDict
+
+from recall.serving.search.filters import Filters
+
+_INT64 = 1 << 63
+
+
+def _id_text(value: Any) -> Any:
+    """Whole numbers as the log's ids are read: 12 is "12"."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
+
+
+_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512)]
+Id = Annotated[
+    _IdText,
+    BeforeValidator(_id_text, json_schema_input_type=_IdText | int),
+]
+Number = (
+    Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
+Text = Annotated[str, Field(strict=True)]
+Value = StrictBool | Number | Text | None | list[Number] | list[Text]
+StrictCount = Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
+Column = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
+Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=1024)]
+Moment = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
+K = Annotated[StrictInt, Field(ge=1, description="candidates per query")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: K = 50
+    filters: Annotated[Filters, Field(description="which items may be given")] = Filters()
+    exclude: Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")] = (
+        Field(default_factory=list)
+    )
+    caps: Annotated[
+        dict[Column, StrictCount], Field(max_length=8, description="by column, items of one value in a list at most")
+    ] = Field(default_factory=dict)
+    min_cold_share: Annotated[
+        float, Field(ge=0, le=1, allow_inf_nan=False, description="of each list, items without any exposure")
+    ] = 0.0
+    fallback: Annotated[
+        StrictBool | Literal["filtered"],
+        Field(
+            description="popular and fresh items for whom the model has nothing, and, from the filters' lists of ids "
+            "alone, for whom its predicates (where) leave nothing; filtered: never against the predicates"
+        ),
+    ] = True
+    details: Annotated[StrictBool, Field(description="also title, gate share and exposures of every candidate")] = False
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        raise NotImplementedError
+
+    def shared(self) -> tuple[str, str]:
+        """What has to be equal in requests that are answered by one call of the model."""
+        raise NotImplementedError
+
+
+class UserRow(BaseModel):
+    """Somebody whom no file knows: values under the column names of the users file, and what was clicked."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[Column, Value]
+
+    history: Annotated[list[Id], Field(description="clicked items, oldest first")] = Field(default_factory=list)
+    history_times_ms: Annotated[list[Moment], Field(description="when each was clicked, Unix milliseconds")] | None = (
+        None
+    )
+
+
+class RecallRequest(_Request):
+    """Candidates for users whom the log knows (or not), or for users described by their features."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["users"]}, {"required": ["features"]}]})
+
+    users: Annotated[list[Id], Field(min_length=1, description="ids")] | None = None
+    features: (
+        Annotated[
+            list[UserRow],
+            Field(min_length=1, description="one row per user"),
+        ]
+        | None
+    ) = None
+    histories: Annotated[
+        dict[Id, list[Id]],
+        Field(description="per user the clicked items, oldest first, in place of what the log holds"),
+    ] = Field(default_factory=dict)
+    exclude_seen: Annotated[StrictBool, Field(description="leave out what the user clicked")] = True
+
+    @model_validator(mode="after")
+    def _asks_for_somebody(self) -> Self:
+        if (self.users is None) == (self.features is None):
+            raise ValueError("expected either users or features, found " + ("both" if self.users else "neither"))
+        if self.histories and self.users is None:
+            raise ValueError("histories belong to users; a row of features has a history of its own")
+        return self
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        return len(self.users or self.features or ())
+
+    def shared(self) -> tuple[str, str]:
+        """Everything but who asks; users bring their own exclusions and histories, rows of features do not."""
+        own = {"users", "features", "histories"} | ({"exclude"} if self.users else set())
+        return "users" if self.users else "features", self.model_dump_json(exclude=own, by_alias=True)
+
+
+class SimilarRequest(_Request):
+    """Candidates for items; each has to be in the index."""
+
+    items: Annotated[list[Id], Field(min_length=1, description="ids")]
+
+    @property
+    def queries(self) -> int:
+        """How many questions this is to the model."""
+        return len(self.items)
+
+    def shared(self) -> tuple[str, str]:
+        """Everything but the items."""
+        return "items", self.model_dump_json(exclude={"items"}, by_alias=True)
+
+
+class AddItemsRequest(BaseModel):
+    """New or changed items: raw values under the column names of the items file, the id among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    items: Annotated[list[Row], Field(min_length=1)]
+
+
+class DeleteItemsRequest(BaseModel):
+    """Items that are to be found no more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ids: Annotated[list[Id], Field(min_length=1)]
+
+
+class Candidate(TypedDict):
+    """A recalled item. Title, gate share and exposures come with `details`, where they are known."""
+
+    id: str
+    score: float
+    title: NotRequired[str]
+    gate_share: NotRequired[Annotated[float, Field(description="behaviour's share in the vector, 0 to 1")]]
+    exposures: NotRequired[int]
+
+
+class Result(TypedDict):
+    """Candidates of one query, best first; fewer than k where there are no more.
+
+    Scores of a fallback are smoothed click-through rates. `relaxed` is there where the filters' predicates left nothing
+    and were given up: the items are within allow and deny, but not what `where` asks for.
+    """
+
+    items: list[Candidate]
+    source: Literal["model", "fallback"]
+    relaxed: NotRequired[Literal[True]]
+
+
+class RecallAnswer(TypedDict):
+    """One result per query, in their order, all from one version."""
+
+    results: list[Result]
+    version: Annotated[str, Field(description="fingerprint of the model / number of the index")]
+
+
+class WriteAnswer(TypedDict):
+    """How many items were written. They are durable and can be found, or are gone, when this arrives."""
+
+    items: int
+    version: str
+
+
+class HealthAnswer(TypedDict):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class ReadyAnswer(TypedDict):
+    """The service answers."""
+
+    status: Literal["ready"]
+    version: str
+    items: Annotated[int, Field(description="that can be found")]

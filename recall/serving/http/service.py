@@ -1,0 +1,255 @@
+"""Requests in, answers out, without any HTTP: the object that owns the recaller."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from recall.core.errors import RecallError
+from recall.index import LivingIndex, RebalancePolicy, Rebalancer
+from recall.serving.http.metrics import Metrics
+from recall.serving.http.problems import ServiceError
+from recall.serving.http.schemas import Candidate, RecallAnswer, RecallRequest, Result, SimilarRequest, WriteAnswer
+from recall.serving.http.snapshot import Snapshot
+from recall.serving.recaller import Recaller
+from recall.serving.search.candidates import FALLBACK_UNFILTERED, MODEL, Candidates
+
+Question = RecallRequest | SimilarRequest
+
+
+class Service:
+    """Answers from the snapshot that is current; a new one takes its place between two calls.
+
+    Args:
+      metrics: where calls and results are counted.
+      rebalancing: when an index that is written to is built anew; default: that of `RebalancePolicy`.
+    """
+
+    def __init__(self, metrics: Metrics, *, rebalancing: RebalancePolicy | None = None) -> None:
+        self._snapshot: Snapshot | None = None
+        self._metrics = metrics
+        self._writing = threading.Lock()
+        self._is_frozen = False
+        self._rebalancer: Rebalancer | None = None
+        self._rebalancing = rebalancing
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a version is loaded."""
+        return self._snapshot is not None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The version that answers.
+
+        Raises:
+          ServiceError: 503, none is loaded yet.
+        """
+        if self._snapshot is None:
+            raise ServiceError(503, "not_ready", "the run is being loaded; try again", headers={"Retry-After": "1"})
+        return self._snapshot
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Answers from another version from now on; calls under way end with the one they began with."""
+        self._snapshot, self._is_frozen = snapshot, False
+        index = snapshot.recaller.index
+        if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
+            self._rebalancer = Rebalancer(
+                index, self._rebalancing
+            ).start()  # what is added is compared one by one until then
+        self._metrics.items.set(len(snapshot.recaller.index))
+        self._metrics.loaded_at.set_to_current_time()
+
+    def follow(self) -> None:
+        """Shows what another process added and deleted, where items are read and not written.
+
+        Raises:
+          ArtifactError: the journal cannot be read; what was shown stays.
+        """
+        recaller = self.snapshot.recaller
+        if recaller.is_living and not isinstance(recaller.index, LivingIndex):
+            recaller.refresh()
+            self._metrics.items.set(len(recaller.index))
+
+    def take_over(self, load: Callable[[], Snapshot]) -> Snapshot:
+        """Loads the version after one that can be written to: a run has one writer at a time, also in one process.
+
+        Meanwhile the version before answers as ever, and writes wait. If the next one does not load they are refused
+        until one does.
+        """
+        with self._writing:
+            if not self._is_frozen:
+                self._stop_rebalancing()
+                self.snapshot.freeze()
+                self._is_frozen = True
+            snapshot = load()
+            self.swap(snapshot)
+            return snapshot
+
+    def close(self) -> None:
+        """Lets another process write to the run."""
+        self._stop_rebalancing()
+        if self._snapshot is not None:
+            self._snapshot.recaller.close()
+
+    def answer(self, questions: Sequence[Question]) -> list[bytes | RecallError]:
+        """Answers questions that share everything but who asks (`shared`), as JSON, or with what is wrong of each.
+
+        Raises:
+          RecallError: they cannot be answered together; one by one, all but some may.
+        """
+        started = time.perf_counter()
+        snapshot = self.snapshot  # one for all of them
+        recalled = [question for question in questions if isinstance(question, RecallRequest)]
+        if recalled:
+            answers: list[RecallAnswer | RecallError] = list(recall(snapshot, recalled))
+        else:
+            answers = similar(snapshot, [question for question in questions if isinstance(question, SimilarRequest)])
+        self._metrics.model_seconds.observe(time.perf_counter() - started)
+        return [answer if isinstance(answer, RecallError) else self._encoded(answer) for answer in answers]
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> WriteAnswer:
+        """Adds items, or takes the place of those that have the same ids.
+
+        Raises:
+          RecallError: a row is not as the items file's are; nothing is written.
+        """
+        with self._writing:
+            self._recaller_to_change().add_items(rows)
+        return self._written("added", len(rows))
+
+    def delete(self, ids: Sequence[str]) -> WriteAnswer:
+        """Deletes items.
+
+        Raises:
+          RecallError: the index lacks one of them; nothing is written.
+        """
+        with self._writing:
+            self._recaller_to_change().delete_items(ids)
+        return self._written("deleted", len(ids))
+
+    def _stop_rebalancing(self) -> None:
+        if self._rebalancer is not None:
+            self._rebalancer.stop()
+            self._rebalancer = None
+
+    def _recaller_to_change(self) -> Recaller:
+        if self._is_frozen:
+            raise ServiceError(503, "not_ready", "the run's new version does not load yet; writes wait for it",
+                               headers={"Retry-After": "10"})  # fmt: skip
+        return self.snapshot.recaller
+
+    def _written(self, operation: str, items: int) -> WriteAnswer:
+        self._metrics.writes.labels(operation).inc(items)
+        self._metrics.items.set(len(self.snapshot.recaller.index))
+        return {"items": items, "version": self.snapshot.version}
+
+    def _encoded(self, answer: RecallAnswer) -> bytes:
+        for result in answer["results"]:
+            self._metrics.results.labels(result["source"]).inc()
+        return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def recall(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[RecallAnswer]:
+    """Answers requests whose options are equal; see `RecallRequest.shared`.
+
+    Raises:
+      RecallError: one of them cannot be answered.
+    """
+    if requests[0].users is None:
+        return _by_features(snapshot, requests)
+    answers: dict[int, RecallAnswer] = {}
+    for together in _compatible(requests):
+        chosen = [requests[position] for position in together]
+        found = snapshot.recaller.recall(
+            [user for request in chosen for user in request.users or ()],
+            histories={user: history for request in chosen for user, history in request.histories.items()},
+            exclude={user: request.exclude for request in chosen if request.exclude for user in request.users or ()},
+            exclude_seen=requests[0].exclude_seen,
+            **_options(requests[0]),
+        )
+        answers.update(zip(together, _split(snapshot, found, chosen), strict=True))
+    return [answers[position] for position in range(len(requests))]
+
+
+def similar(snapshot: Snapshot, requests: Sequence[SimilarRequest]) -> list[RecallAnswer | RecallError]:
+    """Answers requests whose options are equal; one that asks for an item that the index lacks fails alone."""
+    answers: dict[int, RecallAnswer | RecallError] = {}
+    for position, request in enumerate(requests):
+        try:
+            snapshot.recaller.vectors(request.items)  # names those that are unknown
+        except RecallError as error:
+            answers[position] = error
+    known = [position for position in range(len(requests)) if position not in answers]
+    if known:
+        chosen = [requests[position] for position in known]
+        items = [item for request in chosen for item in request.items]
+        found = snapshot.recaller.similar(items, exclude=chosen[0].exclude, **_options(chosen[0]))
+        answers.update(zip(known, _split(snapshot, found, chosen), strict=True))
+    return [answers[position] for position in range(len(requests))]
+
+
+def _by_features(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[RecallAnswer]:
+    rows = [row.model_dump(exclude_none=True) for request in requests for row in request.features or ()]
+    first = requests[0]
+    found = snapshot.recaller.recall(
+        features=rows, exclude=first.exclude, exclude_seen=first.exclude_seen, **_options(first)
+    )
+    return _split(snapshot, found, requests)
+
+
+def _options(request: Question) -> dict[str, Any]:
+    return {
+        "k": request.k,
+        "filters": request.filters,
+        "caps": request.caps,
+        "min_cold_share": request.min_cold_share,
+        "fallback": request.fallback,
+    }
+
+
+def _compatible(requests: Sequence[RecallRequest]) -> list[list[int]]:
+    """Positions of requests that one call can answer: a user has one history and one set of exclusions there."""
+    groups: list[tuple[list[int], dict[str, Any]]] = []
+    for position, request in enumerate(requests):
+        own = {user: (request.histories.get(user), request.exclude) for user in request.users or ()}
+        for positions, users in groups:
+            if all(users.get(user, wanted) == wanted for user, wanted in own.items()):
+                positions.append(position)
+                users.update(own)
+                break
+        else:
+            groups.append(([position], own))
+    return [positions for positions, _ in groups]
+
+
+def _split(snapshot: Snapshot, found: Candidates, requests: Sequence[Question]) -> list[RecallAnswer]:
+    """The rows of a joined result, to those who asked for them."""
+    answers, start = list[RecallAnswer](), 0
+    for request in requests:
+        rows = range(start, start + request.queries)
+        results = [_result(snapshot, found, row, details=request.details) for row in rows]
+        answers.append({"results": results, "version": snapshot.version})
+        start += request.queries
+    return answers
+
+
+def _result(snapshot: Snapshot, found: Candidates, row: int, *, details: bool) -> Result:
+    is_item = found.ids[row] != np.array(None)
+    ids, scores = found.ids[row][is_item].tolist(), found.scores[row][is_item].tolist()
+    items: list[Candidate] = [{"id": item, "score": score} for item, score in zip(ids, scores, strict=True)]
+    if details:
+        for item, behaviour in zip(items, snapshot.behaviour(ids), strict=True):
+            if (title := found.titles.get(item["id"])) is not None:
+                item["title"] = title
+            item.update(cast("Candidate", behaviour))
+    source = MODEL if found.sources is None else found.sources[row]
+    result: Result = {"items": items, "source": "model" if source == MODEL else "fallback"}
+    if source == FALLBACK_UNFILTERED and items:
+        result["relaxed"] = True
+    return result

@@ -1,0 +1,124 @@
+"""Nearest items by content alone: meta vectors of the catalogue and of new items, compared by cosine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recall.config.experiment import IndexConfig
+from recall.core.errors import ArtifactError
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.prepared import PreparedData
+from recall.index import LivingIndex, build_index
+from recall.model.layers.features import FeatureTable
+from recall.serving.items.encode import ItemVectors
+
+Matrix = npt.NDArray[np.float32]
+
+_BATCH = 8192
+# An index that lives as long as its process is worth building only where exact search takes long.
+_EXACT_BELOW = 200_000
+
+
+class ContentSearch:
+    """The catalogue by what the model's meta tower says of it; behaviour and posterior have no say.
+
+    Vectors are made when they are first asked for.
+
+    Args:
+      item: the item SavedModel.
+      encoder: of raw rows of items.
+      items: encodes raw rows of items.
+      prepared: the run's data.
+      structure: of the model, for errors.
+    """
+
+    def __init__(
+        self, item: Any, *, encoder: TableEncoder, items: ItemVectors, prepared: PreparedData, structure: str
+    ) -> None:
+        self._item, self._encoder, self._items = item, encoder, items
+        self._prepared, self._structure = prepared, structure
+        self._adding = threading.RLock()
+        self._added: dict[str, Mapping[str, Any]] = {}  # until the index is made
+        self._is_built = False
+
+    @cached_property
+    def index(self) -> LivingIndex:
+        """Of the vectors of the catalogue and of items that were added.
+
+        Raises:
+          ArtifactError: as `vectors`.
+        """
+        vectors = self.vectors(self._prepared.items)
+        config = IndexConfig(exact_below=_EXACT_BELOW)
+        with self._adding:
+            index = LivingIndex(build_index(self._prepared.item_ids, vectors, config=config), config=config)
+            self._put(index, self._added)
+            self._added = {}
+            self._is_built = True
+        return index
+
+    def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lets raw rows of items be found, by id; one that is there already gets the new content.
+
+        Raises:
+          DataError: a value is not of its feature's type; nothing was changed.
+        """
+        with self._adding:
+            if self._is_built:
+                self._put(self.index, rows)
+            else:
+                self._added.update(rows)
+
+    def _put(self, index: LivingIndex, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        if rows:
+            index.upsert(list(rows), self.vectors(self._items.encoded(list(rows.values()))))
+
+    def vectors(self, encoded: pa.Table) -> Matrix:
+        """Meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
+
+        Raises:
+          ArtifactError: the model has no meta tower, or its files are older than this search.
+        """
+        meta = getattr(self._item, "meta", None)
+        if meta is None:
+            if self._structure in ("single", "behaviour_only"):
+                raise ArtifactError(
+                    f"by content: the model has no meta tower (model.structure: {self._structure}); "
+                    "train a model of structure gated, base or meta_only, or ask by model"
+                )
+            raise ArtifactError(
+                "by content: model/item was written before it could give meta vectors; "
+                "remove the folder model of the run and train again"
+            )
+        parts = []
+        for start in range(0, max(1, len(encoded)), _BATCH):
+            features = FeatureTable(self._encoder.columns, encoded.slice(start, _BATCH)).variables
+            parts.append(meta({name: variable.value() for name, variable in features.items()})["vector"].numpy())
+        return np.concatenate(parts)
+
+    def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+        """Vectors of what users clicked last, each a query of its own.
+
+        Args:
+          histories: item ids per user, oldest first; those that nobody knows are passed over.
+          last: how many of the others count, at least 1.
+
+        Returns:
+          float32 [users, last, dim], shorter histories repeated, which changes no best score; and bool [users],
+          whether there is any click. Vectors of users without one are zeros.
+        """
+        index = self.index.snapshot()
+        vectors = np.zeros((len(histories), last, index.dim), np.float32)
+        has_clicks = np.zeros(len(histories), bool)
+        for user, history in enumerate(histories):
+            rows = np.asarray([index.row(item) for item in history], np.int32)
+            if len(rows := rows[rows >= 0][-last:]):
+                vectors[user], has_clicks[user] = index.vectors(np.resize(rows, last)), True
+        return vectors, has_clicks

@@ -1,0 +1,142 @@
+"""What is shown where the model has nothing to go by: popular items and fresh ones, from the posterior snapshot.
+
+The order is the same for everybody and depends on the snapshot alone: four popular items, one fresh, and so on.
+
+popular: by clicks, equal counts by smoothed CTR, then by row. Of test clicks 14.0%, 17.0% and 19.8% (simulated
+  community, KuaiRand, MovieLens 100k) are among the first 50; by smoothed CTR alone 18.7%, 4.9% and 16.4%, as the
+  clicks of a real feed go where its exposures go.
+fresh: by first exposure, the latest first; items that were never exposed come after the others, by row: a list of them
+  alone would be a draw at random (`min_cold_share` asks for some). In a log without a clock nothing is fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recall.index.items import Rows, Vectors
+from recall.serving.items.layered import Layered
+from recall.serving.items.posterior import NEVER, Int64s, ServedPosterior
+from recall.serving.search.merging import Mask, Ranked
+
+# A fresh item in every fifth place costs a seventh of the hits among the first 50; in every second, a fifth to two
+# fifths.
+FRESH_EVERY = 5
+
+
+class Order(NamedTuple):
+    """Rows in an order.
+
+    Attributes:
+      rows: int32 [items].
+      keys: int64 [items], rising: what they are ordered by, equal keys by row.
+    """
+
+    rows: Rows
+    keys: Int64s
+
+    @classmethod
+    def by(cls, keys: Int64s) -> Order:
+        """Of rows 0, 1, ... by a key each."""
+        rows = np.argsort(keys, kind="stable").astype(np.int32)
+        return cls(rows, keys[rows])
+
+    def changed(self, rows: Rows, keys: Int64s) -> Order:
+        """With newer keys of some rows, in the order or new to it: without sorting the others again.
+
+        Args:
+          rows: int32 [n], rising.
+          keys: int64 [n].
+        """
+        kept = ~np.isin(self.rows, rows, kind="table")
+        others, theirs = self.rows[kept], self.keys[kept]
+        order = np.argsort(keys, kind="stable")
+        rows, keys = rows[order], keys[order]
+        places = np.searchsorted(theirs, keys)
+        ends = np.searchsorted(theirs, keys, side="right")
+        for tie in np.flatnonzero(places < ends):
+            places[tie] += np.searchsorted(others[places[tie] : ends[tie]], rows[tie])
+        return Order(np.insert(others, places, rows), np.insert(theirs, places, keys))
+
+
+@lru_cache(maxsize=4)
+def fallback_order(posterior: Layered[ServedPosterior]) -> Rows:
+    """Rows of all items, those to show first in front; int32 [items], of which nothing may be overwritten."""
+    popular = _ordered(posterior, _unpopularity).rows
+    if not posterior.base.has_clock:
+        return popular
+    return interleaved(popular, _ordered(posterior, _exposed_before).rows, every=FRESH_EVERY)
+
+
+def _ordered(posterior: Layered[ServedPosterior], keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    order = _order_of_base(posterior.base, keys_of)
+    top = posterior.changed
+    return order if top is None else order.changed(top.rows, keys_of(top.entries))
+
+
+@lru_cache(maxsize=8)  # a base lives for long: sorting a million items takes most of a second
+def _order_of_base(posterior: ServedPosterior, keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    return Order.by(keys_of(posterior))
+
+
+def _unpopularity(known: ServedPosterior) -> Int64s:
+    """Orders by falling clicks, equal ones by falling CTR; CTRs are not negative, so that their bits rise with them."""
+    return -((known.clicks << 32) | known.smoothed_ctr.view(np.int32).astype(np.int64))
+
+
+def _exposed_before(known: ServedPosterior) -> Int64s:
+    """Orders by the latest first exposure, items without one last."""
+    return np.where(known.first_exposed_ms == NEVER, 1, -known.first_exposed_ms)
+
+
+def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *, every: int) -> Rows:
+    """Joins two orders of the same items: each `every`-th place is of the other; an item stays where it comes first.
+
+    Args:
+      one: rows 0 to n - 1 in some order.
+      other: the same rows in another.
+      every: at least 2.
+
+    Returns:
+      int32 [n], each row once.
+    """
+    places = np.arange(len(one))
+    # Places of the two in an endless joint list: of `one` 0 1 2 3 5 6 7 8 10, of `other` 4 9 14, where every is 5.
+    first = np.empty(len(one), np.int64)
+    first[one] = places + places // (every - 1)
+    first[other] = np.minimum(first[other], every * (places + 1) - 1)
+    slots = np.full(first.max(initial=-1) + 1, -1, np.int32)
+    slots[first] = places  # no two items have one place
+    return slots[slots >= 0]
+
+
+def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: Sequence[Rows]) -> Ranked:
+    """The order as a source of candidates, for `merged_lists`.
+
+    Scores are minus the place in the order, so that lists which are put together anew keep it.
+
+    Args:
+      order: rows of items.
+      allowed: bool [items], rows that may be given; None: all.
+      excluded: per query rows that may not.
+    """
+    place = np.zeros(order.max(initial=-1) + 1, np.int64)
+    place[order] = np.arange(len(order))
+
+    def ranked(queries: npt.NDArray[np.intp], width: int, *, only: Mask | None) -> tuple[Rows, Vectors]:
+        kept = order
+        for mask in (allowed, only):
+            kept = kept if mask is None else kept[mask[kept]]
+        rows = np.full((len(queries), width), -1, np.int32)
+        scores = np.full((len(queries), width), -np.inf, np.float32)
+        for line, query in enumerate(queries):
+            first = kept[: width + len(excluded[query])]
+            own = first[~np.isin(first, excluded[query])][:width]
+            rows[line, : len(own)], scores[line, : len(own)] = own, -place[own]
+        return rows, scores
+
+    return ranked

@@ -1,0 +1,248 @@
+"""Filters: which items a query may have, by id, by attribute and by age; as settings, and as masks of an index's rows.
+
+All conditions hold together. `Index.search` finds k of the items that remain wherever k remain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
+
+from recall.config.features import Strict
+from recall.config.yaml_file import describe
+from recall.core.errors import DataError
+from recall.core.tables import id_strings, parse_numbers
+from recall.core.times import MS_PER_HOUR, TimeUnit, parse_times
+from recall.data.item_attributes import TAGS
+from recall.serving.items.posterior import NEVER, ServedPosterior
+from recall.serving.items.row_facts import RowFacts
+
+Mask = npt.NDArray[np.bool_]
+
+
+def _as_text(value: Any) -> str:
+    """A value as ids are read: 12 and 12.0 are "12", text is stripped."""
+    if isinstance(value, str):
+        text = value.strip()
+    elif isinstance(value, bool | np.bool_):
+        text = str(bool(value)).lower()
+    elif isinstance(value, int | np.integer):
+        text = str(value)
+    elif isinstance(value, float | np.floating) and np.isfinite(value):
+        text = str(int(value)) if value == int(value) else str(value)
+    else:
+        raise ValueError("expected text or a number")
+    if not text:
+        raise ValueError("expected a value, found empty text")
+    return text
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Predicate(Strict):
+    """A condition on one attribute of an item, or on its age.
+
+    An item without a value meets `not_in` alone. Of tags, `in` wants any of them, `not_in` none.
+    """
+
+    column: str | None = Field(
+        default=None, description="of the items file; without, newer_than_hours counts from the item's first exposure"
+    )
+    in_: tuple[Text, ...] | None = Field(default=None, alias="in", description="one of these values")
+    not_in: tuple[Text, ...] | None = Field(default=None, description="none of these values")
+    at_least: float | None = Field(default=None, description="numbers from here on")
+    at_most: float | None = Field(default=None, description="numbers up to here")
+    newer_than_hours: PositiveFloat | None = Field(
+        default=None,
+        description="less than so many hours old at the moment of the query; an item that was never exposed has no "
+        "age and is new, and so is one whose time is still to come",
+    )
+    time_unit: TimeUnit = Field(default="ms", description="of the column that newer_than_hours reads")
+
+    @model_validator(mode="after")
+    def _asks_something_of_something(self) -> Predicate:
+        by_value = [self.in_, self.not_in, self.at_least, self.at_most]
+        if all(value is None for value in [*by_value, self.newer_than_hours]):
+            raise ValueError("has no condition; give in, not_in, at_least, at_most or newer_than_hours")
+        if self.column is None and any(value is not None for value in by_value):
+            raise ValueError("has no column; only newer_than_hours can do without: it then counts from first exposure")
+        if self.time_unit == "order":
+            raise ValueError("time_unit: positions have no hours; give s, ms, us, ns or iso")
+        return self
+
+    def mask(self, items: RowFacts, *, now_ms: int, what: str) -> Mask:
+        """Which items meet the condition, bool [items].
+
+        Args:
+          items: attributes and posterior by row.
+          now_ms: the moment of the query.
+          what: this predicate, for errors.
+
+        Raises:
+          ArtifactError: the run kept no attributes.
+          DataError: no such column, or the condition does not fit its type.
+        """
+        if self.column is None:
+            return self._exposed_lately(items, now_ms=now_ms, what=what)
+        mask: Mask = items.by_column(
+            self.column, lambda column: self._holds(column, now_ms=now_ms, what=what), what=what
+        )
+        return mask
+
+    def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Mask:
+        allowed = np.ones(len(column), bool)
+        if self.in_ is not None:
+            allowed &= _is_any(column, self.in_)
+        if self.not_in is not None:
+            allowed &= ~_is_any(column, self.not_in)
+        if self.at_least is not None or self.at_most is not None:
+            values = _numbers(column, what=f"{what}: column {self.column}")
+            with np.errstate(invalid="ignore"):  # NaN, where an item has no number, is neither
+                allowed &= values >= (-np.inf if self.at_least is None else self.at_least)
+                allowed &= values <= (np.inf if self.at_most is None else self.at_most)
+        if self.newer_than_hours is not None:
+            moments, missing = _moments(column, self.time_unit, what=f"{what}: column {self.column}")
+            allowed &= ~missing & (now_ms - moments < self.newer_than_hours * MS_PER_HOUR)
+        return allowed
+
+    def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Mask:
+        if not items.has_clock:
+            raise DataError(f"{what}: the log has no clock, so that nobody knows when items were first exposed; "
+                            "name a column with times")  # fmt: skip
+        assert self.newer_than_hours is not None
+        least_ms = now_ms - self.newer_than_hours * MS_PER_HOUR
+
+        def is_new(known: ServedPosterior) -> Mask:
+            return (known.first_exposed_ms == NEVER) | (known.first_exposed_ms > least_ms)
+
+        mask: Mask = items.by_posterior(is_new)
+        return mask
+
+
+class Allowed(NamedTuple):
+    """What filters leave.
+
+    Attributes:
+      mask: bool [items], or None: all.
+      unknown_ids: how many ids of the allow and deny lists no item has. They were passed over.
+    """
+
+    mask: Mask | None
+    unknown_ids: int = 0
+
+
+class Filters(Strict):
+    """Which items a query may have. Ids that no item has are passed over, and counted: lists outlive items."""
+
+    allow: tuple[Text, ...] | None = Field(default=None, description="only these item ids; an empty list allows none")
+    deny: tuple[Text, ...] = Field(default=(), description="none of these item ids")
+    where: tuple[Predicate, ...] = Field(default=(), description="conditions on attributes, all of which hold")
+
+    @classmethod
+    def read(cls, given: Filters | Mapping[str, Any] | None) -> Filters:
+        """Filters from what a caller gives: {"allow": [...], "deny": [...], "where": [{"column": ..., "in": [...]}]}.
+
+        Raises:
+          DataError: an unknown key, a value of another type, or a predicate that asks nothing; lists all of them.
+        """
+        if given is None:
+            return NO_FILTERS
+        if isinstance(given, Filters):
+            return given
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problems = "; ".join(describe(problem) for problem in error.errors()).replace("experiment: ", "")
+            raise DataError(f"filters: {problems}") from None
+
+    @classmethod
+    def parse(cls, text: str) -> Filters:
+        """Filters from JSON, or from the file that the text names.
+
+        Raises:
+          DataError: neither; or as `read`.
+        """
+        if not text.lstrip().startswith("{"):
+            try:
+                text = Path(text).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"filters: expected JSON or a file of it, found {text}: {error}") from None
+        try:
+            return cls.read(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise DataError(f"filters: not JSON ({error}); expected e.g. "
+                            '{"where": [{"column": "category", "in": ["news"]}]}') from None  # fmt: skip
+
+    @property
+    def without_predicates(self) -> Filters:
+        """The lists of ids alone."""
+        return Filters(allow=self.allow, deny=self.deny)
+
+    def allowed(self, items: RowFacts, *, now_ms: int) -> Allowed:
+        """The mask of an index's rows.
+
+        Args:
+          items: facts by the rows of the index.
+          now_ms: the moment of the query, for ages.
+
+        Raises:
+          ArtifactError: the run kept no attributes and a predicate names one.
+          DataError: no such column, or a condition does not fit its type.
+        """
+        if self == Filters():
+            return Allowed(None)
+        mask, unknown = np.ones(len(items), bool), 0
+        for ids, listed in ((self.allow, True), (self.deny, False)):
+            if ids is not None:
+                rows = np.asarray([items.index.row(name) for name in dict.fromkeys(ids)], np.int64)
+                unknown += int((rows < 0).sum())
+                is_listed = np.zeros(len(items), bool)
+                is_listed[rows[rows >= 0]] = True
+                mask &= is_listed == listed
+        for place, predicate in enumerate(self.where):
+            mask &= predicate.mask(items, now_ms=now_ms, what=f"filters.where[{place}]")
+        return Allowed(mask, unknown)
+
+
+NO_FILTERS = Filters()
+"""Allows every item."""
+
+
+def _is_any(column: pa.Array, values: tuple[str, ...]) -> Mask:
+    wanted = pa.array(values, pa.string())
+    if column.type != TAGS:
+        text = column if pa.types.is_string(column.type) else id_strings(column)  # text is kept as ids are read
+        return np.asarray(pc.is_in(text, value_set=wanted, skip_nulls=True), dtype=bool)
+    hits = np.asarray(pc.is_in(pc.list_flatten(column), value_set=wanted), dtype=bool)
+    found = np.zeros(len(column), bool)
+    found[np.asarray(pc.list_parent_indices(column))[hits]] = True
+    return found
+
+
+def _numbers(column: pa.Array, *, what: str) -> npt.NDArray[np.float64]:
+    values, wrong = parse_numbers(column)
+    if wrong.any():
+        shown = column[int(np.argmax(wrong))].as_py()
+        raise DataError(f"{what}: at_least and at_most compare numbers, found {shown!r}; ask with in or not_in, or of "
+                        "times with newer_than_hours")  # fmt: skip
+    return values
+
+
+def _moments(column: pa.Array, unit: TimeUnit, *, what: str) -> tuple[npt.NDArray[np.int64], Mask]:
+    if column.type == TAGS:
+        raise DataError(f"{what}: newer_than_hours reads times, found lists of text; ask with in or not_in")
+    times = parse_times(column, unit)
+    if times.unreadable.any():
+        shown = column[int(np.argmax(times.unreadable))].as_py()
+        raise DataError(f"{what}: newer_than_hours reads times, found {shown!r}, which is none in time_unit: {unit}; "
+                        "give the column's time_unit, or ask with in or not_in")  # fmt: skip
+    return times.ms, times.missing

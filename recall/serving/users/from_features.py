@@ -1,0 +1,150 @@
+"""Users that no file knows: raw features and clicks in, query vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import tensorflow as tf
+
+from recall.core.errors import ArtifactError, DataError
+from recall.data.features.table_encoder import TableEncoder
+from recall.model.layers.features import dense_features
+from recall.model.saved_model import PROFILE, USER_ENCODER
+from recall.serving.users.asked import Asked, ids_of, padded, require_times
+from recall.serving.users.query_model import UserQuery
+
+UserFeatures = Sequence[Mapping[str, Any]] | pd.DataFrame
+"""One row per user: values under the column names of the users file, and beside them
+
+    history: clicked item ids, oldest first; none without,
+    history_times_ms: when each was clicked (Unix milliseconds); unknown without,
+    history_NAME: item ids of the further history NAME of `data.histories`; none without.
+
+A column that is absent is a missing value. Whoever brings the user id column is asked for with that id's embedding, if
+the model has one; others as unknown users. Columns that the model does not read are passed over.
+"""
+
+_HISTORY, _TIMES = "history", "history_times_ms"
+_NOBODY = "\0"  # no id holds NUL: out of vocabulary, as users who clicked too little are in training
+
+
+class FeatureQueries:
+    """Asks a query model for users by their features.
+
+    Args:
+      query: the query/ SavedModel.
+      encoder: of raw rows of users; None for a model that was saved without.
+      user_query: who answers, the user tower or the student.
+      id_column: raw column of user ids.
+      further: names of further histories that the model reads.
+    """
+
+    def __init__(
+        self,
+        query: Any,
+        encoder: TableEncoder | None,
+        *,
+        user_query: UserQuery,
+        id_column: str,
+        further: Collection[str] = (),
+    ) -> None:
+        self._query, self._encoder, self._id_column = query, encoder, id_column
+        self._signature = f"{user_query}_features"
+        self._further = tuple(further)
+
+    @classmethod
+    def load(
+        cls, model: Path, query: Any, *, user_query: UserQuery, id_column: str, further: Collection[str] = ()
+    ) -> FeatureQueries:
+        """With the encoder of a model directory; a directory without one is an error only when somebody asks."""
+        folder = model / USER_ENCODER
+        encoder = TableEncoder.load(folder) if folder.is_dir() else None
+        return cls(query, encoder, user_query=user_query, id_column=id_column, further=further)
+
+    def read(self, features: UserFeatures) -> Asked:
+        """Who is asked for, called "0", "1" and so on by position.
+
+        Raises:
+          DataError: clicks are no list of ids, or times do not belong to them.
+        """
+        users, history, clicked_ms = [], [], []
+        further: dict[str, list[list[str]]] = {name: [] for name in self._further}
+        for position, row in enumerate(_records(features)):
+            at = f"features[{position}]"
+            own = row.get(self._id_column)
+            users.append(_NOBODY if own is None else ids_of([own], f"{at}[{self._id_column!r}]")[0])
+            history.append(_list_of(row, _HISTORY, at))
+            times = row.get(_TIMES)
+            if times is not None:
+                require_times(times, history[-1], times_at=f"{at}[{_TIMES!r}]", history_at=f"{at}[{_HISTORY!r}]")
+            clicked_ms.append(times)
+            for name, lists in further.items():
+                lists.append(_list_of(row, f"{_HISTORY}_{name}", at))
+        return Asked([str(position) for position in range(len(users))], users, history, clicked_ms, further)
+
+    def vectors(self, features: UserFeatures, asked: Asked, *, now_ms: int) -> npt.NDArray[np.float32]:
+        """Query vectors of what `read` returned for these features.
+
+        Args:
+          features: one row per user.
+          asked: the same users' ids and clicks.
+          now_ms: the moment of the query (Unix milliseconds).
+
+        Returns:
+          float32 [users, width], or [users, interests, width] of a model with several interests.
+
+        Raises:
+          ArtifactError: the model has no user tower, or was saved before it could be asked by features.
+          DataError: a value is not of its feature's type.
+        """
+        if "user" not in self._query.signatures:
+            raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
+        if self._encoder is None or self._signature not in self._query.signatures:
+            raise ArtifactError(
+                "features: the model was written before it could be asked by features of users; "
+                "remove the folder model of the run and train again"
+            )
+        if not asked.names:  # a signature traces no batch without rows of lists
+            width = self._query.signatures["user"].structured_outputs["vector"].shape[1:]
+            return np.zeros((0, *width), np.float32)
+        rows = [
+            {**self._raw(row), self._id_column: user} for row, user in zip(_records(features), asked.users, strict=True)
+        ]
+        encoded = dense_features(self._encoder.columns, self._encoder.encode(rows))
+        inputs = {PROFILE + name: tf.constant(values) for name, values in encoded.items()}
+        inputs["history"] = padded(asked.history, "", tf.string)
+        signature = self._query.signatures[self._signature]
+        wanted = signature.structured_input_signature[1]
+        if "history_age_hours" in wanted:
+            inputs["history_age_hours"] = padded(asked.ages_hours(now_ms), -1.0, tf.float32)
+        for name, lists in asked.further.items():
+            if f"history_{name}" in wanted:
+                inputs[f"history_{name}"] = padded(lists, "", tf.string)
+        return signature(**inputs)["vector"].numpy()
+
+    def _raw(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._encoder is not None
+        sources = dict.fromkeys(encoder.feature.source for _, encoder in self._encoder.features)
+        return {source: row.get(source) for source in sources}
+
+
+def _records(features: UserFeatures) -> Sequence[Mapping[str, Any]]:
+    if isinstance(features, Mapping):
+        raise DataError("features: expected a list of rows, found one row; write [{...}]")
+    if not isinstance(features, pd.DataFrame):
+        return features
+    try:
+        return pa.Table.from_pandas(features, preserve_index=False).to_pylist()  # missing values become None
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"features: values of a column differ in type ({error}); use one type") from error
+
+
+def _list_of(row: Mapping[str, Any], key: str, at: str) -> list[str]:
+    values = row.get(key)
+    return [] if values is None else ids_of(values, f"{at}[{key!r}]")
