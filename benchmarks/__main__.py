@@ -13,8 +13,8 @@ from rich.table import Table
 from benchmarks.speed.check import CLAIMS, judge, load_claims
 from benchmarks.speed.results import RESULTS, Results
 from benchmarks.speed.sweep import SWEEP, load_sweep
-from recall.console import clear_errors, silence_libraries
 from recall.core.errors import RecallError
+from recall.runs.console import clear_errors, silence_libraries
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recall.evaluation.slices import evaluate
     from recall.index import Index, build_index, load_index, save_index
     from recall.model.inference import encode_items, encode_queries
-    from recall.run import Run
+    from recall.runs.run import Run
     from recall.serving.recaller import Recaller
     from recall.serving.search.candidates import Candidates
     from recall.training.loop import load_model, train
@@ -58,7 +58,7 @@ _MODULE_OF = {
     "simulate": "recall.data.datasets",
     "load_config": "recall.config.experiment",
     "Config": "recall.config.experiment",
-    "Run": "recall.run",
+    "Run": "recall.runs.run",
     "PreparedData": "recall.data.prepared",
     "train": "recall.training.loop",
     "load_model": "recall.training.loop",

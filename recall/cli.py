@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recall.console import clear_errors, silence_libraries
 from recall.content_cli import content_app
 from recall.core.errors import RecallError
 from recall.index_cli import index_app
+from recall.runs.console import clear_errors, silence_libraries
 
 if TYPE_CHECKING:
-    from recall.run import Run
+    from recall.runs.run import Run
     from recall.serving.export.run import Kind
     from recall.serving.http.logs import LogFormat
     from recall.serving.search.candidates import Candidates
@@ -62,7 +62,7 @@ def run(
     """All steps: prepare, train, vectors, index, evaluate, report."""
     with clear_errors(_console):
         from recall.config.experiment import load_config
-        from recall.run import Run
+        from recall.runs.run import Run
 
         Run(load_config(config, overrides or ()), out, console=_console).all(compare=compare, resume=resume)
 
@@ -76,7 +76,7 @@ def prepare(
     """Log -> point-in-time training data."""
     with clear_errors(_console):
         from recall.config.experiment import load_config
-        from recall.run import Run
+        from recall.runs.run import Run
 
         settings = load_config(config, overrides or ()) if config else _open(run, overrides or ()).config
         Run(settings, run, console=_console).prepare()
@@ -219,8 +219,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Which model is better, and whether that could be chance: two runs, or the models of one."""
     with clear_errors(_console):
-        from recall.console import comparison_table
         from recall.evaluation.comparison import compare_runs
+        from recall.runs.console import comparison_table
 
         with _console.status("comparing ..."):
             comparisons = compare_runs(
@@ -282,7 +282,7 @@ def main() -> None:
 
 
 def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
-    from recall.run import Run
+    from recall.runs.run import Run
 
     return Run.open(directory, overrides, console=_console)
 

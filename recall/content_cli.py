@@ -12,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.console import clear_errors
 from recall.content.prior_cli import prior
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
+from recall.runs.console import clear_errors
 
 content_app = typer.Typer(no_args_is_help=True)
 content_app.command()(prior)
@@ -51,7 +51,7 @@ def evaluate(
         from recall.content.judge.evaluation import JudgeSettings, judge_content
         from recall.content.vectors import on_common_items, prepared_vectors, read_vectors
         from recall.data.prepared import PreparedData
-        from recall.run import Run
+        from recall.runs.run import Run
 
         opened = Run.open(run)
         evaluation = opened.config.evaluation
@@ -99,8 +99,8 @@ def train(
     how is the section `content` of the experiment file.
     """
     with clear_errors(_console):
-        from recall.content.step import ContentRun
-        from recall.run import Run
+        from recall.runs.content_step import ContentRun
+        from recall.runs.run import Run
 
         opened = ContentRun(Run.open(run, overrides or ()).config, run, console=_console)
         found = opened.train_content()

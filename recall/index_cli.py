@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.console import clear_errors
+from recall.runs.console import clear_errors
 
 if TYPE_CHECKING:
     from recall.index import Version
@@ -35,7 +35,7 @@ def index(
     if run is None:
         context.fail("Missing option '--run'.")
     with clear_errors(_console):
-        from recall.run import Run
+        from recall.runs.run import Run
 
         Run.open(run, (), console=_console).index()
 

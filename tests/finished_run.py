@@ -14,7 +14,7 @@ from rich.console import Console
 
 from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.run import Run
 
 if TYPE_CHECKING:
     from recall.model.recall_model import RecallModel

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
+from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
 
 # recall@50 on all clicks, on cold clicks, on cold clicks among cold items
 LEVELS = {

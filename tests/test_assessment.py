@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from conftest import Experiment
 
-from recall.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
 from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias
@@ -21,7 +20,8 @@ from recall.index import ExactIndex, build_index
 from recall.model.batches.dataset import read_examples
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
-from recall.report_inputs import ReportInputs
+from recall.runs.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
+from recall.runs.report.inputs import ReportInputs
 
 pytest_plugins = ("finished_run",)
 

@@ -7,7 +7,6 @@ import pytest
 from conftest import Experiment
 from scipy import sparse
 
-from recall.assessment import assess_models
 from recall.config.experiment import EvaluationConfig
 from recall.content.judge.evaluation import tag_matrices
 from recall.core.errors import ConfigError
@@ -16,6 +15,7 @@ from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, top_items
 from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import read_examples
+from recall.runs.assessment import assess_models
 
 # Five items over three values: item 3 has two of them, item 4 none.
 ITEMS = sparse.csr_array(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], np.int32))

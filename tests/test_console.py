@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from recall.console import comparison_table, facts_table, metrics_table, silence_libraries, step_line
 from recall.evaluation.bootstrap import Interval
 from recall.evaluation.comparison import Comparison, Slice, SliceComparison
+from recall.runs.console import comparison_table, facts_table, metrics_table, silence_libraries, step_line
 
 
 def printed(content: Any, *, width: int) -> str:

@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 from conftest import Experiment
 
-from recall.assessment import sample_queries
 from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import pad, read_examples
 from recall.model.inference import encode_items, encode_queries, encode_triggers, encode_users
 from recall.model.recall_model import RecallModel
+from recall.runs.assessment import sample_queries
 from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)

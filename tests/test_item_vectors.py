@@ -17,7 +17,7 @@ from conftest import Experiment
 from pipelines.item_vectors import encode_catalogue, main
 from recall.core.errors import ArtifactError, ConfigError
 from recall.model.saved_model import ItemVectorTable
-from recall.run import Run
+from recall.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, load_index, save_index
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)

@@ -17,7 +17,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, RecallError
 from recall.evaluation.ranks import Ranks
-from recall.run import Run
+from recall.runs.run import Run
 
 pytest_plugins = ("finished_run",)
 
@@ -154,7 +154,7 @@ def test_evaluate_is_not_done_when_its_ranks_are_missing_or_damaged(
     def evaluates_again(*arguments: object, **settings: object) -> None:
         raise RuntimeError("evaluates again")
 
-    monkeypatch.setattr("recall.assessment.assess_models", evaluates_again)
+    monkeypatch.setattr("recall.runs.assessment.assess_models", evaluates_again)
     Run(settings, copied).evaluate()  # done: skipped
     harm(copied)
     with pytest.raises(RuntimeError, match="evaluates again"):

@@ -20,7 +20,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 from recall.serving.search.candidates import Candidates
 from recall.training.loop import load_model

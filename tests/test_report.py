@@ -15,9 +15,9 @@ import pytest
 from reported_run import ITEMS, LEVELS, model_metrics, ranking, report_inputs, with_test
 
 from recall.core.errors import ArtifactError
-from recall.report import render, write_report
-from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
-from recall.report_tables import modality_table
+from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
+from recall.runs.report.page import render, write_report
+from recall.runs.report.tables import modality_table
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_page_stands_without(case: str) -> None:
 def test_failing_plot_leaves_the_page_before_and_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
     path.write_text("the page before")
-    monkeypatch.setattr("recall.plots.item_map", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("recall.runs.report.plots.item_map", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(path, report_inputs())
     assert path.read_text() == "the page before"
@@ -177,7 +177,7 @@ def test_failing_plot_leaves_the_page_before_and_no_other_file(tmp_path: Path, m
 def test_unwritable_place_is_one_clear_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recall.report.render", lambda _: "page")
+    monkeypatch.setattr("recall.runs.report.page.render", lambda _: "page")
     (tmp_path / "report.html").mkdir()  # a file cannot replace a directory
     with pytest.raises(ArtifactError, match=r"report\.html: could not be written .*recall report"):
         write_report(tmp_path / "report.html", report_inputs())
@@ -192,5 +192,5 @@ def test_inputs_of_different_runs_are_refused() -> None:
 
 
 def test_reading_the_module_does_not_load_matplotlib() -> None:
-    code = "import sys, recall.report; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, recall.runs.report.page; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recall import report_numbers
+from recall.runs.report import numbers as report_numbers
 
 
 def test_gate_curve_has_the_quartiles_of_each_bin() -> None:

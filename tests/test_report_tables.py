@@ -6,8 +6,8 @@ import pytest
 from reported_run import model_metrics, report_inputs, with_test
 
 from recall.evaluation.bootstrap import Interval
-from recall.report import headline
-from recall.report_tables import data_tables, duration, metric_tables, settings_table
+from recall.runs.report.page import headline
+from recall.runs.report.tables import data_tables, duration, metric_tables, settings_table
 
 
 def test_headline_says_higher_than_the_best_baseline_and_names_a_better_model() -> None:

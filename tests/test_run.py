@@ -24,7 +24,7 @@ from recall.core.artifacts import fingerprint, read_json
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pipelines.training_data import main, prepare
 from recall.config.experiment import Config, load_config
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.run import Run
 
 HOUR = 3_600_000
 

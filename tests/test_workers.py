@@ -21,7 +21,7 @@ from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import read_examples
 from recall.model.distributed.tf_config import Cluster
 from recall.model.recall_model import RecallModel
-from recall.run import Run
+from recall.runs.run import Run
 from recall.training.loop import load_model, read_history, train, trained_state
 
 # Nothing is drawn and nothing is hidden, so that one worker and two see the same numbers.

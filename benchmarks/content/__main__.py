@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.quality.commands import Out, ResultsFolder, SweepFile, add_sweep_commands, spread
-from recall.console import clear_errors, silence_libraries
+from recall.runs.console import clear_errors, silence_libraries
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)

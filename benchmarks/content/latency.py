@@ -20,9 +20,9 @@ from recall.config.experiment import Config
 from recall.core.artifacts import write_json
 from recall.core.environment import commit, versions
 from recall.data.prepared import PreparedData
-from recall.latency import BATCH_SIZES, query_latency_ms
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import QueryModule
+from recall.runs.latency import BATCH_SIZES, query_latency_ms
 
 TEACHERS = ("transformer", "attention")
 KINDS = ("attention", "mean")

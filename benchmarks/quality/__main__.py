@@ -14,7 +14,7 @@ from benchmarks.quality.commands import Out, ResultsFolder, SweepFile, add_sweep
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Results
 from benchmarks.quality.sweep import SWEEP, PlannedRun, load_sweep
-from recall.console import clear_errors, silence_libraries
+from recall.runs.console import clear_errors, silence_libraries
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)

@@ -13,8 +13,8 @@ from rich.console import Console
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import Results
 from benchmarks.quality.sweep import load_sweep
-from recall.console import clear_errors
 from recall.core.errors import RecallError
+from recall.runs.console import clear_errors
 
 Out = Annotated[Path, typer.Option("--out", help="folder of data, ranks and logs")]
 ResultsFolder = Annotated[Path, typer.Option("--results", help="folder of the JSON")]

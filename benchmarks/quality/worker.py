@@ -22,7 +22,6 @@ from benchmarks.quality.interventions import INTERVENTIONS
 from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_result
 from benchmarks.quality.runner import run_config
 from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
-from recall.assessment import asked_categories, cold_bias
 from recall.config.experiment import Config
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
@@ -33,6 +32,7 @@ from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
+from recall.runs.assessment import asked_categories, cold_bias
 from recall.training.loop import read_history, train
 
 _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
@@ -164,7 +164,7 @@ def _asked(
     *,
     bias: float,
 ) -> Iterator[Asked]:
-    """Who is evaluated, as `recall.assessment.evaluate_models` does it."""
+    """Who is evaluated, as `recall.runs.assessment.evaluate_models` does it."""
     everything = np.arange(len(examples))
     if model is None:
         scorer: Scorer

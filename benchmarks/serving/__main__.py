@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.serving.plan import HERE, PLAN, Publisher, load_plan
-from recall.console import clear_errors, silence_libraries
 from recall.core.errors import RecallError
+from recall.runs.console import clear_errors, silence_libraries
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _console = Console(stderr=True, highlight=False)

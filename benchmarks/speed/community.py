@@ -37,7 +37,7 @@ seed: 1
 def stored_run(folder: Path, items: int, *, index: bool = True) -> Path:
     """The run directory for a catalogue, made if need be: data, model, vectors and index, with the default model."""
     from recall.config.experiment import load_config
-    from recall.run import Run
+    from recall.runs.run import Run
 
     run = folder / f"run-{items}"
     done = run / ("indexed" if index else "trained")

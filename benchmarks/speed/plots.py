@@ -13,7 +13,7 @@ from benchmarks.common.drawing import STYLE, legend_below, make_panels, save_fig
 from benchmarks.speed.growth import growth_lines
 from benchmarks.speed.results import Result, Results
 from benchmarks.speed.sweep import Growth, Pareto, Sweep
-from recall.plots import LineStyle, line_styles
+from recall.runs.report.plots import LineStyle, line_styles
 
 OURS = "recall"
 # Told apart by the colour-blind, too; markers repeat later than colours do.

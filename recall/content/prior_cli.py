@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.console import clear_errors
 from recall.core.errors import ArtifactError
+from recall.runs.console import clear_errors
 
 _MEASURES = ("predicted", "calibration_error", "auc")
 
@@ -31,7 +31,7 @@ def prior(
     with clear_errors(console):
         from recall.content.judge.prior_judge import judge_content_prior
         from recall.data.prepared import PreparedData
-        from recall.run import Run
+        from recall.runs.run import Run
 
         first_exposures = Run.open(run).config.data.posterior.content_prior.first_exposures
         if not (run / "data").exists():

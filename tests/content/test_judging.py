@@ -18,7 +18,7 @@ from recall.content.judge.evaluation import JudgeSettings, judge_content, tag_ma
 from recall.content.vectors import ContentVectors, on_common_items, prepared_vectors, read_vectors
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.run import Run
 
 if TYPE_CHECKING:
     from finished_run import Outcome

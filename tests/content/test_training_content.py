@@ -17,7 +17,6 @@ from scipy import sparse
 from recall.config.content import ContentConfig
 from recall.config.experiment import Config, load_config
 from recall.content.judge.evaluation import JudgeSettings, judge_content
-from recall.content.step import ContentRun
 from recall.content.teach.artifact import TrainedContent
 from recall.content.teach.criterion import LastNCriterion
 from recall.content.teach.crowd import ClickPairs
@@ -31,7 +30,8 @@ from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.datasets import simulate
 from recall.data.features.embeddings import read_npy, vector_array
 from recall.data.prepared import PreparedData
-from recall.run import Run
+from recall.runs.content_step import ContentRun
+from recall.runs.run import Run
 
 if TYPE_CHECKING:
     from finished_run import Outcome

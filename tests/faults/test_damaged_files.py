@@ -13,7 +13,6 @@ from conftest import Experiment
 
 from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
 from recall.config.experiment import IndexConfig
-from recall.content.step import ContentRun
 from recall.content.teach.artifact import TrainedContent
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
@@ -21,7 +20,8 @@ from recall.data.prepared import PreparedData
 from recall.evaluation.ranks import Ranks
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index
 from recall.model.saved_model import GateShares, ItemVectorTable
-from recall.run import Run
+from recall.runs.content_step import ContentRun
+from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
 from recall.training.loop import load_model

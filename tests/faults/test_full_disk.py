@@ -19,7 +19,7 @@ from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_man
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index, load_index, save_index
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
 

@@ -16,7 +16,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest
 from recall.data.prepared import PreparedData
 from recall.index import load_index
-from recall.run import Run
+from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 
 pytest_plugins = ("finished_run",)

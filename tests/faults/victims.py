@@ -17,7 +17,7 @@ import recall.serving.recaller
 import recall.training.loop  # noqa: F401
 from recall.config.experiment import load_config
 from recall.index import LivingIndex
-from recall.run import Run
+from recall.runs.run import Run
 
 
 def step(name: str, experiment: Path, directory: Path, overrides: tuple[str, ...] = ()) -> None:

@@ -21,7 +21,7 @@ from recall.model.fusion import FUSIONS
 from recall.model.inference import encode_items, modality_weights
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemVectorTable
-from recall.run import Run
+from recall.runs.run import Run
 
 pytest_plugins = ("finished_run",)
 

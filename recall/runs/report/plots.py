@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from recall.report_numbers import (
+from recall.runs.report.numbers import (
     Floats,
     GateCurve,
     best_epoch,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recall.core.artifacts import fingerprint
 from recall.core.errors import ConfigError
-from recall.run import Run
+from recall.runs.run import Run
 
 CONTENT = "content"
 TRAINED, JOINED = "trained", "joined"

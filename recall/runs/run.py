@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from recall.config.experiment import Config, load_config
-from recall.console import facts_table, metrics_table, step_line
 from recall.core.artifacts import (
     HIDDEN_MANIFEST,
     MANIFEST,
@@ -27,6 +26,7 @@ from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_pro
 from recall.data.fingerprints import data_fingerprint, model_fingerprint
 from recall.evaluation.ranks import RANKS, write_ranks
 from recall.model.distributed.tf_config import Cluster
+from recall.runs.console import facts_table, metrics_table, step_line
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
@@ -153,10 +153,10 @@ class Run:
         made_of = self._index_fingerprint(of_vectors)
         if (summary := self._content(_INDEX_SUMMARY, made_of)) and self._index_is_whole():
             return self._skip("index", summary)
-        from recall.assessment import cold_bias, index_summary, sample_queries
         from recall.evaluation.cold_bias import with_cold_bias
         from recall.index import build_saved_index
         from recall.model.saved_model import ItemVectorTable
+        from recall.runs.assessment import cold_bias, index_summary, sample_queries
 
         with self._step("index"):
             self._write_config()
@@ -185,8 +185,8 @@ class Run:
         made_of = self._metrics_fingerprint(of_models, index)
         if (metrics := self._content("metrics.json", made_of)) and self._is_done(RANKS, made_of):
             return self._skip("evaluate", metrics)
-        from recall.assessment import assess_models
-        from recall.latency import query_latency_ms
+        from recall.runs.assessment import assess_models
+        from recall.runs.latency import query_latency_ms
 
         with self._step("evaluate"):
             self._write_config()
@@ -215,8 +215,8 @@ class Run:
         metrics = self._published_metrics(metrics_path)
         if path.exists() and path.stat().st_mtime_ns >= metrics_path.stat().st_mtime_ns:
             return self._skip("report", path)
-        from recall.assessment import report_inputs
-        from recall.report import write_report
+        from recall.runs.assessment import report_inputs
+        from recall.runs.report.page import write_report
 
         with self._step("report"):
             prepared, model = self._load(metrics["configured"])

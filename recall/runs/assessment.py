@@ -26,7 +26,7 @@ from recall.index import Index, measure
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model.recall_model import RecallModel
-from recall.report_inputs import RecalledItem, RecallSample, ReportInputs
+from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training.loop import read_history, read_student_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")

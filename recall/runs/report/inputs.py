@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recall.core.errors import ArtifactError
-from recall.report_numbers import Floats, metric_value
+from recall.runs.report.numbers import Floats, metric_value
 
 if TYPE_CHECKING:
     import pandas as pd

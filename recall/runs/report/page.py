@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from recall.core.errors import ArtifactError
-from recall.report_inputs import ReportInputs
-from recall.report_numbers import chance
-from recall.report_tables import (
+from recall.runs.report.inputs import ReportInputs
+from recall.runs.report.numbers import chance
+from recall.runs.report.tables import (
     bucket_table,
     data_tables,
     join,
@@ -75,7 +75,7 @@ def render(inputs: ReportInputs) -> str:
 
 def _plots(inputs: ReportInputs) -> dict[str, str | None]:
     # Imported here: matplotlib costs a second that no other command should pay.
-    from recall import plots
+    from recall.runs.report import plots
 
     untested = [name for name in inputs.training if name not in inputs.models]
     styles = plots.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recall.report_numbers import best_epoch, bucket_label, chance, metric_value, validation_metric
+from recall.runs.report.numbers import best_epoch, bucket_label, chance, metric_value, validation_metric
 
 if TYPE_CHECKING:
     from recall.evaluation.bootstrap import Interval
-    from recall.report_inputs import ReportInputs
+    from recall.runs.report.inputs import ReportInputs
 
 DASH = "–"
 
