@@ -102,7 +102,7 @@ def recaller(finished: Path) -> Recaller:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Runs the `recall` command in this process: `command("query", "--run", directory, "--user", "u1")`."""
-    from recall.cli import app
+    from recall.cli.main import app
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()

@@ -84,7 +84,7 @@ def test_help_of_a_command_names_its_options(command: Command, name: str, option
 def test_help_needs_none_of_the_heavy_libraries() -> None:
     code = (
         "import sys\n"
-        "from recall.cli import main\n"
+        "from recall.cli.main import main\n"
         "sys.argv = ['recall', '--help']\n"
         "try:\n"
         "    main()\n"
@@ -148,7 +148,7 @@ def test_what_a_user_can_mend_is_one_clear_line_and_exit_code_1(
 
 def test_an_error_is_one_line_without_a_traceback_in_a_process_of_its_own(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "recall.cli", "train", "--run", str(tmp_path / ("long" * 30))],
+        [sys.executable, "-m", "recall.cli.main", "train", "--run", str(tmp_path / ("long" * 30))],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 1

@@ -73,7 +73,7 @@ def test_scann_stays_in_the_index() -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    assert importers_of("recall.cli", files("recall", "pipelines")) == set()
+    assert importers_of("recall.cli.main", files("recall", "pipelines")) == set()
 
 
 @pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
@@ -96,7 +96,7 @@ def test_import_recall_loads_nothing_heavy() -> None:
 def test_help_of_the_command_loads_no_tensorflow() -> None:
     loaded = modules_after(
         "import sys\n"
-        "from recall.cli import main\n"
+        "from recall.cli.main import main\n"
         "sys.argv = ['recall', '--help']\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code"

@@ -46,7 +46,7 @@ def test_the_quickstart_runs_as_it_is_written(
 def test_commands_of_the_readme_exist() -> None:
     from typer.main import get_command
 
-    from recall.cli import app
+    from recall.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     named = set(re.findall(r"^ {4}recall (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE))

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.content.prior_cli import prior
+from recall.cli.content_prior import prior
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.runs.console import clear_errors

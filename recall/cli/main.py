@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recall.content_cli import content_app
+from recall.cli.content import content_app
+from recall.cli.index import index_app
 from recall.core.errors import RecallError
-from recall.index_cli import index_app
 from recall.runs.console import clear_errors, silence_libraries
 
 if TYPE_CHECKING:
