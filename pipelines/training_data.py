@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.exchange import Scratch
-from pipelines.further import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
+from pipelines.further_histories import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
 from pipelines.posterior_blocks import history_tables, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size

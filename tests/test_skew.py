@@ -15,7 +15,7 @@ import pytest
 from training_examples import assert_agrees, experiment
 
 from pipelines.exchange import Handed, Scratch, from_bytes
-from pipelines.further import plan_sources
+from pipelines.further_histories import plan_sources
 from pipelines.training_data import prepare
 from pipelines.transforms import ReadEvents, SortUsers
 from recall.config.experiment import Config

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Experiment
 
 from pipelines.exchange import Scratch
-from pipelines.further import plan_sources
+from pipelines.further_histories import plan_sources
 from pipelines.remote_log import plan_log
 from pipelines.running import running
 from pipelines.storage import LocalStorage
