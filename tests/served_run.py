@@ -28,7 +28,7 @@ class Server:
     """`recall serve` in a process of its own, on a free port."""
 
     def __init__(self, run: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "recall.cli.main", "serve", "--run", str(run), "--port", "0", *arguments]
+        command = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lines: list[dict[str, Any]] = []
         self._new: queue.Queue[dict[str, Any] | None] = queue.Queue()

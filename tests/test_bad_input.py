@@ -339,7 +339,7 @@ def test_events_of_one_day_are_split_within_the_day(inputs: Inputs, prepare: Cal
 
 def limited(limit: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "recall.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "recall.cli", *map(str, arguments)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True, text=True, check=False,
     )  # fmt: skip

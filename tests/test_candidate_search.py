@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from served_items import DIM, NOW_MS, Catalogue
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, DataError
 from recall.index import Index, build_index
 from recall.serving.search.search import Found, Wanted, excluded_ids, search_candidates

@@ -7,7 +7,7 @@ import pytest
 from conftest import Experiment
 from scipy import sparse
 
-from recall.config.experiment import EvaluationConfig
+from recall.config.evaluation import EvaluationConfig
 from recall.content.judge.evaluation import tag_matrices
 from recall.core.errors import ConfigError
 from recall.data.prepared import PreparedData

@@ -148,7 +148,7 @@ def test_what_a_user_can_mend_is_one_clear_line_and_exit_code_1(
 
 def test_an_error_is_one_line_without_a_traceback_in_a_process_of_its_own(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "recall.cli.main", "train", "--run", str(tmp_path / ("long" * 30))],
+        [sys.executable, "-m", "recall.cli", "train", "--run", str(tmp_path / ("long" * 30))],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.config.experiment import EvaluationConfig
+from recall.config.evaluation import EvaluationConfig
 from recall.core.errors import RecallError
 from recall.evaluation.comparison import Comparison, SliceComparison, compare_runs, differences
 from recall.evaluation.ranks import Ranks, ranks_table, write_ranks

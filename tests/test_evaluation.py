@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recall.config.experiment import EvaluationConfig
+from recall.config.evaluation import EvaluationConfig
 from recall.evaluation.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
 from recall.evaluation.slices import evaluate, evaluate_examples, validation_metric
 

@@ -73,7 +73,7 @@ def test_scann_stays_in_the_index() -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    assert importers_of("recall.cli.main", files("recall", "pipelines")) == set()
+    assert importers_of("recall.cli", files("recall", "pipelines")) == set()
 
 
 @pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)

@@ -144,7 +144,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_running_again_finishes(
 def kill_when(directory: Path, reached: Callable[[], bool], experiment: Path) -> None:
     """Starts `recall run` and kills it as soon as it has reached something."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "recall.cli.main", "run", str(experiment), "--out", str(directory)],
+        [sys.executable, "-m", "recall.cli", "run", str(experiment), "--out", str(directory)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:

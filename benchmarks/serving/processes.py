@@ -35,7 +35,7 @@ class Server:
     """
 
     def __init__(self, run: Path, *, token: str, settings: Sequence[str], log: Path) -> None:
-        command = [sys.executable, "-m", "recall.cli.main", "serve", "--run", str(run), "--port", "0", "--allow-writes"]
+        command = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", "--allow-writes"]
         command += [f"--set={setting}" for setting in settings]
         self.log = log
         with log.with_suffix(".err").open("w") as errors:

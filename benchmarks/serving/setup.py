@@ -104,7 +104,7 @@ def _step(out: Path, *arguments: str, console: Console) -> None:
     console.print(f"recall {arguments[0]} ...")
     log = out / f"{arguments[0]}.log"
     with log.open("w") as stream:
-        command = [sys.executable, "-m", "recall.cli.main", *arguments]
+        command = [sys.executable, "-m", "recall.cli", *arguments]
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment(), check=False)
     if done.returncode:
         raise RecallError(f"recall {arguments[0]}: failed; see {log}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.speed.peers.vector_search import Effort
 from benchmarks.speed.vectors import K, Matrix, ids_of, queries_of
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.artifacts import write_json
 from recall.index import build_index, load_index, save_index
 from recall.index.build.tuning import tune

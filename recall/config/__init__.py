@@ -1,0 +1,5 @@
+"""Reads and validates the experiment file, one module a section.
+
+Imports `recall.core`; knows neither data nor TensorFlow. Start at `experiment.py` (`load_config`), then the section of
+interest: `data.py`, `features.py`, `model.py`, `training.py`, `index.py`, `evaluation.py`, `content.py`.
+"""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recall.config.features import EmbeddingFeature, FeatureSchema, Strict
-from recall.config.values import Fraction, Probability, parse_auto_or_number
+from recall.config.features import EmbeddingFeature, FeatureSchema
+from recall.config.values import Fraction, Probability, Strict, parse_auto_or_number
 
 
 def parse_weight(value: Any) -> float | Literal["auto"]:

@@ -7,10 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from recall.config.features import Strict
-from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath
-from recall.data.click_weights import WeightConfig
-from recall.data.further_histories import HistoryConfig
+from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, Strict
 
 
 class ClickRule(Strict):
@@ -18,6 +15,46 @@ class ClickRule(Strict):
 
     column: str
     at_least: float = 1.0
+
+
+class WeightRule(Strict):
+    """A click counts `weight` times when `column` is at least `at_least`."""
+
+    column: str
+    at_least: float = 1.0
+    weight: float = Field(ge=1e-6, le=1e6)
+
+
+class WeightConfig(Strict):
+    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
+
+    In the experiment file it is a column's name or a list of rules.
+    """
+
+    column: str | None = None
+    rules: tuple[WeightRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            return {"column": values}
+        return {"rules": values} if isinstance(values, list | tuple) else values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WeightConfig:
+        if (self.column is None) == (not self.rules):
+            raise ValueError(
+                "expected either the name of a column with a number per row, or a list of rules like "
+                "[{column: is_like, weight: 3}]"
+            )
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the log by where the experiment names them, below data.events."""
+        named = {"weight": self.column} if self.column else {}
+        return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
 
 
 class EventsConfig(Strict):
@@ -95,7 +132,7 @@ class SplitConfig(Strict):
 
 
 class ContentPriorConfig(Strict):
-    """A prior CTR for each item, predicted from its content, in place of one for all; see `recall.data.content_prior.prior`."""
+    """A prior CTR for each item, predicted from its content, in place of one for all; see `data.content_prior`."""
 
     enabled: bool = False
     ids: bool = Field(
@@ -120,6 +157,48 @@ class TriggerConfig(Strict):
     """i2i pairs: the user's previous click, if it is at most `window` old."""
 
     window: DurationMs = 3_600_000
+
+
+class HistoryConfig(Strict):
+    """A further list of items per user, strictly before the example as the clicks are.
+
+    Without `path` its entries are rows of the log for which `column` is at least `at_least`, clicked or not. With
+    `path` they are rows of another file (of which `column`, too, may choose); what its columns are called is as in
+    data.events where it is not said.
+    """
+
+    column: str | None = None
+    at_least: float = 1.0
+    length: PositiveInt | None = Field(default=None, description="entries that an example carries; as data.history")
+    path: str | None = Field(default=None, description="file or glob of another log")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    time_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
+    domain: Literal["catalogue", "own"] = Field(
+        default="catalogue", description="own: its items are no items of the catalogue and get embeddings of their own"
+    )
+    min_count: PositiveInt = Field(default=2, description="items of an own domain seen less often share one embedding")
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> HistoryConfig:
+        if self.path is None:
+            if self.column is None:
+                raise ValueError("name a column of the log whose rows enter this history, or a path to another file")
+            if self.domain == "own":
+                raise ValueError("items of the log are items of the catalogue; domain: own needs a path")
+            named = [name for name in ("user", "item", "time", "time_unit") if getattr(self, name) is not None]
+            if named or self.format != "auto":
+                raise ValueError(f"{', '.join(named) or 'format'} describes another file; add its path")
+        return self
+
+    def as_log(self, events: Mapping[str, Any]) -> dict[str, Any]:
+        """The section data.events of a log whose clicks are the entries, from that of the real log."""
+        names = ("path", "format", "user", "item", "time", "time_unit")
+        own = {name: getattr(self, name) for name in names if self.path and getattr(self, name) is not None}
+        click = {"column": self.column, "at_least": self.at_least} if self.column else None
+        return {**events, **own, "click": click, "trigger": None, "weight": None}
 
 
 class DataConfig(Strict):

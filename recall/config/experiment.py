@@ -5,58 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from recall.config.content import ContentConfig
 from recall.config.data import DataConfig
-from recall.config.features import ATTRIBUTES, FeatureSchema, Strict
+from recall.config.evaluation import EvaluationConfig
+from recall.config.features import ATTRIBUTES, FeatureSchema
+from recall.config.index import IndexConfig
 from recall.config.model import WITH_META_TOWER, ModelConfig
 from recall.config.training import StageConfig, TrainingConfig
-from recall.config.values import AutoOrNumber, Fraction, HistoryTime
+from recall.config.values import HistoryTime, Strict
 from recall.config.yaml_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.core.errors import ConfigError
-
-
-class EvaluationConfig(Strict):
-    """Cut-offs, slices, and what is left out of the ranking."""
-
-    k: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
-    exclude_seen: bool = Field(default=True, description="items the user clicked before are not ranked")
-    exposure_buckets: tuple[NonNegativeInt, ...] = Field(
-        default=(0, 1, 10, 100, 1000), description="lower bounds of the slices by exposures before the test period"
-    )
-    category: str | None = Field(
-        default=None,
-        description="feature of features.meta, type category or tags: how far lists keep to the values of the user's "
-        "last clicks; default: that of model.category_head, if there is one",
-    )
-
-    @model_validator(mode="after")
-    def _buckets_start_with_cold(self) -> EvaluationConfig:
-        if self.exposure_buckets[:1] != (0,) or list(self.exposure_buckets) != sorted(set(self.exposure_buckets)):
-            raise ValueError("exposure_buckets are rising lower bounds that start at 0, e.g. [0, 1, 10, 100]")
-        return self
-
-
-class IndexConfig(Strict):
-    """How vectors are searched."""
-
-    kind: Literal["auto", "exact", "scann"] = "auto"
-    target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
-    k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
-    exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
-    shards: PositiveInt = Field(
-        default=1, description="parts that items are dealt to by a hash of their ids; each is an index of its own"
-    )
-    cold_bias: AutoOrNumber = Field(
-        default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
-    )
-    cold_bias_tolerance: float = Field(
-        default=0.01, ge=0, lt=1, description="share of the best validation recall@50 that `auto` may give up"
-    )
 
 
 class Config(Strict):

@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field, model_validator
 
-from recall.config.features import Strict
+from recall.config.data import WeightConfig
 from recall.core.tables import parse_numbers
-
-
-class WeightRule(Strict):
-    """A click counts `weight` times when `column` is at least `at_least`."""
-
-    column: str
-    at_least: float = 1.0
-    weight: float = Field(ge=1e-6, le=1e6)
-
-
-class WeightConfig(Strict):
-    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
-
-    In the experiment file it is a column's name or a list of rules.
-    """
-
-    column: str | None = None
-    rules: tuple[WeightRule, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, values: Any) -> Any:
-        if isinstance(values, str):
-            return {"column": values}
-        return {"rules": values} if isinstance(values, list | tuple) else values
-
-    @model_validator(mode="after")
-    def _one_source(self) -> WeightConfig:
-        if (self.column is None) == (not self.rules):
-            raise ValueError(
-                "expected either the name of a column with a number per row, or a list of rules like "
-                "[{column: is_like, weight: 3}]"
-            )
-        return self
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Columns of the log by where the experiment names them, below data.events."""
-        named = {"weight": self.column} if self.column else {}
-        return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
 
 
 def click_weights(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PositiveInt, model_validator
 
-from recall.config.features import Strict
 from recall.data.click_history import Int64s, Ranges, last_clicks
 
 PREFIX = "history."
@@ -26,48 +22,6 @@ RECENT_SCHEMA = pa.schema(
         ("recent_time_ms", pa.list_(pa.int64())),
     ]
 )
-
-
-class HistoryConfig(Strict):
-    """A further list of items per user, strictly before the example as the clicks are.
-
-    Without `path` its entries are rows of the log for which `column` is at least `at_least`, clicked or not. With
-    `path` they are rows of another file (of which `column`, too, may choose); what its columns are called is as in
-    data.events where it is not said.
-    """
-
-    column: str | None = None
-    at_least: float = 1.0
-    length: PositiveInt | None = Field(default=None, description="entries that an example carries; as data.history")
-    path: str | None = Field(default=None, description="file or glob of another log")
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    time_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
-    domain: Literal["catalogue", "own"] = Field(
-        default="catalogue", description="own: its items are no items of the catalogue and get embeddings of their own"
-    )
-    min_count: PositiveInt = Field(default=2, description="items of an own domain seen less often share one embedding")
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> HistoryConfig:
-        if self.path is None:
-            if self.column is None:
-                raise ValueError("name a column of the log whose rows enter this history, or a path to another file")
-            if self.domain == "own":
-                raise ValueError("items of the log are items of the catalogue; domain: own needs a path")
-            named = [name for name in ("user", "item", "time", "time_unit") if getattr(self, name) is not None]
-            if named or self.format != "auto":
-                raise ValueError(f"{', '.join(named) or 'format'} describes another file; add its path")
-        return self
-
-    def as_log(self, events: Mapping[str, Any]) -> dict[str, Any]:
-        """The section data.events of a log whose clicks are the entries, from that of the real log."""
-        names = ("path", "format", "user", "item", "time", "time_unit")
-        own = {name: getattr(self, name) for name in names if self.path and getattr(self, name) is not None}
-        click = {"column": self.column, "at_least": self.at_least} if self.column else None
-        return {**events, **own, "click": click, "trigger": None, "weight": None}
 
 
 def sort_entries(entries: pa.Table) -> pa.Table:

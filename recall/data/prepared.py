@@ -52,7 +52,7 @@ class EncodedRows(NamedTuple):
       table: encoded columns.
       encoder: what encoded them.
       titles: string [rows] for people, where the catalogue has some.
-      attributes: of items, the columns that filters and caps of what is served may name; see `recall.data.item_attributes`.
+      attributes: of items, the columns that filters and caps of what is served may name; see `item_attributes.py`.
     """
 
     ids: pa.StringArray

@@ -16,7 +16,7 @@ from recall.core.errors import RecallError
 from recall.evaluation.bootstrap import Interval, paired_bootstrap
 from recall.evaluation.metrics import example_values
 from recall.evaluation.ranks import Ranks
-from recall.runs.report.numbers import bucket_label
+from recall.evaluation.slices import bucket_label
 
 _KEY = ["user", "item", "time_ms"]
 _HEADLINE_SLICES = ("all", "cold", "cold_among_cold")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recall.config.experiment import EvaluationConfig
+from recall.config.evaluation import EvaluationConfig
 from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, RecallError
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from recall.config.experiment import EvaluationConfig
+from recall.config.evaluation import EvaluationConfig
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
@@ -180,3 +181,17 @@ def _require_catalogue(item_count: int, **arrays: npt.NDArray[np.int64]) -> None
                 f"{name} has shape {values.shape}; the model scores {item_count:,} items and needs one number each. "
                 "Take both from the same prepared data"
             )
+
+
+def metric_value(part: Mapping[str, Any], metric: str) -> float:
+    """A metric as a number; NaN where it is absent or null (a slice without examples)."""
+    value = part.get(metric)
+    return float("nan") if value is None else float(value)
+
+
+def bucket_label(bucket: Mapping[str, Any]) -> str:
+    """The exposures that a slice covers: `0`, `1–9`, `≥ 1,000`."""
+    low, high = bucket["from"], bucket.get("to")
+    if high is None:
+        return f"≥ {low:,}"
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

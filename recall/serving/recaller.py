@@ -171,8 +171,8 @@ class Recaller(ChangesItems):
           caps: by column of text or tags, how many items of one value a list holds at most, e.g. {"author_id": 2}.
           min_cold_share: of each list at least this share, rounded up, has no exposure yet, while there are such items
             that filters and caps allow. Lists stay in the order of their scores.
-          fallback: who clicked nothing gets popular and fresh items (see `recall.serving.search.fallback`), unless `features` bring a
-            profile; so does, from the filters' lists of ids alone, who would get nothing of what their predicates
+          fallback: who clicked nothing gets popular and fresh items (see `search/fallback.py`), unless `features` bring
+            a profile; so does, from the filters' lists of ids alone, who would get nothing of what their predicates
             allow: `filtered` leaves that list empty. `Candidates.sources` says who answered.
 
         Raises:

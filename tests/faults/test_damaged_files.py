@@ -12,7 +12,7 @@ import pytest
 from conftest import Experiment
 
 from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.content.teach.artifact import TrainedContent
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from faults.damage import files_of
-from recall.config.experiment import Config, IndexConfig
+from recall.config.experiment import Config
+from recall.config.index import IndexConfig
 from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_manifest, write_json
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData

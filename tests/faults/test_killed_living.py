@@ -11,7 +11,7 @@ import pytest
 
 from faults import victims
 from faults.killing import killed_at, moments
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index import LivingIndex, build_index, save_index
 
 KILLS = 20

@@ -16,7 +16,8 @@ import pytest
 import test_bad_input
 
 from pipelines.training_data import prepare
-from recall.config.experiment import IndexConfig, load_config
+from recall.config.experiment import load_config
+from recall.config.index import IndexConfig
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index, save_index

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index import LivingIndex, build_index, save_index
 
 DIM = 8

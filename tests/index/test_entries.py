@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.index import Index, build_index, load_index, measure, save_index

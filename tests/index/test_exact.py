@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index import build_index
 from recall.index import exact as module
 from recall.index.exact import top_rows

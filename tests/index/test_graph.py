@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index import ExactIndex, ScannIndex, build_index
 from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
 from recall.index.items import Items

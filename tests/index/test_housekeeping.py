@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError
 from recall.index import ExactIndex, Index, build_index, collect, list_versions, load_index, roll_back, save_index
 from recall.index.items import Items

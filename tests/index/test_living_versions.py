@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from living_oracle import DIM, assert_holds, drawn, saved
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, DataError
 from recall.index import LivingIndex, Rebalancer, build_index, build_saved_index, load_index, save_index
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.artifacts import checksum, write_json
 from recall.core.errors import ArtifactError
 from recall.index import ExactIndex, Index, ScannIndex, build_index, load_index, save_index

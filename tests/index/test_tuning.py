@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import DataError
 from recall.index import ExactIndex, Index, ScannIndex, build_index, measure
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.config.model import ModelConfig
-from recall.config.student import StudentConfig
+from recall.config.model import ModelConfig, StudentConfig
 from recall.model.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4

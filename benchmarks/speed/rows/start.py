@@ -28,8 +28,8 @@ def measure(scratch: Path, *, system: str, items: int = 20_000) -> dict[str, flo
     run = stored_run(scratch.parent, items)
     query = ["query", "--run", str(run), "--user", user_ids()[0], "-k", "10", "--json"]
     command = {
-        "help": ["-m", "recall.cli.main", "--help"],
-        "query": ["-m", "recall.cli.main", *query],
+        "help": ["-m", "recall.cli", "--help"],
+        "query": ["-m", "recall.cli", *query],
         "tensorflow": ["-c", "import recall, tensorflow"],
     }[system]
     started = time.perf_counter()

@@ -1,6 +1,7 @@
-"""Readers of public data sets as they are published, and a simulated community.
+"""Reads public data sets as they are published, and simulates a community.
 
-Each gives a `Dataset`, whose `write` makes the ordinary input files that an experiment file points to.
+Imports `recall.core`. Each reader gives a `Dataset` (`files.py`), whose `write` makes the ordinary input files that an
+experiment file points to.
 """
 
 from recall.data.datasets.files import Dataset

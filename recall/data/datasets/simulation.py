@@ -1,6 +1,6 @@
 """A simulated community: an exposure log in which content matters, and so does what content does not show.
 
-Who likes what is drawn in `recall.data.datasets.community`, what is shown and clicked in `recall.data.datasets.feed`; here both
+Who likes what is drawn in `community.py`, what is shown and clicked in `feed.py`; here both
 become tables as a real service would log them, with nothing of the truth in them but what content and clicks show.
 """
 

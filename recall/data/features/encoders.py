@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Output(NamedTuple):
-    """A column that an encoder makes: its name, kind and size as in `recall.data.features.table_encoder.EncodedColumn`."""
+    """A column that an encoder makes: its name, kind and size as in `table_encoder.EncodedColumn`."""
 
     name: str
     kind: Kind

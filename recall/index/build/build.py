@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import DataError
 from recall.index.base import Index
 from recall.index.build.choice import exact_at_once, tuned_index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index.base import VectorIndex, first_width
 from recall.index.build.tuning import Progress, measure, tune
 from recall.index.exact import ExactIndex

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.index.base import VectorIndex
 from recall.index.build.choice import exact_at_once, tuned_index
 from recall.index.build.tuning import Progress, recall_of_scores

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.build.build import build_index

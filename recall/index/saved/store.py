@@ -56,7 +56,7 @@ class SavedVersion:
       index: what it holds.
       name: its number, e.g. 0003.
       fingerprint: of the model that made its vectors.
-      journal_through: sequence number of the last change of `recall.index.living.journal` that it contains; 0 of one that was
+      journal_through: sequence number of the last change of `living/journal.py` that it contains; 0 of one that was
         made from the catalogue alone.
       sample_queries: float32 [queries, dim], real queries, for whoever builds it again; None where none were kept.
     """

@@ -1,4 +1,8 @@
-"""Fusion of an item's modalities (text, image, tags, ...) into what the meta tower reads: `model.fusion`."""
+"""Fuses an item's modalities (text, image, tags, ...) into the input of the meta tower: `model.fusion`.
+
+Imports `recall.config`, `recall.data.features` and `recall.model.layers`. `contract.py` says what a fusion is;
+`modalities.py` brings columns of features to it; each other module is one fusion.
+"""
 
 from __future__ import annotations
 

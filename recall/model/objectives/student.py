@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.config.student import StudentConfig
+from recall.config.model import StudentConfig
 from recall.model.objectives.retrieval import Ranking, retrieval_loss
 from recall.model.objectives.softmax import CHUNK, Mask, drawn_mask, pool_mask, sum_over_chunks
 

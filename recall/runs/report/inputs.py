@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recall.core.errors import ArtifactError
-from recall.runs.report.numbers import Floats, metric_value
+from recall.evaluation.slices import metric_value
+from recall.runs.report.numbers import Floats
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,21 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recall.evaluation.slices import metric_value
+
 Floats = NDArray[np.floating[Any]]
-
-
-def metric_value(part: Mapping[str, Any], metric: str) -> float:
-    """A metric as a number; NaN where it is absent or null (a slice without examples)."""
-    value = part.get(metric)
-    return float("nan") if value is None else float(value)
-
-
-def bucket_label(bucket: Mapping[str, Any]) -> str:
-    """The exposures that a slice covers: `0`, `1–9`, `≥ 1,000`."""
-    low, high = bucket["from"], bucket.get("to")
-    if high is None:
-        return f"≥ {low:,}"
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def chance(metric: str, candidates: int) -> float:

@@ -50,7 +50,7 @@ def render(inputs: ReportInputs) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recall"),
+        loader=jinja2.PackageLoader("recall.runs.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

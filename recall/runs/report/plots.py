@@ -21,14 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from recall.evaluation.slices import bucket_label, metric_value
 from recall.runs.report.numbers import (
     Floats,
     GateCurve,
     best_epoch,
-    bucket_label,
     exposure_edges,
     gate_curve,
-    metric_value,
     principal_plane,
     spread,
     validation_metric,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recall.runs.report.numbers import best_epoch, bucket_label, chance, metric_value, validation_metric
+from recall.evaluation.slices import bucket_label, metric_value
+from recall.runs.report.numbers import best_epoch, chance, validation_metric
 
 if TYPE_CHECKING:
     from recall.evaluation.bootstrap import Interval

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder

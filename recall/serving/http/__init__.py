@@ -1,4 +1,8 @@
-"""The service: a finished run behind HTTP. `pip install 'recall[serve]'`; `recall serve --run DIR`."""
+"""Serves a finished run over HTTP: `pip install 'recall[serve]'`, then `recall serve --run DIR`.
+
+Imports the other packages of `recall.serving`; the only home of FastAPI. Start at `app.py`, whose routes call
+`service.py`; `server.py` runs them.
+"""
 
 from __future__ import annotations
 

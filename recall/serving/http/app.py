@@ -43,7 +43,7 @@ from recall.serving.http.service import Question, Service
 from recall.serving.http.settings import ServiceSettings
 from recall.serving.http.snapshot import Snapshot
 
-_log = structlog.get_logger("recall.serving.http")
+_log = structlog.get_logger("recall.serving")
 _KINDS: dict[int, Kind] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _MEANINGS = {
     401: "the token is missing or wrong",

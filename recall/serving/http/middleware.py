@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.problems import ServiceError
 
-_log = structlog.get_logger("recall.serving.http")
+_log = structlog.get_logger("recall.serving")
 _REQUEST_ID = b"x-request-id"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _QUIET = ("/healthz", "/readyz", "/metrics")  # probes come every few seconds

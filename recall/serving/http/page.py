@@ -8,7 +8,7 @@ import hashlib
 import re
 from importlib import resources
 
-_TEMPLATE = resources.files("recall") / "templates" / "serving.html"
+_TEMPLATE = resources.files("recall.serving.http") / "templates" / "serving.html"
 
 
 @functools.cache

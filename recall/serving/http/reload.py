@@ -15,7 +15,7 @@ from recall.serving.http.settings import ServiceSettings
 from recall.serving.http.snapshot import Published, Snapshot, require_one_model
 from recall.serving.recaller import Living
 
-_log = structlog.get_logger("recall.serving.http")
+_log = structlog.get_logger("recall.serving")
 
 
 class Reloader:

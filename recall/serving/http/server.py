@@ -16,7 +16,7 @@ from recall.serving.http.app import create_app
 from recall.serving.http.logs import LogFormat, configure_logs
 from recall.serving.http.settings import ServiceSettings
 
-_log = structlog.get_logger("recall.serving.http")
+_log = structlog.get_logger("recall.serving")
 
 
 def serve(run: Path, settings: ServiceSettings, *, host: str, port: int, log_format: LogFormat = "json") -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 from typing_extensions import NotRequired
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, DataError, shown
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recall.config.experiment import IndexConfig
+from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData

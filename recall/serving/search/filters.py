@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
-from recall.config.features import Strict
+from recall.config.values import Strict
 from recall.config.yaml_file import describe
 from recall.core.errors import DataError
 from recall.core.tables import id_strings, parse_numbers

@@ -1,0 +1,27 @@
+"""The `index` section of the experiment file: how vectors are searched."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from recall.config.values import AutoOrNumber, Fraction, Strict
+
+
+class IndexConfig(Strict):
+    """How vectors are searched."""
+
+    kind: Literal["auto", "exact", "scann"] = "auto"
+    target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")
+    k: PositiveInt = Field(default=100, description="candidates per query that the index is tuned for")
+    exact_below: NonNegativeInt = Field(default=20_000, description="catalogues smaller than this are searched exactly")
+    shards: PositiveInt = Field(
+        default=1, description="parts that items are dealt to by a hash of their ids; each is an index of its own"
+    )
+    cold_bias: AutoOrNumber = Field(
+        default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
+    )
+    cold_bias_tolerance: float = Field(
+        default=0.01, ge=0, lt=1, description="share of the best validation recall@50 that `auto` may give up"
+    )
