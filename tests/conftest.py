@@ -11,9 +11,15 @@ import pytest
 from recall.config.experiment import Config, load_config
 from recall.data.prepared import PreparedData
 
-pytest_plugins = ("accounts",)
+pytest_plugins = (
+    "tests.helpers.accounts",
+    "tests.helpers.finished_run",
+    "tests.helpers.living_oracle",
+    "tests.helpers.served_run",
+    "tests.helpers.untrained_models",
+)
 # Helpers that tests import: a comparison that fails there shows both sides, as in a test.
-pytest.register_assert_rewrite("living_oracle", "training_examples", "untrained_models")
+pytest.register_assert_rewrite("tests.helpers")
 
 EXPERIMENT = """\
 data:

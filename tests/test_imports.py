@@ -15,9 +15,22 @@ import pytest
 import recall
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_TENSORFLOW = (
-    "events", "posterior", "history", "vocabulary", "sampling", "metrics", "ranks", "statistics", "comparison",
+FLOOR = (
+    "core", "config", "data", "index", "evaluation", "model",
+    "content", "training", "pipelines", "serving", "runs", "cli",
 )  # fmt: skip
+"""The packages from the ground up: each may import those before it, and no other."""
+HOME = {  # dependency -> the only folders that may import it, inside functions too
+    "tensorflow": ("recall/model", "recall/content", "recall/training", "recall/serving", "recall/runs", "pipelines"),
+    "apache_beam": ("pipelines",),
+    "scann": ("recall/index",),
+    "fastapi": ("recall/serving/http",),
+    "starlette": ("recall/serving/http",),
+    "uvicorn": ("recall/serving/http",),
+    "matplotlib": ("recall/runs/report",),
+}
+ALSO = {"tensorflow": ("tf_keras", "keras", "tensorflow_recommenders")}  # names of the same dependency
+WITHOUT_TENSORFLOW = ("core", "config", "data", "evaluation")
 HEAVY = ("tensorflow", "apache_beam", "scann", "numpy", "pandas", "pyarrow", "pydantic", "rich")
 
 
@@ -61,30 +74,88 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(finished.stdout.splitlines()[-1]))
 
 
-def test_beam_stays_in_the_pipelines() -> None:
-    assert importers_of("apache_beam", files("recall")) == set()
-    assert importers_of("apache_beam", files("pipelines"))
+def package_of(module: str) -> str:
+    """The entry of `FLOOR` that a dotted name belongs to; empty for `recall` itself and for other libraries."""
+    first, _, rest = module.partition(".")
+    package = first if first == "pipelines" else rest.partition(".")[0] if first == "recall" else ""
+    return package if package in FLOOR else ""
 
 
-def test_scann_stays_in_the_index() -> None:
-    users = importers_of("scann", files("recall", "pipelines"))
-    assert users
-    assert all(user.startswith("recall/index/") for user in users)
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_nothing_imports_the_command_line() -> None:
-    assert importers_of("recall.cli", files("recall", "pipelines")) == set()
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of recall and pipelines that it imports, inside functions too."""
+    paths = {module_of(path): path for path in files("recall", "pipelines")}
+    found = {}
+    for module, path in paths.items():
+        names = set()
+        for name in imported_modules(path):
+            while name and name not in paths:  # the name of a function or class: its module
+                name = name.rpartition(".")[0]
+            names.add(name)
+        found[module] = names - {module, "", "recall"}
+    return found
 
 
-@pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
-def test_data_preparation_names_no_tensorflow(module: str) -> None:
-    names = {name.split(".")[0] for name in imported_modules(ROOT / "recall" / f"{module}.py")}
-    assert not names & {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
+@pytest.mark.parametrize("dependency", HOME)
+def test_a_dependency_stays_at_home(dependency: str) -> None:
+    names = (dependency, *ALSO.get(dependency, ()))
+    users = set[str]().union(*(importers_of(name, files("recall", "pipelines")) for name in names))
+    assert users, "nobody imports it: the rule is out of date"
+    strangers = {user for user in users if not user.startswith(tuple(f"{home}/" for home in HOME[dependency]))}
+    assert not strangers
 
 
-def test_data_preparation_loads_no_tensorflow() -> None:
-    loaded = modules_after("\n".join(f"import recall.{module}" for module in WITHOUT_TENSORFLOW))
-    assert "numpy" in loaded
+def test_no_package_imports_one_above_it() -> None:
+    upward = {
+        f"{module} -> {name}"
+        for module, names in graph().items()
+        for name in names
+        if package_of(module) and FLOOR.index(package_of(name)) > FLOOR.index(package_of(module))
+    }
+    assert not upward
+
+
+def test_every_package_has_its_floor() -> None:
+    packages = {path.parent.name for path in (ROOT / "recall").glob("*/__init__.py")}
+    assert packages | {"pipelines"} == set(FLOOR)
+
+
+def test_only_runs_and_the_command_line_import_the_pipelines() -> None:
+    users = {module for module, names in graph().items() if any(package_of(name) == "pipelines" for name in names)}
+    assert {package_of(user) for user in users} <= {"pipelines", "runs", "cli"}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = graph()
+    left = dict(imports)
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left, "these import each other, or a circle"
+
+
+def test_every_package_says_what_it_may_import() -> None:
+    for path in (ROOT / "recall").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert text.splitlines()[0].endswith("."), f"{path}: the first line says in a sentence what the package is for"
+        if path.parent != ROOT / "recall":
+            assert "mports " in text, f"{path}: says nothing of what it imports"
+
+
+def test_the_top_of_the_library_is_small() -> None:
+    entries = [
+        path for path in (ROOT / "recall").iterdir() if path.name not in ("__init__.py", "py.typed", "__pycache__")
+    ]
+    assert len(entries) <= 12
+
+
+@pytest.mark.parametrize("package", WITHOUT_TENSORFLOW)
+def test_data_preparation_loads_no_tensorflow(package: str) -> None:
+    modules = sorted(module_of(path) for path in files(f"recall/{package}"))
+    loaded = modules_after("\n".join(f"import {module}" for module in modules))
     assert not loaded & {"tensorflow", "apache_beam", "scann"}
 
 

@@ -1,8 +1,8 @@
 """How a model trades warm against cold recall when items with few exposures get a bonus.
 
-Every score gets a cold bias (see `evaluation/cold_bias.py`) in place of the one that the model is served with; level 0 is the
-model without any. A model that is better at one end of the feed only because it is worse at the other falls below the
-curve of a model that is not.
+Every score gets a cold bias (`recall/evaluation/cold_bias.py`) in place of the one that the model is served with; level
+0 is the model without any. A model that is better at one end of the feed only because it is worse at the other falls
+below the curve of a model that is not.
 """
 
 from __future__ import annotations

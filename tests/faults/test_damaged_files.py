@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Experiment
 
-from faults.damage import DAMAGES, cut, damaged, files_of, flip, possible
 from recall.config.index import IndexConfig
 from recall.content.teach.artifact import TrainedContent
 from recall.core.artifacts import read_manifest
@@ -25,8 +23,8 @@ from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
 from recall.training.loop import load_model
-
-pytest_plugins = ("finished_run",)
+from tests.conftest import Experiment
+from tests.helpers.damage import DAMAGES, cut, damaged, files_of, flip, possible
 
 Reader = Callable[[Path], object]
 QUICK = (

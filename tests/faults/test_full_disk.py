@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faults.damage import files_of
 from recall.config.experiment import Config
 from recall.config.index import IndexConfig
 from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, read_json, read_manifest, write_json
@@ -23,8 +22,7 @@ from recall.index import LivingIndex, build_index, load_index, save_index
 from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
-
-pytest_plugins = ("finished_run",)
+from tests.helpers.damage import files_of
 
 ADVICE = r"[Ff]ree some space"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faults import victims
-from faults.killing import killed_at, moments
 from recall.config.index import IndexConfig
 from recall.index import LivingIndex, build_index, save_index
+from tests.helpers import victims
+from tests.helpers.killing import killed_at, moments
 
 KILLS = 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -8,18 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Experiment
 
-from faults import victims
-from faults.killing import killed_at, moments, seconds_of
 from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest
 from recall.data.prepared import PreparedData
 from recall.index import load_index
 from recall.runs.run import Run
 from recall.serving.recaller import Recaller
-
-pytest_plugins = ("finished_run",)
+from tests.conftest import Experiment
+from tests.helpers import victims
+from tests.helpers.killing import killed_at, moments, seconds_of
 
 KILLS = 20
 SOONER = 0.8  # a step that was done before its kill is tried again, and killed after so much of the time

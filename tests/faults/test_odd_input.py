@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import test_bad_input
 
 from pipelines.training_data import prepare
 from recall.config.experiment import load_config
@@ -22,8 +21,7 @@ from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index, save_index
 from recall.serving.recaller import Recaller
-
-pytest_plugins = ("finished_run",)
+from tests.faults import test_bad_input
 
 LARGE = "x" * 10_000_000
 ODD_IDS = {

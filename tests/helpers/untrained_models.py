@@ -1,0 +1,50 @@
+"""Plugin for tests of the training step: untrained models of any settings on the community, and batches for them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import tensorflow as tf
+
+from recall.data.prepared import PreparedData
+from recall.model.batches.dataset import Batch, training_dataset
+from recall.model.recall_model import RecallModel
+from tests.conftest import Experiment
+
+# Nothing random is left: the same batch gives the same loss.
+PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")
+
+
+class Data(NamedTuple):
+    """Prepared data by layout, with the size of a small batch of each."""
+
+    layouts: dict[str, PreparedData]
+    experiment: Experiment
+
+    def model(self, *overrides: str, layout: str = "click") -> RecallModel:
+        """An untrained model that is ready to train."""
+        tf.keras.utils.set_random_seed(11)
+        model = RecallModel(
+            self.experiment(f"data.layout={layout}", "model.similarity=cosine", *overrides), self.layouts[layout]
+        )
+        model.prepare_optimizers()
+        return model
+
+    def batch(self, model: RecallModel, *, size: int | None = None) -> Batch:
+        """The first batch of an epoch."""
+        layout = model.config.data.layout
+        dataset = training_dataset(
+            self.layouts[layout],
+            model.user_rows,
+            batch_size=size or {"click": 24, "user": 5}[layout],
+            history=model.config.data.history,
+            shuffle_buffer=10_000,
+            seed=1,
+        )
+        return next(iter(dataset))
+
+
+@pytest.fixture(scope="module")
+def data(prepared: PreparedData, prepared_by_user: PreparedData, experiment: Experiment) -> Data:
+    return Data({"click": prepared, "user": prepared_by_user}, experiment)

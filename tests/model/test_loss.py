@@ -1,0 +1,273 @@
+"""The loss of a step against a naive forward pass: one example, one candidate at a time, as the definitions say it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from recall.data.prepared import PreparedData
+from recall.model.batches.dataset import Batch
+from recall.model.batches.negatives import Negatives
+from recall.model.layers.history_time import AgeBias, ClickTimes, GapEmbedding
+from recall.model.recall_model import RecallModel
+from tests.helpers.untrained_models import PLAIN, Data
+
+Array = npt.NDArray[np.float64]
+
+
+class Example(NamedTuple):
+    user: int
+    history: list[int]
+    clicked_ms: list[int]
+    trigger: int
+    item: int
+    posterior: npt.NDArray[np.float32]
+    time_ms: int
+    weight: float
+
+
+def examples_of(batch: Batch) -> list[Example]:
+    values = {name: value.numpy() for name, value in batch.items()}
+    columns = ("trigger", "item", "posterior", "time_ms", "weight")
+    if "history" in batch:
+        histories = [[item for item in history if item >= 0] for history in values["history"].tolist()]
+        return [
+            Example(
+                user,
+                history,
+                values["history_time_ms"][row, : len(history)].tolist(),
+                *(values[name][row] for name in columns),
+            )
+            for row, (user, history) in enumerate(zip(values["user"], histories, strict=True))
+        ]
+    values["item"] = values["items"]
+    return [
+        Example(
+            values["user"][row],
+            *(values[name][row, : values["before"][row, place] + 1].tolist() for name in ("items", "time_ms")),
+            *(values[name][row, place] for name in columns),
+        )
+        for row, place in zip(*np.nonzero(values["is_target"]), strict=True)
+    ]
+
+
+def token(model: RecallModel, item: int) -> tf.Tensor:
+    return model.items.tokens(model.items.content_of(model.item_table.gather([item])))[0]  # [dim]
+
+
+def user_query(model: RecallModel, example: Example) -> Array:
+    tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
+    features = model.user_table.gather([example.user])
+    lengths = tf.constant([len(example.history)])
+    age_ms = [example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0]
+    times = ClickTimes.before_query(tf.constant([age_ms], tf.int64), lengths)
+    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], lengths, times=times)[0].numpy()
+
+
+def trigger_query(model: RecallModel, example: Example) -> Array:
+    return model.trigger_tower(token(model, max(example.trigger, 0))[tf.newaxis])[0].numpy()
+
+
+class Ranked(NamedTuple):
+    """Candidates as a definition names them: each query's own, those that take part for it, and their logQ."""
+
+    rows: list[int]
+    posterior: npt.NDArray[np.float32]  # [candidates, 4]
+    own: list[int]  # [queries]
+    takes_part: npt.NDArray[np.bool_]  # [queries, candidates]
+    log_q: Array  # [candidates]
+    pool: npt.NDArray[np.bool_]  # [queries, candidates], those that smoothed labels are spread over
+
+
+def softmax_loss(
+    queries: Array, vectors: Array, ranked: Ranked, weights: Array, scale: float, smoothing: float
+) -> float:
+    """Weighted mean of -log softmax of each query's own candidate among those that take part for it.
+
+    Of several interests (queries [examples, interests, dim]) each candidate's score is the best.
+    """
+    losses = []
+    for query, own, takes_part, pool in zip(queries, ranked.own, ranked.takes_part, ranked.pool, strict=True):
+        logits = (vectors @ np.atleast_2d(query).T).max(axis=1) / scale - ranked.log_q
+        peak = logits[takes_part].max()
+        minus_log_p = np.log(np.exp(logits[takes_part] - peak).sum()) + peak - logits
+        losses.append((1 - smoothing) * minus_log_p[own] + smoothing * minus_log_p[pool].mean())
+    return float(np.average(losses, weights=weights)) if weights.any() else 0.0
+
+
+def triplet_loss(behaviour: Array, meta: Array, items: list[int], margin: float) -> float:
+    behaviour, meta = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (behaviour, meta))
+    violations = [
+        max(0.0, margin - meta[one] @ behaviour[one] + meta[one] @ behaviour[other])
+        for one in range(len(items))
+        for other in range(len(items))
+        if items[one] != items[other]
+    ]
+    return float(np.mean(violations))
+
+
+def masked_as_seen(model: RecallModel, examples: list[Example], rows: list[int]) -> npt.NDArray[np.bool_]:
+    """Candidates that the user of an example clicked before, where these are masked: [examples, candidates]."""
+    is_asked = model.config.model.loss.mask_seen
+    return np.array([[is_asked and row in example.history for row in rows] for example in examples])
+
+
+def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Negatives) -> Ranked:
+    rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
+    posterior = np.concatenate([[example.posterior for example in examples], negatives.posterior.numpy()])
+    log_q = np.zeros(len(rows))
+    if model.config.model.loss.logq:
+        pools = negatives.pool_sizes
+        log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
+    count = len(examples)
+    takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
+    takes_part &= ~masked_as_seen(model, examples, rows)
+    np.fill_diagonal(takes_part, val=True)
+    return Ranked(rows, posterior, list(range(count)), takes_part, log_q, takes_part)
+
+
+def whole_catalogue(model: RecallModel, examples: list[Example], prepared: PreparedData, *, time_ms: int) -> Ranked:
+    """All items with their posterior at one moment; those exposed before an example, and its own, take part."""
+    history, rows = prepared.posterior_history, np.arange(len(prepared.item_ids))
+    posterior = history.as_of(rows, np.full(len(rows), time_ms)).stacked()
+    own = [example.item for example in examples]
+    takes_part = np.array(
+        [history.as_of(rows, np.full(len(rows), example.time_ms)).exposures > 0 for example in examples]
+    )
+    takes_part |= model.config.model.loss.negatives == "catalogue"
+    pool = takes_part.copy()
+    takes_part &= ~masked_as_seen(model, examples, rows.tolist())
+    takes_part[np.arange(len(own)), own] = True
+    return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)), pool)
+
+
+def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, float]:
+    config, examples, rows = model.config.model, examples_of(batch), ranked.rows
+    found = [
+        model.item_vectors_of(model.item_table.gather([row]), tf.constant(values[np.newaxis]))
+        for row, values in zip(rows, ranked.posterior, strict=True)
+    ]
+
+    def stacked(part: str) -> Array | None:
+        parts = [getattr(vectors, part) for vectors in found]
+        return None if parts[0] is None else np.concatenate(parts).astype(np.float64)
+
+    vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
+    asked = []
+    if model.user_tower:
+        queries = np.array([user_query(model, example) for example in examples])
+        if config.interests and config.interests.objective == "chosen":
+            best = [np.argmax(own @ vector[place]) for own, place in zip(queries, ranked.own, strict=True)]
+            queries = queries[np.arange(len(queries)), best]
+        asked.append((queries, np.array([example.weight for example in examples])))
+    if model.trigger_tower:
+        has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
+        asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
+    terms: dict[str, float] = {}
+    for queries, weights in asked:
+        taste = queries[..., :-1]  # what is left is matched with the appeal, which no tower alone has
+        for_behaviour, for_meta = (taste, taste)
+        if config.structure == "gated" and config.gate == "concat":
+            for_behaviour, for_meta = np.split(taste, 2, axis=-1)
+        matched = {"item": (queries, vector, 1.0)}
+        if config.structure == "gated":
+            matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
+        if config.structure == "base":
+            matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
+        for name, (query, candidates, weight) in matched.items():
+            smoothing = config.loss.label_smoothing
+            loss = softmax_loss(query, candidates, ranked, weights, config.start_temperature, smoothing)
+            terms[name] = terms.get(name, 0) + weight * loss
+    if behaviour is not None and meta is not None:
+        items = [example.item for example in examples]
+        terms["triplet"] = 0.3 * triplet_loss(behaviour[ranked.own], meta[ranked.own], items, config.loss.margin)
+    return terms
+
+
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [
+        ("click", ["model.query=both", "model.history_time=both"]),
+        ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension"]),
+        ("click", ["model.structure=base", "model.loss.logq=false"]),
+        ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
+        ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
+        ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
+        ("user", ["model.interests={count: 3}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 2, objective: chosen}", "model.gate=concat", "model.history_time=both"]),
+        ("click", ["model.interests={count: 2, objective: chosen, extractor: routing}", "model.query=both"]),
+        ("click", ["model.interests={count: 2, extractor: routing}", "model.structure=base"]),
+        ("click", ["model.loss.mask_seen=true", "model.query=trigger"]),
+        ("user", ["model.loss.mask_seen=true", "model.query=both"]),
+        ("user", ["model.loss.mask_seen=true", "model.interests={count: 2}"]),
+    ],
+)
+def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
+    layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    for layer in model.submodules:  # at zero, where they start, no time would matter
+        if isinstance(layer, AgeBias | GapEmbedding):
+            layer.rows.assign(tf.random.stateless_normal(layer.rows.shape, [3, 4]))
+    batch = data.batch(model)
+    assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
+    batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
+    # Appeal starts at zero, where a wrong place for it would not show.
+    if model.items.config.structure == "gated":
+        model.items.appeal.score.kernel.assign(tf.random.stateless_normal([16, 1], seed=(3, 4)))
+    examples = examples_of(batch)
+    assert len({example.item for example in examples}) < len(examples), "some hits are accidental"
+    assert 0 < sum(example.trigger >= 0 for example in examples) < len(examples)
+    draws = 0 if model.config.model.loss.negatives == "none" else 8
+    times = tf.constant([examples[place % len(examples)].time_ms for place in range(draws)], tf.int64)
+    negatives = model.sampler.draw(times)
+    asked_at = []
+
+    def draw(moments: tf.Tensor) -> Negatives:
+        asked_at.append(moments.numpy().tolist())
+        return negatives
+
+    monkeypatch.setattr(model.sampler, "draw", draw)
+    found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
+    assert asked_at == [times.numpy().tolist()], "negatives are drawn as of the moments of the examples"
+    expected = naive_terms(model, batch, drawn_candidates(model, examples, negatives))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [
+        ("click", ["model.query=both"]),
+        ("user", ["model.query=both", "model.gate=concat", "model.loss.negatives=catalogue"]),
+        ("click", ["model.structure=base", "model.query=trigger"]),
+        ("user", ["model.structure=single", "model.history_encoder=transformer"]),
+        ("click", ["model.interests={count: 2}", "model.gate=concat"]),
+        ("user", ["model.interests={count: 3, objective: chosen}"]),
+        ("user", ["model.similarity=dot"]),
+        ("click", ["model.loss.label_smoothing=0.3", "model.query=both"]),
+        ("user", ["model.loss.label_smoothing=0.1", "model.loss.mask_seen=true", "model.loss.negatives=catalogue"]),
+        ("click", ["model.loss.mask_seen=true", "model.query=trigger"]),
+        ("user", ["model.loss.mask_seen=true", "model.query=both"]),
+        ("user", ["model.loss.mask_seen=true", "model.interests={count: 2}"]),
+    ],
+)
+def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
+    layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = data.model(*PLAIN, "model.loss.softmax=full", *overrides, layout=layout)
+    batch = data.batch(model)
+    examples = examples_of(batch)
+    time_ms = examples[-1].time_ms
+    catalogue = model.sampler.catalogue(tf.constant([time_ms], tf.int64))
+    monkeypatch.setattr(model.sampler, "catalogue", lambda moments: catalogue)
+    found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
+    ranked = whole_catalogue(model, examples, data.layouts[layout], time_ms=time_ms)
+    if model.config.model.loss.negatives == "exposed":
+        sizes = ranked.takes_part.sum(axis=1)
+        assert 1 < sizes.min() < sizes.max() < len(ranked.rows), "the examples differ in what had been shown by then"
+    assert found == pytest.approx(naive_terms(model, batch, ranked), rel=1e-4)

@@ -1,0 +1,162 @@
+"""The process: signals, many clients at once, and new versions while they ask."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recall.core.artifacts import read_manifest
+from recall.index import load_index, save_index
+from recall.serving.http.server import _listen
+from tests.helpers.served_run import Server
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def own_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run that tests may publish to."""
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("served") / "run"))
+
+
+@pytest.fixture(scope="module")
+def server(own_run: Path) -> Iterator[Server]:
+    """Serves it for all tests, each of which leaves it answering."""
+    server = Server(own_run, "--set", "reload_seconds=0.05", "--set", "timeout_seconds=5")
+    yield server
+    server.process.kill()
+
+
+def publish_again(run: Path) -> str:
+    """Publishes the index of a run once more; returns the version that the service then has."""
+    fingerprint = read_manifest(run / "model", made_by="")["fingerprint"]
+    version = save_index(load_index(run / "index"), run / "index", fingerprint=fingerprint)
+    return f"{fingerprint}/{version.name}"
+
+
+def recalled(http: httpx.Client, server: Server, user: str, k: int) -> tuple[str, ...]:
+    response = http.post(f"{server.url}/recall", json={"users": [user], "k": k})
+    assert response.status_code == 200, response.text
+    return tuple(item["id"] for item in response.json()["results"][0]["items"])
+
+
+def test_concurrent_requests_get_the_answers_that_single_ones_get(server: Server, http: httpx.Client) -> None:
+    asked = [(f"u{number:03d}", 5 + number % 2) for number in range(40)]
+    alone = [recalled(http, server, *each) for each in asked]
+    calls = _model_calls(http, server)
+    with ThreadPoolExecutor(20) as clients:
+        together = list(clients.map(lambda each: recalled(http, server, *each), asked * 3))
+    assert together == alone * 3
+    assert _model_calls(http, server) - calls < 120  # some of 120 requests shared a call
+
+
+def _model_calls(http: httpx.Client, server: Server) -> float:
+    return _metric(http, server, "recall_model_seconds_count")
+
+
+def _metric(http: httpx.Client, server: Server, name: str) -> float:
+    lines = http.get(f"{server.url}/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_requests_under_way_finish_on_sigterm(serve: Serve, run: Path, http: httpx.Client) -> None:
+    server = serve(run, "--set", "batch_wait_ms=1000")  # long enough for the signal to come first
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(recalled, http, server, "u001", 3)
+        while not _metric(http, server, "recall_queued_queries"):
+            assert not waiting.done()
+        server.process.send_signal(signal.SIGTERM)
+        assert len(waiting.result()) == 3
+    assert server.process.wait(60) in (0, -signal.SIGTERM)
+    with pytest.raises(httpx.ConnectError):
+        http.get(f"{server.url}/healthz")
+
+
+def test_a_new_version_comes_into_service_without_a_failed_request(
+    server: Server, own_run: Path, http: httpx.Client
+) -> None:
+    first = http.get(f"{server.url}/readyz").json()["version"]
+    versions, arrived = set[str](), threading.Event()
+
+    def ask_on(user: str) -> None:
+        while not arrived.is_set():
+            response = http.post(f"{server.url}/recall", json={"users": [user], "k": 5})
+            assert response.status_code == 200, response.text
+            versions.add(response.json()["version"])
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask_on, f"u{number:03d}") for number in range(4)]
+        try:
+            second = publish_again(own_run)
+            assert server.wait_for("loaded")["version"] == second
+            while second not in versions:
+                assert not any(one.done() for one in asking)
+        finally:
+            arrived.set()
+    for one in asking:
+        one.result()
+    assert versions <= {first, second}
+
+
+def test_a_version_that_does_not_load_is_reported_and_the_one_before_stays(
+    server: Server, own_run: Path, http: httpx.Client
+) -> None:
+    first = http.get(f"{server.url}/readyz").json()["version"]
+    before = recalled(http, server, "u001", 5)
+    there = (own_run / "index" / "CURRENT").read_text()
+    (own_run / "index" / "CURRENT").write_text("0077\n")
+    report = server.wait_for("not loaded")
+    assert report["still_serving"] == first
+    assert "expected the number of a version" in report["error"]
+    assert http.get(f"{server.url}/readyz").json()["version"] == first
+    assert recalled(http, server, "u001", 5) == before
+    (own_run / "index" / "CURRENT").write_text(there)
+    second = publish_again(own_run)
+    while server.wait_for("loaded")["version"] != second:
+        pass
+    assert recalled(http, server, "u001", 5) == before
+
+
+def test_a_request_is_one_line_of_json_that_names_no_user(server: Server, http: httpx.Client) -> None:
+    http.post(f"{server.url}/recall", json={"users": ["u042"]}, headers={"X-Request-ID": "asked-1"})
+    while (line := server.wait_for("request"))["request_id"] != "asked-1":
+        pass
+    assert (line["request_id"], line["method"], line["path"], line["status"]) == ("asked-1", "POST", "/recall", 200)
+    assert line["milliseconds"] > 0
+    assert "u042" not in str(server.lines)
+
+
+def test_a_huge_body_and_an_endless_one_harm_nobody(server: Server, http: httpx.Client) -> None:
+    assert http.post(f"{server.url}/recall", content=b"x" * 10_000_000).status_code == 413
+    released = threading.Event()
+
+    def endless() -> object:
+        yield b'{"users": ['
+        released.wait(60)
+        yield b'"u001"]}'
+
+    with ThreadPoolExecutor(1) as clients:
+        slow = clients.submit(lambda: httpx.post(f"{server.url}/recall", content=endless(), timeout=60))
+        while not _requests(http, server, status="504"):
+            assert recalled(http, server, "u001", 3)
+        released.set()
+        assert slow.result().status_code == 504
+
+
+def _requests(http: httpx.Client, server: Server, *, status: str) -> bool:
+    return f'status="{status}"' in http.get(f"{server.url}/metrics").text
+
+
+def test_an_answer_does_not_wait_until_the_client_acknowledges_its_head():
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

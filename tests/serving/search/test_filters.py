@@ -1,0 +1,175 @@
+"""Filters mean what they say: masks agree with conditions written in pandas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from recall.core.errors import ArtifactError, DataError
+from recall.data.posterior import Posterior
+from recall.index import ExactIndex
+from recall.index.items import Items
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.posterior import ServedPosterior
+from recall.serving.search.filters import Filters, Predicate
+from tests.helpers.served_items import NOW_MS, Catalogue
+
+CATALOGUE = Catalogue()
+FRAME = CATALOGUE.frame
+INDEX = CATALOGUE.index()
+
+
+def mask(filters: dict[str, Any], *, catalogue: Catalogue = CATALOGUE) -> list[bool]:
+    known = catalogue.facts.of(INDEX if catalogue is CATALOGUE else catalogue.index())
+    found = Filters.read(filters).allowed(known, now_ms=NOW_MS).mask
+    assert found is not None
+    return found.tolist()
+
+
+def has(*tags: str) -> Callable[[list[str]], bool]:
+    return lambda own: bool(set(own) & set(tags))
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        ({"column": "category", "in": ["news", "art", "nothing"]}, FRAME.category.isin(["news", "art"])),
+        ({"column": "category", "not_in": ["news"]}, FRAME.category != "news"),  # items without one among them
+        ({"column": "tags", "in": ["red", "blue"]}, FRAME.tags.map(has("red", "blue"))),
+        ({"column": "tags", "not_in": ["red", "blue"]}, ~FRAME.tags.map(has("red", "blue"))),
+        ({"column": "seconds", "at_least": 20, "at_most": 40.5}, FRAME.seconds.astype(float).between(20, 40.5)),
+        ({"column": "seconds", "in": [7, 8.0, "9"]}, FRAME.seconds.astype(float).isin([7, 8, 9])),
+        ({"column": "published_s", "in": [int(FRAME.published_s["i3"])]}, FRAME.published_s == FRAME.published_s["i3"]),
+        (
+            {"column": "published_s", "newer_than_hours": 48, "time_unit": "s"},
+            FRAME.published_s > NOW_MS / 1000 - 48 * 3600,
+        ),
+        ({"newer_than_hours": 24}, FRAME.age_hours < 24),  # the age of what was never exposed is 0
+    ],
+)  # fmt: skip
+def test_a_predicate_allows_what_pandas_would(predicate: dict[str, Any], expected: pd.Series) -> None:
+    found = mask({"where": [predicate]})
+    assert found == expected.tolist()
+    assert 0 < sum(found) < len(found), "so that something was asked"
+
+
+def test_conditions_hold_together() -> None:
+    where = [{"column": "category", "in": ["news"]}, {"column": "tags", "in": ["red"]}, {"newer_than_hours": 100}]
+    allow = CATALOGUE.ids[:150]
+    found = mask({"allow": allow, "deny": ["i3", "i4"], "where": where})
+    expected = (FRAME.category == "news") & FRAME.tags.map(has("red")) & (FRAME.age_hours < 100)
+    expected &= FRAME.index.isin(allow) & ~FRAME.index.isin(["i3", "i4"])
+    assert found == expected.tolist()
+    assert any(found)
+
+
+def test_an_empty_allow_list_allows_nothing_and_no_filter_has_no_mask() -> None:
+    assert not any(mask({"allow": []}))
+    assert Filters.read(None).allowed(CATALOGUE.facts.of(INDEX), now_ms=NOW_MS).mask is None
+
+
+def test_ids_of_no_item_are_passed_over_and_counted() -> None:
+    filters = Filters.read({"allow": ["i1", "gone", "i2", "gone"], "deny": ["i2", "lost"]})
+    found = filters.allowed(CATALOGUE.facts.of(INDEX), now_ms=NOW_MS)
+    assert found.unknown_ids == 2
+    assert found.mask is not None
+    assert np.flatnonzero(found.mask).tolist() == [1]
+
+
+def test_items_that_the_facts_lack_have_no_attributes_and_are_new() -> None:
+    index = ExactIndex(Items.checked(["later", *CATALOGUE.ids], np.vstack([CATALOGUE.vectors[:1], CATALOGUE.vectors])))
+    known = CATALOGUE.facts.of(index)
+    expected = {
+        '{"column": "category", "in": ["news"]}': False,
+        '{"column": "category", "not_in": ["news"]}': True,
+        '{"column": "tags", "not_in": ["red"]}': True,
+        '{"column": "seconds", "at_most": 1000}': False,
+        '{"newer_than_hours": 0.1}': True,
+    }
+    for predicate, is_allowed in expected.items():
+        found = Filters.read({"where": [json.loads(predicate)]}).allowed(known, now_ms=NOW_MS).mask
+        assert found is not None
+        assert bool(found[0]) is is_allowed, predicate
+        assert found[1:].tolist() == mask({"where": [json.loads(predicate)]})
+    assert known.is_cold[0]
+
+
+def test_attributes_that_are_added_later_count_at_once() -> None:
+    catalogue = Catalogue(20)
+    index = ExactIndex(Items.checked([*catalogue.ids, "new"], np.vstack([catalogue.vectors, catalogue.vectors[:1]])))
+    news = Filters.read({"where": [{"column": "category", "in": ["news"]}]})
+    before = news.allowed(catalogue.facts.of(index), now_ms=NOW_MS).mask
+    rows = [{"category": "news"}, {"category": "sport"}]
+    catalogue.facts.learn([catalogue.facts.read(["new", "i0"], rows=rows)])
+    after = news.allowed(catalogue.facts.of(index), now_ms=NOW_MS).mask
+    assert before is not None
+    assert after is not None
+    assert (bool(before[-1]), bool(after[-1]), bool(after[0])) == (False, True, False)
+    assert after[1:-1].tolist() == before[1:-1].tolist()
+
+
+def test_a_newer_posterior_moves_first_exposures_and_what_is_cold() -> None:
+    catalogue = Catalogue(20, cold=1.0)
+    index = catalogue.index()
+    counts = Posterior(np.array([5]), np.array([1]), np.array([0.3], np.float32), np.array([2], np.float32))
+    catalogue.facts.learn([catalogue.facts.read(["i7"], posterior=counts, at_ms=NOW_MS)])
+    known = catalogue.facts.of(index)
+    assert np.flatnonzero(~known.is_cold).tolist() == [7]
+    found = Filters.read({"where": [{"newer_than_hours": 1}]}).allowed(known, now_ms=NOW_MS).mask
+    assert found is not None
+    assert np.flatnonzero(~found).tolist() == [7], "two hours old"
+
+
+@pytest.mark.parametrize(
+    ("filters", "problem"),
+    [
+        ({"alow": ["i1"]}, "filters: alow: unknown key"),
+        ({"allow": "i1"}, "filters: allow: "),
+        ({"allow": [None]}, r"filters: allow\[0\]: expected text or a number"),
+        ({"where": [{"column": "category"}]}, r"where\[0\]: has no condition; give in, not_in, at_least"),
+        ({"where": [{"in": ["news"]}]}, r"where\[0\]: has no column"),
+        ({"where": [{"column": "seconds", "at_least": "long"}]}, r"where\[0\].at_least: "),
+        ({"where": [{"newer_than_hours": -1}]}, r"where\[0\].newer_than_hours: "),
+        ({"where": [{"column": "category", "is": "news"}]}, r"where\[0\].is: unknown key"),
+        ({"where": [{"column": "colour", "in": ["red"]}]}, r"filters.where\[0\]: items have no attribute colour; they "
+                                                           "have category, author, tags, seconds, published_s"),
+        ({"where": [{"column": "category", "at_least": 3}]}, "category: at_least and at_most compare numbers, found '"),
+        ({"where": [{"column": "tags", "at_most": 3}]}, r"column tags: at_least and at_most compare numbers"),
+        ({"where": [{"column": "category", "newer_than_hours": 3}]}, "category: newer_than_hours reads times, found '"),
+        ({"where": [{"column": "tags", "newer_than_hours": 3}]}, r"column tags: newer_than_hours reads times"),
+    ],
+)  # fmt: skip
+def test_bad_filters_say_where_and_what(filters: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        mask(filters)
+
+
+def test_a_log_without_a_clock_has_no_first_exposures() -> None:
+    ids, one = pa.array(["a"]), np.ones(1, np.int64)
+    posterior = ServedPosterior.at(
+        ids, Posterior(one, one, np.ones(1, np.float32), np.zeros(1, np.float32)), at_ms=None
+    )
+    known = ItemFacts(None, posterior).of(ExactIndex(Items.checked(["a"], np.ones((1, 2)))))
+    with pytest.raises(DataError, match="no clock"):
+        Filters.read({"where": [{"newer_than_hours": 1}]}).allowed(known, now_ms=NOW_MS)
+    with pytest.raises(ArtifactError, match="data/ was written before it kept attributes"):
+        Filters.read({"where": [{"column": "x", "in": [1]}]}).allowed(known, now_ms=NOW_MS)
+    assert Filters.read({"deny": ["a"]}).allowed(known, now_ms=NOW_MS).mask is not None
+
+
+def test_filters_come_as_json_or_as_a_file_of_it(tmp_path: Path) -> None:
+    text = '{"where": [{"column": "category", "in": ["news"]}], "deny": [12]}'
+    (tmp_path / "filters.json").write_text(text)
+    expected = Filters(where=(Predicate.model_validate({"column": "category", "in": ("news",)}),), deny=("12",))
+    assert Filters.parse(text) == Filters.parse(str(tmp_path / "filters.json")) == expected
+    with pytest.raises(DataError, match="not JSON"):
+        Filters.parse("{where: ")
+    with pytest.raises(DataError, match="expected JSON or a file of it"):
+        Filters.parse(str(tmp_path / "missing.json"))
