@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.storage import LocalStorage, Storage, storage_at
+from recall.core.arrays import Int64s
 from recall.core.ordering import order_of
 from recall.core.tables import used_only
 
@@ -81,7 +81,7 @@ def partitioned(table: pa.Table, column: str, *, partitions: int) -> Iterator[tu
             yield partition, to_bytes(_small_dictionaries(ordered.slice(start, stop - start)))
 
 
-def _partition_codes(column: pa.ChunkedArray, partitions: int) -> npt.NDArray[np.int64]:
+def _partition_codes(column: pa.ChunkedArray, partitions: int) -> Int64s:
     encoded = column.combine_chunks().dictionary_encode()
     if not len(encoded):
         return np.zeros(0, np.int64)

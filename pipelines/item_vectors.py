@@ -17,7 +17,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.console import Console
 from pipelines.exchange import Scratch
 from pipelines.running import running
 from recall.config.experiment import load_config
+from recall.core.arrays import Float32s, Int64s
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
 from recall.data.features.table_encoder import EncodedColumn
@@ -171,9 +171,7 @@ def _fingerprint(run: Path) -> str:
     return found
 
 
-def _publish(
-    made: pa.Table, directory: Path, prepared: PreparedData, exposures: npt.NDArray[np.int64], fingerprint: str
-) -> None:
+def _publish(made: pa.Table, directory: Path, prepared: PreparedData, exposures: Int64s, fingerprint: str) -> None:
     from recall.model.saved_model import ItemVectorTable
 
     vectors = made["vector"].combine_chunks().flatten().to_numpy().reshape(len(made), -1)
@@ -188,7 +186,7 @@ def _publish(
     table.write(directory)
 
 
-def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
+def _lists(numbers: Float32s) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(numbers).reshape(-1)), numbers.shape[1])
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
 from recall.config.data import DataConfig, SplitConfig
 from recall.config.experiment import Config
+from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.data.catalogue import ItemTable, UserTable
 from recall.data.features.table_encoder import TableEncoder
@@ -175,7 +175,7 @@ def encode_tables(
     items: ItemTable,
     users: UserTable | None,
     *,
-    item_clicks: npt.NDArray[np.int64],
+    item_clicks: Int64s,
     user_clicks: pa.Table,
 ) -> tuple[EncodedRows, EncodedRows, str]:
     """Fits both encoders and encodes the catalogue and the users.

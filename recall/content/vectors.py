@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Bools, Float32s
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, read_table
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
@@ -30,8 +30,8 @@ class ContentVectors:
     """
 
     name: str
-    unit: npt.NDArray[np.float32]
-    present: npt.NDArray[np.bool_]
+    unit: Float32s
+    present: Bools
 
     @classmethod
     def checked(cls, name: str, column: Column) -> ContentVectors:
@@ -54,7 +54,7 @@ class ContentVectors:
             )
         return cls(name, unit, present)
 
-    def only(self, chosen: npt.NDArray[np.bool_]) -> ContentVectors:
+    def only(self, chosen: Bools) -> ContentVectors:
         """The same without the items that are not chosen (bool [items])."""
         kept = self.present & chosen
         return ContentVectors(self.name, np.where(kept[:, np.newaxis], self.unit, np.float32(0)), kept)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+
+from recall.core.arrays import AnyInts, Bools, Intps
 
 _DIGIT = 16  # bits; NumPy counts 16-bit numbers instead of comparing them
 _MOST_DIGITS = 3  # more take as long as comparing
 _RUN = 64  # rows; where ordered runs are this long, merging them takes less than counting
 
-Key = npt.NDArray[np.integer] | npt.NDArray[np.bool_]
-Positions = npt.NDArray[np.intp]
+Key = AnyInts | Bools
 
 
-def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Positions:
+def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Intps:
     """Positions of rows in rising order of the first key, then the second, and so on.
 
     As np.lexsort, which compares: a radix sort from the last key to the first takes a third of the time where keys span
@@ -48,7 +48,7 @@ def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Positions:
     return order
 
 
-def _ordered(key: Key, order: Positions | None) -> Positions | None:
+def _ordered(key: Key, order: Intps | None) -> Intps | None:
     """`order` with the key first; rows that agree in it keep their places among each other. None: as they are."""
     if not len(key):
         return order
@@ -68,9 +68,9 @@ def _ordered(key: Key, order: Positions | None) -> Positions | None:
     return order
 
 
-def _taken(values: Key, order: Positions | None) -> Key:
+def _taken(values: Key, order: Intps | None) -> Key:
     return values if order is None else values[order]
 
 
-def _taken_after(order: Positions | None, later: Positions) -> Positions:
+def _taken_after(order: Intps | None, later: Intps) -> Intps:
     return later if order is None else order[later]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Lengths = npt.NDArray[np.int64]
+from recall.core.arrays import Bools, Int64s
 
 
 class ManyLists(NamedTuple):
@@ -19,10 +19,10 @@ class ManyLists(NamedTuple):
     """
 
     values: npt.NDArray[Any]
-    lengths: Lengths
+    lengths: Int64s
 
     @property
-    def owners(self) -> npt.NDArray[np.int64]:
+    def owners(self) -> Int64s:
         """Position of the user of each value, int64 [all]."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
@@ -32,13 +32,13 @@ class ManyLists(NamedTuple):
         starts = [0, *ends[:-1]]
         return [self.values[start:end] for start, end in zip(starts, ends, strict=False)]
 
-    def where(self, is_kept: npt.NDArray[np.bool_]) -> ManyLists:
+    def where(self, is_kept: Bools) -> ManyLists:
         """Some of the values, bool [all]."""
         return ManyLists(self.values[is_kept], np.bincount(self.owners[is_kept], minlength=len(self.lengths)))
 
 
-def flat_places(starts: npt.NDArray[np.int64], lengths: Lengths) -> npt.NDArray[np.int64]:
+def flat_places(starts: Int64s, lengths: Int64s) -> Int64s:
     """Places of lists in an array, one list behind the other: starts and lengths [lists] -> int64 [all]."""
     before = np.cumsum(lengths) - lengths
-    places: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    places: Int64s = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
     return places

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
+from recall.core.arrays import Bools, Float64s
 from recall.core.errors import DataError, shown
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -208,7 +208,7 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
         raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({found})") from None
 
 
-def parse_numbers(column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
     """Numbers, and which values are none.
 
     Missing are null, NaN, and empty or `nan` as text. Booleans count as 0 and 1, as text too (`True` is how pandas
@@ -231,7 +231,7 @@ def parse_numbers(column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     return values, wrong
 
 
-def numbers(column: Column, *, what: str = "column") -> npt.NDArray[np.float64]:
+def numbers(column: Column, *, what: str = "column") -> Float64s:
     """Numbers as float64 [rows], NaN where missing; see `parse_numbers`.
 
     Args:
@@ -266,7 +266,7 @@ def _float_ids(array: pa.Array) -> pa.StringArray:
     return pc.if_else(pa.array(whole), integers, fractions)
 
 
-def _parse_text(text: pa.StringArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _parse_text(text: pa.StringArray) -> tuple[Float64s, Bools]:
     lower = pc.utf8_lower(text)
     truth = pc.is_in(lower, pa.array(["true", "false"]))
     if pc.any(truth).as_py():

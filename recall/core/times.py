@@ -6,17 +6,16 @@ import decimal
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Bools, Int64s
 from recall.core.tables import Column, id_strings
 
 TimeUnit: TypeAlias = Literal["s", "ms", "us", "ns", "iso", "order"]
 MS_PER_HOUR = 3_600_000
-Int64s: TypeAlias = npt.NDArray[np.int64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
+
 
 _MULTIPLY = {"s": 1_000}
 _DIVIDE = {"us": 1_000, "ns": 1_000_000}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import AnyInts, Bools, Int64s
 from recall.core.ordering import order_of
-
-Int64s = npt.NDArray[np.int64]
 
 
 class Ranges(NamedTuple):
@@ -44,7 +42,7 @@ class Ranges(NamedTuple):
         return offsets, positions
 
 
-def earlier_clicks(user: npt.NDArray[np.integer], time_ms: Int64s) -> Ranges:
+def earlier_clicks(user: AnyInts, time_ms: Int64s) -> Ranges:
     """The clicks of the same user strictly before each click: those of the same moment are excluded.
 
     Args:
@@ -80,7 +78,7 @@ def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_
     return np.where(recent, rows[previous], -1)
 
 
-def first_clicks(user: npt.NDArray[np.integer], rows: Int64s) -> npt.NDArray[np.bool_]:
+def first_clicks(user: AnyInts, rows: Int64s) -> Bools:
     """Where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
     order = order_of(user, rows)
     first = np.ones(len(rows), bool)
@@ -90,7 +88,7 @@ def first_clicks(user: npt.NDArray[np.integer], rows: Int64s) -> npt.NDArray[np.
     return result
 
 
-def seen_items(rows: Int64s, first: npt.NDArray[np.bool_], earlier: Ranges) -> tuple[Int64s, Int64s]:
+def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> tuple[Int64s, Int64s]:
     """Sorted distinct items among the earlier clicks.
 
     Args:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recall.config.data import WeightConfig
+from recall.core.arrays import Bools, Float32s
 from recall.core.tables import parse_numbers
 
 
-def click_weights(
-    raw: pa.Table, config: WeightConfig, *, click: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], list[tuple[str, npt.NDArray[np.bool_]]]]:
+def click_weights(raw: pa.Table, config: WeightConfig, *, click: Bools) -> tuple[Float32s, list[tuple[str, Bools]]]:
     """How much each click counts.
 
     Only clicks have a weight: what stands in the column of other rows (often nothing, or 0) is not looked at.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recall.config.data import EventsConfig
+from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
 from recall.core.tables import (
@@ -126,7 +126,7 @@ def read_events(
 
 def validate_events(
     raw: pa.Table,
-    rows: npt.NDArray[np.int64],
+    rows: Int64s,
     *,
     events: EventsConfig,
     piece: Piece,
@@ -252,7 +252,7 @@ def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
         ) from error
 
 
-def _read_sequences(path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+def _read_sequences(path: Path) -> tuple[pa.Table, Int64s]:
     """Reads lines `user item item ...`, oldest first: the position in the line, from 0, is the time.
 
     Returns:
@@ -286,13 +286,11 @@ def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.DictionaryArray:
         raise DataError(f"data.events.{name}: {piece.path}: {error}") from error
 
 
-def _is_null(array: pa.Array) -> npt.NDArray[np.bool_]:
+def _is_null(array: pa.Array) -> Bools:
     return array.is_null().to_numpy(zero_copy_only=False)
 
 
-def _rejected(
-    raw: pa.Table, refused: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], reasons: list[str], piece: Piece
-) -> pa.Table:
+def _rejected(raw: pa.Table, refused: Int64s, rows: Int64s, reasons: list[str], piece: Piece) -> pa.Table:
     found = raw.take(pa.array(refused))
     texts = {
         name: [None if value is None else str(value) for value in found[name].to_pylist()]
@@ -305,7 +303,7 @@ def _rejected(
     )
 
 
-def _ranks(column: Column) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
+def _ranks(column: Column) -> tuple[Int32s, pa.StringArray]:
     """Position of each text among the sorted distinct ones (-1 for null), and those."""
     encoded = used_only(id_dictionary(column))
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
@@ -315,5 +313,5 @@ def _ranks(column: Column) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
     return ranks[encoded.indices.fill_null(-1).to_numpy()], encoded.dictionary.take(pa.array(order))
 
 
-def _dictionary(codes: npt.NDArray[np.int32], values: pa.StringArray) -> pa.DictionaryArray:
+def _dictionary(codes: Int32s, values: pa.StringArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), values)

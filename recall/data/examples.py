@@ -11,14 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.data.click_history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 from recall.data.further_histories import PREFIX, FurtherHistory
 from recall.data.posterior import Posterior, PosteriorHistory
 from recall.data.posterior_blocks import PosteriorBlocks
 from recall.data.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
 from recall.data.tfrecords import batch_slices
-
-Int64s = npt.NDArray[np.int64]
 
 _INT64_LIST = pa.list_(pa.int64())
 _FLOAT_LIST = pa.list_(pa.float32())
@@ -94,13 +93,13 @@ class UserEvents:
     """
 
     users: pa.StringArray
-    user: npt.NDArray[np.int32]
+    user: Int32s
     rows: Int64s
     time_ms: Int64s
-    click: npt.NDArray[np.bool_]
+    click: Bools
     trigger: Int64s
     split: npt.NDArray[np.int8]
-    weight: npt.NDArray[np.float32] | None = None
+    weight: Float32s | None = None
 
     @classmethod
     def from_table(cls, events: pa.Table, *, item_ids: pa.StringArray, boundaries: TimeBoundaries | None) -> UserEvents:
@@ -180,7 +179,7 @@ class Clicks:
     """
 
     users: pa.StringArray
-    user: npt.NDArray[np.int32]
+    user: Int32s
     rows: Int64s
     time_ms: Int64s
     split: npt.NDArray[np.int8]
@@ -188,7 +187,7 @@ class Clicks:
     posterior: Posterior
     earlier: Ranges
     history: Ranges
-    weight: npt.NDArray[np.float32] | None = None
+    weight: Float32s | None = None
     further: Mapping[str, tuple[FurtherHistory, Ranges]] = field(default_factory=dict)
 
     def joined(self, histories: Mapping[str, FurtherHistory]) -> Clicks:
@@ -247,7 +246,7 @@ class Clicks:
         }
         return pa.table(columns).cast(HISTORY_SCHEMA)
 
-    def _click_table(self, chosen: Int64s, first: npt.NDArray[np.bool_] | None) -> pa.Table:
+    def _click_table(self, chosen: Int64s, first: Bools | None) -> pa.Table:
         """Examples of the clicks at some positions, with `seen` if the users' first clicks are given."""
         offsets, positions = self.history.take(chosen).flatten()
         columns = {
@@ -270,7 +269,7 @@ class Clicks:
         schema = example_schema("click", split, weighted=self.weight is not None, histories=self.further)
         return pa.table(columns, schema=schema)
 
-    def _weights(self) -> dict[str, npt.NDArray[np.float32]]:
+    def _weights(self) -> dict[str, Float32s]:
         return {} if self.weight is None else {"weight": self.weight}
 
     def _shuffled(self, chosen: Int64s) -> Int64s:

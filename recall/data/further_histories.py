@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.data.click_history import Int64s, Ranges, last_clicks
+from recall.core.arrays import AnyInts, Int64s
+from recall.data.click_history import Ranges, last_clicks
 
 PREFIX = "history."
 """In front of the names of further histories, wherever they stand beside other names."""
@@ -52,7 +52,7 @@ class FurtherHistory:
     length: int
 
     @classmethod
-    def of(cls, entries: pa.Table, codes: npt.NDArray[np.integer], *, length: int) -> FurtherHistory:
+    def of(cls, entries: pa.Table, codes: AnyInts, *, length: int) -> FurtherHistory:
         """From `sort_entries` and the code of each entry's item; those below 0 are left out."""
         known = codes >= 0
         kept = entries.filter(pa.array(known))
@@ -62,7 +62,7 @@ class FurtherHistory:
             kept["time_ms"].to_numpy(), length,
         )  # fmt: skip
 
-    def before(self, users: pa.StringArray, user: npt.NDArray[np.integer], time_ms: Int64s) -> Ranges:
+    def before(self, users: pa.StringArray, user: AnyInts, time_ms: Int64s) -> Ranges:
         """The last entries strictly before some moments of some users.
 
         Args:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.config.features import Feature, TagsFeature
+from recall.core.arrays import AnyInts
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, numbers
 
@@ -59,7 +59,7 @@ class ItemAttributes:
             return self
         return ItemAttributes(ids, self.table.take(pc.index_in(ids, value_set=self.ids)), self.separators)
 
-    def take(self, places: npt.NDArray[np.integer]) -> ItemAttributes:
+    def take(self, places: AnyInts) -> ItemAttributes:
         """Those of the items at some places."""
         at = pa.array(places)
         return ItemAttributes(self.ids.take(at), self.table.take(at), self.separators)

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int32s, Int64s
 from recall.core.ordering import order_of
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.splits import SPLITS, TEST, TRAIN, VALIDATION
-
-Int64s = npt.NDArray[np.int64]
 
 BUCKET_SCHEMA = pa.schema(
     [
@@ -42,10 +41,10 @@ class Posterior(NamedTuple):
 
     exposures: Int64s
     clicks: Int64s
-    smoothed_ctr: npt.NDArray[np.float32]
-    age_hours: npt.NDArray[np.float32]
+    smoothed_ctr: Float32s
+    age_hours: Float32s
 
-    def stacked(self) -> npt.NDArray[np.float32]:
+    def stacked(self) -> Float32s:
         """float32 [n, 4], in the order of the attributes."""
         return np.stack([column.astype(np.float32) for column in self], axis=1)
 
@@ -68,14 +67,14 @@ class Prior(NamedTuple):
         """The CTR of the training events, kept off 0 and 1 so that the smoothed CTR has a logarithm."""
         return cls(min(max(clicks / max(events, 1), 1e-6), 1 - 1e-6), strength)
 
-    def ctr_of(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> float | npt.NDArray[np.float64]:
+    def ctr_of(self, rows: AnyInts, times_ms: Int64s) -> float | Float64s:
         """The CTR that items (rows of the catalogue, [n]) started from as of moments, int64 [n]."""
         return self.ctr if self.items is None else self.items.of(rows, times_ms)
 
 
 def smoothed_ctr(
-    clicks: Int64s, exposures: Int64s, prior: Prior, *, prior_ctr: float | npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.float32]:
+    clicks: Int64s, exposures: Int64s, prior: Prior, *, prior_ctr: float | Float64s | None = None
+) -> Float32s:
     """Click-through rate shrunk towards a prior.
 
     (clicks + ctr * strength) / (exposures + strength), the posterior mean under a Beta prior (Wang et al.,
@@ -102,7 +101,7 @@ def smoothed_ctr(
     return ((clicks + ctr * prior.strength) / (exposures + prior.strength)).astype(np.float32)
 
 
-def age_hours(now_ms: Int64s | int, first_time_ms: Int64s, *, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def age_hours(now_ms: Int64s | int, first_time_ms: Int64s, *, known: Bools) -> Float32s:
     """Hours from an item's first exposure to now, float32 [n]; 0 where the item is not `known` yet.
 
     Clocks disagree: an exposure that comes later than now has just happened.
@@ -122,14 +121,14 @@ class BucketCounts(NamedTuple):
       first_time_ms: int64 [n], of the earliest event.
     """
 
-    item: npt.NDArray[np.integer]
+    item: AnyInts
     bucket: Int64s
     exposures: Int64s
     clicks: Int64s
     first_time_ms: Int64s
 
     @classmethod
-    def from_tables(cls, tables: Iterable[pa.Table], item: npt.NDArray[np.integer] | None = None) -> BucketCounts:
+    def from_tables(cls, tables: Iterable[pa.Table], item: AnyInts | None = None) -> BucketCounts:
         """What `table` returned for parts of a log, put together; `item` int [n] in place of their item columns."""
         whole = pa.concat_tables([*tables]) if (tables := list(tables)) else BUCKET_SCHEMA.empty_table()
         columns = [whole[name].to_numpy() for name in BUCKET_SCHEMA.names[1:]]
@@ -187,9 +186,7 @@ class BucketCounts(NamedTuple):
         return BucketCounts(item.astype(self.item.dtype), bucket + first, exposures, clicks, earliest[filled])
 
 
-def count_buckets(
-    item: npt.NDArray[np.integer], time_ms: Int64s, click: npt.NDArray[np.bool_], *, bucket_ms: int
-) -> BucketCounts:
+def count_buckets(item: AnyInts, time_ms: Int64s, click: Bools, *, bucket_ms: int) -> BucketCounts:
     """Events per item and bucket.
 
     Args:
@@ -212,9 +209,7 @@ def count_buckets(
     )
 
 
-def count_totals(
-    item: npt.NDArray[np.integer], split: npt.NDArray[np.int8], click: npt.NDArray[np.bool_]
-) -> BucketCounts:
+def count_totals(item: AnyInts, split: npt.NDArray[np.int8], click: Bools) -> BucketCounts:
     """Training totals per item in a single bucket, for logs without a clock; items without any are there with 0."""
     training = split == TRAIN
     zero = np.zeros(len(item), np.int64)
@@ -241,7 +236,7 @@ class PosteriorHistory:
       clock: False for logs that only have an order: a lookup then gives training totals, whatever the time.
     """
 
-    item: npt.NDArray[np.int32]
+    item: Int32s
     bucket: Int64s
     exposures: Int64s
     clicks: Int64s
@@ -283,9 +278,7 @@ class PosteriorHistory:
         """The entries, as `BUCKET_SCHEMA`."""
         return pa.table([getattr(self, name) for name in BUCKET_SCHEMA.names], schema=BUCKET_SCHEMA)
 
-    def as_of(
-        self, rows: npt.NDArray[np.integer], times_ms: Int64s, *, own: npt.NDArray[np.bool_] | None = None
-    ) -> Posterior:
+    def as_of(self, rows: AnyInts, times_ms: Int64s, *, own: Bools | None = None) -> Posterior:
         """What was known of items at moments.
 
         Args:
@@ -315,7 +308,7 @@ class PosteriorHistory:
         rank = np.searchsorted(buckets, self.bucket)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
 
-    def last_visible(self, rows: npt.NDArray[np.integer], times_ms: Int64s) -> Int64s:
+    def last_visible(self, rows: AnyInts, times_ms: Int64s) -> Int64s:
         """Position of the last entry that is visible; one of another item, or -1, if there is none."""
         buckets, keys = self._lookup
         if self.clock:
@@ -330,7 +323,7 @@ class PosteriorHistory:
 
     def _posterior(
         self,
-        rows: npt.NDArray[np.integer],
+        rows: AnyInts,
         exposures: Int64s,
         clicks: Int64s,
         first_time_ms: Int64s,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import AnyInts, Bools, Int64s
 from recall.core.ordering import order_of
-from recall.data.posterior import Int64s, Posterior, PosteriorHistory
+from recall.data.posterior import Posterior, PosteriorHistory
 
 
 def block_starts(entries: Int64s, *, most: int) -> Int64s:
@@ -38,9 +38,7 @@ class PosteriorBlocks:
     starts: Int64s
     read: Callable[[int], PosteriorHistory]
 
-    def as_of(
-        self, rows: npt.NDArray[np.integer], times_ms: Int64s, *, own: npt.NDArray[np.bool_] | None = None
-    ) -> Posterior:
+    def as_of(self, rows: AnyInts, times_ms: Int64s, *, own: Bools | None = None) -> Posterior:
         """As `PosteriorHistory.as_of`."""
         count = len(rows)
         found = Posterior(

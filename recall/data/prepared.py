@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recall.core.arrays import Int64s
 from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
 from recall.core.parquet import write_parts
@@ -74,7 +74,7 @@ def write_tables(
     users: EncodedRows,
     history: Iterable[pa.Table],
     snapshots: dict[str, Posterior],
-    sampling_counts: npt.NDArray[np.int64],
+    sampling_counts: Int64s,
     histories: pa.Table,
     further_histories: Mapping[str, pa.Table],
     history_vocabularies: Mapping[str, Vocabulary],
@@ -122,15 +122,15 @@ class ServingHistories:
         self._values = {name: own.values.to_numpy() for name, own in lists.items()}
         self._offsets = {name: own.offsets.to_numpy().astype(np.int64) for name, own in lists.items()}
 
-    def recent(self, user: str) -> npt.NDArray[np.int64]:
+    def recent(self, user: str) -> Int64s:
         """The last `data.history` clicked items, oldest first."""
         return self._of(user, "recent")
 
-    def recent_times_ms(self, user: str) -> npt.NDArray[np.int64] | None:
+    def recent_times_ms(self, user: str) -> Int64s | None:
         """When each of `recent` was clicked, in Unix milliseconds; None if the data was prepared without it."""
         return self._of(user, "recent_time_ms") if "recent_time_ms" in self._values else None
 
-    def seen(self, user: str) -> npt.NDArray[np.int64]:
+    def seen(self, user: str) -> Int64s:
         """All clicked items, each once, sorted."""
         return self._of(user, "seen")
 
@@ -146,7 +146,7 @@ class ServingHistories:
         """`seen` of several users."""
         return self._of_many(users, "seen")
 
-    def _of(self, user: str, name: str) -> npt.NDArray[np.int64]:
+    def _of(self, user: str, name: str) -> Int64s:
         position = self._position.get(user)
         if position is None:
             return np.zeros(0, np.int64)
@@ -263,7 +263,7 @@ class PreparedData:
         unknown = self.user_encoder.encode(pa.table({self.user_id_name: ["\0"]}))
         return pa.concat_tables([self.users, unknown.cast(self.users.schema)])
 
-    def rows(self, ids: Iterable[str] | pa.StringArray) -> npt.NDArray[np.int64]:
+    def rows(self, ids: Iterable[str] | pa.StringArray) -> Int64s:
         """Rows of items, -1 for ids that the catalogue lacks."""
         wanted = ids if isinstance(ids, pa.Array) else pa.array(list(ids), pa.string())
         return pc.index_in(wanted, value_set=self.item_ids).fill_null(-1).to_numpy().astype(np.int64)
@@ -318,12 +318,12 @@ class PreparedData:
         return ContentCtr.load(self._folder(_CONTENT_PRIOR)) if self.has_content_prior else None
 
     @cached_property
-    def sampling_counts(self) -> npt.NDArray[np.int64]:
+    def sampling_counts(self) -> Int64s:
         """Training examples per target item, int64 [items]."""
         return pq.read_table(self._file("sampling.parquet"), columns=["count"])["count"].to_numpy()
 
     @cached_property
-    def clicks_by_item_code(self) -> npt.NDArray[np.int64] | None:
+    def clicks_by_item_code(self) -> Int64s | None:
         """Training clicks of each code of the item id's vocabulary, int64 [codes]; None without an item id feature."""
         name = self.item_id_feature
         if name is None:

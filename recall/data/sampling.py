@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
+from recall.core.arrays import Int64s
 from recall.data.posterior import ItemTotals
 from recall.data.splits import TRAIN
 
 
-def sampling_counts(totals: ItemTotals) -> npt.NDArray[np.int64]:
+def sampling_counts(totals: ItemTotals) -> Int64s:
     """Training examples per target item, int64 [items]: every training click is one example."""
     return totals.clicks[:, TRAIN].copy()

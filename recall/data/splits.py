@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
 
@@ -44,12 +45,12 @@ class TimeHistogram:
     """
 
     shift: int
-    cells: npt.NDArray[np.int64]
-    events: npt.NDArray[np.int64]
-    clicks: npt.NDArray[np.int64]
+    cells: Int64s
+    events: Int64s
+    clicks: Int64s
 
     @classmethod
-    def of(cls, time_ms: npt.NDArray[np.int64], click: npt.NDArray[np.bool_]) -> TimeHistogram:
+    def of(cls, time_ms: Int64s, click: Bools) -> TimeHistogram:
         """Counts events; `time_ms` int64 [events] in any order, `click` bool [events]."""
         return _coarsened(0, time_ms, np.ones(len(time_ms), np.int64), click.astype(np.int64))
 
@@ -119,9 +120,7 @@ class TimeHistogram:
                 )
 
 
-def _coarsened(
-    shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
-) -> TimeHistogram:
+def _coarsened(shift: int, cells: Int64s, events: Int64s, clicks: Int64s) -> TimeHistogram:
     if not len(cells):
         return TimeHistogram(shift, cells, events, clicks)
     if (dense := _coarsened_densely(shift, cells, events, clicks)) is not None:
@@ -136,9 +135,7 @@ def _coarsened(
     return TimeHistogram(shift + coarser, cells[starts] >> coarser, *totals)
 
 
-def _coarsened_densely(
-    shift: int, cells: npt.NDArray[np.int64], events: npt.NDArray[np.int64], clicks: npt.NDArray[np.int64]
-) -> TimeHistogram | None:
+def _coarsened_densely(shift: int, cells: Int64s, events: Int64s, clicks: Int64s) -> TimeHistogram | None:
     """With a place for every cell between the first and the last; None if there are many more places than entries."""
     first, last = int(cells.min()), int(cells.max())
     if len(cells) <= _MAX_CELLS and last - first >= _MAX_CELLS:
@@ -162,12 +159,12 @@ def _coarsened_densely(
     return TimeHistogram(shift + coarser, filled + (first >> coarser), totals[0][filled], totals[1][filled])
 
 
-def split_by_time(time_ms: npt.NDArray[np.int64], boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:
+def split_by_time(time_ms: Int64s, boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:
     """int8 [events]: 0 before validation starts, 1 before test starts, else 2."""
     return np.searchsorted(np.array(boundaries), time_ms, side="right").astype(np.int8)
 
 
-def split_by_last_click(user: npt.NDArray[np.int32], click: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+def split_by_last_click(user: Int32s, click: Bools) -> npt.NDArray[np.int8]:
     """Holds out the last two clicks of users with at least three.
 
     Args:

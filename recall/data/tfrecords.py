@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import AnyInts, Int32s, Int64s
+
 # Keys of the proto: (field number << 3) | 2 for what is length-delimited.
 _FIELD_1 = b"\x0a"
 _FIELD_2 = b"\x12"
@@ -32,10 +34,10 @@ class _Message(NamedTuple):
     """One message per example: its bytes in pieces that are joined at the end, and their total length."""
 
     pieces: list[pa.Scalar | pa.Array]
-    lengths: npt.NDArray[np.int64]
+    lengths: Int64s
 
 
-def batch_slices(values_per_row: npt.NDArray[np.int64]) -> Iterator[slice]:
+def batch_slices(values_per_row: Int64s) -> Iterator[slice]:
     """Cuts rows into parts that are small enough to be encoded at once, but for one very long row in each at most.
 
     Args:
@@ -118,7 +120,7 @@ def _feature_values(name: str, values: pa.Array) -> tuple[bytes, pa.BinaryArray]
     raise TypeError(f"{name}: expected string, int64, float32 or lists of numbers, found {values.type}")
 
 
-def _distinct(lengths: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _distinct(lengths: Int64s) -> tuple[Int64s, Int64s]:
     """As np.unique with the inverse, without sorting where the numbers are small."""
     largest = int(lengths.max(initial=0))
     if largest > _LENGTHS_IN_A_TABLE:
@@ -128,7 +130,7 @@ def _distinct(lengths: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], np
     return np.flatnonzero(present), (np.cumsum(present) - 1)[lengths]
 
 
-def _flattened(values: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:
+def _flattened(values: pa.Array) -> tuple[Int64s, npt.NDArray[np.generic]]:
     """Offsets [rows + 1] and values of a list column; a plain column has one value per row."""
     if not pa.types.is_list(values.type):
         return np.arange(len(values) + 1), values.to_numpy()
@@ -136,7 +138,7 @@ def _flattened(values: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     return offsets - offsets[0], values.flatten().to_numpy()
 
 
-def _varint_bytes(values: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _varint_bytes(values: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], Int64s]:
     """Base-128 bytes of all values, one after another, and how many each takes."""
     if not len(values):
         return np.zeros(0, np.uint8), np.zeros(0, np.int64)
@@ -161,7 +163,7 @@ def _varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def _varint_lengths(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def _varint_lengths(values: AnyInts) -> Int64s:
     lengths = np.ones(len(values), np.uint8)
     largest = int(values.max(initial=0))
     for digits in range(1, 10):
@@ -171,12 +173,12 @@ def _varint_lengths(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     return lengths.astype(np.int64)
 
 
-def _varints(values: npt.NDArray[np.int64]) -> pa.BinaryArray:
+def _varints(values: Int64s) -> pa.BinaryArray:
     data, sizes = _varint_bytes(values.astype(np.uint64))
     return _binary_slices(data, np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _binary_slices(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.BinaryArray:
+def _binary_slices(data: npt.NDArray[np.uint8], offsets: Int64s) -> pa.BinaryArray:
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
     return pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 
@@ -186,7 +188,7 @@ def _binary(rows: npt.NDArray[np.uint8]) -> pa.BinaryArray:
     return _binary_slices(rows.ravel(), np.arange(len(rows) + 1) * rows.shape[1])
 
 
-def _binary_content(array: pa.BinaryArray) -> tuple[npt.NDArray[np.int32], bytes]:
+def _binary_content(array: pa.BinaryArray) -> tuple[Int32s, bytes]:
     """Offsets [n + 1] and the bytes of all values, one after another."""
     if not len(array):
         return np.zeros(1, np.int32), b""
@@ -195,7 +197,7 @@ def _binary_content(array: pa.BinaryArray) -> tuple[npt.NDArray[np.int32], bytes
     return offsets - offsets[0], data[int(offsets[0]) : int(offsets[-1])].to_pybytes() if data else b""
 
 
-def _binary_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
+def _binary_lengths(array: pa.Array) -> Int64s:
     return pc.binary_length(array).to_numpy(zero_copy_only=False).astype(np.int64)
 
 

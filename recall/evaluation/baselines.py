@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int64s
 from recall.evaluation.ranking import Ragged
 
 # Entries of the co-click matrix that are held at once, about 60 bytes each with their cosines. Four times as many
@@ -25,7 +25,7 @@ class PopularityScorer:
 
     is_finite = True
 
-    def __init__(self, clicks: npt.NDArray[np.int64]) -> None:
+    def __init__(self, clicks: Int64s) -> None:
         # The place in the order, not the count: above 2^24 clicks float32 would make ties of different counts.
         self._scores = np.unique(clicks, return_inverse=True)[1].astype(np.float32)  # [items]
 
@@ -34,7 +34,7 @@ class PopularityScorer:
         """Size of the catalogue."""
         return len(self._scores)
 
-    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def scores(self, start: int, stop: int) -> Float32s:
         """The same order for each example, float32 [stop - start, items]."""
         return np.tile(self._scores, (stop - start, 1))
 
@@ -61,17 +61,17 @@ class ItemKnnScorer:
         """Size of the catalogue."""
         return int(self._similarities.shape[0])
 
-    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def scores(self, start: int, stop: int) -> Float32s:
         """Sums of similarities, float32 [stop - start, items]."""
         history = self._history.slice(start, stop)
         clicked = _incidence(history.list_index(), history.values, shape=(stop - start, self.item_count))
-        scores: npt.NDArray[np.float32] = (clicked.astype(np.float32) @ self._similarities).toarray()
+        scores: Float32s = (clicked.astype(np.float32) @ self._similarities).toarray()
         return scores
 
 
 def item_similarities(
-    users: npt.NDArray[np.integer],
-    items: npt.NDArray[np.integer],
+    users: AnyInts,
+    items: AnyInts,
     *,
     item_count: int,
     neighbours: int = 200,
@@ -106,9 +106,7 @@ def item_similarities(
     return sparse.vstack([empty, *blocks], format="csr")
 
 
-def _incidence(
-    rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], *, shape: tuple[int, int]
-) -> sparse.csr_array:
+def _incidence(rows: AnyInts, columns: AnyInts, *, shape: tuple[int, int]) -> sparse.csr_array:
     """Sparse int32 matrix with a 1 for each pair, repeated or not."""
     matrix = sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
@@ -125,9 +123,7 @@ def _item_blocks(clicked: sparse.csr_array, clicked_by: sparse.csr_array) -> Ite
     return itertools.pairwise(edges)
 
 
-def _nearest(
-    together: sparse.csr_array, *, start: int, norms: npt.NDArray[np.float64], neighbours: int
-) -> sparse.csr_array:
+def _nearest(together: sparse.csr_array, *, start: int, norms: Float64s, neighbours: int) -> sparse.csr_array:
     """The strongest cosines of each row, from counts of common users; float32 CSR [rows, items]."""
     together.sort_indices()
     row = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))  # [entries]
@@ -141,7 +137,7 @@ def _nearest(
     return sparse.csr_array((cosine[keep].astype(np.float32), kept), shape=together.shape)
 
 
-def _strongest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.bool_]:
+def _strongest(values: Float64s, count: int) -> Bools:
     """Marks the `count` largest values; of equal ones at the end the first."""
     last = np.partition(values, len(values) - count)[len(values) - count]
     chosen = values > last

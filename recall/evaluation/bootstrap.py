@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Int64s = npt.NDArray[np.int64]
+from recall.core.arrays import Float64s, Int64s
 
 _BLOCK = 1 << 21
 """Numbers that are drawn together: 40 MB at 20 bytes for a position and what stands there."""
@@ -106,7 +105,7 @@ def paired_bootstrap(
     return Interval(estimate, low, high, confidence, len(difference), len(totals))
 
 
-def _example_values(values: npt.ArrayLike, name: str) -> Floats:
+def _example_values(values: npt.ArrayLike, name: str) -> Float64s:
     """Mean over seeds, float64 [examples]."""
     array = np.asarray(values, np.float64)
     if array.ndim not in (1, 2) or not array.size:
@@ -116,13 +115,13 @@ def _example_values(values: npt.ArrayLike, name: str) -> Floats:
     return array if array.ndim == 1 else array.mean(axis=0)
 
 
-def _kinds(totals: Floats) -> tuple[Floats, Int64s]:
+def _kinds(totals: Float64s) -> tuple[Float64s, Int64s]:
     """Distinct rows of [clusters, 2], and how many clusters have each of them; [kinds, 2] and [kinds]."""
     kinds, count = np.unique(totals, axis=0, return_counts=True)
     return kinds, count
 
 
-def _resampled_means(kinds: Floats, count: Int64s, *, resamples: int, rng: np.random.Generator) -> Floats:
+def _resampled_means(kinds: Float64s, count: Int64s, *, resamples: int, rng: np.random.Generator) -> Float64s:
     """Mean difference of each resample, [resamples].
 
     Clusters with the same sum and size are one kind: which of them is drawn makes no difference, so that the number

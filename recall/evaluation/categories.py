@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from recall.core.arrays import AnyInts, Int32s, Intps
 from recall.evaluation.ranking import Ragged
 
 LAST_CLICKS = 10
@@ -38,20 +38,18 @@ class AskedCategories:
         return cls._asked_with(items, owners, history.values[first[owners] + within], examples=len(kept))
 
     @classmethod
-    def of_triggers(cls, items: sparse.csr_array, triggers: npt.NDArray[np.int32]) -> AskedCategories:
+    def of_triggers(cls, items: sparse.csr_array, triggers: Int32s) -> AskedCategories:
         """Asked with the trigger item, int32 [examples]."""
         return cls._asked_with(items, np.arange(len(triggers)), triggers, examples=len(triggers))
 
     @classmethod
-    def _asked_with(
-        cls, items: sparse.csr_array, owners: npt.NDArray[np.intp], rows: npt.NDArray[np.int32], *, examples: int
-    ) -> AskedCategories:
+    def _asked_with(cls, items: sparse.csr_array, owners: Intps, rows: Int32s, *, examples: int) -> AskedCategories:
         clicked = sparse.csr_array(
             (np.ones(len(rows), np.int32), (owners, rows)), shape=(examples, items.shape[0])
         )  # [examples, items]
         return cls(items, sparse.csr_array(clicked @ items))
 
-    def agreement(self, examples: slice, lists: npt.NDArray[np.integer]) -> tuple[int, int]:
+    def agreement(self, examples: slice, lists: AnyInts) -> tuple[int, int]:
         """How many recalled items have a value in common with what was asked with, and how many could have.
 
         Items without a value, and examples that asked with none, neither agree nor disagree.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int64s
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
 
 HALF_EXPOSURES = 5.0
@@ -22,14 +22,12 @@ K = 50
 LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
-def cold_weights(exposures: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def cold_weights(exposures: Int64s) -> Float32s:
     """What the bias is multiplied with: 1 without exposures, half at five, 1/21 at 100; float32 [items]."""
     return (1 / (1 + exposures / HALF_EXPOSURES)).astype(np.float32)
 
 
-def with_cold_bias(
-    vectors: npt.NDArray[np.float32], exposures: npt.NDArray[np.int64], bias: float
-) -> npt.NDArray[np.float32]:
+def with_cold_bias(vectors: Float32s, exposures: Int64s, bias: float) -> Float32s:
     """Served vectors with the bias in their last dimension: a copy.
 
     Args:
@@ -60,8 +58,8 @@ def choose_cold_bias(
     scorer: Scorer,
     examples: EvaluationSet,
     *,
-    exposures: npt.NDArray[np.int64],
-    absent: npt.NDArray[np.bool_] | None = None,
+    exposures: Int64s,
+    absent: Bools | None = None,
     temperature: float,
     tolerance: float,
     exclude_seen: bool = True,
@@ -111,9 +109,7 @@ def choose_cold_bias(
     return ColdBias(max(0.0, biases[allowed[-1]]), curve)
 
 
-def biased_scores(
-    block: ScoreBlock, bias: float, *, weights: npt.NDArray[np.float32], target_weights: npt.NDArray[np.float32]
-) -> ScoreBlock:
+def biased_scores(block: ScoreBlock, bias: float, *, weights: Float32s, target_weights: Float32s) -> ScoreBlock:
     """Scores as they are with a bias.
 
     Args:

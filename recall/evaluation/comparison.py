@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from recall.core.arrays import Bools
 from recall.core.errors import RecallError
 from recall.evaluation.bootstrap import Interval, paired_bootstrap
 from recall.evaluation.metrics import example_values
@@ -202,9 +202,7 @@ def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, i
     return pairs, (len(first) - len(pairs), len(second) - len(pairs))
 
 
-def _slices(
-    pairs: pd.DataFrame, *, exposure_buckets: Sequence[int]
-) -> Iterator[tuple[Slice, npt.NDArray[np.bool_], str]]:
+def _slices(pairs: pd.DataFrame, *, exposure_buckets: Sequence[int]) -> Iterator[tuple[Slice, Bools, str]]:
     """Each slice, its members bool [pairs], and the column of ranks that counts there."""
     everything = np.ones(len(pairs), bool)
     cold = pairs["rank_among_cold_first"].notna().to_numpy()
@@ -219,9 +217,7 @@ def _slices(
             yield Slice("by_exposures", low, above - 1), (exposures >= low) & (exposures < above), "rank"
 
 
-def _compare(
-    pairs: pd.DataFrame, metric: str, part: Slice, members: npt.NDArray[np.bool_], ranks: str
-) -> SliceComparison:
+def _compare(pairs: pd.DataFrame, metric: str, part: Slice, members: Bools, ranks: str) -> SliceComparison:
     chosen = pairs[members]
     if chosen.empty:
         return SliceComparison(part, None, None, None)

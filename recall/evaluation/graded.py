@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.arrays import Int64s
+
 
 class PairCounts(NamedTuple):
     """Pairs of results of one query with different labels, over all queries.
@@ -79,19 +81,19 @@ def positive_negative_ratio(scores: npt.ArrayLike, labels: npt.ArrayLike, querie
     return counts.concordant / counts.discordant
 
 
-def _dense_ranks(query: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _dense_ranks(query: Int64s, codes: Int64s) -> Int64s:
     """Ranks from 0 by query, then code; equal ones share a rank."""
     width = int(codes.max(initial=0)) + 1
     return np.unique(query.astype(np.int64) * width + codes, return_inverse=True)[1].astype(np.int64)
 
 
-def _pairs(groups: npt.NDArray[np.int64]) -> int:
+def _pairs(groups: Int64s) -> int:
     """Pairs inside of the groups."""
     sizes = np.bincount(groups)
     return int((sizes * (sizes - 1) // 2).sum())
 
 
-def _inversions(values: npt.NDArray[np.int64]) -> int:
+def _inversions(values: Int64s) -> int:
     """Pairs in which the larger value >= 0 stands first.
 
     Two values differ first in one bit, read from the highest. With values stably sorted by the bits above it, a pair

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from recall.core.arrays import AnyInts, Bools, Float64s, Int64s
 
 
 def recall_at(ranks: Int64s, k: int) -> float | None:
@@ -76,7 +75,7 @@ def summary(ranks: Int64s, ks: Sequence[int]) -> dict[str, int | float | None]:
     return result | {"mrr": mrr(ranks)}
 
 
-def example_values(metric: str, ranks: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def example_values(metric: str, ranks: AnyInts) -> Float64s:
     """What each example adds to a ranking metric: the metric is the mean of these.
 
     Args:
@@ -98,7 +97,7 @@ def example_values(metric: str, ranks: npt.NDArray[np.integer]) -> npt.NDArray[n
     return np.where(listed, 1.0 / np.log2(1.0 + ranks), 0.0) if match[1] == "ndcg" else listed.astype(np.float64)
 
 
-def recommendation_counts(lists: npt.NDArray[np.integer], item_count: int) -> Int64s:
+def recommendation_counts(lists: AnyInts, item_count: int) -> Int64s:
     """How often each item was recommended.
 
     Args:

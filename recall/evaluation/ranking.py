@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
 from recall.core.errors import RecallError
 
 BLOCK_BYTES = 32 << 20
@@ -39,8 +40,8 @@ class Ragged:
       offsets: int64 [lists + 1], from 0 to len(values), never falling.
     """
 
-    values: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
+    values: Int32s
+    offsets: Int64s
 
     def __post_init__(self) -> None:
         ends = (self.offsets[0], self.offsets[-1]) if len(self.offsets) else None
@@ -65,14 +66,14 @@ class Ragged:
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
-    def take(self, chosen: npt.NDArray[np.intp]) -> Ragged:
+    def take(self, chosen: Intps) -> Ragged:
         """The lists of some numbers, in that order, with values of their own."""
         lengths = np.diff(self.offsets)[chosen]
         offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
         place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][chosen], lengths)
         return Ragged(self.values[place], offsets)
 
-    def list_index(self) -> npt.NDArray[np.int64]:
+    def list_index(self) -> Int64s:
         """For each value the number of the list that it is in; int64 [values]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
@@ -89,7 +90,7 @@ class EvaluationSet:
     """
 
     users: npt.NDArray[Any]
-    targets: npt.NDArray[np.int32]
+    targets: Int32s
     history: Ragged
     seen: Ragged
 
@@ -113,7 +114,7 @@ class Scorer(Protocol):
     def is_finite(self) -> bool:
         """Whether all scores are known to be finite; those of others are looked through."""
 
-    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def scores(self, start: int, stop: int) -> Float32s:
         """Finite float32 [stop - start, items], higher is better; a new array that the caller may overwrite."""
 
 
@@ -133,7 +134,7 @@ class VectorScorer:
       EvaluationError: the widths differ, or a vector holds NaN or infinity; says whether query or item vectors do.
     """
 
-    def __init__(self, queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> None:
+    def __init__(self, queries: Float32s, items: Float32s) -> None:
         if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
             raise EvaluationError(
                 f"query vectors have shape {queries.shape}, item vectors {items.shape}; "
@@ -159,7 +160,7 @@ class VectorScorer:
         """Whether the vectors are too short for an inner product that float32 cannot hold."""
         return self._largest < 1e38
 
-    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def scores(self, start: int, stop: int) -> Float32s:
         """Inner products, float32 [stop - start, items]."""
         scores = self._queries[start:stop] @ self._columns  # [examples, items]
         scores[:, self._repeats] = scores[:, self._originals]
@@ -179,7 +180,7 @@ class MultiVectorScorer:
       EvaluationError: as `VectorScorer`.
     """
 
-    def __init__(self, queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> None:
+    def __init__(self, queries: Float32s, items: Float32s) -> None:
         if queries.ndim != 3 and items.ndim != 3:
             raise EvaluationError(
                 f"query vectors have shape {queries.shape}; expected [examples, interests, dim]. "
@@ -201,7 +202,7 @@ class MultiVectorScorer:
         """Whether the vectors are too short for an inner product that float32 cannot hold."""
         return all(scorer.is_finite for scorer in self._scorers)
 
-    def scores(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def scores(self, start: int, stop: int) -> Float32s:
         """The largest inner products, float32 [stop - start, items]."""
         firsts = [interest * self._examples for interest in range(self._interests)]
         parts = (scorer.scores(first + start, first + stop) for scorer in self._scorers for first in firsts)
@@ -211,14 +212,14 @@ class MultiVectorScorer:
         return best
 
 
-def vector_scorer(queries: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> Scorer:
+def vector_scorer(queries: Float32s, items: Float32s) -> Scorer:
     """The scorer of the vectors of `encode_queries` and `encode_items`, of either of which there may be several."""
     return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)
 
 
 def ranks(
     scorer: Scorer, examples: EvaluationSet, *, exclude_seen: bool = True, block_bytes: int = BLOCK_BYTES
-) -> npt.NDArray[np.int64]:
+) -> Int64s:
     """Exact ranks of the targets among the whole catalogue.
 
     Args:
@@ -239,7 +240,7 @@ def ranks(
 
 def top_items(
     scorer: Scorer, examples: EvaluationSet, k: int, *, exclude_seen: bool = True, block_bytes: int = BLOCK_BYTES
-) -> npt.NDArray[np.int32]:
+) -> Int32s:
     """The best k items of each example, best first.
 
     Args:
@@ -260,7 +261,7 @@ def top_items(
     return np.concatenate([np.empty((0, k), np.int32), *(block.best_items(k) for block in blocks)])
 
 
-def best_items(row: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
+def best_items(row: Float32s, k: int) -> Intps:
     """Items that score above the (k+1)-th best of one example, best first, equal scores by row.
 
     The maxima of disjoint groups give a cheap lower bound for the (k+1)-th best score; only the few items that
@@ -283,7 +284,7 @@ def best_items(row: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
     return chosen[np.argsort(-row[chosen], kind="stable")]
 
 
-def _lower_bound(row: npt.NDArray[np.float32], k: int) -> np.float32:
+def _lower_bound(row: Float32s, k: int) -> np.float32:
     """A value that at least k items of the row reach."""
     depth = len(row) // (8 * k)
     if depth < 2:
@@ -306,21 +307,21 @@ class ScoreBlock:
     """
 
     examples: slice
-    scores: npt.NDArray[np.float32]
-    target_scores: npt.NDArray[np.float32]
-    target_is_masked: npt.NDArray[np.bool_]
+    scores: Float32s
+    target_scores: Float32s
+    target_is_masked: Bools
 
-    def ranks(self) -> npt.NDArray[np.int64]:
+    def ranks(self) -> Int64s:
         """Ranks among all items, int64 [block]."""
         # A target that was not masked has counted itself.
         return _count_reached(self.scores, self.target_scores) + self.target_is_masked
 
-    def ranks_among(self, items: npt.NDArray[np.intp], *, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    def ranks_among(self, items: Intps, *, rows: Intps) -> Int64s:
         """Ranks of the targets of some rows among some items, the targets being of them; int64 [rows]."""
         scores = self.scores[np.ix_(rows, items)]  # [rows, items]
         return _count_reached(scores, self.target_scores[rows]) + self.target_is_masked[rows]
 
-    def best_items(self, k: int) -> npt.NDArray[np.int32]:
+    def best_items(self, k: int) -> Int32s:
         """Lists of the best items, int32 [block, k], -1 where empty."""
         lists = np.full((len(self.scores), k), -1, np.int32)
         for slots, row in zip(lists, self.scores, strict=True):
@@ -329,7 +330,7 @@ class ScoreBlock:
         return lists
 
 
-def _count_reached(scores: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _count_reached(scores: Float32s, thresholds: Float32s) -> Int64s:
     """How many scores of each row [rows, items] reach the row's threshold [rows]; int64 [rows]."""
     # Row by row: count_nonzero of a flat bool array is vectorised, along an axis it takes 6 times as long.
     pairs = zip(scores, thresholds, strict=True)
@@ -360,8 +361,8 @@ def score_blocks(
 
 
 def _repeated_rows(
-    vectors: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    vectors: Float32s,
+) -> tuple[Intps, Intps]:
     """Rows that equal an earlier row, and for each of them the first row that it equals; both [repeats]."""
     if not vectors.size:
         return np.empty(0, np.intp), np.empty(0, np.intp)
@@ -373,7 +374,7 @@ def _repeated_rows(
     return repeats, originals[repeats]
 
 
-def _require_finite(vectors: npt.NDArray[np.float32], name: str) -> None:
+def _require_finite(vectors: Float32s, name: str) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise EvaluationError(
@@ -382,7 +383,7 @@ def _require_finite(vectors: npt.NDArray[np.float32], name: str) -> None:
         )
 
 
-def _require_scores(scores: npt.NDArray[np.float32], *, start: int, shape: tuple[int, int]) -> None:
+def _require_scores(scores: Float32s, *, start: int, shape: tuple[int, int]) -> None:
     if scores.shape != shape or not np.issubdtype(scores.dtype, np.floating):
         raise EvaluationError(
             f"scores of examples {start} to {start + shape[0]} are {scores.dtype} {scores.shape}; "

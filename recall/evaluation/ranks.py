@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recall.config.evaluation import EvaluationConfig
+from recall.core.arrays import Int64s
 from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, RecallError
 
@@ -36,10 +37,10 @@ def ranks_table(
     *,
     users: npt.NDArray[np.object_],
     items: pa.StringArray,
-    times_ms: npt.NDArray[np.int64],
-    exposures: npt.NDArray[np.int64],
-    ranks: npt.NDArray[np.int64],
-    ranks_among_cold: npt.NDArray[np.int64],
+    times_ms: Int64s,
+    exposures: Int64s,
+    ranks: Int64s,
+    ranks_among_cold: Int64s,
 ) -> pa.Table:
     """One model's ranks as they are kept.
 

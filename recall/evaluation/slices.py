@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from recall.config.evaluation import EvaluationConfig
+from recall.core.arrays import Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
@@ -27,16 +27,16 @@ class Evaluation(NamedTuple):
     """
 
     metrics: dict[str, Any]
-    ranks: npt.NDArray[np.int64]
-    ranks_among_cold: npt.NDArray[np.int64]
+    ranks: Int64s
+    ranks_among_cold: Int64s
 
 
 def evaluate(
     scorer: Scorer,
     examples: EvaluationSet,
     *,
-    exposures: npt.NDArray[np.int64],
-    clicks: npt.NDArray[np.int64],
+    exposures: Int64s,
+    clicks: Int64s,
     config: EvaluationConfig,
     categories: AskedCategories | None = None,
     block_bytes: int = BLOCK_BYTES,
@@ -81,8 +81,8 @@ def evaluate_examples(
     scorer: Scorer,
     examples: EvaluationSet,
     *,
-    exposures: npt.NDArray[np.int64],
-    clicks: npt.NDArray[np.int64],
+    exposures: Int64s,
+    clicks: Int64s,
     config: EvaluationConfig,
     categories: AskedCategories | None = None,
     block_bytes: int = BLOCK_BYTES,
@@ -124,7 +124,7 @@ def validation_metric(
     *,
     metric: Literal["recall", "ndcg"],
     k: int,
-    exposures: npt.NDArray[np.int64] | None = None,
+    exposures: Int64s | None = None,
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> float:
@@ -163,7 +163,7 @@ def validation_metric(
 
 
 def _by_exposures(
-    all_ranks: npt.NDArray[np.int64], target_exposures: npt.NDArray[np.int64], config: EvaluationConfig
+    all_ranks: Int64s, target_exposures: Int64s, config: EvaluationConfig
 ) -> list[dict[str, int | float | None]]:
     lower = config.exposure_buckets
     bucket = np.searchsorted(lower, target_exposures, side="right") - 1  # [examples]
@@ -174,7 +174,7 @@ def _by_exposures(
     ]
 
 
-def _require_catalogue(item_count: int, **arrays: npt.NDArray[np.int64]) -> None:
+def _require_catalogue(item_count: int, **arrays: Int64s) -> None:
     for name, values in arrays.items():
         if values.shape != (item_count,):
             raise EvaluationError(

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from recall.core.arrays import Bools, Float32s, Int32s
 from recall.core.errors import DataError
-from recall.index.filtered import Mask, best_allowed, checked_allowed, checked_excluded
-from recall.index.items import Ids, ItemIds, Items, Rows, Vectors, float_matrix
+from recall.index.filtered import best_allowed, checked_allowed, checked_excluded
+from recall.index.items import Ids, ItemIds, Items, float_matrix
 from recall.index.results import Names, SearchResult
 from recall.index.row_lists import RowLists
 
@@ -60,7 +61,7 @@ class Index(abc.ABC):
         return self.items.names[:-1]
 
     @property
-    def is_alive(self) -> Mask:
+    def is_alive(self) -> Bools:
         """Bool [row_count], rows of items that were not deleted."""
         return np.ones(self.row_count, bool)
 
@@ -124,7 +125,7 @@ class Index(abc.ABC):
             scores = np.pad(scores, padding, constant_values=-np.inf)
         return SearchResult(rows, scores, self.names)
 
-    def rows(self, ids: Any) -> Rows:
+    def rows(self, ids: Any) -> Int32s:
         """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
         return self.items.rows(ids)
 
@@ -132,12 +133,12 @@ class Index(abc.ABC):
         """Row of an id, -1 if the index lacks it."""
         return self.items.row(name)
 
-    def rows_there(self, ids: Iterable[str]) -> Rows:
+    def rows_there(self, ids: Iterable[str]) -> Int32s:
         """Rows of those ids that the index holds, int32."""
         found = np.asarray([self.row(name) for name in ids], np.int32)
         return found[found >= 0]
 
-    def vectors(self, items: Any) -> Vectors:
+    def vectors(self, items: Any) -> Float32s:
         """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
 
         Args:
@@ -157,24 +158,24 @@ class Index(abc.ABC):
         return self._vectors_of(rows)
 
     @abc.abstractmethod
-    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
-    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+    def _best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
         """As `_best_items` for k + `spare`, of which those after the first k may be found with less effort."""
         return self._best_items(queries, k + spare)
 
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    ) -> tuple[Int32s, Float32s]:
         """As `_best_items` of the items that each query may have, padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)
 
     @abc.abstractmethod
-    def _vectors_of(self, rows: Rows) -> Vectors:
+    def _vectors_of(self, rows: Int32s) -> Float32s:
         """A copy of the vectors of rows that the index holds; of none is fine."""
 
-    def _checked_queries(self, queries: Any) -> Vectors:
+    def _checked_queries(self, queries: Any) -> Float32s:
         queries = np.asarray(queries)
         matrix = float_matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")  # [queries, dim]
         if matrix.shape[1] != self.dim:
@@ -217,16 +218,16 @@ class VectorIndex(Index):
     def exact(self) -> VectorIndex:
         """Exact search over the same vectors: what an approximate index is measured against."""
 
-    def rows_there(self, ids: Iterable[str]) -> Rows:
+    def rows_there(self, ids: Iterable[str]) -> Int32s:
         """Rows of those ids that the index holds, int32."""
         return self.items.rows_there(ids)
 
-    def _vectors_of(self, rows: Rows) -> Vectors:
+    def _vectors_of(self, rows: Int32s) -> Float32s:
         if not rows.size:
             return np.empty((0, *self.items.by_item.shape[1:]), np.float32)
         return np.asarray(self.items.by_item[rows])
 
-    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Rows and scores [queries, k] of items, from their entries; 1 <= k <= items.
 
         The best entries that hold k items hold the best k: every entry of another item is behind them. Those of a
@@ -241,14 +242,14 @@ class VectorIndex(Index):
             rows[short], scores[short] = self._items_among(queries[short], k, entries=k * several)
         return rows, scores
 
-    def _items_among(self, queries: Vectors, k: int, *, entries: int) -> tuple[Rows, Vectors]:
+    def _items_among(self, queries: Float32s, k: int, *, entries: int) -> tuple[Int32s, Float32s]:
         """The first k items of the best entries, padded as a search result is; k <= entries."""
         rows, scores = self._search(queries, entries)
         found = SearchResult(rows // self.items.entries_per_item, scores, self.items.names).merged(1)
         return found.rows[:, :k], found.scores[:, :k]
 
     @abc.abstractmethod
-    def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Places and scores [queries, k] of entries, for at least one checked query; 1 <= k <= entries."""
 
     @abc.abstractmethod

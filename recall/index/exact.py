@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from recall.core.arrays import Float32s, Int32s
 from recall.index.base import VectorIndex
-from recall.index.items import Items, Rows, Vectors
+from recall.index.items import Items
 
 # Numbers held at a time: 16 MB of scores stay near the caches and bound the memory of any batch.
 _BLOCK = 1 << 22
@@ -27,12 +28,12 @@ class ExactIndex(VectorIndex):
         """Exact search over the same vectors."""
         return ExactIndex(self.items)
 
-    def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         block = max(1, _BLOCK // max(self.entries, k * self.dim))
         found = [self._search_block(queries[start : start + block], k) for start in range(0, len(queries), block)]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
 
-    def _search_block(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _search_block(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         vectors = self.items.vectors
         rows = top_rows(queries @ vectors.T, k)  # [queries, k]
         # BLAS sums in another order for another number of queries; this one depends on the pair alone, so
@@ -49,7 +50,7 @@ class ExactIndex(VectorIndex):
         return cls(Items(ids, np.load(directory / _FILE, mmap_mode="r", allow_pickle=False)), report=report)
 
 
-def top_rows(scores: Vectors, k: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+def top_rows(scores: Float32s, k: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Columns of the k highest scores of each row, in any order; among equal scores the lowest columns.
 
     Args:

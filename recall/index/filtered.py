@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import DataError
-from recall.index.items import Rows, Vectors
 from recall.index.results import best
 from recall.index.row_lists import RowLists
 
 if TYPE_CHECKING:
     from recall.index.base import Index
 
-Mask = npt.NDArray[np.bool_]
 
 # An approximate search for w candidates is dearer than exact search among n items from about n = 8 w on: it rescores
 # some multiple of w, and most of what it finds is thrown away.
@@ -28,7 +26,7 @@ _BLOCK = 1 << 22
 _NOBODY = np.empty(0, np.intp)
 
 
-def checked_allowed(allowed: Any, items: int) -> Mask:
+def checked_allowed(allowed: Any, items: int) -> Bools:
     """Who may be found, bool [items].
 
     Raises:
@@ -58,8 +56,8 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ro
 
 
 def best_allowed(
-    index: Index, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
-) -> tuple[Rows, Vectors]:
+    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+) -> tuple[Int32s, Float32s]:
     """The k best of the items that each query may have.
 
     The index is asked for as many as would hold k allowed ones if those were spread evenly; queries that got fewer ask
@@ -87,8 +85,8 @@ def best_allowed(
 
 
 def _first_look(
-    index: Index, queries: Vectors, k: int, *, spare: int, excluded: RowLists
-) -> tuple[Rows, Vectors, npt.NDArray[np.intp]]:
+    index: Index, queries: Float32s, k: int, *, spare: int, excluded: RowLists
+) -> tuple[Int32s, Float32s, Intps]:
     """The first k of k + `spare` candidates that a query may have, and the queries for which that was not enough.
 
     Lists of what users have seen are long, and few of them are among the best: for nearly all users it is enough, and
@@ -114,8 +112,8 @@ def _first_look(
 
 
 def _widened(
-    index: Index, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
-) -> tuple[Rows, Vectors]:
+    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+) -> tuple[Int32s, Float32s]:
     """What `best_allowed` gives, from wider and wider searches."""
     size = len(index)
     several = size if allowed is None else int(np.count_nonzero(allowed))
@@ -152,8 +150,8 @@ def _widened(
 
 
 def _compare_all(
-    index: Index, queries: Vectors, k: int, *, allowed: Mask | None, excluded: Sequence[Rows]
-) -> tuple[Rows, Vectors]:
+    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Sequence[Int32s]
+) -> tuple[Int32s, Float32s]:
     """Exact search among the allowed items, in blocks of them."""
     from recall.index.exact import top_rows
 

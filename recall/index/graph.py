@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Float32s
 from recall.index.base import Index
 from recall.index.scann import ScannIndex
 
@@ -23,7 +23,7 @@ class GraphIndex(tf.Module, abc.ABC):
       items: how many items there are.
     """
 
-    def __init__(self, vectors: npt.NDArray[np.float32], *, entries_per_item: int) -> None:
+    def __init__(self, vectors: Float32s, *, entries_per_item: int) -> None:
         super().__init__()
         self.entries_per_item = entries_per_item
         self.items = len(vectors) // entries_per_item

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import Float32s, Int32s
 from recall.core.errors import DataError, shown
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.object_]
 
 _SHOWN = 5
@@ -41,7 +40,7 @@ class ItemIds:
     def _row_of(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.names[:-1])}
 
-    def rows(self, ids: Any) -> Rows:
+    def rows(self, ids: Any) -> Int32s:
         """Rows of ids, int32 of the same length.
 
         Raises:
@@ -53,7 +52,7 @@ class ItemIds:
         """Row of an id, -1 if it is not in the index."""
         return self._row_of.get(name, -1)
 
-    def rows_there(self, ids: Iterable[str]) -> Rows:
+    def rows_there(self, ids: Iterable[str]) -> Int32s:
         """Rows of those ids that are there, int32."""
         row_of = self._row_of
         return np.array([row_of[name] for name in ids if name in row_of], np.int32)
@@ -69,7 +68,7 @@ class Items(ItemIds):
         entries, which follow each other: with one, entry and row of an item are the same.
     """
 
-    vectors: Vectors
+    vectors: Float32s
 
     @classmethod
     def checked(cls, ids: Any, vectors: Any) -> Items:
@@ -102,17 +101,17 @@ class Items(ItemIds):
         return len(self.vectors) // len(self.ids)
 
     @property
-    def by_item(self) -> Vectors:
+    def by_item(self) -> Float32s:
         """The vectors as float32 [items, dim], or [items, entries of each, dim]."""
         several = self.entries_per_item
         return self.vectors.reshape(-1, several, self.vectors.shape[1]) if several > 1 else self.vectors
 
-    def take(self, rows: Rows) -> Items:
+    def take(self, rows: Int32s) -> Items:
         """A copy of some items, in the order of their rows."""
         return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
 
-def require_known(ids: Any, rows: list[int]) -> Rows:
+def require_known(ids: Any, rows: list[int]) -> Int32s:
     """Rows as int32; ids whose row is -1 are a DataError that names the first ones."""
     unknown = [str(name) for name, row in zip(ids, rows, strict=True) if row < 0]
     if unknown:
@@ -120,7 +119,7 @@ def require_known(ids: Any, rows: list[int]) -> Rows:
     return np.asarray(rows, dtype=np.int32)
 
 
-def float_matrix(values: Any, name: str) -> Vectors:
+def float_matrix(values: Any, name: str) -> Float32s:
     """`values` as a C-contiguous float32 matrix.
 
     Raises:

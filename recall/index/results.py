@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from recall.core.arrays import Float32s, Int32s
 from recall.core.errors import DataError
-from recall.index.items import Ids, Rows, Vectors
+from recall.index.items import Ids
 
 
 class Names(Protocol):
@@ -19,7 +20,7 @@ class Names(Protocol):
         """Object array of the shape of rows (integers); that of row -1 is None."""
 
 
-def ids_at(names: Names, rows: Rows) -> Ids:
+def ids_at(names: Names, rows: Int32s) -> Ids:
     """Object array of the shape of rows: their ids, None for row -1."""
     # 100 of a million: 12 us, indexing 13.6 us. Most of it is waiting for ids that lie all over the memory.
     found: Ids = names.take(rows) if isinstance(names, np.ndarray) else names[rows]
@@ -35,17 +36,17 @@ class SomeNames:
       ids: object [items + 1], their ids and a last None, which is that of row -1.
     """
 
-    rows: Rows
+    rows: Int32s
     ids: Ids
 
     @classmethod
-    def listed(cls, rows: Rows, ids: Ids) -> SomeNames:
+    def listed(cls, rows: Int32s, ids: Ids) -> SomeNames:
         """The names in result lists: rows [queries, k], which may repeat and hold -1, and their ids."""
         every, first = np.unique(rows, return_index=True)
         is_item = every >= 0
         return cls(every[is_item], np.append(ids.reshape(-1)[first[is_item]], [None]))
 
-    def __getitem__(self, rows: Rows) -> Ids:
+    def __getitem__(self, rows: Int32s) -> Ids:
         found: Ids = self.ids[np.where(rows < 0, -1, np.searchsorted(self.rows, rows))]
         return found
 
@@ -62,12 +63,12 @@ class SearchResult:
       names: object [items + 1], ids by row and a last None; or what knows the ids of some rows, of all here at least.
     """
 
-    rows: Rows
-    scores: Vectors
+    rows: Int32s
+    scores: Float32s
     names: Names = dataclasses.field(repr=False)
 
     @classmethod
-    def of_ids(cls, rows: Rows, scores: Vectors, ids: Ids) -> SearchResult:
+    def of_ids(cls, rows: Int32s, scores: Float32s, ids: Ids) -> SearchResult:
         """A result of which another process sent the rows, scores and ids, each [queries, k]."""
         return cls(rows, scores, SomeNames.listed(rows, ids))
 
@@ -136,7 +137,7 @@ def merge_results(results: Sequence[SearchResult]) -> SearchResult:
     return SearchResult(rows, scores, SomeNames.listed(listed, ids))
 
 
-def best(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:
+def best(rows: Int32s, scores: Float32s, k: int) -> tuple[Int32s, Float32s]:
     """The first k columns of lists [queries, any] by falling score, equal scores by rising row, padding last."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)

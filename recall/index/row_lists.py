@@ -9,17 +9,15 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from recall.core.ragged import Lengths, flat_places
-from recall.index.items import Rows
-
-Mask = npt.NDArray[np.bool_]
+from recall.core.arrays import Bools, Int32s, Int64s, Intps
+from recall.core.ragged import flat_places
 
 _SALT = np.int32(40_503)
 _SLOTS_PER_ROW = 16
 _SHIFT = 32  # a row is an int32: a query and a row are one int64
 
 
-class RowLists(Sequence[Rows]):
+class RowLists(Sequence[Int32s]):
     """For each query rows, unique and rising; reads as a sequence of int32 arrays.
 
     Args:
@@ -27,11 +25,11 @@ class RowLists(Sequence[Rows]):
       lengths: int64 [queries], how many each has.
     """
 
-    def __init__(self, rows: Rows, lengths: Lengths) -> None:
+    def __init__(self, rows: Int32s, lengths: Int64s) -> None:
         self.rows, self.lengths = rows, lengths
 
     @classmethod
-    def of(cls, rows: npt.NDArray[Any], lengths: Lengths) -> RowLists:
+    def of(cls, rows: npt.NDArray[Any], lengths: Int64s) -> RowLists:
         """Of rows in any order, repeats welcome."""
         rows = rows.astype(np.int32, copy=False)
         if len(lengths) == 1:
@@ -60,7 +58,7 @@ class RowLists(Sequence[Rows]):
         return cls.of(np.concatenate(arrays) if arrays else np.empty(0, np.int32), lengths)
 
     @classmethod
-    def _of_keys(cls, keys: npt.NDArray[np.int64], *, queries: int) -> RowLists:
+    def _of_keys(cls, keys: Int64s, *, queries: int) -> RowLists:
         owners = keys >> _SHIFT
         return cls((keys - (owners << _SHIFT)).astype(np.int32), np.bincount(owners, minlength=queries))
 
@@ -68,10 +66,10 @@ class RowLists(Sequence[Rows]):
         return len(self.lengths)
 
     @overload
-    def __getitem__(self, query: int) -> Rows: ...
+    def __getitem__(self, query: int) -> Int32s: ...
     @overload
-    def __getitem__(self, query: slice) -> Sequence[Rows]: ...
-    def __getitem__(self, query: int | slice) -> Rows | Sequence[Rows]:
+    def __getitem__(self, query: slice) -> Sequence[Int32s]: ...
+    def __getitem__(self, query: int | slice) -> Int32s | Sequence[Int32s]:
         if isinstance(query, slice):
             return [self[each] for each in range(*query.indices(len(self)))]
         if not -len(self) <= query < len(self):
@@ -91,18 +89,18 @@ class RowLists(Sequence[Rows]):
         keys = np.concatenate([_keys(lists.rows, lists._owners) for lists in (self, other)])
         return self._of_keys(np.unique(keys), queries=len(self))
 
-    def where(self, is_kept: Mask) -> RowLists:
+    def where(self, is_kept: Bools) -> RowLists:
         """Some of the rows, bool [all]."""
         if is_kept.all():
             return self
         return RowLists(self.rows[is_kept], np.bincount(self._owners[is_kept], minlength=len(self)))
 
-    def take(self, queries: npt.NDArray[np.intp]) -> RowLists:
+    def take(self, queries: Intps) -> RowLists:
         """The lists of some queries, in their order."""
         lengths = self.lengths[queries]
         return RowLists(self.rows[flat_places(self._ends[queries] - lengths, lengths)], lengths)
 
-    def hold(self, found: Rows) -> Mask:
+    def hold(self, found: Int32s) -> Bools:
         """Which rows of result lists are among those of their queries: int32 [queries, width] -> bool."""
         if not self.rows.size:
             return np.zeros(found.shape, bool)
@@ -122,13 +120,13 @@ class RowLists(Sequence[Rows]):
         return held
 
     @functools.cached_property
-    def _ends(self) -> Lengths:
+    def _ends(self) -> Int64s:
         return np.cumsum(self.lengths)
 
     @functools.cached_property
-    def _owners(self) -> npt.NDArray[np.int64]:
+    def _owners(self) -> Int64s:
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
-def _keys(rows: npt.NDArray[np.int32], owners: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _keys(rows: Int32s, owners: Int64s) -> Int64s:
     return (owners << _SHIFT) + rows

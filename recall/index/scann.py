@@ -20,10 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from recall.core.arrays import Float32s, Int32s
 from recall.core.errors import ArtifactError
 from recall.index.base import VectorIndex
 from recall.index.exact import ExactIndex
-from recall.index.items import Items, Rows, Vectors
+from recall.index.items import Items
 
 # Below it the tree saves less than the call costs: 22 us without, 11 us with, at 5,000 x 64.
 _TREE_FROM = 5_000
@@ -55,7 +56,7 @@ class ScannSettings:
     anisotropic_threshold: float | None
 
     @classmethod
-    def for_vectors(cls, vectors: Vectors, k: int) -> ScannSettings:
+    def for_vectors(cls, vectors: Float32s, k: int) -> ScannSettings:
         """Settings to start tuning from, by the catalogue's size and norms."""
         items = len(vectors)
         leaves = round(math.sqrt(items)) if items >= _TREE_FROM else 0
@@ -133,7 +134,7 @@ class ScannIndex(VectorIndex):
         """Exact search over the vectors that the searcher rescores with."""
         return ExactIndex(self.items)
 
-    def _best_and_spare(self, queries: Vectors, k: int, *, spare: int) -> tuple[Rows, Vectors]:
+    def _best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
         """Looks into the leaves of a search for k, and rescores as many as one for k + `spare`.
 
         Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
@@ -145,11 +146,11 @@ class ScannIndex(VectorIndex):
         _, reorder = self._settings.effort(k + spare, self._entries)
         return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
 
-    def _search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         leaves, reorder = self._settings.effort(k, self._entries)
         return self._search_among(queries, k, leaves=leaves, reorder=reorder)
 
-    def _search_among(self, queries: Vectors, k: int, *, leaves: int, reorder: int) -> tuple[Rows, Vectors]:
+    def _search_among(self, queries: Float32s, k: int, *, leaves: int, reorder: int) -> tuple[Int32s, Float32s]:
         if len(queries) == 1:
             found, scores = self._search_one(queries[0], k, reorder, leaves)
             if len(found) < k:
@@ -163,7 +164,7 @@ class ScannIndex(VectorIndex):
             rows[short], scores[short] = self._search_exactly(queries[short], k)
         return rows, scores
 
-    def _search_exactly(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _search_exactly(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         return self.exact()._search(queries, k)
 
     def _write(self, directory: Path) -> None:
@@ -183,7 +184,7 @@ class ScannIndex(VectorIndex):
         return cls(Items(ids, vectors), searcher=searcher, settings=ScannSettings(**settings), report=report)
 
 
-def _open(folder: Path) -> tuple[Any, Vectors]:
+def _open(folder: Path) -> tuple[Any, Float32s]:
     """The searcher in a folder, and the vectors it rescores with as a memory map [items, dim]."""
     from scann.scann_ops.py import scann_ops_pybind
 
@@ -200,7 +201,7 @@ def _open(folder: Path) -> tuple[Any, Vectors]:
     return scann_ops_pybind.ScannSearcher(native), vectors
 
 
-def _anisotropic_threshold(vectors: Vectors) -> float | None:
+def _anisotropic_threshold(vectors: Float32s) -> float | None:
     """0.2 for unit vectors of up to 100 dimensions, scaled to others.
 
     ScaNN weighs errors along a vector x by (dim - 1) t^2 / (1 - t^2) with t = threshold / |x|: about 4 for

@@ -10,19 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import Float32s, Int32s
 from recall.core.errors import ConfigError
 from recall.index.base import Index, VectorIndex
-from recall.index.items import ItemIds, Rows, Vectors
+from recall.index.items import ItemIds
 from recall.index.results import SearchResult, SomeNames, best
 
 # Noted in manifests. Another hash needs another name: who asks a fleet computes it too, maybe in another language.
 HASH = "sha256, first 8 bytes, big-endian, modulo shards"
 
 
-def shard_of(ids: Any, shards: int) -> npt.NDArray[np.int32]:
+def shard_of(ids: Any, shards: int) -> Int32s:
     """The shard of each id, int32 [items], the same in every process and release.
 
     The first 8 bytes of the SHA-256 (FIPS 180-4) of the id's UTF-8 text as a big-endian number, modulo the number of
@@ -37,7 +37,7 @@ def shard_of(ids: Any, shards: int) -> npt.NDArray[np.int32]:
     return (np.frombuffer(digests, ">u8") % np.uint64(shards)).astype(np.int32)
 
 
-def split_rows(ids: pa.StringArray, shards: int) -> list[Rows]:
+def split_rows(ids: pa.StringArray, shards: int) -> list[Int32s]:
     """Rows of the items of each shard, rising, int32.
 
     Raises:
@@ -69,7 +69,7 @@ class Shard:
     """
 
     index: VectorIndex
-    rows: Rows
+    rows: Int32s
     number: int
     count: int
 
@@ -79,7 +79,7 @@ class Shard:
         rows = np.where(found.rows < 0, -1, self.rows[found.rows]).astype(np.int32)
         return SearchResult(rows, found.scores, SomeNames(self.rows, self.index.items.names))
 
-    def best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """The rows and scores of `search` alone, [queries, min(k, items)], for queries that were checked."""
         rows, scores = self.index._best_items(queries, min(k, len(self.index)))
         return self.rows[rows], scores
@@ -143,13 +143,13 @@ class ShardedIndex(Index):
         """Exact search over the same vectors, shard by shard."""
         return ShardedIndex([dataclasses.replace(shard, index=shard.index.exact()) for shard in self.shards])
 
-    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         # Every shard gives k: the best k of all may be in one.
         found = list(self._threads.map(lambda shard: shard.best_items(queries, k), self.shards))
         rows = np.concatenate([rows for rows, _ in found], axis=1)  # [queries, at most shards * k]
         return best(rows, np.concatenate([scores for _, scores in found], axis=1), k)
 
-    def _vectors_of(self, rows: Rows) -> Vectors:
+    def _vectors_of(self, rows: Int32s) -> Float32s:
         places = self._place[rows]
         owners = np.searchsorted(self._starts, places, side="right") - 1
         shape = self.shards[0].index.items.by_item.shape[1:]

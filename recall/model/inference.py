@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.model.batches.dataset import Examples, pad
 from recall.model.recall_model import RecallModel
 
-Matrix = npt.NDArray[np.float32]
 
-
-def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 8192) -> tuple[Matrix, Matrix]:
+def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8192) -> tuple[Float32s, Float32s]:
     """Vectors of the whole catalogue at a moment.
 
     Args:
@@ -37,7 +36,7 @@ def encode_items(model: RecallModel, posterior: Matrix, *, batch_size: int = 819
     return np.concatenate(vectors), np.concatenate(shares)
 
 
-def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Matrix]:
+def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Float32s]:
     """How much each modality has to say in the meta vectors of the catalogue.
 
     Returns:
@@ -58,12 +57,12 @@ def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str,
 def encode_users(
     model: RecallModel,
     users: npt.NDArray[np.object_],
-    history: npt.NDArray[np.int32],
+    history: Int32s,
     *,
-    age_ms: npt.NDArray[np.int64] | None = None,
-    further: Mapping[str, npt.NDArray[np.int32]] | None = None,
+    age_ms: Int64s | None = None,
+    further: Mapping[str, Int32s] | None = None,
     batch_size: int = 4096,
-) -> Matrix:
+) -> Float32s:
     """User queries.
 
     Args:
@@ -93,17 +92,17 @@ def encode_users(
 def encode_students(
     model: RecallModel,
     users: npt.NDArray[np.object_],
-    history: npt.NDArray[np.int32],
+    history: Int32s,
     *,
     batch_size: int = 4096,
-) -> Matrix:
+) -> Float32s:
     """User queries of the student: arguments as `encode_users`, float32 [n, width]."""
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
     chosen = (slice(start, start + batch_size) for start in range(0, max(1, len(users)), batch_size))
     return np.concatenate([model.encode_students(rows[part], tf.constant(history[part])) for part in chosen])
 
 
-def encode_triggers(model: RecallModel, items: npt.NDArray[np.int32], *, batch_size: int = 8192) -> Matrix:
+def encode_triggers(model: RecallModel, items: Int32s, *, batch_size: int = 8192) -> Float32s:
     """Trigger queries of item rows [n]."""
     parts = [
         model.encode_triggers(tf.constant(items[start : start + batch_size]))
@@ -119,7 +118,7 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
     return examples.select(np.flatnonzero(examples.triggers >= 0))
 
 
-def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Matrix:
+def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Float32s:
     """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
 
     As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the

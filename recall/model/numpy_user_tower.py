@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from recall.core.arrays import Float32s, Float64s, Int64s, Intps
 from recall.core.ragged import ManyLists
 from recall.core.times import MS_PER_HOUR
 from recall.data.prepared import PreparedData
 from recall.model.user_head import UserHead
 
-Floats = npt.NDArray[np.float32]
-Weights = Mapping[str, Floats]
+Weights = Mapping[str, Float32s]
 
 USER_ARRAYS = "user_arrays"
 """Their folder, beside the SavedModels."""
@@ -102,7 +101,7 @@ class UserArrays:
         """Reads what `save` wrote; None if there is nothing, since the tower is of another kind."""
         if not directory.exists():
             return None
-        weights: dict[str, Floats] = {
+        weights: dict[str, Float32s] = {
             name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _LARGE
         }
         with np.load(directory / _WEIGHTS, allow_pickle=False) as stored:
@@ -121,7 +120,7 @@ class UserArrays:
         users: Sequence[str],
         histories: Sequence[Sequence[str]],
         ages_hours: Sequence[Sequence[float]] | None = None,
-    ) -> Floats:
+    ) -> Float32s:
         """Query vectors of users.
 
         Args:
@@ -138,9 +137,7 @@ class UserArrays:
         hours = None if ages_hours is None else np.array(list(chain.from_iterable(ages_hours)), float)
         return self.vectors_by_row(users, ManyLists(rows, lengths), hours)
 
-    def vectors_by_row(
-        self, users: Sequence[str], clicks: ManyLists, ages_hours: npt.NDArray[np.float64] | None = None
-    ) -> Floats:
+    def vectors_by_row(self, users: Sequence[str], clicks: ManyLists, ages_hours: Float64s | None = None) -> Float32s:
         """Query vectors of users whose clicks are known as rows of the tokens.
 
         Args:
@@ -164,9 +161,7 @@ class UserArrays:
         profiles = self._profiles.take(places, axis=0)
         return self._head.queries(states, profiles)
 
-    def _known_last(
-        self, clicks: ManyLists, age_ms: npt.NDArray[np.int64] | None
-    ) -> tuple[ManyLists, npt.NDArray[np.int64] | None]:
+    def _known_last(self, clicks: ManyLists, age_ms: Int64s | None) -> tuple[ManyLists, Int64s | None]:
         """The last clicks of known items, as many as the tower reads."""
         if clicks.values.size and np.minimum.reduce(clicks.values) < 0:
             is_known = clicks.values >= 0
@@ -176,7 +171,7 @@ class UserArrays:
             clicks, age_ms = clicks.where(is_last), None if age_ms is None else age_ms[is_last]
         return clicks, age_ms
 
-    def _states(self, clicks: ManyLists, age_ms: npt.NDArray[np.int64] | None) -> Floats:
+    def _states(self, clicks: ManyLists, age_ms: Int64s | None) -> Float32s:
         """States of histories, float32 [users, dim]."""
         weights, (rows, lengths) = self._weights, clicks
         if not len(rows):
@@ -207,9 +202,7 @@ class UserArrays:
         states[~is_any] = weights["empty"]
         return states
 
-    def _timed_tokens(
-        self, rows: npt.NDArray[np.int64], to_last: npt.NDArray[np.int64], age_ms: npt.NDArray[np.int64] | None
-    ) -> Floats:
+    def _timed_tokens(self, rows: Int64s, to_last: Int64s, age_ms: Int64s | None) -> Float32s:
         """Tokens of clicks, float32 [clicks, dim]."""
         tokens = self._tokens.take(rows, axis=0)
         if age_ms is not None and "gap" in self._weights:
@@ -218,11 +211,11 @@ class UserArrays:
 
     def _scores(
         self,
-        rows: npt.NDArray[np.int64],
-        tokens: Floats,
-        to_last: npt.NDArray[np.int64],
-        age_ms: npt.NDArray[np.int64] | None,
-    ) -> Floats:
+        rows: Int64s,
+        tokens: Float32s,
+        to_last: Int64s,
+        age_ms: Int64s | None,
+    ) -> Float32s:
         """What a softmax makes weights of, float32 [clicks]: equal ones for a mean.
 
         Tokens are those of the clicks, and read only where no scores of items are known.
@@ -239,17 +232,17 @@ class UserArrays:
         return scores
 
 
-def _to_last(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _to_last(lengths: Int64s) -> Int64s:
     """Clicks between each and the last one of its history, int64 [clicks]."""
     ends = np.cumsum(lengths)
     clicks = np.arange(int(ends[-1]) if len(ends) else 0)
     return np.repeat(ends - 1, lengths) - clicks
 
 
-def _attention_scores(tokens: Floats, weights: Weights) -> Floats:
+def _attention_scores(tokens: Float32s, weights: Weights) -> Float32s:
     """What attention makes of tokens alone: float32 [n, dim] -> [n]."""
     hidden = np.tanh(tokens @ weights["hidden_kernel"] + weights["hidden_bias"])
-    scores: Floats = (hidden @ weights["score_kernel"])[:, 0]
+    scores: Float32s = (hidden @ weights["score_kernel"])[:, 0]
     return scores
 
 
@@ -257,19 +250,19 @@ def _attention_scores(tokens: Floats, weights: Weights) -> Floats:
 _BOUNDS_MS = np.array([1000.0 * (2**k - 1) for k in range(31)], np.float32)
 
 
-def duration_buckets(duration_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def duration_buckets(duration_ms: Int64s) -> Intps:
     """Buckets of durations as the towers' tables have them; 0 is unknown, which a negative duration means."""
     return np.searchsorted(_BOUNDS_MS, duration_ms.astype(np.float32), side="right")
 
 
-def _gap_buckets(age_ms: npt.NDArray[np.int64], to_last: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def _gap_buckets(age_ms: Int64s, to_last: Int64s) -> Intps:
     """Buckets of the time from each click to the next one of its history, or to the query after the last."""
     following = np.where(to_last > 0, np.append(age_ms[1:], 0), 0)
     return duration_buckets(np.where((age_ms >= 0) & (following >= 0), age_ms - following, -1))
 
 
 def arrays_of_tower(
-    model: Any, tokens: Callable[[], Floats], *, users: Sequence[str], items: Sequence[str]
+    model: Any, tokens: Callable[[], Float32s], *, users: Sequence[str], items: Sequence[str]
 ) -> UserArrays | None:
     """The user tower of a `RecallModel` as arrays; None where it is none of those that are known here.
 
@@ -285,7 +278,7 @@ def arrays_of_tower(
     history, head = tower.history, tower.head
     if history.name not in ("mean_history", "attention_history"):
         return None
-    weights: dict[str, Floats] = {"tokens": tokens(), "empty": history.empty.numpy()}
+    weights: dict[str, Float32s] = {"tokens": tokens(), "empty": history.empty.numpy()}
     if history.name == "attention_history":
         weights["recency"] = history.recency.numpy()
         scoring = dict(zip(("hidden_kernel", "hidden_bias"), history.hidden.get_weights(), strict=True))
@@ -309,7 +302,7 @@ def arrays_of_tower(
     return UserArrays(settings, weights, users=users, items=items)
 
 
-def _profiles(model: Any, kernel: Floats, *, batch_size: int = 8192) -> Floats:
+def _profiles(model: Any, kernel: Float32s, *, batch_size: int = 8192) -> Float32s:
     """What each user's profile adds to the first layer, float32 [users + 1, units]; [1, units] without profiles."""
     if model.user_tower.profile is None:
         return np.zeros((1, kernel.shape[1]), np.float32)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from recall.core.arrays import Float32s, Int64s
 from recall.core.artifacts import HIDDEN_MANIFEST, publish, read_manifest
 from recall.core.times import MS_PER_HOUR
 from recall.data.features.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
@@ -143,7 +143,7 @@ class QueryModule(tf.Module):
             return {"vector": self._model.it.trigger_queries(tf.identity(rows))}
 
 
-def _all_tokens(model: RecallModel, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
+def _all_tokens(model: RecallModel, *, batch_size: int = 8192) -> Float32s:
     """`RecallModel.item_tokens` of the whole catalogue, [items, dim]."""
     rows = tf.range(model.item_table.size)[:, tf.newaxis]  # [items, 1]
     starts = range(0, model.item_table.size, batch_size)
@@ -244,12 +244,12 @@ class ItemVectorTable:
     """Item vectors of the model, aligned with the catalogue; an index adds its cold bias to their last dimension."""
 
     ids: pa.StringArray  # [items]
-    vectors: npt.NDArray[np.float32]  # [items, width], or [items, codes, width]
-    behaviour_share: npt.NDArray[np.float32]  # [items], NaN without a gate
-    exposures: npt.NDArray[np.int64]  # [items], that the vectors were made with
+    vectors: Float32s  # [items, width], or [items, codes, width]
+    behaviour_share: Float32s  # [items], NaN without a gate
+    exposures: Int64s  # [items], that the vectors were made with
     fingerprint: str  # of the model
     # Modality -> [items], 0 where the item lacks it; empty where the model weighs none.
-    modality_weights: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    modality_weights: Mapping[str, Float32s] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         """Publishes the table as Parquet: item_id, vector, behaviour_share, exposures.
@@ -318,7 +318,7 @@ class GateShares:
         return {"exposures": exposures} if np.isnan(share) else {"gate_share": share, "exposures": exposures}
 
 
-def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
+def _lists(numbers: Float32s) -> pa.FixedSizeListArray:
     """Numbers [rows, ...] as a row of nested lists each."""
     values = pa.array(np.ascontiguousarray(numbers).reshape(-1))
     for length in reversed(numbers.shape[1:]):
@@ -326,7 +326,7 @@ def _lists(numbers: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
     return values
 
 
-def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+def _matrix(column: pa.ChunkedArray) -> Float32s:
     """What `_lists` was made of."""
     values, shape = column.combine_chunks(), [len(column)]
     while pa.types.is_fixed_size_list(values.type):
@@ -335,6 +335,6 @@ def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     return values.to_numpy().reshape(shape)
 
 
-def _fields(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float32]]:
+def _fields(column: pa.ChunkedArray) -> dict[str, Float32s]:
     values = column.combine_chunks()
     return {field.name: values.field(field.name).to_numpy(zero_copy_only=False) for field in values.type}

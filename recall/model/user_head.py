@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import erf
 
-Floats = npt.NDArray[np.float32]
+from recall.core.arrays import Float32s
 
 _HALF, _ROOT_HALF = np.float32(0.5), np.float32(np.sqrt(0.5))
 _TINY = np.float32(1e-12)  # of tf.math.l2_normalize
@@ -28,7 +27,7 @@ class UserHead:
       parts: 2 where the query is twice as wide as the state.
     """
 
-    def __init__(self, weights: Mapping[str, Floats], *, layers: int, unit_length: bool, parts: int) -> None:
+    def __init__(self, weights: Mapping[str, Float32s], *, layers: int, unit_length: bool, parts: int) -> None:
         self._unit_length, self._parts = unit_length, parts
         first = np.asarray(weights["state_kernel"])
         dim, self._units = first.shape
@@ -37,7 +36,7 @@ class UserHead:
         self._first = np.concatenate([first, weights.get("shortcut", own), column], axis=1)
         self._others = [(_HALF * weights[f"kernel_{layer}"], weights[f"bias_{layer}"]) for layer in range(1, layers)]
 
-    def queries(self, states: Floats, profiles: Floats) -> Floats:
+    def queries(self, states: Float32s, profiles: Float32s) -> Float32s:
         """States [users, dim] and what profiles give to the first layer [users, units] -> queries [users, width]."""
         both = states @ self._first  # [users, units + parts * dim + 1]
         hidden, queries = both[:, : self._units], both[:, self._units :]

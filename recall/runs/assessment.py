@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from recall.config.experiment import Config
 from recall.content.judge.evaluation import tag_matrices
+from recall.core.arrays import Bools, Float32s, Int64s
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.categories import AskedCategories
@@ -165,7 +165,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
     )
 
 
-def _comes_after_validation(prepared: PreparedData) -> npt.NDArray[np.bool_] | None:
+def _comes_after_validation(prepared: PreparedData) -> Bools | None:
     """Items whose first event is in the test period, bool [items]; None for a split without a common clock."""
     test_start_ms = prepared.manifest["split"].get("test_start_ms")
     if test_start_ms is None:
@@ -176,9 +176,7 @@ def _comes_after_validation(prepared: PreparedData) -> npt.NDArray[np.bool_] | N
     return absent
 
 
-def sample_queries(
-    model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000
-) -> npt.NDArray[np.float32]:
+def sample_queries(model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000) -> Float32s:
     """At most `limit` vectors of validation queries, what an index is tuned and measured with; [queries, width].
 
     Each interest of a user is a query of its own, as the index is asked.
@@ -191,7 +189,7 @@ def sample_queries(
     return queries[np.sort(generator.permutation(len(queries))[:limit])]
 
 
-def index_summary(index: Index, queries: npt.NDArray[np.float32]) -> dict[str, Any]:
+def index_summary(index: Index, queries: Float32s) -> dict[str, Any]:
     """The `index` part of metrics.json: recall@100 against exact search and the median time of one query asked alone.
 
     A catalogue of fewer than 100 items is measured at its size, under the same name.
@@ -254,9 +252,9 @@ def report_inputs(
 def _samples(
     model: RecallModel,
     prepared: PreparedData,
-    vectors: npt.NDArray[np.float32],
+    vectors: Float32s,
     *,
-    exposures: npt.NDArray[np.int64],
+    exposures: Int64s,
     seed: int,
     count: int = 6,
 ) -> list[RecallSample]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Bools, Float32s
 from recall.core.artifacts import read_manifest, require_steps
 from recall.core.errors import ArtifactError, DataError
 from recall.core.ragged import ManyLists
@@ -34,7 +34,6 @@ from recall.serving.users.further_ids import FurtherIds
 from recall.serving.users.query_model import UserQuery, load_query_model, trigger_vectors
 from recall.serving.users.vectors import UserVectors
 
-Matrix = npt.NDArray[np.float32]
 Ids = Iterable[str | int]
 By = Literal["model", "content"]
 Living = bool | Literal["read_only"]
@@ -197,7 +196,7 @@ class Recaller(ChangesItems):
         excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
         now = self._now_ms if now_ms is None else now_ms
         index: Index | None = None
-        lacking: npt.NDArray[np.bool_] | None = None
+        lacking: Bools | None = None
         if content:
             vectors, has_clicks = content.interests(asked.history, last=last)
             index, lacking = content.index, ~has_clicks
@@ -281,7 +280,7 @@ class Recaller(ChangesItems):
         excluded = excluded_by_position(exclude, names)
         return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=content.index)
 
-    def vectors(self, items: Ids) -> Matrix:
+    def vectors(self, items: Ids) -> Float32s:
         """Served vectors of items of the index, float32 [items, width], or [items, codes, width] with several each.
 
         Raises:
@@ -301,7 +300,7 @@ class Recaller(ChangesItems):
         *,
         ages_hours: Sequence[Sequence[float]] | None = None,
         further: Mapping[str, Sequence[Sequence[str]]] | None = None,
-    ) -> Matrix:
+    ) -> Float32s:
         """Query vectors of users.
 
         Args:
@@ -318,7 +317,7 @@ class Recaller(ChangesItems):
         """
         return self._user_vectors.of(users, histories, ages_hours=ages_hours, further=further)
 
-    def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Matrix:
+    def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Float32s:
         """Query vectors, as of `user_vectors`, of users that no file knows.
 
         Args:
@@ -333,7 +332,7 @@ class Recaller(ChangesItems):
         now = self._now_ms if now_ms is None else now_ms
         return queries.vectors(features, queries.read(features), now_ms=now)
 
-    def new_item_vectors(self, rows: RawRows) -> Matrix:
+    def new_item_vectors(self, rows: RawRows) -> Float32s:
         """Vectors of items that the log has never seen, from their content alone.
 
         Args:
@@ -372,14 +371,14 @@ class Recaller(ChangesItems):
     def _search(
         self,
         names: Sequence[str],
-        vectors: Matrix,
+        vectors: Float32s,
         wanted: Wanted,
         *,
         excluded: Mapping[int, Sequence[str]],
         now_ms: int | None,
         seen: ManyLists | None = None,
         index: Index | None = None,
-        lacking: npt.NDArray[np.bool_] | None = None,
+        lacking: Bools | None = None,
     ) -> Candidates:
         if index is not None and self._deleted:  # that of contents is as training left it
             deleted = list(self._deleted)

@@ -10,7 +10,7 @@ from pathlib import Path
 _SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from recall import PreparedData, load_config, training
+from recall import (PreparedData, load_config, training)
 
 measure, measured = training.validation_metric, []
 

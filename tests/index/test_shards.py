@@ -16,7 +16,7 @@ import pytest
 
 from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, ConfigError, DataError
-from recall.index import (
+from recall.index import (  # fmt: skip
     Index,
     SearchResult,
     ShardedIndex,
@@ -28,7 +28,7 @@ from recall.index import (
     merge_results,
     save_index,
     shard_of,
-)  # fmt: skip
+)
 from recall.index.build.shard_build import ShardBuild
 from recall.index.build.tuning import recall_of_scores, tuning_queries
 from recall.index.items import Items
@@ -251,7 +251,7 @@ def test_shards_that_cannot_be_filled_are_refused(items, shards, message, tmp_pa
 
 SEARCH_ONE_SHARD = """
 import pickle, sys
-from recall.index import load_shard
+from recall.index import (load_shard)
 queries, k = pickle.load(sys.stdin.buffer)
 shard = load_shard(sys.argv[1], int(sys.argv[2]), fingerprint="abc")
 sys.stdout.buffer.write(pickle.dumps(shard.search(queries, k)))

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recall.core.arrays import Bools, Float32s
 from recall.core.artifacts import MANIFEST, read_manifest
 from recall.core.errors import ArtifactError
 from recall.core.tables import Column
@@ -41,7 +42,7 @@ def hash_array(column: Column) -> npt.NDArray[np.bytes_]:
     return np.array(column.to_pylist(), _HASH)
 
 
-def is_among(hashes: npt.NDArray[np.bytes_], known: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+def is_among(hashes: npt.NDArray[np.bytes_], known: npt.NDArray[np.bytes_]) -> Bools:
     """Which hashes are in a sorted array, bool [hashes]."""
     if not len(known):
         return np.zeros(len(hashes), bool)
@@ -59,7 +60,7 @@ class Batches:
 
     folder: str
 
-    def save(self, hashes: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
+    def save(self, hashes: Sequence[str], vectors: Float32s) -> None:
         """Saves a batch [n] and [n, dim]; it is there whole or not at all, however the process ends."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ class Embedded:
         found = [hash_array(pq.read_table(path, columns=["content_hash"])[0].drop_null()) for path in self.files]
         return np.unique(np.concatenate([np.zeros(0, _HASH), *found]))
 
-    def tables(self) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float32]]]:
+    def tables(self) -> Iterator[tuple[npt.NDArray[np.bytes_], Float32s]]:
         """File by file hashes [n] and vectors [n, dim]."""
         for path in self.files:
             table = pq.ParquetFile(path).read(columns=["content_hash", "vector"])
@@ -113,9 +114,7 @@ class Embedded:
                 yield hash_array(table["content_hash"]), vectors_of(table["vector"])[0]
 
 
-def line_up(
-    path: Path, hashes: npt.NDArray[np.bytes_], embedded: Embedded, *, dim: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def line_up(path: Path, hashes: npt.NDArray[np.bytes_], embedded: Embedded, *, dim: int) -> tuple[Float32s, Bools]:
     """Writes the `.npy` file of a catalogue without ever holding all vectors in memory.
 
     Args:
@@ -143,8 +142,8 @@ def line_up(
     return vectors, present
 
 
-def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vectors: npt.NDArray[np.float32],
-                present: npt.NDArray[np.bool_]) -> None:  # fmt: skip
+def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vectors: Float32s,
+                present: Bools) -> None:  # fmt: skip
     """Writes `item_id`, `vector`, `content_hash`, a row per item; the last two are null where there is no vector."""
     folder.mkdir()
     for part, start in enumerate(range(0, len(ids), _ROWS_PER_PART)):

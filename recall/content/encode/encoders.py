@@ -22,8 +22,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Float32s
 from recall.core.artifacts import fingerprint
 from recall.core.errors import ConfigError, DataError, RecallError
 
@@ -64,14 +64,14 @@ class Encoder(Protocol):
 class TextEncoder(Encoder, Protocol):
     """An encoder with `text` among its modalities."""
 
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> Float32s:
         """Vectors [texts, dim]; zeros where it finds nothing to encode."""
 
 
 class ImageEncoder(Encoder, Protocol):
     """An encoder with `image` among its modalities."""
 
-    def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def encode_images(self, images: Sequence[Image]) -> Float32s:
         """Vectors [images, dim] of RGB images of any size."""
 
 
@@ -114,7 +114,7 @@ def identity(spec: EncoderSpec, encoder: Encoder) -> str:
     return fingerprint(spec.kind, encoder.fingerprint, encoder.dim, _RECIPE)
 
 
-def encode(encoder: Encoder, modality: str, contents: Sequence[Any]) -> npt.NDArray[np.float32]:
+def encode(encoder: Encoder, modality: str, contents: Sequence[Any]) -> Float32s:
     """Vectors [contents, dim] of texts or images.
 
     Raises:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recall.content.encode.encoders import MODALITIES, require_extra
+from recall.core.arrays import Float32s
 from recall.core.artifacts import checksum, fingerprint
 from recall.core.errors import DataError
 
@@ -46,15 +46,15 @@ class SentenceTransformersEncoder:
         self.dim = int(self._encode(probe).shape[1])  # what the library says of CLIP's dimensions differs by release
         self.fingerprint = _folder_fingerprint(folder)
 
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> Float32s:
         """Vectors [texts, dim]."""
         return self._encode(list(texts))
 
-    def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def encode_images(self, images: Sequence[Image]) -> Float32s:
         """Vectors [images, dim]."""
         return self._encode(list(images))
 
-    def _encode(self, contents: list[Any]) -> npt.NDArray[np.float32]:
+    def _encode(self, contents: list[Any]) -> Float32s:
         return np.asarray(self._model.encode(contents, show_progress_bar=False, convert_to_numpy=True), np.float32)
 
 
@@ -86,7 +86,7 @@ class VisionEncoder:
         self.dim = int(self.encode_images([_blank_image()]).shape[1])
         self.fingerprint = _folder_fingerprint(folder)
 
-    def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def encode_images(self, images: Sequence[Image]) -> Float32s:
         """Vectors [images, dim]."""
         inputs = self._processor(images=list(images), return_tensors="pt").to(self._device)
         with self._torch.inference_mode():

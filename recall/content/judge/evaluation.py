@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from recall.content.judge.last_n import (
@@ -22,6 +21,7 @@ from recall.content.judge.last_n import (
 )
 from recall.content.judge.neighbours import alignment, tag_agreement, uniformity
 from recall.content.vectors import ContentVectors
+from recall.core.arrays import Int32s, Int64s
 from recall.core.errors import DataError
 from recall.data.features.vocabulary import FIRST_CODE
 from recall.data.prepared import PreparedData
@@ -176,7 +176,7 @@ def tag_matrices(prepared: PreparedData) -> dict[str, sparse.csr_array]:
     return found
 
 
-def _incidence(rows: npt.NDArray[np.int64], codes: npt.NDArray[np.int32], shape: tuple[int, int]) -> sparse.csr_array:
+def _incidence(rows: Int64s, codes: Int32s, shape: tuple[int, int]) -> sparse.csr_array:
     known = codes >= FIRST_CODE
     matrix = sparse.csr_array((np.ones(known.sum(), np.int32), (rows[known], codes[known])), shape=shape)
     matrix.sum_duplicates()

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s, Intps
 from recall.evaluation import metrics
 from recall.evaluation.ranking import (
     BLOCK_BYTES,
@@ -19,7 +19,6 @@ from recall.evaluation.ranking import (
     score_blocks,
 )
 
-Rows = npt.NDArray[np.int32]
 Similarity = Literal["mean", "max"]
 SIMILARITIES: tuple[Similarity, ...] = ("mean", "max")
 
@@ -35,11 +34,11 @@ class Answerable(NamedTuple):
     """
 
     examples: EvaluationSet
-    chosen: npt.NDArray[np.intp]
+    chosen: Intps
     left_out: dict[str, int]
 
 
-def answerable(examples: EvaluationSet, present: npt.NDArray[np.bool_]) -> Answerable:
+def answerable(examples: EvaluationSet, present: Bools) -> Answerable:
     """Keeps what can be asked of the items that have a vector (bool [items])."""
     place = np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)  # [items]
     targets = place[examples.targets]
@@ -63,7 +62,7 @@ def answerable(examples: EvaluationSet, present: npt.NDArray[np.bool_]) -> Answe
     return Answerable(kept, chosen, left_out)
 
 
-def last_n_scorer(unit: npt.NDArray[np.float32], history: Ragged, *, last: int, similarity: Similarity) -> Scorer:
+def last_n_scorer(unit: Float32s, history: Ragged, *, last: int, similarity: Similarity) -> Scorer:
     """Scores items by their cosine to the last clicks: the mean of the similarities, or the largest.
 
     Args:
@@ -86,9 +85,7 @@ def last_n_scorer(unit: npt.NDArray[np.float32], history: Ragged, *, last: int, 
     return VectorScorer(np.einsum("en,end->ed", weights, unit[rows]), unit)
 
 
-def uniform_draws(
-    first_time_ms: npt.NDArray[np.int64], times_ms: npt.NDArray[np.int64], *, count: int, rng: np.random.Generator
-) -> Rows:
+def uniform_draws(first_time_ms: Int64s, times_ms: Int64s, *, count: int, rng: np.random.Generator) -> Int32s:
     """Items drawn uniformly from those that had been shown before each example.
 
     Args:
@@ -106,7 +103,7 @@ def uniform_draws(
     return np.where(shown > 0, draws, -1).astype(np.int32)
 
 
-def popular_draws(clicks: npt.NDArray[np.int64], *, examples: int, count: int, rng: np.random.Generator) -> Rows:
+def popular_draws(clicks: Int64s, *, examples: int, count: int, rng: np.random.Generator) -> Int32s:
     """Items drawn in proportion to their clicks (int64 [items]); int32 [examples, count], -1 without any click."""
     total = np.cumsum(clicks)
     if not len(total) or not total[-1]:
@@ -124,12 +121,12 @@ class LastN(NamedTuple):
         counting half; NaN where none was left to compare with.
     """
 
-    ranks: npt.NDArray[np.int64]
-    auc: dict[str, npt.NDArray[np.float64]]
+    ranks: Int64s
+    auc: dict[str, Float64s]
 
 
 def last_n_test(
-    scorer: Scorer, examples: EvaluationSet, others: Mapping[str, Rows], *, block_bytes: int = BLOCK_BYTES
+    scorer: Scorer, examples: EvaluationSet, others: Mapping[str, Int32s], *, block_bytes: int = BLOCK_BYTES
 ) -> LastN:
     """Compares each target with other items and with the catalogue; what the user has seen is in neither.
 
@@ -155,7 +152,7 @@ def last_n_test(
     return LastN(ranks, auc)
 
 
-def last_n_summary(result: LastN, chosen: npt.NDArray[np.bool_], ks: Sequence[int]) -> dict[str, Any]:
+def last_n_summary(result: LastN, chosen: Bools, ks: Sequence[int]) -> dict[str, Any]:
     """Means over the chosen examples (bool [examples]); None where there is nothing to average."""
     measured: dict[str, Any] = {"examples": int(chosen.sum())}
     for kind, values in result.auc.items():
@@ -164,16 +161,14 @@ def last_n_summary(result: LastN, chosen: npt.NDArray[np.bool_], ks: Sequence[in
     return measured | {f"recall@{k}": metrics.recall_at(result.ranks[chosen], k) for k in ks}
 
 
-def chance(
-    examples: EvaluationSet, chosen: npt.NDArray[np.bool_], *, item_count: int, ks: Sequence[int]
-) -> dict[str, float | None]:
+def chance(examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Sequence[int]) -> dict[str, float | None]:
     """What an order at random gives on the chosen examples: AUC 1/2, and recall@k of k / the items that are ranked."""
     ranked = item_count - np.diff(examples.seen.offsets)[chosen]  # [examples], the target is one of them
     shares = {f"recall@{k}": np.minimum(1.0, k / ranked) for k in ks}
     return {"auc": 0.5} | {name: float(share.mean()) if len(share) else None for name, share in shares.items()}
 
 
-def _replaced(lists: Ragged, place: Rows) -> Ragged:
+def _replaced(lists: Ragged, place: Int32s) -> Ragged:
     """The lists with other row numbers, without those that have none."""
     values = place[lists.values]
     kept = np.cumsum(np.r_[0, values >= 0])

@@ -6,20 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from recall.core.arrays import Float32s, Intps
 from recall.index.exact import top_rows
-
-Matrix = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.intp]
 
 _BLOCK_NUMBERS = 1 << 22
 _RANDOM_OTHERS = 100
 _UNIFORMITY_T = 2.0
 
 
-def nearest(unit: Matrix, queries: Rows, k: int) -> Rows:
+def nearest(unit: Float32s, queries: Intps, k: int) -> Intps:
     """The k nearest rows of some rows by cosine, without the row itself; intp [queries, k] in any order.
 
     Args:
@@ -37,7 +34,7 @@ def nearest(unit: Matrix, queries: Rows, k: int) -> Rows:
     return np.concatenate(found)
 
 
-def share_with_common_tag(tags: sparse.csr_array, rows: Rows, others: Rows) -> float:
+def share_with_common_tag(tags: sparse.csr_array, rows: Intps, others: Intps) -> float:
     """Share of pairs that have a tag in common.
 
     Args:
@@ -51,7 +48,7 @@ def share_with_common_tag(tags: sparse.csr_array, rows: Rows, others: Rows) -> f
 
 
 def tag_agreement(
-    unit: Matrix, tags: sparse.csr_array, *, k: int, limit: int, rng: np.random.Generator
+    unit: Float32s, tags: sparse.csr_array, *, k: int, limit: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Share of an item's k nearest by content that share at least one tag with it, beside that of random items.
 
@@ -84,7 +81,7 @@ def tag_agreement(
     }
 
 
-def alignment(left: Matrix, right: Matrix) -> float | None:
+def alignment(left: Float32s, right: Float32s) -> float | None:
     """Mean squared distance of vectors that belong together; 0 is best.
 
     E |f(x) - f(y)|^2, Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and
@@ -102,7 +99,7 @@ def alignment(left: Matrix, right: Matrix) -> float | None:
     return float(np.square(left.astype(np.float64) - right).sum(axis=1).mean())
 
 
-def uniformity(unit: Matrix) -> float | None:
+def uniformity(unit: Float32s) -> float | None:
     """How evenly vectors spread over the sphere; lower is more even.
 
     log E exp(-2 |f(x) - f(y)|^2) over pairs of different items, in blocks (Wang & Isola, ICML 2020, t = 2).

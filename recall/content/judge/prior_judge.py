@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Float64s, Intps
 from recall.core.errors import ArtifactError
 from recall.data.content_prior.first_exposures import FirstExposures
 from recall.data.prepared import PreparedData
-
-Floats = npt.NDArray[np.float64]
 
 _BINS = 10
 
@@ -73,7 +71,7 @@ def judge_content_prior(prepared: PreparedData, *, first_exposures: int) -> dict
     return {"first_exposures": first_exposures, **found}
 
 
-def calibration(predicted: Floats, exposures: Floats, clicks: Floats) -> dict[str, Any]:
+def calibration(predicted: Float64s, exposures: Float64s, clicks: Float64s) -> dict[str, Any]:
     """How well predicted CTRs fit counts; all arguments are float64 [items], each item with some exposure.
 
     Returns:
@@ -108,7 +106,7 @@ def calibration(predicted: Floats, exposures: Floats, clicks: Floats) -> dict[st
 
 
 def _judged(
-    chosen: npt.NDArray[np.intp], predictions: dict[str, Floats], exposures: Floats, clicks: Floats, *, ceiling: bool
+    chosen: Intps, predictions: dict[str, Float64s], exposures: Float64s, clicks: Float64s, *, ceiling: bool
 ) -> dict[str, Any]:
     if not len(chosen):
         return {"items": 0}

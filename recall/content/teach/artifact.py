@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recall.content.teach.encoder import ContentEncoder
 from recall.content.teach.modalities import Modality
 from recall.content.teach.training import Taught
+from recall.core.arrays import Float32s
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import DataError
 from recall.data.features.clusters import HierarchicalKMeans
@@ -54,7 +54,7 @@ class TrainedContent:
         return cls(Path(directory), read_manifest(Path(directory), made_by="recall content train", verify=True))
 
     @cached_property
-    def vectors(self) -> npt.NDArray[np.float32]:
+    def vectors(self) -> Float32s:
         """float32 [items, dim], row i of line i of the items file; zeros where an item has none."""
         return np.asarray(np.load(self.directory / VECTORS, allow_pickle=False), np.float32)
 
@@ -87,7 +87,7 @@ class TrainedContent:
         """Base vectors and trained vectors, judged on validation clicks by `judge_content`."""
         return dict(json.loads((self.directory / _JUDGED).read_text()))
 
-    def encode(self, base: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def encode(self, base: Mapping[str, Float32s]) -> Float32s:
         """Vectors of items that may be new.
 
         Args:

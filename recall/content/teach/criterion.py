@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from recall.content.judge.last_n import answerable, last_n_scorer, last_n_test, popular_draws, uniform_draws
+from recall.core.arrays import Bools, Float32s
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import read_examples
@@ -34,9 +34,9 @@ class LastNCriterion:
     def __init__(
         self,
         prepared: PreparedData,
-        present: npt.NDArray[np.bool_],
+        present: Bools,
         *,
-        learned_from: npt.NDArray[np.bool_],
+        learned_from: Bools,
         last: int = 5,
         limit: int = 5_000,
         draws: int = 100,
@@ -63,7 +63,7 @@ class LastNCriterion:
             "popular": popular_draws(clicks[present], examples=len(times_ms), count=draws, rng=rng),
         }
 
-    def __call__(self, unit: npt.NDArray[np.float32]) -> float:
+    def __call__(self, unit: Float32s) -> float:
         """Of vectors float32 [items, dim], of unit length where there is one: in [0, 1], 1/2 is chance."""
         scorer = last_n_scorer(unit[self._present], self._asked.history, last=self._last, similarity="mean")
         found = last_n_test(scorer, self._asked, self._others).auc

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import read_examples
 
@@ -22,16 +22,16 @@ class ClickPairs(NamedTuple):
       after: int32 [pairs], item rows, never the same item.
     """
 
-    before: npt.NDArray[np.int32]
-    after: npt.NDArray[np.int32]
+    before: Int32s
+    after: Int32s
 
-    def log_frequency(self, items: int) -> npt.NDArray[np.float32]:
+    def log_frequency(self, items: int) -> Float32s:
         """log of the share of pairs that an item is second in, float32 [items]; of one that is in none, of one pair."""
         counts = np.bincount(self.after, minlength=items)
         return np.log(np.maximum(counts, 1) / max(1, len(self.after))).astype(np.float32)
 
 
-def click_pairs(prepared: PreparedData, present: npt.NDArray[np.bool_], *, window: int) -> ClickPairs:
+def click_pairs(prepared: PreparedData, present: Bools, *, window: int) -> ClickPairs:
     """Every training click with each of the `window` clicks before it, of either layout of the records.
 
     Point in time: the later one is a training click, and the earlier ones were clicked strictly before it.
@@ -76,10 +76,10 @@ def _of_users(prepared: PreparedData, window: int) -> ClickPairs:
 
 
 def _pairs_at(
-    values: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    targets: npt.NDArray[np.int32],
+    values: Int32s,
+    starts: Int64s,
+    ends: Int64s,
+    targets: Int32s,
     window: int,
 ) -> ClickPairs:
     """Each target with the last entries of `values[start:end]`."""

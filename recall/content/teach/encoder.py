@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from recall.content.teach.modalities import Modality
+from recall.core.arrays import Float32s, Intps
 from recall.model.fusion.masks import masked_softmax
 from recall.model.layers.features import dense_stack
 
-Matrix = npt.NDArray[np.float32]
 Inputs = tuple[tuple[tf.Tensor, tf.Tensor], ...]
 """Per modality frames float32 [items, frames, width] and whether each is there, bool [items, frames]."""
 
@@ -89,7 +88,7 @@ class ContentEncoder(tf.keras.layers.Layer):
         item = tf.math.l2_normalize(tf.einsum("im,imd->id", weights, modalities), axis=-1)  # [items, dim]
         return Encoded(item, modalities, has)
 
-    def start_from(self, modalities: Sequence[Modality], rows: npt.NDArray[np.intp], *, seed: int) -> None:
+    def start_from(self, modalities: Sequence[Modality], rows: Intps, *, seed: int) -> None:
         """Lets each W keep as much of the base vectors as its width can, so that training starts from what they know.
 
         The leading right singular vectors of the base vectors, each modality in directions of its own as far as there
@@ -112,7 +111,7 @@ class ContentEncoder(tf.keras.layers.Layer):
             projection.kernel.assign((leading @ own).astype(np.float32))
             first += leading.shape[1]
 
-    def vectors(self, modalities: Sequence[Modality]) -> Matrix:
+    def vectors(self, modalities: Sequence[Modality]) -> Float32s:
         """Content vectors of items; float32 [items, dim], zeros where an item has no base vector."""
         count = len(modalities[0].frames)
         parts = [
@@ -133,6 +132,6 @@ class ContentEncoder(tf.keras.layers.Layer):
         return cls(shapes, dim=settings["dim"], hidden=settings["hidden"])
 
 
-def inputs_of(modalities: Sequence[Modality], rows: npt.NDArray[np.intp]) -> Inputs:
+def inputs_of(modalities: Sequence[Modality], rows: Intps) -> Inputs:
     """Base vectors of some items as the encoder reads them."""
     return tuple((tf.constant(one.frames[rows]), tf.constant(one.present[rows])) for one in modalities)

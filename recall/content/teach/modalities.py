@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from recall.content.vectors import ContentVectors
+from recall.core.arrays import Bools, Float32s
 from recall.core.errors import DataError
 
 
@@ -25,8 +25,8 @@ class Modality:
 
     name: str
     features: tuple[str, ...]
-    frames: npt.NDArray[np.float32]
-    present: npt.NDArray[np.bool_]
+    frames: Float32s
+    present: Bools
 
     @property
     def width(self) -> int:

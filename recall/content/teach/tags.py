@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from recall.core.arrays import Bools
 from recall.core.errors import DataError
 
 _LEAST_ITEMS = 2  # a tag of one item is that item's id under another name
 
 
-def tag_targets(
-    matrices: Sequence[sparse.csr_array], learned_from: npt.NDArray[np.bool_]
-) -> tuple[sparse.csr_array, sparse.csr_array]:
+def tag_targets(matrices: Sequence[sparse.csr_array], learned_from: Bools) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Tags of several features in one space, and how much each tells of an item.
 
     TF-IDF (Salton & Buckley, Information Processing & Management 24(5), 1988) with tf 1, as an item has a tag or not,

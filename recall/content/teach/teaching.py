@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from scipy import sparse
 
@@ -25,6 +24,7 @@ from recall.content.teach.losses import (
 from recall.content.teach.modalities import Modality
 from recall.content.teach.tag_classifier import TagClassifier
 from recall.content.teach.tags import tag_overlap
+from recall.core.arrays import Intps
 
 # As CLIP does, so that a learned temperature cannot make the logits explode (Radford et al., ICML 2021, section 2.5).
 _LEAST_TEMPERATURE = 0.01
@@ -43,7 +43,7 @@ class Lessons(NamedTuple):
     """
 
     modalities: tuple[Modality, ...]
-    rows: npt.NDArray[np.intp]
+    rows: Intps
     pairs: ClickPairs
     tags: sparse.csr_array
     graph: sparse.coo_array | None
@@ -95,7 +95,7 @@ class Teacher(tf.Module):
         self._learned += [variable for variable in self._log_temperatures.values() if variable.trainable]
         self._optimizer = tf.keras.optimizers.Adam(config.training.learning_rate)
 
-    def step(self, items: npt.NDArray[np.intp], pairs: npt.NDArray[np.intp], *, trust: bool) -> dict[str, tf.Tensor]:
+    def step(self, items: Intps, pairs: Intps, *, trust: bool) -> dict[str, tf.Tensor]:
         """Learns from some items and some click pairs.
 
         Args:

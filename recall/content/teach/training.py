@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from scipy import sparse
 
@@ -20,6 +19,7 @@ from recall.content.teach.modalities import Modality, group_modalities
 from recall.content.teach.tags import tag_graph, tag_targets
 from recall.content.teach.teaching import Lessons, Teacher
 from recall.content.vectors import prepared_vectors
+from recall.core.arrays import Bools, Float32s, Intps
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 
@@ -42,8 +42,8 @@ class Taught(NamedTuple):
 
     encoder: ContentEncoder
     modalities: tuple[Modality, ...]
-    vectors: npt.NDArray[np.float32]
-    learned_from: npt.NDArray[np.bool_]
+    vectors: Float32s
+    learned_from: Bools
     weights: dict[str, float]
     history: list[dict[str, Any]]
     best_epoch: int
@@ -147,7 +147,7 @@ def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
     return Lessons(modalities, np.flatnonzero(counts), pairs, tags, graph, weights)
 
 
-def has_any(modalities: tuple[Modality, ...]) -> npt.NDArray[np.bool_]:
+def has_any(modalities: tuple[Modality, ...]) -> Bools:
     """Which items have some base vector; bool [items]."""
     return np.logical_or.reduce([one.present.any(axis=1) for one in modalities])
 
@@ -159,7 +159,7 @@ class Deck:
         self._count, self._rng = count, rng
         self._rest = np.zeros(0, np.intp)
 
-    def deal(self, hand: int) -> npt.NDArray[np.intp]:
+    def deal(self, hand: int) -> Intps:
         """The next `hand` numbers, or all if there are fewer; intp [hand]."""
         hand = min(hand, self._count)
         if len(self._rest) < hand:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Float64s
 from recall.data.posterior import PosteriorHistory
-
-Floats = npt.NDArray[np.float64]
 
 
 class FirstExposures:
@@ -34,7 +32,7 @@ class FirstExposures:
         self._by_bucket = np.argsort(history.bucket, kind="stable")
         self._events = np.cumsum(gained[self._by_bucket])
 
-    def known_at(self, time_ms: int) -> tuple[Floats, Floats]:
+    def known_at(self, time_ms: int) -> tuple[Float64s, Float64s]:
         """Exposures and clicks, float64 [items] each, in buckets that had closed the delay before."""
         exposures, clicks = np.zeros(self._items), np.zeros(self._items)
         if not len(self._history.item):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+
+from recall.core.arrays import AnyFloats, AnyInts, Float32s, Float64s, Int64s
 
 _COLUMNS = ("from_ms", "ctr")
 _ALWAYS = np.iinfo(np.int64).min
@@ -21,11 +22,11 @@ class ItemPriors:
       ctr: float32 [moments, items], in (0, 1).
     """
 
-    from_ms: npt.NDArray[np.int64]
-    ctr: npt.NDArray[np.float32]
+    from_ms: Int64s
+    ctr: Float32s
 
     @classmethod
-    def since(cls, moments_ms: npt.NDArray[np.int64], ctr: npt.NDArray[np.floating], *, before: float) -> ItemPriors:
+    def since(cls, moments_ms: Int64s, ctr: AnyFloats, *, before: float) -> ItemPriors:
         """Puts one prior for all items, `before`, in front of the first moment; `ctr` is [moments, items]."""
         first = np.full((1, ctr.shape[1]), before)
         return cls(np.r_[_ALWAYS, moments_ms].astype(np.int64), np.concatenate([first, ctr]).astype(np.float32))
@@ -42,7 +43,7 @@ class ItemPriors:
         offsets = pa.array(np.arange(len(self.from_ms) + 1, dtype=np.int64) * self.ctr.shape[1])
         return pa.table([pa.array(self.from_ms), pa.LargeListArray.from_arrays(offsets, flat)], names=list(_COLUMNS))
 
-    def of(self, rows: npt.NDArray[np.integer], times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def of(self, rows: AnyInts, times_ms: Int64s) -> Float64s:
         """Priors of items (rows of the catalogue, [n]) at moments, int64 [n] -> float64 [n]."""
         moment = np.searchsorted(self.from_ms, times_ms, side="right") - 1
         return self.ctr[moment, rows].astype(np.float64)

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 from scipy.special import expit
 
+from recall.core.arrays import AnyInts, Float64s
 from recall.data.features.embeddings import vectors_of
 from recall.data.features.table_encoder import EncodedColumn, Rows, TableEncoder
-
-Floats = npt.NDArray[np.float64]
 
 _FARTHEST = 5.0  # standard deviations; a number beyond says no more
 _OFF_THE_ENDS = 1e-6  # as `Prior.of_training`
@@ -40,7 +38,7 @@ def design_matrix(columns: Sequence[EncodedColumn], table: pa.Table) -> sparse.c
     return sparse.hstack([*blocks, sparse.csr_matrix((len(table), 0))]).tocsr()
 
 
-def design_scale(columns: Sequence[EncodedColumn], design: sparse.csr_matrix) -> Floats:
+def design_scale(columns: Sequence[EncodedColumn], design: sparse.csr_matrix) -> Float64s:
     """What columns of the design are multiplied by, float64 [width], so that one penalty suits all features.
 
     Vectors get a root mean square length of 1, as a one-hot code and a standardised number have.
@@ -66,11 +64,17 @@ class LogOdds:
     """
 
     intercept: float
-    weights: Floats
+    weights: Float64s
 
     @classmethod
     def fit(
-        cls, design: sparse.csr_matrix, exposures: Floats, clicks: Floats, *, strength: float, inverse_penalty: float
+        cls,
+        design: sparse.csr_matrix,
+        exposures: Float64s,
+        clicks: Float64s,
+        *,
+        strength: float,
+        inverse_penalty: float,
     ) -> LogOdds:
         """Logistic regression on binomial counts.
 
@@ -100,17 +104,17 @@ class LogOdds:
         fitted = cls(float(model.intercept_[0]), model.coef_[0])
         return cls(_balanced(design @ fitted.weights, exposures, clicks, start=fitted.intercept), fitted.weights)
 
-    def ctr(self, design: sparse.csr_matrix) -> Floats:
+    def ctr(self, design: sparse.csr_matrix) -> Float64s:
         """float64 [items], kept off 0 and 1 so that a smoothed CTR has a logarithm."""
         return _off_the_ends(expit(design @ self.weights + self.intercept))
 
-    def loss(self, design: sparse.csr_matrix, exposures: Floats, clicks: Floats) -> float:
+    def loss(self, design: sparse.csr_matrix, exposures: Float64s, clicks: Float64s) -> float:
         """Negative log-likelihood of the counts."""
         odds = design @ self.weights + self.intercept
         return float(np.sum(exposures * np.logaddexp(0, odds) - clicks * odds))
 
 
-def _balanced(odds: Floats, exposures: Floats, clicks: Floats, *, start: float) -> float:
+def _balanced(odds: Float64s, exposures: Float64s, clicks: Float64s, *, start: float) -> float:
     """The intercept with which predicted clicks sum to observed ones: Newton's method on a convex loss."""
     intercept, total = start, clicks.sum()
     for _ in range(50):
@@ -122,7 +126,7 @@ def _balanced(odds: Floats, exposures: Floats, clicks: Floats, *, start: float) 
     return intercept
 
 
-def _off_the_ends(ctr: Floats) -> Floats:
+def _off_the_ends(ctr: Float64s) -> Float64s:
     return np.clip(ctr, _OFF_THE_ENDS, 1 - _OFF_THE_ENDS)
 
 
@@ -138,7 +142,7 @@ class ContentCtr:
     encoder: TableEncoder
     log_odds: LogOdds
 
-    def ctr(self, rows: Rows) -> Floats:
+    def ctr(self, rows: Rows) -> Float64s:
         """float64 [rows] in (0, 1), from rows as `TableEncoder.encode` takes them."""
         return self.log_odds.ctr(design_matrix(self.encoder.columns, self.encoder.encode(rows)))
 
@@ -174,7 +178,5 @@ def _block(column: EncodedColumn, values: pa.Array) -> sparse.csr_matrix:
     return sparse.csr_matrix(dense)
 
 
-def _ones(
-    rows: npt.NDArray[np.integer], codes: npt.NDArray[np.integer], *, shape: tuple[int, int]
-) -> sparse.csr_matrix:
+def _ones(rows: AnyInts, codes: AnyInts, *, shape: tuple[int, int]) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(codes)), (rows, codes)), shape=shape)

@@ -21,20 +21,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.config.features import Feature
+from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int64s
 from recall.data.content_prior.first_exposures import FirstExposures
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr, LogOdds, design_matrix, design_scale
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.posterior import PosteriorHistory
-
-Floats = npt.NDArray[np.float64]
 
 _FOLDS = 4  # even: folds f and f ^ 1 share the models that choose their penalties
 _INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1)  # `C` of scikit-learn, the strongest penalty first
@@ -66,7 +64,7 @@ class _Moment:
     models: tuple[LogOdds | None, ...]
     inverse_penalties: tuple[float | None, ...]
 
-    def unscaled(self, scale: Floats) -> _Moment:
+    def unscaled(self, scale: Float64s) -> _Moment:
         """The same models for a design that is not scaled."""
         models = (model and LogOdds(model.intercept, model.weights * scale) for model in self.models)
         return _Moment(tuple(models), self.inverse_penalties)
@@ -76,10 +74,10 @@ class _Moment:
         models = [model for model in self.models if model is not None]
         if not models:
             return None
-        weights: Floats = np.mean([model.weights for model in models], axis=0)
+        weights: Float64s = np.mean([model.weights for model in models], axis=0)
         return LogOdds(float(np.mean([model.intercept for model in models])), weights)
 
-    def predict(self, design: sparse.csr_matrix, folds: npt.NDArray[np.int64], *, out: npt.NDArray[np.float32]) -> None:
+    def predict(self, design: sparse.csr_matrix, folds: Int64s, *, out: Float32s) -> None:
         """Writes the CTR of items, each by its fold's model; what has none is left as it is."""
         for fold, model in enumerate(self.models):
             if model is not None:
@@ -148,10 +146,10 @@ def fit_content_prior(
 @dataclass(frozen=True)
 class _Fitting:
     design: sparse.csr_matrix  # [items, width], scaled
-    folds: npt.NDArray[np.integer]  # [items]
+    folds: AnyInts  # [items]
     strength: float
 
-    def models(self, exposures: Floats, clicks: Floats) -> _Moment:
+    def models(self, exposures: Float64s, clicks: Float64s) -> _Moment:
         """A model per fold, fitted on the items of the others; so is its penalty chosen."""
         models: list[LogOdds | None] = []
         penalties: list[float | None] = []
@@ -163,11 +161,11 @@ class _Fitting:
             penalties.append(penalty if models[-1] else None)
         return _Moment(tuple(models), tuple(penalties))
 
-    def _judges(self, pair: int, exposures: Floats, clicks: Floats) -> list[LogOdds | None]:
+    def _judges(self, pair: int, exposures: Float64s, clicks: Float64s) -> list[LogOdds | None]:
         others = self.folds & ~1 != pair
         return [self._fit(others, exposures, clicks, penalty) for penalty in _INVERSE_PENALTIES]
 
-    def _best(self, judges: list[LogOdds | None], fold: int, exposures: Floats, clicks: Floats) -> float:
+    def _best(self, judges: list[LogOdds | None], fold: int, exposures: Float64s, clicks: Float64s) -> float:
         part = np.flatnonzero((self.folds == fold) & (exposures > 0))
         losses = [
             np.inf if judge is None else judge.loss(self.design[part], exposures[part], clicks[part])
@@ -175,7 +173,7 @@ class _Fitting:
         ]
         return _INVERSE_PENALTIES[int(np.argmin(losses))]
 
-    def _fit(self, chosen: npt.NDArray[np.bool_], exposures: Floats, clicks: Floats, penalty: float) -> LogOdds | None:
+    def _fit(self, chosen: Bools, exposures: Float64s, clicks: Float64s, penalty: float) -> LogOdds | None:
         part = np.flatnonzero(chosen & (exposures > 0))
         shown, clicked = exposures[part], clicks[part]
         if len(part) < _LEAST_ITEMS or min(clicked.sum(), (shown - clicked).sum()) < _LEAST_CLICKS:
@@ -198,7 +196,7 @@ def _features(config: Config) -> list[Feature]:
     return [*plain, *(ids if settings.ids else [])]
 
 
-def _hashes(item_ids: pa.StringArray) -> npt.NDArray[np.int64]:
+def _hashes(item_ids: pa.StringArray) -> Int64s:
     """Of ids alone, so that an item stays in its fold whatever the catalogue; int64 [items], >= 0."""
     hashed = pd.util.hash_array(np.array(item_ids.to_pylist(), dtype=object), categorize=False)
     return (hashed >> np.uint64(1)).astype(np.int64)

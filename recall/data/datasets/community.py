@@ -12,10 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+from recall.core.arrays import AnyFloats, Bools, Float32s, Int64s
 
 TOPICS: dict[str, tuple[str, ...]] = {
     "Cooking": ("ramen", "sourdough", "curry", "salad", "barbecue", "soup"),
@@ -65,27 +63,27 @@ class Community:
       content_weight, taste_weight, bias: of the logit.
     """
 
-    interests: Floats
-    favourite: Integers
-    taste: Floats
-    taste_group: Integers
-    author: Integers
-    topic: Integers
-    tags: npt.NDArray[np.bool_]
-    content: Floats
-    appeal: Floats
-    quality: Floats
+    interests: Float32s
+    favourite: Int64s
+    taste: Float32s
+    taste_group: Int64s
+    author: Int64s
+    topic: Int64s
+    tags: Bools
+    content: Float32s
+    appeal: Float32s
+    quality: Float32s
     content_weight: float
     taste_weight: float
     bias: float = 0.0
 
-    def click_logits(self, users: Integers) -> Floats:
+    def click_logits(self, users: Int64s) -> Float32s:
         """Logits of clicks of some users on every item; float32 [given users, items]."""
         content = self.interests[users] @ self.content.T  # [given users, items]
         appeal = self.taste[users] @ self.appeal.T  # [given users, items]
         return self.content_weight * content + self.taste_weight * appeal + (self.quality + self.bias)
 
-    def true_click_probability(self, users: Integers, items: Integers) -> Floats:
+    def true_click_probability(self, users: Int64s, items: Int64s) -> Float32s:
         """How likely each user clicks the item at the same place when it is shown.
 
         Args:
@@ -148,22 +146,22 @@ def make_community(
     )
 
 
-def unit(vectors: npt.NDArray[np.floating]) -> Floats:
+def unit(vectors: AnyFloats) -> Float32s:
     """Rows scaled to unit length, float32."""
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def sigmoid(logits: Floats) -> Floats:
+def sigmoid(logits: Float32s) -> Float32s:
     """1 / (1 + exp(-logits))."""
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
-def _noise(rng: np.random.Generator, rows: int, length: float) -> Floats:
+def _noise(rng: np.random.Generator, rows: int, length: float) -> Float32s:
     """Vectors in random directions, of the given length."""
     return length * unit(rng.normal(size=(rows, _CONTENT_DIM)))
 
 
-def _draw_interests(rng: np.random.Generator, users: int, tag_vectors: Floats) -> tuple[Floats, Integers]:
+def _draw_interests(rng: np.random.Generator, users: int, tag_vectors: Float32s) -> tuple[Float32s, Int64s]:
     """Interests as a mixture of tags out of a few favourite topics, and the first of these topics."""
     topics = len(tag_vectors) // TAGS_PER_TOPIC
     wanted = min(_FAVOURITES, topics)
@@ -177,7 +175,7 @@ def _draw_interests(rng: np.random.Generator, users: int, tag_vectors: Floats) -
 
 def _draw_items_of_authors(
     rng: np.random.Generator, items: int, *, authors: int, topics: int
-) -> tuple[Integers, Integers, Floats, Floats]:
+) -> tuple[Int64s, Int64s, Float32s, Float32s]:
     """Author, topic, appeal and (standardised) quality of each item. Authors keep to two topics, mostly to one."""
     productivity = rng.lognormal(sigma=1.0, size=authors)
     author = rng.choice(authors, size=items, p=productivity / productivity.sum())
@@ -189,7 +187,7 @@ def _draw_items_of_authors(
     return author.astype(np.int64), topic.astype(np.int64), appeal, quality.astype(np.float32)
 
 
-def _draw_tags(rng: np.random.Generator, topic: Integers, *, topics: int) -> npt.NDArray[np.bool_]:
+def _draw_tags(rng: np.random.Generator, topic: Int64s, *, topics: int) -> Bools:
     """One to three tags of the topic, and for a third of the items one of any topic; bool [items, tags]."""
     items = len(topic)
     rows = np.arange(items)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import AnyFloats, Bools, Float32s, Float64s, Int64s
 from recall.core.errors import ConfigError
-from recall.data.datasets.community import Community, Floats, Integers, sigmoid, unit
+from recall.data.datasets.community import Community, sigmoid, unit
 
 START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z, a Monday
 HOUR_MS = 3_600_000
@@ -36,10 +36,10 @@ _REACH_SPREAD = 1.0
 class Log:
     """Exposures in order of time; all arrays [exposures]."""
 
-    user: Integers
-    item: Integers
-    time_ms: Integers
-    click: npt.NDArray[np.bool_]
+    user: Int64s
+    item: Int64s
+    time_ms: Int64s
+    click: Bools
 
 
 class Feed:
@@ -54,18 +54,18 @@ class Feed:
         self._recent_clicks = np.zeros(items)
         self._recent_exposures = np.zeros(items)
 
-    def personal(self, users: Integers) -> Floats:
+    def personal(self, users: Int64s) -> Float32s:
         """Unnormalised share of each item in personal slots; float32 [given users, items]."""
         return np.exp(_PERSONAL_SHARPNESS * (self._interests[users] @ self._content.T))
 
     def slate(
         self,
         rng: np.random.Generator,
-        users: Integers,
+        users: Int64s,
         *,
-        available: npt.NDArray[np.bool_],
-        age_hours: npt.NDArray[np.float64],
-    ) -> tuple[Integers, npt.NDArray[np.bool_]]:
+        available: Bools,
+        age_hours: Float64s,
+    ) -> tuple[Int64s, Bools]:
         """Draws a slate for each user without replacement from the mixture of all sources.
 
         Args:
@@ -93,7 +93,7 @@ class Feed:
         chosen = np.argpartition(keys, wide - 1, axis=1)[:, :wide]
         return chosen, np.isfinite(np.take_along_axis(keys, chosen, axis=1))
 
-    def learn(self, items: Integers, clicks: npt.NDArray[np.bool_]) -> None:
+    def learn(self, items: Int64s, clicks: Bools) -> None:
         """Takes in the exposures of one hour; older ones fade."""
         fade = 0.5 ** (1 / _POPULARITY_HALF_LIFE_HOURS)
         size = len(self._recent_clicks)
@@ -101,11 +101,11 @@ class Feed:
         self._recent_clicks = fade * self._recent_clicks + np.bincount(items, weights=clicks, minlength=size)
 
 
-def _blurred(rng: np.random.Generator, vectors: Floats, noise: float) -> Floats:
+def _blurred(rng: np.random.Generator, vectors: Float32s, noise: float) -> Float32s:
     return unit(vectors + noise * unit(rng.normal(size=vectors.shape)))
 
 
-def _shares(weights: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _shares(weights: AnyFloats) -> AnyFloats:
     """Weights scaled to sum to 1 along the last axis; zeros where all are zero."""
     return weights / np.maximum(weights.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
 
@@ -130,8 +130,8 @@ def run_feed(
     rng: np.random.Generator,
     community: Community,
     feed: Feed,
-    published_ms: Integers,
-    activity: npt.NDArray[np.float64],
+    published_ms: Int64s,
+    activity: Float64s,
     *,
     days: int,
     exposures: int,
@@ -178,7 +178,7 @@ def run_feed(
     )
 
 
-def _session_times(rng: np.random.Generator, start_ms: int, shape: tuple[int, ...]) -> Integers:
+def _session_times(rng: np.random.Generator, start_ms: int, shape: tuple[int, ...]) -> Int64s:
     """Unix ms [active, slate]: sessions start somewhere in the hour's first 55 minutes, 4 to 30 s go to each slot."""
     sessions, slots = shape
     start = rng.integers(0, 55 * 60_000, size=(sessions, 1))

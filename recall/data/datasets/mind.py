@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Bools, Int64s
 from recall.core.errors import DataError
 from recall.data.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
 
@@ -87,7 +87,7 @@ def _read_behaviors(path: Path) -> pa.Table:
     ).combine_chunks()
 
 
-def _require(good: npt.NDArray[np.bool_], values: pa.ChunkedArray, *, path: Path, what: str, like: str) -> None:
+def _require(good: Bools, values: pa.ChunkedArray, *, path: Path, what: str, like: str) -> None:
     if not good.all():
         row = int(np.argmin(good))
         hint = " (the test set has no clicks; use train or dev)" if what == "impressions" else ""
@@ -168,7 +168,7 @@ def _first_of_each(items: pa.Table) -> pa.Table:
     return items.take(pa.array(np.sort(_first_rows(items["news_id"]))))
 
 
-def _first_rows(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def _first_rows(values: pa.ChunkedArray) -> Int64s:
     """Rows [distinct values] at which each value appears for the first time."""
     codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
     return np.unique(codes, return_index=True)[1].astype(np.int64)

@@ -9,19 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import Float32s, Float64s, Int64s
 from recall.core.errors import ConfigError
-from recall.data.datasets.community import (
-    TAGS_PER_TOPIC,
-    TOPICS,
-    Community,
-    Floats,
-    Integers,
-    make_community,
-    unit,
-)
+from recall.data.datasets.community import TAGS_PER_TOPIC, TOPICS, Community, make_community, unit
 from recall.data.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
 from recall.data.datasets.files import Dataset
 
@@ -141,7 +133,7 @@ def _check(*, counts: dict[str, int], shares: dict[str, float], topics: int, ctr
         raise ConfigError(f"simulate: ctr is {ctr}; expected a share between 0 and 1, both excluded")
 
 
-def _publication_times(rng: np.random.Generator, items: int, *, days: int, before: float) -> Integers:
+def _publication_times(rng: np.random.Generator, items: int, *, days: int, before: float) -> Int64s:
     """Sorted Unix ms: a share of the items in the two weeks before the log, the others evenly during it."""
     old = round(items * before)
     offsets = np.concatenate([-14 * rng.random(old), days * rng.random(items - old)])
@@ -152,7 +144,7 @@ def _item_table(
     rng: np.random.Generator,
     community: Community,
     ids: pa.StringArray,
-    published_ms: Integers,
+    published_ms: Int64s,
     *,
     missing: tuple[float, float],
 ) -> pa.Table:
@@ -190,7 +182,7 @@ def _item_table(
     )
 
 
-def _modality(rng: np.random.Generator, content: Floats, *, noise: float, missing: float) -> pa.ListArray:
+def _modality(rng: np.random.Generator, content: Float32s, *, noise: float, missing: float) -> pa.ListArray:
     """Content in a rotated, wider space with noise of the given length; null where missing."""
     rotation, _ = np.linalg.qr(rng.normal(size=(_VECTOR_DIM, content.shape[1])))  # [32, content], orthonormal columns
     vectors = content @ rotation.T + noise * unit(rng.normal(size=(len(content), _VECTOR_DIM)))  # [items, 32]
@@ -202,9 +194,7 @@ def _modality(rng: np.random.Generator, content: Floats, *, noise: float, missin
     )
 
 
-def _user_table(
-    rng: np.random.Generator, community: Community, ids: pa.StringArray, activity: npt.NDArray[np.float64]
-) -> pa.Table:
+def _user_table(rng: np.random.Generator, community: Community, ids: pa.StringArray, activity: Float64s) -> pa.Table:
     levels = np.searchsorted(np.quantile(activity, [0.5, 0.9]), activity)
     return pa.table(
         {
@@ -216,7 +206,7 @@ def _user_table(
     )
 
 
-def _hint(rng: np.random.Generator, truth: Integers, values: tuple[str, ...]) -> pa.StringArray:
+def _hint(rng: np.random.Generator, truth: Int64s, values: tuple[str, ...]) -> pa.StringArray:
     """A profile value that follows from the truth for half of the users and is random for the others."""
     random = rng.integers(len(values), size=len(truth))
     codes = np.where(rng.random(len(truth)) < 0.5, truth % len(values), random)

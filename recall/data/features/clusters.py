@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-Vectors = npt.NDArray[np.float32]
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 
 # More vectors than this per leaf hardly move the centroids; the rest is only assigned.
 _FIT_ROWS_PER_LEAF = 64
@@ -38,10 +37,10 @@ class HierarchicalKMeans:
     """
 
     levels: tuple[int, ...]
-    centroids: tuple[Vectors, ...]
+    centroids: tuple[Float32s, ...]
 
     @classmethod
-    def fit(cls, vectors: Vectors, levels: Sequence[int], seed: int) -> HierarchicalKMeans:
+    def fit(cls, vectors: Float32s, levels: Sequence[int], seed: int) -> HierarchicalKMeans:
         """Splits vectors level by level with k-means, the same for the same seed whatever the number of threads.
 
         At most max(20,000, 64 per leaf) vectors, drawn without replacement, place the centroids. A node whose
@@ -64,7 +63,7 @@ class HierarchicalKMeans:
         limit = max(_FIT_ROWS_AT_LEAST, _FIT_ROWS_PER_LEAF * totals[-1])
         rows = np.sort(random.permutation(len(vectors))[:limit])
         sample = np.ascontiguousarray(vectors[rows], np.float32)
-        centroids: list[Vectors] = []
+        centroids: list[Float32s] = []
         parents = np.zeros(len(sample), np.int64)
         for total, above in zip(totals, (1, *totals), strict=False):
             fan = total // above
@@ -79,7 +78,7 @@ class HierarchicalKMeans:
             parents = nodes
         return cls(totals, tuple(centroids))
 
-    def assign(self, vectors: Vectors, *, present: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int32]:
+    def assign(self, vectors: Float32s, *, present: Bools | None = None) -> Int32s:
         """Descends the tree: at every node on to the nearest of its children.
 
         Args:
@@ -123,7 +122,7 @@ class HierarchicalKMeans:
         return cls(tuple(len(level) for level in centroids), centroids)
 
 
-def _groups(nodes: npt.NDArray[np.int64]) -> list[tuple[int, npt.NDArray[np.int64]]]:
+def _groups(nodes: Int64s) -> list[tuple[int, Int64s]]:
     """Rows of each node that has any."""
     order = np.argsort(nodes, kind="stable")
     found, starts = np.unique(nodes[order], return_index=True)
@@ -132,7 +131,7 @@ def _groups(nodes: npt.NDArray[np.int64]) -> list[tuple[int, npt.NDArray[np.int6
     ]
 
 
-def _k_means(vectors: Vectors, children: int, *, seed: int) -> Vectors:
+def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
     """At most `children` centroids, each the nearest one of some vector."""
     count = max(1, min(children, len(vectors) // _MEMBERS_PER_CHILD))
     if count == 1:
@@ -149,7 +148,7 @@ def _k_means(vectors: Vectors, children: int, *, seed: int) -> Vectors:
     return centroids[np.unique(_nearest(vectors, centroids))]
 
 
-def _nearest(vectors: Vectors, centroids: Vectors) -> npt.NDArray[np.int64]:
+def _nearest(vectors: Float32s, centroids: Float32s) -> Int64s:
     """Position of the nearest centroid, the first of equals."""
     # float64, so that a vector's node does not hang on which other vectors share its matrix product.
     points = centroids.astype(np.float64)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.lib.format import MAGIC_PREFIX
 
+from recall.core.arrays import Bools, Float32s, Int64s
 from recall.core.errors import DataError
 
 
@@ -69,9 +70,7 @@ def vector_array(vectors: npt.NDArray[np.generic], *, what: str = "vectors") -> 
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1], mask=pa.array(missing))
 
 
-def vectors_of(
-    column: pa.Array | pa.ChunkedArray, *, what: str = "vectors"
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def vectors_of(column: pa.Array | pa.ChunkedArray, *, what: str = "vectors") -> tuple[Float32s, Bools]:
     """The vectors of a list column.
 
     Args:
@@ -113,6 +112,6 @@ def vectors_of(
     return values, np.asarray(values.any(axis=1), dtype=bool)
 
 
-def _some(rows: npt.NDArray[np.int64]) -> str:
+def _some(rows: Int64s) -> str:
     shown = ", ".join(f"{row}" for row in rows[:5])
     return shown + (", ..." if len(rows) > 5 else "")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
+from recall.core.arrays import Bools, Float64s, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, numbers
 from recall.data.features.clusters import HierarchicalKMeans
@@ -21,7 +21,6 @@ from recall.data.features.embeddings import vector_array, vectors_of
 from recall.data.features.vocabulary import FIRST_CODE, MISSING, Vocabulary
 
 Kind = Literal["code", "codes", "number", "vector"]
-Floats = npt.NDArray[np.float64]
 
 
 class Output(NamedTuple):
@@ -59,9 +58,7 @@ class ValueEncoder(FeatureEncoder):
     vocabulary: Vocabulary
 
     @classmethod
-    def fit(
-        cls, feature: IdFeature | CategoryFeature, column: Column, *, clicks: npt.NDArray[np.int64] | None
-    ) -> ValueEncoder:
+    def fit(cls, feature: IdFeature | CategoryFeature, column: Column, *, clicks: Int64s | None) -> ValueEncoder:
         """An id counts the clicks of its rows, a category its rows."""
         counts = clicks if feature.type == "id" else None
         values = _read_values(feature, column)
@@ -179,9 +176,7 @@ class EmbeddingEncoder(FeatureEncoder):
     clusters: HierarchicalKMeans | None
 
     @classmethod
-    def fit(
-        cls, feature: EmbeddingFeature, column: Column, *, fit_rows: npt.NDArray[np.bool_] | None, seed: int
-    ) -> EmbeddingEncoder:
+    def fit(cls, feature: EmbeddingFeature, column: Column, *, fit_rows: Bools | None, seed: int) -> EmbeddingEncoder:
         """Fixes the dimension and places clusters on the rows of `fit_rows` that have a vector."""
         vectors, present = vectors_of(column, what=_what(feature))
         if not present.any():
@@ -231,8 +226,8 @@ def fit_encoder(
     feature: Feature,
     column: Column,
     *,
-    clicks: npt.NDArray[np.int64] | None,
-    fit_rows: npt.NDArray[np.bool_] | None,
+    clicks: Int64s | None,
+    fit_rows: Bools | None,
     seed: int,
 ) -> FeatureEncoder:
     """Fits the encoder of the feature's type; arguments as in `TableEncoder.fit`."""
@@ -270,17 +265,17 @@ def _read_values(feature: Feature, column: Column) -> pa.StringArray:
         raise DataError(f"{_what(feature)}: {error}; use type: tags for lists") from error
 
 
-def _read_numbers(feature: NumberFeature, column: Column) -> Floats:
+def _read_numbers(feature: NumberFeature, column: Column) -> Float64s:
     values = numbers(column, what=_what(feature))
     return np.sign(values) * np.log1p(np.abs(values)) if feature.log else values
 
 
-def _present_numbers(feature: NumberFeature, column: Column) -> Floats:
+def _present_numbers(feature: NumberFeature, column: Column) -> Float64s:
     values = _read_numbers(feature, column)
     return values[~np.isnan(values)]
 
 
-def _split_tags(feature: TagsFeature, column: Column) -> tuple[pa.StringArray, npt.NDArray[np.int32]]:
+def _split_tags(feature: TagsFeature, column: Column) -> tuple[pa.StringArray, Int32s]:
     """Tags of all rows one after the other, each once per row and at most max_tags, and int32 [rows + 1] offsets."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = array.type

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
 from recall.config.features import Feature
+from recall.core.arrays import Bools, Int64s
 from recall.core.errors import DataError
 from recall.data.features.encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
 from recall.data.features.vocabulary import Vocabulary
@@ -57,8 +56,8 @@ class TableEncoder:
         features: Mapping[Tower, Sequence[Feature]],
         table: pa.Table,
         *,
-        clicks: npt.NDArray[np.int64] | None = None,
-        fit_rows: npt.NDArray[np.bool_] | None = None,
+        clicks: Int64s | None = None,
+        fit_rows: Bools | None = None,
         seed: int = 1,
     ) -> TableEncoder:
         """Learns vocabularies, means, quantiles and clusters.

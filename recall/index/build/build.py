@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s
 from recall.core.errors import DataError
 from recall.index.base import Index
 from recall.index.build.choice import exact_at_once, tuned_index
 from recall.index.build.shard_build import ShardBuild
 from recall.index.build.tuning import Progress, tuning_queries
 from recall.index.exact import ExactIndex
-from recall.index.items import Items, Vectors, float_matrix
+from recall.index.items import Items, float_matrix
 from recall.index.saved.store import load_index, save_index
 from recall.index.shards import ShardedIndex
 
@@ -116,7 +117,7 @@ def _in_shards(
     )
 
 
-def _queries(items: Items, given: Any | None, seed: int) -> Vectors:
+def _queries(items: Items, given: Any | None, seed: int) -> Float32s:
     if given is not None:
         given = float_matrix(given, "sample_queries")
         dim = items.vectors.shape[1]

@@ -6,10 +6,11 @@ import dataclasses
 import math
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s
 from recall.index.base import VectorIndex, first_width
 from recall.index.build.tuning import Progress, measure, tune
 from recall.index.exact import ExactIndex
-from recall.index.items import Items, Vectors
+from recall.index.items import Items
 from recall.index.scann import ScannIndex, ScannSettings
 
 
@@ -24,10 +25,10 @@ def exact_at_once(items: Items, config: IndexConfig) -> str | None:
 
 def tuned_index(
     items: Items,
-    queries: Vectors,
+    queries: Float32s,
     *,
     config: IndexConfig,
-    worst: Vectors | None = None,
+    worst: Float32s | None = None,
     progress: Progress | None = None,
 ) -> VectorIndex:
     """ScaNN tuned to the target recall, or exact search where `kind: auto` finds that as fast.

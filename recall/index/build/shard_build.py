@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s
 from recall.index.base import VectorIndex
 from recall.index.build.choice import exact_at_once, tuned_index
 from recall.index.build.tuning import Progress, recall_of_scores
 from recall.index.exact import ExactIndex
-from recall.index.items import Items, Vectors
+from recall.index.items import Items
 from recall.index.shards import Shard, split_rows
 
 
@@ -42,7 +43,7 @@ class ShardBuild:
         items: Items,
         *,
         config: IndexConfig,
-        queries: Callable[[], Vectors],
+        queries: Callable[[], Float32s],
         report: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ):
@@ -50,9 +51,9 @@ class ShardBuild:
         self._rows = split_rows(items.ids, config.shards)
         self._config, self._progress, self._further = config, progress, dict(report or {})
         self._queries, self._k = queries, min(config.k, len(items.ids))
-        self._tuned_with: tuple[Vectors, Vectors] | None = None
+        self._tuned_with: tuple[Float32s, Float32s] | None = None
         self._kinds: dict[int, str] = {}
-        self._found: dict[int, Vectors] = {}
+        self._found: dict[int, Float32s] = {}
 
     @property
     def count(self) -> int:
@@ -96,7 +97,7 @@ class ShardBuild:
             report["measured"] = {"merged": measured}
         return {**report, **self._further}
 
-    def _tuning(self) -> tuple[Vectors, Vectors]:
+    def _tuning(self) -> tuple[Float32s, Float32s]:
         """Queries and the k highest scores of all items for each, [queries, k]."""
         if self._tuned_with is None:
             queries = self._queries()
@@ -111,5 +112,5 @@ class ShardBuild:
         return (lambda line: progress(f"shard {number + 1} of {self.count}: {line}")) if progress else None
 
 
-def _best_scores(scores: list[Vectors], k: int) -> Vectors:
+def _best_scores(scores: list[Float32s], k: int) -> Float32s:
     return -np.sort(-np.concatenate(scores, axis=1), axis=1)[:, :k]

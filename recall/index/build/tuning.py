@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from recall.core.arrays import Float32s
 from recall.index.base import Index
-from recall.index.items import Items, Vectors
+from recall.index.items import Items
 from recall.index.scann import ScannIndex
 
 Progress = Callable[[str], None]
@@ -48,7 +49,7 @@ class Measurement:
 
 
 def measure(
-    index: Index, queries: Vectors, *, k: int, exact_scores: Vectors | None = None, worst: Vectors | None = None
+    index: Index, queries: Float32s, *, k: int, exact_scores: Float32s | None = None, worst: Float32s | None = None
 ) -> Measurement:
     """Recall@k of an index against exact search, and its speed.
 
@@ -77,7 +78,7 @@ def measure(
     )
 
 
-def recall_of_scores(found: Vectors, exact: Vectors, *, worst: Vectors | None = None) -> tuple[float, float]:
+def recall_of_scores(found: Float32s, exact: Float32s, *, worst: Float32s | None = None) -> tuple[float, float]:
     """The share of the best items that was found, and its standard error.
 
     A ratio of sums, as queries of a shard have different numbers of items to find (Cochran, Sampling Techniques,
@@ -100,7 +101,7 @@ def recall_of_scores(found: Vectors, exact: Vectors, *, worst: Vectors | None = 
     return recall, float(deviation / math.sqrt(len(due)))
 
 
-def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Vectors:
+def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Float32s:
     """At most 500 queries to tune with, float32 [queries, dim].
 
     Args:
@@ -129,12 +130,12 @@ class Tuning:
 
 def tune(
     index: ScannIndex,
-    queries: Vectors,
+    queries: Float32s,
     *,
     k: int,
     target: float,
     limit_microseconds: float = math.inf,
-    worst: Vectors | None = None,
+    worst: Float32s | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
     """The fastest effort that reaches a target recall.
@@ -207,7 +208,7 @@ def _line(leaves: int, reorder: int, result: Measurement) -> str:
     return f"{effort}: recall@{result.k} {result.recall:.3f}, {result.microseconds:.0f} us per query"
 
 
-def _median_microseconds(index: Index, queries: Vectors, k: int) -> float:
+def _median_microseconds(index: Index, queries: Float32s, k: int) -> float:
     times = []
     end = time.perf_counter() + _TIMING_BUDGET_SECONDS
     for query in queries:

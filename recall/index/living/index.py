@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.build.build import build_index
-from recall.index.items import Items, Vectors, listed
+from recall.index.items import Items, listed
 from recall.index.living.drift import Drift, measure_drift
 from recall.index.living.journal import Journal
 from recall.index.living.journal_format import Record
@@ -220,7 +221,7 @@ class LivingIndex(View):
         operation: Any,
         names: tuple[str, ...],
         *,
-        vectors: Vectors | None = None,
+        vectors: Float32s | None = None,
         sources: Sequence[Any] | None = None,
         missing_ok: bool = True,
         in_step: Callable[[], None] | None = None,

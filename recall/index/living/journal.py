@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from recall.core.arrays import Float32s
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
-from recall.index.items import Vectors
 from recall.index.living.journal_format import (
     FORMAT,
     REMEDY,
@@ -107,7 +107,7 @@ class Journal:
         ids: Sequence[str],
         *,
         model: str,
-        vectors: Vectors | None = None,
+        vectors: Float32s | None = None,
         sources: Sequence[Any] | None = None,
     ) -> int:
         """Writes a record through to the disk and returns its sequence number.

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import google_crc32c
 import numpy as np
 
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
-from recall.index.items import Vectors
 
 Operation = Literal["upsert", "delete"]
 
@@ -46,7 +46,7 @@ class Record:
     model: str
     operation: Operation
     ids: tuple[str, ...]
-    vectors: Vectors | None = None
+    vectors: Float32s | None = None
     sources: tuple[Any, ...] | None = None
 
     def take(self, positions: Sequence[int]) -> Record:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.index.exact import top_rows
-from recall.index.items import Rows, Vectors
 from recall.index.results import best
-
-Mask = npt.NDArray[np.bool_]
-Positions = npt.NDArray[np.int64]
 
 _FIRST_CAPACITY = 64
 # Numbers held at a time: 16 MB of scores.
@@ -30,7 +26,7 @@ class Recent:
       capacity: how many fit before `extended` makes a longer one.
     """
 
-    def __init__(self, rows: Rows, vectors: Vectors, *, capacity: int = _FIRST_CAPACITY) -> None:
+    def __init__(self, rows: Int32s, vectors: Float32s, *, capacity: int = _FIRST_CAPACITY) -> None:
         self._count = len(rows)
         capacity = max(capacity, self._count)
         self._rows = np.empty(capacity, np.int32)
@@ -38,7 +34,7 @@ class Recent:
         self._rows[: self._count], self._vectors[: self._count] = rows, vectors
         self._latest = dict(zip(rows.tolist(), range(self._count), strict=True))
 
-    def extended(self, rows: Rows, vectors: Vectors, *, alive: Mask) -> tuple[Recent, Mask]:
+    def extended(self, rows: Int32s, vectors: Float32s, *, alive: Bools) -> tuple[Recent, Bools]:
         """Appends vectors of rows, each once, and leaves out what died if there is no room.
 
         Args:
@@ -63,13 +59,13 @@ class Recent:
         kept._append(rows, vectors)
         return kept, np.concatenate([alive, np.ones(len(rows), bool)])
 
-    def _append(self, rows: Rows, vectors: Vectors) -> None:
+    def _append(self, rows: Int32s, vectors: Float32s) -> None:
         start, end = self._count, self._count + len(rows)
         self._rows[start:end], self._vectors[start:end] = rows, vectors
         self._latest.update(zip(rows.tolist(), range(start, end), strict=True))
         self._count = end
 
-    def position(self, row: int, *, alive: Mask) -> int:
+    def position(self, row: int, *, alive: Bools) -> int:
         """Where the living vector of a row is among the first entries, -1 if nowhere."""
         position = self._latest.get(row, -1)
         if position >= len(alive):  # a later writer replaced it
@@ -77,22 +73,22 @@ class Recent:
             return int(found[0]) if found.size else -1
         return position if position >= 0 and alive[position] else -1
 
-    def rows(self, positions: Positions) -> Rows:
+    def rows(self, positions: Int64s) -> Int32s:
         """Rows of entries."""
         return self._rows[positions]
 
-    def vectors(self, positions: Positions) -> Vectors:
+    def vectors(self, positions: Int64s) -> Float32s:
         """A copy of the vectors of entries, float32 [positions, entries of each, dim]."""
         return self._vectors[positions]
 
-    def in_order(self, alive: Mask) -> Positions:
+    def in_order(self, alive: Bools) -> Int64s:
         """Positions of the living among the first entries, by rising row."""
         living = np.flatnonzero(alive)
         return living[np.argsort(self._rows[living], kind="stable")]
 
     def search(
-        self, queries: Vectors, k: int, positions: Positions, *, excluded: Sequence[Rows] | None = None
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, positions: Int64s, *, excluded: Sequence[Int32s] | None = None
+    ) -> tuple[Int32s, Float32s]:
         """The k best of some entries, exactly.
 
         Args:
@@ -114,8 +110,8 @@ class Recent:
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
 
     def _search_block(
-        self, queries: Vectors, k: int, positions: Positions, excluded: Sequence[Rows] | None
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, positions: Int64s, excluded: Sequence[Int32s] | None
+    ) -> tuple[Int32s, Float32s]:
         if not k:
             return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.float32)
         # All entries in place, then the columns wanted: copying the vectors of the living costs more than the product

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
-from recall.index.items import Vectors
 from recall.index.living.journal_format import Record
 from recall.index.living.snapshot import LivingSnapshot
 
 # Sources of items and the report of the base -> float32 [items, dim] or [items, entries of each, dim].
-Encode = Callable[[Sequence[Any], Mapping[str, Any]], Vectors]
+Encode = Callable[[Sequence[Any], Mapping[str, Any]], Float32s]
 
 
 @dataclasses.dataclass
@@ -98,7 +98,7 @@ def replayed(
     return done
 
 
-def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Vectors:
+def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Float32s:
     assert record.vectors is not None
     own = record.vectors[place].reshape(-1, record.vectors.shape[-1])
     if own.shape != shape:
@@ -111,7 +111,7 @@ def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Vectors:
 
 def _encoded_again(
     changes: Mapping[str, tuple[Record, int]], *, encode: Encode | None, report: Mapping[str, Any]
-) -> dict[str, Vectors]:
+) -> dict[str, Float32s]:
     """Vectors of items whose sources this model can read."""
     sources = {
         name: record.sources[place]

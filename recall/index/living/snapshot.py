@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.index.base import Index
-from recall.index.filtered import Mask
-from recall.index.items import Ids, ItemIds, Rows, Vectors, listed, require_known
-from recall.index.living.recent import Positions, Recent
+from recall.index.items import Ids, ItemIds, listed, require_known
+from recall.index.living.recent import Recent
 from recall.index.results import Names, best
 from recall.index.row_lists import RowLists
 
@@ -63,8 +63,8 @@ class LivingSnapshot(Index):
         base: Index,
         *,
         recent: Recent,
-        alive: Mask,
-        base_alive: Mask | None,
+        alive: Bools,
+        base_alive: Bools | None,
         names: LaterNames,
         row_of: dict[str, int],
     ) -> None:
@@ -127,7 +127,7 @@ class LivingSnapshot(Index):
         return self._names[np.where(self.is_alive, np.arange(self._row_count), -1)]
 
     @property
-    def is_alive(self) -> Mask:
+    def is_alive(self) -> Bools:
         """Bool [row_count], rows of items that were not deleted."""
         alive = np.zeros(self._row_count, bool)
         alive[: len(self.base)] = True if self._base_alive is None else self._base_alive
@@ -145,7 +145,7 @@ class LivingSnapshot(Index):
         return len(self.base) - self._base_items
 
     @property
-    def recent_rows(self) -> Rows:
+    def recent_rows(self) -> Int32s:
         """int32 [recent_items], rising."""
         return self._recent.rows(self._order)
 
@@ -160,7 +160,7 @@ class LivingSnapshot(Index):
             row_of=self._row_of,
         )
 
-    def rows(self, ids: Any) -> Rows:
+    def rows(self, ids: Any) -> Int32s:
         """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
         return require_known(ids, [self.row(name) for name in ids])
 
@@ -179,20 +179,20 @@ class LivingSnapshot(Index):
 
     # Changes: by one writer at a time, on the newest snapshot.
 
-    def upserted(self, ids: Sequence[str], vectors: Vectors) -> LivingSnapshot:
+    def upserted(self, ids: Sequence[str], vectors: Float32s) -> LivingSnapshot:
         """With some items added or replaced; ids are unique, vectors float32 [items, entries of each, dim]."""
         rows = np.asarray([self._row_for(name) for name in ids], np.int32)
         recent, alive = self._recent.extended(rows, vectors, alive=self._alive)
         return self._with(recent=recent, alive=alive, base_alive=self._base_without(rows))
 
-    def deleted(self, rows: Rows) -> LivingSnapshot:
+    def deleted(self, rows: Int32s) -> LivingSnapshot:
         """Without some items that it holds."""
         alive = self._alive.copy()
         positions = [self._recent.position(row, alive=self._alive) for row in rows.tolist()]
         alive[[position for position in positions if position >= 0]] = False
         return self._with(recent=self._recent, alive=alive, base_alive=self._base_without(rows))
 
-    def _with(self, *, recent: Recent, alive: Mask, base_alive: Mask | None) -> LivingSnapshot:
+    def _with(self, *, recent: Recent, alive: Bools, base_alive: Bools | None) -> LivingSnapshot:
         return LivingSnapshot(
             self.base, recent=recent, alive=alive, base_alive=base_alive, names=self._names, row_of=self._row_of
         )
@@ -205,7 +205,7 @@ class LivingSnapshot(Index):
             self._row_of[name] = row
         return row
 
-    def _base_without(self, rows: Rows) -> Mask | None:
+    def _base_without(self, rows: Int32s) -> Bools | None:
         rows = rows[rows < len(self.base)]
         if not rows.size or (self._base_alive is not None and not self._base_alive[rows].any()):
             return self._base_alive
@@ -224,12 +224,12 @@ class LivingSnapshot(Index):
 
     # Search
 
-    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         return self._best_allowed(queries, k, allowed=None, excluded=None)
 
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists | None
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists | None
+    ) -> tuple[Int32s, Float32s]:
         of_recent = self._recent.search(queries, k, self._recent_among(allowed), excluded=excluded)
         if not self._base_items:
             found = [of_recent]
@@ -245,8 +245,8 @@ class LivingSnapshot(Index):
         return best(rows, scores, k)
 
     def _best_of_base(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists | None
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists | None
+    ) -> tuple[Int32s, Float32s]:
         items = len(self.base)
         may = self._base_alive
         if allowed is not None:
@@ -257,13 +257,13 @@ class LivingSnapshot(Index):
         return self.base._best_allowed(queries, min(k, items), allowed=may, excluded=barred)
 
     @functools.cached_property
-    def _order(self) -> Positions:
+    def _order(self) -> Int64s:
         return self._recent.in_order(self._alive)
 
-    def _recent_among(self, allowed: Mask | None) -> Positions:
+    def _recent_among(self, allowed: Bools | None) -> Int64s:
         return self._order if allowed is None else self._order[allowed[self._recent.rows(self._order)]]
 
-    def _vectors_of(self, rows: Rows) -> Vectors:
+    def _vectors_of(self, rows: Int32s) -> Float32s:
         rows = np.asarray(rows)
         positions = np.asarray([self._recent.position(row, alive=self._alive) for row in rows.tolist()], np.int64)
         of_base = positions < 0
@@ -276,7 +276,7 @@ class LivingSnapshot(Index):
         vectors[~of_base] = self._recent.vectors(positions[~of_base])
         return vectors[:, 0] if self.entries_per_item == 1 else vectors
 
-    def _base_mask(self, rows: Rows) -> Mask:
+    def _base_mask(self, rows: Int32s) -> Bools:
         if self._base_alive is None:
             return np.ones(len(rows), bool)
         return self._base_alive[np.minimum(rows, len(self.base) - 1)]

@@ -6,9 +6,9 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from recall.core.arrays import Bools, Float32s, Int32s
 from recall.index.base import Index
-from recall.index.filtered import Mask
-from recall.index.items import Ids, ItemIds, Rows, Vectors
+from recall.index.items import Ids, ItemIds
 from recall.index.living.snapshot import LivingSnapshot
 from recall.index.results import Names, SearchResult
 from recall.index.row_lists import RowLists
@@ -62,7 +62,7 @@ class View(Index):
         return self.snapshot().ids
 
     @property
-    def is_alive(self) -> Mask:
+    def is_alive(self) -> Bools:
         """Bool [row_count], rows of items of the newest snapshot."""
         return self.snapshot().is_alive
 
@@ -86,21 +86,21 @@ class View(Index):
         """As `Index.search`; who makes `allowed` or `excluded` searches the snapshot that they were made for."""
         return self.snapshot().search(queries, k, allowed=allowed, excluded=excluded)
 
-    def rows(self, ids: Any) -> Rows:
+    def rows(self, ids: Any) -> Int32s:
         """Rows of ids in the newest snapshot; an id that the index lacks is a DataError."""
         return self.snapshot().rows(ids)
 
-    def vectors(self, items: Any) -> Vectors:
+    def vectors(self, items: Any) -> Float32s:
         """As `Index.vectors`; ask a snapshot of one's own by row."""
         return self.snapshot().vectors(items)
 
-    def _best_items(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         return self.snapshot()._best_items(queries, k)
 
     def _best_allowed(
-        self, queries: Vectors, k: int, *, allowed: Mask | None, excluded: RowLists
-    ) -> tuple[Rows, Vectors]:
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    ) -> tuple[Int32s, Float32s]:
         return self.snapshot()._best_allowed(queries, k, allowed=allowed, excluded=excluded)
 
-    def _vectors_of(self, rows: Rows) -> Vectors:
+    def _vectors_of(self, rows: Int32s) -> Float32s:
         return self.snapshot()._vectors_of(rows)

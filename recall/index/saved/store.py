@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recall.core.arrays import Float32s, Int32s
 from recall.core.artifacts import MANIFEST, checksum, publish, read_manifest, seal
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index, VectorIndex
 from recall.index.build.shard_build import ShardBuild
 from recall.index.exact import ExactIndex
-from recall.index.items import Rows, Vectors
 from recall.index.saved.versions import (
     MADE_BY,
     current_version,
@@ -65,7 +65,7 @@ class SavedVersion:
     name: str
     fingerprint: str
     journal_through: int
-    sample_queries: Vectors | None = None
+    sample_queries: Float32s | None = None
 
 
 def save_index(
@@ -225,7 +225,7 @@ def _as_artifact_error(version: Path) -> Iterator[None]:
         raise ArtifactError(f"{version}: cannot be opened ({error}); run `{MADE_BY}` again") from error
 
 
-def _write(index: VectorIndex, folder: Path, *, rows: Rows | None = None) -> dict[str, Any]:
+def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> dict[str, Any]:
     """Writes ids, the rows of a shard's items in the whole, and the index; returns what the manifest says of it."""
     columns = {"item_id": pa.array(index.items.ids, pa.string())}
     if rows is not None:

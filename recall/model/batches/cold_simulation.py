@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from recall.config.model import ColdSimulation
+from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.data.prepared import PreparedData
 from recall.model.layers.features import Features
@@ -73,7 +73,7 @@ class ColdSimulator:
         return tf.random.uniform(tf.shape(exposures)) < probability
 
 
-def own_shares(codes: npt.NDArray[np.int32], clicks: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def own_shares(codes: Int32s, clicks: Int64s) -> Float32s:
     """Each item's share in the training clicks of its code.
 
     Args:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.config.training import StageData
+from recall.core.arrays import Float32s, Int32s, Int64s, Intps
 from recall.data.further_histories import PREFIX
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranking import EvaluationSet, Ragged
@@ -199,13 +200,13 @@ class Examples(EvaluationSet):
       further: further histories by name, per example its item rows or codes, oldest first.
     """
 
-    times_ms: npt.NDArray[np.int64]
-    triggers: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
+    times_ms: Int64s
+    triggers: Int32s
+    weights: Float32s
     history_times_ms: Ragged
     further: Mapping[str, Ragged]
 
-    def select(self, chosen: npt.NDArray[np.intp]) -> Examples:
+    def select(self, chosen: Intps) -> Examples:
         """The examples at some positions."""
         return Examples(
             users=self.users[chosen],
@@ -264,7 +265,7 @@ def _further_histories(paths: Sequence[Path]) -> list[str]:
     return []
 
 
-def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:
+def pad(lists: Ragged, *, width: int) -> Int32s:
     """The last `width` entries of each list, padded at the end with -1: [lists, width], int32 as the values are."""
     lengths = np.minimum(np.diff(lists.offsets), width)
     column = np.arange(width)
@@ -275,7 +276,7 @@ def pad(lists: Ragged, *, width: int) -> npt.NDArray[np.int32]:
     return padded
 
 
-def training_clicks(prepared: PreparedData) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def training_clicks(prepared: PreparedData) -> tuple[Int64s, Int32s]:
     """User codes int64 [clicks] and item rows int32 [clicks] of all training clicks, from records of either layout."""
     paths = prepared.shards("train")
     if prepared.manifest["layout"] == "click":

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
+from recall.core.arrays import Int64s
 from recall.core.errors import ConfigError
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
@@ -85,7 +85,7 @@ class ItemSide(tf.keras.layers.Layer):
         config: ModelConfig,
         prior_ctr: float,
         prior_strength: float | None = None,
-        id_clicks: npt.NDArray[np.int64] | None = None,
+        id_clicks: Int64s | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(name="item")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recall.core.arrays import AnyFloats
 from recall.core.errors import ArtifactError
 from recall.evaluation.slices import metric_value
-from recall.runs.report.numbers import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,13 +82,13 @@ class ReportInputs:
     metrics: Mapping[str, Any]
     configured: str
     items: pd.DataFrame
-    vectors: Floats
+    vectors: AnyFloats
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     samples: Sequence[RecallSample] = ()
     counts: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
-    modality_weights: Mapping[str, Floats] = field(default_factory=dict)
+    modality_weights: Mapping[str, AnyFloats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.configured not in self.test:
@@ -128,7 +128,7 @@ class ReportInputs:
         return (self.items["exposures"].to_numpy() == 0) & (self.items["clicks"].to_numpy() == 0)
 
     @cached_property
-    def behaviour_share(self) -> Floats:
+    def behaviour_share(self) -> AnyFloats:
         """float64 [items]: share of behaviour in the item vector, NaN without a gate."""
         if "behaviour_share" not in self.items:
             return np.full(len(self.items), np.nan)

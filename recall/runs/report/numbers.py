@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recall.core.arrays import AnyFloats
 from recall.evaluation.slices import metric_value
-
-Floats = NDArray[np.floating[Any]]
 
 
 def chance(metric: str, candidates: int) -> float:
@@ -21,7 +20,7 @@ def chance(metric: str, candidates: int) -> float:
     return float(gains[name].sum() / candidates) if name in gains and candidates else float("nan")
 
 
-def wilson_interval(share: Floats, examples: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def wilson_interval(share: AnyFloats, examples: NDArray[np.int64]) -> tuple[AnyFloats, AnyFloats]:
     """95% interval of a share of independent examples (Wilson, JASA 1927); NaN where there are none.
 
     Args:
@@ -44,10 +43,10 @@ class GateCurve(NamedTuple):
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     items: NDArray[np.int64]
-    exposures: Floats
-    lower_quartile: Floats
-    median: Floats
-    upper_quartile: Floats
+    exposures: AnyFloats
+    lower_quartile: AnyFloats
+    median: AnyFloats
+    upper_quartile: AnyFloats
 
 
 def exposure_edges(largest: int, *, bins_per_decade: int) -> NDArray[np.int64]:
@@ -110,7 +109,7 @@ def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return max(measured, key=lambda epoch: metric_value(epoch, key), default=None)
 
 
-def principal_plane(vectors: Floats) -> tuple[Floats, Floats]:
+def principal_plane(vectors: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
     """Projection on the two directions of largest variance.
 
     Args:

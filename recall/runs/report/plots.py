@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from recall.core.arrays import AnyFloats
 from recall.evaluation.slices import bucket_label, metric_value
 from recall.runs.report.numbers import (
-    Floats,
     GateCurve,
     best_epoch,
     exposure_edges,
@@ -247,7 +247,7 @@ def gate_by_exposures(exposures: Any, behaviour_share: Any) -> Figure | None:
     return figure
 
 
-def _gate_without_exposures(axis: Axes, share: Floats, curve: GateCurve) -> None:
+def _gate_without_exposures(axis: Axes, share: AnyFloats, curve: GateCurve) -> None:
     axis.hist(share, bins=list(np.linspace(0, 1, 41)), orientation="horizontal", color=_MUTED, alpha=0.45)
     none = int(np.flatnonzero(curve.low == 0)[0])
     axis.axhspan(curve.lower_quartile[none], curve.upper_quartile[none], color=_ACCENT, alpha=0.22, linewidth=0)
@@ -257,7 +257,7 @@ def _gate_without_exposures(axis: Axes, share: Floats, curve: GateCurve) -> None
 
 
 def _gate_with_exposures(
-    figure: Figure, axis: Axes, exposures: NDArray[np.int64], share: Floats, curve: GateCurve
+    figure: Figure, axis: Axes, exposures: NDArray[np.int64], share: AnyFloats, curve: GateCurve
 ) -> None:
     # One grey of rising opacity, not a map from white to black: it reads on a dark page, too.
     shades = LinearSegmentedColormap.from_list("density", [(0.42, 0.44, 0.49, 0.08), (0.42, 0.44, 0.49, 0.75)])
@@ -358,7 +358,7 @@ def _curves(
 
 
 @_inline_svg
-def item_map(vectors: Floats, is_cold: NDArray[np.bool_], *, most: int = 5000, seed: int = 0) -> Figure | None:
+def item_map(vectors: AnyFloats, is_cold: NDArray[np.bool_], *, most: int = 5000, seed: int = 0) -> Figure | None:
     """Principal plane of the item vectors, cold items marked; a seeded sample of at most `most` items."""
     kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(kept) > most:

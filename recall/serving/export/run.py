@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s
 from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder
@@ -121,7 +121,7 @@ def _save(module: CandidateModule, folder: Path) -> None:
 
 
 def _write_vectors(index: Index, folder: Path) -> None:
-    vectors: npt.NDArray[np.float32] = index.vectors(np.arange(len(index), dtype=np.int32))
+    vectors: Float32s = index.vectors(np.arange(len(index), dtype=np.int32))
     several = vectors.shape[1] if vectors.ndim == 3 else 1
     flat = np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), np.float32)
     ids = np.repeat(index.ids.astype(str), several)  # fixed-width text: numpy.load needs no pickle for it

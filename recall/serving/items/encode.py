@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
+from recall.core.arrays import Float32s, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.features.table_encoder import TableEncoder
@@ -19,7 +19,6 @@ from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import POSTERIOR
 from recall.model.layers.features import dense_features
 
-Matrix = npt.NDArray[np.float32]
 RawRows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
 _BATCH = 8192
@@ -33,8 +32,8 @@ class EncodedItems(NamedTuple):
       behaviour_share: float32 [items], of the vectors; NaN without a gate.
     """
 
-    vectors: Matrix
-    behaviour_share: npt.NDArray[np.float32]
+    vectors: Float32s
+    behaviour_share: Float32s
 
 
 class ItemVectors:
@@ -68,7 +67,7 @@ class ItemVectors:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
 
-    def prior_ctr(self, rows: RawRows) -> npt.NDArray[np.float64] | None:
+    def prior_ctr(self, rows: RawRows) -> Float64s | None:
         """CTR that items start from by their content, float64 [items]; None where all items start from one."""
         return None if self._content_prior is None else self._content_prior.ctr(self.without_behaviour(rows))
 
@@ -104,9 +103,7 @@ class ItemVectors:
         """Vectors of encoded items of the catalogue, as their posterior says."""
         return self._biased(encoded, posterior.stacked(), posterior.exposures, cold_bias=cold_bias)
 
-    def _biased(
-        self, encoded: pa.Table, posterior: Matrix, exposures: npt.NDArray[np.int64], *, cold_bias: float
-    ) -> EncodedItems:
+    def _biased(self, encoded: pa.Table, posterior: Float32s, exposures: Int64s, *, cold_bias: float) -> EncodedItems:
         parts, shares = [], []
         for start in range(0, max(1, len(encoded)), _BATCH):
             features = dense_features(self._encoder.columns, encoded.slice(start, _BATCH))

@@ -9,15 +9,12 @@ from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Bools, Int64s
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.serving.items.layered import Layer, Layered
-
-Int64s = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Groups(Protocol):
@@ -26,7 +23,7 @@ class Groups(Protocol):
     def of(self, row: int) -> set[int]:
         """The codes of a row."""
 
-    def holding(self, codes: Collection[int]) -> Mask:
+    def holding(self, codes: Collection[int]) -> Bools:
         """Bool [rows], those that have any of some codes."""
 
 
@@ -45,7 +42,7 @@ class CodeLists(NamedTuple):
         """The codes of a row."""
         return set(self.codes[self.offsets[row] : self.offsets[row + 1]].tolist())
 
-    def holding(self, codes: Collection[int]) -> Mask:
+    def holding(self, codes: Collection[int]) -> Bools:
         """Bool [rows], those that have any of some codes."""
         until = np.concatenate([[0], np.cumsum(np.isin(self.codes, list(codes)))])  # hits up to each
         return np.asarray(until[self.offsets[1:]] != until[self.offsets[:-1]])
@@ -72,7 +69,7 @@ class LayeredGroups:
                 return codes.of(place)
         return self.base.of(row)
 
-    def holding(self, codes: Collection[int]) -> Mask:
+    def holding(self, codes: Collection[int]) -> Bools:
         """Bool [rows], those that have any of some codes."""
         found = np.zeros(self.rows, bool)
         of_base = self.base.holding(codes)[: self.rows]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.data.prepared import PreparedData
@@ -20,9 +20,7 @@ _COUNTS = ("exposures", "clicks")
 _FIRST_TIME = "first_time_ms"
 
 
-def checked_counts(
-    counts: pd.DataFrame, *, id_column: str, prepared: PreparedData
-) -> tuple[list[str], npt.NDArray[np.int64]]:
+def checked_counts(counts: pd.DataFrame, *, id_column: str, prepared: PreparedData) -> tuple[list[str], Int64s]:
     """Ids and counts of items from a table; see `LivingItems.refresh`.
 
     Returns:
@@ -52,14 +50,14 @@ def checked_counts(
     return ids, known
 
 
-def latest_moment(counts: npt.NDArray[np.int64], *, prepared: PreparedData) -> int:
+def latest_moment(counts: Int64s, *, prepared: PreparedData) -> int:
     """The end of the log or the latest first exposure among counts, Unix milliseconds."""
     return max(prepared.manifest["last_time_ms"] or 0, int(counts[counts[:, 0] > 0, 2].max(initial=0)))
 
 
 def posterior_of(
-    items: npt.NDArray[np.int64] | Sequence[Mapping[str, Any]],
-    counts: npt.NDArray[np.int64],
+    items: Int64s | Sequence[Mapping[str, Any]],
+    counts: Int64s,
     *,
     prepared: PreparedData,
     vectors: ItemVectors | None = None,

@@ -9,9 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from recall.index.items import Rows
-
-Places = npt.NDArray[np.int64]
+from recall.core.arrays import Int32s
 
 
 class Entries(Protocol):
@@ -39,11 +37,11 @@ class Layer(Generic[E]):
       entries: of these rows.
     """
 
-    rows: Rows
+    rows: Int32s
     entries: E
 
     @classmethod
-    def of(cls, rows: Rows, entries: E) -> Layer[E]:
+    def of(cls, rows: Int32s, entries: E) -> Layer[E]:
         """A layer from unique rows in any order."""
         order = np.argsort(rows)
         return cls(rows[order].astype(np.int32), entries.take(order))

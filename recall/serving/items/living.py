@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import yaml
 from typing_extensions import NotRequired
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Float32s, Int64s
 from recall.core.errors import ArtifactError, DataError, shown
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex
 from recall.index.items import listed
-from recall.serving.items.encode import EncodedItems, ItemVectors, Matrix, RawRows
+from recall.serving.items.encode import EncodedItems, ItemVectors, RawRows
 from recall.serving.items.facts import ItemFacts, News
 from recall.serving.items.known_counts import checked_counts, latest_moment, posterior_of
 from recall.serving.items.raw import as_json, item_ids_of, records_of
@@ -45,7 +45,7 @@ def open_living_items(
     """
     settings, columns = _served_as(run / "config.yaml")
 
-    def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Matrix:
+    def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Float32s:
         if any("row" not in source for source in sources):
             raise DataError("an item of the catalogue before: its features are not in the journal")
         rows = [source["row"] for source in sources]
@@ -95,7 +95,7 @@ class _Changed(NamedTuple):
     """
 
     ids: Sequence[str]
-    counts: npt.NDArray[np.int64]
+    counts: Int64s
     rows: Sequence[dict[str, Any]] | None
 
 
@@ -238,7 +238,7 @@ class LivingItems:
         with self._changing:
             return self._refresh(ids, known, now_ms=self._now(known) if now_ms is None else now_ms)
 
-    def _refresh(self, ids: Sequence[str], known: npt.NDArray[np.int64], *, now_ms: int) -> int:
+    def _refresh(self, ids: Sequence[str], known: Int64s, *, now_ms: int) -> int:
         self.index.rows(ids)  # refuses those that it lacks
         before = self.index.sources(ids)
         sources = [{**(source or {}), "counts": own} for source, own in zip(before, known.tolist(), strict=True)]
@@ -326,7 +326,7 @@ class LivingItems:
             known: Behaviour = {"exposures": int(counts[0])}
             self._behaviour[name] = known if np.isnan(share) else {**known, "gate_share": share}
 
-    def _now(self, counts: npt.NDArray[np.int64]) -> int:
+    def _now(self, counts: Int64s) -> int:
         return latest_moment(counts, prepared=self._prepared)
 
     @property

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import AnyInts, Float32s, Int64s
 from recall.core.times import MS_PER_HOUR
 from recall.data.posterior import Posterior
 
-Int64s = npt.NDArray[np.int64]
 NEVER = -1
 
 
@@ -43,7 +43,7 @@ class ServedPosterior:
     ids: pa.StringArray
     exposures: Int64s
     clicks: Int64s
-    smoothed_ctr: npt.NDArray[np.float32]
+    smoothed_ctr: Float32s
     first_exposed_ms: Int64s
     has_clock: bool = True
 
@@ -83,7 +83,7 @@ class ServedPosterior:
         nobody = ServedPosterior.of_counts(["\0"], [Counts(0, 0, new_ctr, NEVER)], has_clock=self.has_clock)
         return self.joined(nobody)._at(places, ids=ids)
 
-    def take(self, places: npt.NDArray[np.integer]) -> ServedPosterior:
+    def take(self, places: AnyInts) -> ServedPosterior:
         """That of the items at some places."""
         return self._at(places, ids=self.ids.take(pa.array(places)))
 
@@ -94,7 +94,7 @@ class ServedPosterior:
             {name: np.concatenate([values, getattr(other, name)]) for name, values in self._counts.items()},
         )
 
-    def _at(self, places: npt.NDArray[np.integer], *, ids: pa.StringArray) -> ServedPosterior:
+    def _at(self, places: AnyInts, *, ids: pa.StringArray) -> ServedPosterior:
         return self._with(ids, {name: values[places] for name, values in self._counts.items()})
 
     def _with(self, ids: pa.StringArray, counts: dict[str, npt.NDArray[Any]]) -> ServedPosterior:

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recall.core.arrays import Bools
 from recall.core.errors import ArtifactError, DataError
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
 from recall.serving.items.groups import ColumnCodes, Groups
 from recall.serving.items.layered import Layered
 from recall.serving.items.posterior import ServedPosterior
-
-Mask = npt.NDArray[np.bool_]
 
 
 class RowFacts:
@@ -82,12 +81,12 @@ class RowFacts:
         return self._codes(name).groups(attributes, rows=len(self))
 
     @cached_property
-    def is_cold(self) -> Mask:
+    def is_cold(self) -> Bools:
         """Bool [rows]: no exposure that the posterior knows of; items that came later among them."""
         return np.asarray(self.by_posterior(lambda known: known.exposures == 0))
 
     @cached_property
-    def is_there(self) -> Mask:
+    def is_there(self) -> Bools:
         """Bool [rows]: the row is of an item that was not deleted."""
         return self.index.is_alive
 

@@ -8,18 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recall.config.index import IndexConfig
+from recall.core.arrays import Bools, Float32s
 from recall.core.errors import ArtifactError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index
 from recall.model.layers.features import FeatureTable
 from recall.serving.items.encode import ItemVectors
-
-Matrix = npt.NDArray[np.float32]
 
 _BATCH = 8192
 # An index that lives as long as its process is worth building only where exact search takes long.
@@ -80,7 +78,7 @@ class ContentSearch:
         if rows:
             index.upsert(list(rows), self.vectors(self._items.encoded(list(rows.values()))))
 
-    def vectors(self, encoded: pa.Table) -> Matrix:
+    def vectors(self, encoded: pa.Table) -> Float32s:
         """Meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
 
         Raises:
@@ -103,7 +101,7 @@ class ContentSearch:
             parts.append(meta({name: variable.value() for name, variable in features.items()})["vector"].numpy())
         return np.concatenate(parts)
 
-    def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Float32s, Bools]:
         """Vectors of what users clicked last, each a query of its own.
 
         Args:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recall.index.items import Ids, Rows
+from recall.core.arrays import Float32s, Int32s
+from recall.index.items import Ids
 from recall.index.results import Names, ids_at
 
 Source = Literal["model", "fallback", "fallback_unfiltered"]
@@ -37,7 +38,7 @@ class Candidates:
 
     queries: Sequence[str]
     ids: npt.NDArray[np.object_]
-    scores: npt.NDArray[np.float32]
+    scores: Float32s
     titles: Mapping[str, str] = field(repr=False)  # of the whole catalogue
     sources: tuple[Source, ...] | None = None
     unknown_ids: int = 0
@@ -77,7 +78,7 @@ class FoundCandidates(Candidates):
       others: the other attributes of `Candidates`.
     """
 
-    def __init__(self, rows: Rows, names: Names, **others: Any) -> None:
+    def __init__(self, rows: Int32s, names: Names, **others: Any) -> None:
         self.__dict__.update(others, _rows=rows, _names=names)
 
     @property

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.core.arrays import Int32s
 from recall.core.ragged import ManyLists
 from recall.index import Index, LivingSnapshot
-from recall.index.items import Rows
 from recall.index.row_lists import RowLists
 from recall.serving.search.search import Exclude, excluded_ids
 
@@ -28,8 +28,8 @@ class CatalogueRows:
 
     def __init__(self, item_ids: npt.NDArray[np.object_]) -> None:
         self._item_ids = item_ids
-        self._rows_in: WeakKeyDictionary[Index, Rows | None] = WeakKeyDictionary()
-        self._latest: tuple[Callable[[], Index | None], Rows | None] = (lambda: None, None)
+        self._rows_in: WeakKeyDictionary[Index, Int32s | None] = WeakKeyDictionary()
+        self._latest: tuple[Callable[[], Index | None], Int32s | None] = (lambda: None, None)
 
     def rows_in(self, index: Index, lists: ManyLists) -> RowLists:
         """Rows of an index; items that it lacks are passed over.
@@ -49,7 +49,7 @@ class CatalogueRows:
             rows[lacking] = [index.row(self._item_ids[row]) for row in lists.values[lacking].tolist()]
         return RowLists.of(*ManyLists(rows, lists.lengths).where(rows >= 0))
 
-    def _of_base(self, base: Index) -> Rows | None:
+    def _of_base(self, base: Index) -> Int32s | None:
         """Rows of the catalogue's items in a built index, int32 [items], -1 for what it lacks; None: the same ones."""
         latest, rows = self._latest
         if latest() is base:  # of the usual case, one index: the dictionary takes 4 us

@@ -16,12 +16,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from recall.index.items import Rows, Vectors
+from recall.core.arrays import AnyInts, Bools, Float32s, Int32s, Int64s, Intps
 from recall.serving.items.layered import Layered
-from recall.serving.items.posterior import NEVER, Int64s, ServedPosterior
-from recall.serving.search.merging import Mask, Ranked
+from recall.serving.items.posterior import NEVER, ServedPosterior
+from recall.serving.search.merging import Ranked
 
 # A fresh item in every fifth place costs a seventh of the hits among the first 50; in every second, a fifth to two
 # fifths.
@@ -36,7 +35,7 @@ class Order(NamedTuple):
       keys: int64 [items], rising: what they are ordered by, equal keys by row.
     """
 
-    rows: Rows
+    rows: Int32s
     keys: Int64s
 
     @classmethod
@@ -45,7 +44,7 @@ class Order(NamedTuple):
         rows = np.argsort(keys, kind="stable").astype(np.int32)
         return cls(rows, keys[rows])
 
-    def changed(self, rows: Rows, keys: Int64s) -> Order:
+    def changed(self, rows: Int32s, keys: Int64s) -> Order:
         """With newer keys of some rows, in the order or new to it: without sorting the others again.
 
         Args:
@@ -64,7 +63,7 @@ class Order(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def fallback_order(posterior: Layered[ServedPosterior]) -> Rows:
+def fallback_order(posterior: Layered[ServedPosterior]) -> Int32s:
     """Rows of all items, those to show first in front; int32 [items], of which nothing may be overwritten."""
     popular = _ordered(posterior, _unpopularity).rows
     if not posterior.base.has_clock:
@@ -93,7 +92,7 @@ def _exposed_before(known: ServedPosterior) -> Int64s:
     return np.where(known.first_exposed_ms == NEVER, 1, -known.first_exposed_ms)
 
 
-def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *, every: int) -> Rows:
+def interleaved(one: AnyInts, other: AnyInts, *, every: int) -> Int32s:
     """Joins two orders of the same items: each `every`-th place is of the other; an item stays where it comes first.
 
     Args:
@@ -114,7 +113,7 @@ def interleaved(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer], *,
     return slots[slots >= 0]
 
 
-def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: Sequence[Rows]) -> Ranked:
+def ranked_fallback(order: Int32s, *, allowed: Bools | None, excluded: Sequence[Int32s]) -> Ranked:
     """The order as a source of candidates, for `merged_lists`.
 
     Scores are minus the place in the order, so that lists which are put together anew keep it.
@@ -127,7 +126,7 @@ def ranked_fallback(order: Rows, *, allowed: Mask | None, excluded: Sequence[Row
     place = np.zeros(order.max(initial=-1) + 1, np.int64)
     place[order] = np.arange(len(order))
 
-    def ranked(queries: npt.NDArray[np.intp], width: int, *, only: Mask | None) -> tuple[Rows, Vectors]:
+    def ranked(queries: Intps, width: int, *, only: Bools | None) -> tuple[Int32s, Float32s]:
         kept = order
         for mask in (allowed, only):
             kept = kept if mask is None else kept[mask[kept]]

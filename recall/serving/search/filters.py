@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
 from recall.config.values import Strict
 from recall.config.yaml_file import describe
+from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.tables import id_strings, parse_numbers
 from recall.core.times import MS_PER_HOUR, TimeUnit, parse_times
 from recall.data.item_attributes import TAGS
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
-
-Mask = npt.NDArray[np.bool_]
 
 
 def _as_text(value: Any) -> str:
@@ -79,7 +77,7 @@ class Predicate(Strict):
             raise ValueError("time_unit: positions have no hours; give s, ms, us, ns or iso")
         return self
 
-    def mask(self, items: RowFacts, *, now_ms: int, what: str) -> Mask:
+    def mask(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
         """Which items meet the condition, bool [items].
 
         Args:
@@ -93,12 +91,12 @@ class Predicate(Strict):
         """
         if self.column is None:
             return self._exposed_lately(items, now_ms=now_ms, what=what)
-        mask: Mask = items.by_column(
+        mask: Bools = items.by_column(
             self.column, lambda column: self._holds(column, now_ms=now_ms, what=what), what=what
         )
         return mask
 
-    def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Mask:
+    def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Bools:
         allowed = np.ones(len(column), bool)
         if self.in_ is not None:
             allowed &= _is_any(column, self.in_)
@@ -114,17 +112,17 @@ class Predicate(Strict):
             allowed &= ~missing & (now_ms - moments < self.newer_than_hours * MS_PER_HOUR)
         return allowed
 
-    def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Mask:
+    def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
         if not items.has_clock:
             raise DataError(f"{what}: the log has no clock, so that nobody knows when items were first exposed; "
                             "name a column with times")  # fmt: skip
         assert self.newer_than_hours is not None
         least_ms = now_ms - self.newer_than_hours * MS_PER_HOUR
 
-        def is_new(known: ServedPosterior) -> Mask:
+        def is_new(known: ServedPosterior) -> Bools:
             return (known.first_exposed_ms == NEVER) | (known.first_exposed_ms > least_ms)
 
-        mask: Mask = items.by_posterior(is_new)
+        mask: Bools = items.by_posterior(is_new)
         return mask
 
 
@@ -136,7 +134,7 @@ class Allowed(NamedTuple):
       unknown_ids: how many ids of the allow and deny lists no item has. They were passed over.
     """
 
-    mask: Mask | None
+    mask: Bools | None
     unknown_ids: int = 0
 
 
@@ -217,7 +215,7 @@ NO_FILTERS = Filters()
 """Allows every item."""
 
 
-def _is_any(column: pa.Array, values: tuple[str, ...]) -> Mask:
+def _is_any(column: pa.Array, values: tuple[str, ...]) -> Bools:
     wanted = pa.array(values, pa.string())
     if column.type != TAGS:
         text = column if pa.types.is_string(column.type) else id_strings(column)  # text is kept as ids are read
@@ -228,7 +226,7 @@ def _is_any(column: pa.Array, values: tuple[str, ...]) -> Mask:
     return found
 
 
-def _numbers(column: pa.Array, *, what: str) -> npt.NDArray[np.float64]:
+def _numbers(column: pa.Array, *, what: str) -> Float64s:
     values, wrong = parse_numbers(column)
     if wrong.any():
         shown = column[int(np.argmax(wrong))].as_py()
@@ -237,7 +235,7 @@ def _numbers(column: pa.Array, *, what: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def _moments(column: pa.Array, unit: TimeUnit, *, what: str) -> tuple[npt.NDArray[np.int64], Mask]:
+def _moments(column: pa.Array, unit: TimeUnit, *, what: str) -> tuple[Int64s, Bools]:
     if column.type == TAGS:
         raise DataError(f"{what}: newer_than_hours reads times, found lists of text; ask with in or not_in")
     times = parse_times(column, unit)

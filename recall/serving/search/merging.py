@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import DataError
-from recall.index.items import Rows, Vectors
 from recall.serving.items.groups import Groups
 
-Mask = npt.NDArray[np.bool_]
 # A look for a capped list is at so many times its length: those that are in already never fill it.
 _MARGIN = 2
 
@@ -31,7 +29,7 @@ _MARGIN = 2
 class Ranked(Protocol):
     """Gives candidates by falling score: of an index, or of any other ranking of the same rows."""
 
-    def __call__(self, queries: npt.NDArray[np.intp], width: int, *, only: Mask | None) -> tuple[Rows, Vectors]:
+    def __call__(self, queries: Intps, width: int, *, only: Bools | None) -> tuple[Int32s, Float32s]:
         """Rows and scores [queries, width] of queries, padded with -1 and -inf where there are no more.
 
         Args:
@@ -66,7 +64,7 @@ class Rules:
 
     k: int
     caps: tuple[Cap, ...] = ()
-    cold: Mask | None = None
+    cold: Bools | None = None
     min_cold: int = 0
 
 
@@ -108,7 +106,7 @@ def parse_caps(texts: Iterable[str]) -> dict[str, int]:
     return check_caps(caps)
 
 
-def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Rows, Vectors]:
+def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Int32s, Float32s]:
     """Lists that keep the rules.
 
     Candidates come by falling score until a list is full or there are no more; once a value has all the items that it
@@ -175,10 +173,10 @@ def capped(ranked: Iterable[tuple[int, float]], rules: Rules, *, reserved: Seque
 def _filled(
     ranked: Ranked,
     rules: Rules,
-    queries: npt.NDArray[np.intp],
+    queries: Intps,
     *,
     items: int,
-    only: Mask | None = None,
+    only: Bools | None = None,
     reserved: Sequence[Pairs] | None = None,
 ) -> list[Pairs]:
     """`capped` lists of queries, from as many candidates as it takes."""
@@ -199,12 +197,12 @@ def _filled(
     return lists
 
 
-def _pairs(rows: Rows, scores: Vectors) -> Pairs:
+def _pairs(rows: Int32s, scores: Float32s) -> Pairs:
     several = int(np.count_nonzero(rows >= 0))
     return list(zip(rows[:several].tolist(), scores[:several].tolist(), strict=True))
 
 
-def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Mask:
+def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Bools:
     """Bool [items], items none of whose values has as many items in the list as it may have."""
     has_room = np.ones(items, bool)
     for cap in caps:

@@ -10,16 +10,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import ArtifactError, DataError
 from recall.index import Index
-from recall.index.items import Rows, Vectors
 from recall.index.results import Names, ids_at
 from recall.index.row_lists import RowLists
 from recall.serving.items.row_facts import RowFacts
 from recall.serving.search.candidates import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
 from recall.serving.search.fallback import fallback_order, ranked_fallback
 from recall.serving.search.filters import NO_FILTERS, Filters
-from recall.serving.search.merging import Cap, Mask, Ranked, Rules, check_caps, cold_items, merged_lists
+from recall.serving.search.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists
 from recall.serving.users.asked import by_id, ids_of
 
 Fallback = bool | Literal["filtered"]
@@ -97,8 +97,8 @@ class Found(NamedTuple):
       names: ids by row.
     """
 
-    rows: Rows
-    scores: Vectors
+    rows: Int32s
+    scores: Float32s
     sources: tuple[Source, ...] | None
     unknown_ids: int
     names: Names
@@ -140,13 +140,13 @@ def excluded_ids(exclude: Exclude | None, names: Sequence[str]) -> list[list[str
 
 def search_candidates(
     index: Index,
-    vectors: Vectors,
+    vectors: Float32s,
     *,
     wanted: Wanted,
     excluded: Sequence[Iterable[str]] | RowLists,
     facts: RowFacts | None,
     now_ms: int,
-    lacking: npt.NDArray[np.bool_] | None = None,
+    lacking: Bools | None = None,
 ) -> Found:
     """Lists of k candidates.
 
@@ -201,13 +201,13 @@ def _rules(wanted: Wanted, known: RowFacts) -> Rules:
     return Rules(wanted.k, tuple(caps), known.is_cold if wanted.min_cold else None, wanted.min_cold)
 
 
-def _ranked_by(index: Index, vectors: Vectors, *, allowed: Mask | None, excluded: RowLists) -> Ranked:
+def _ranked_by(index: Index, vectors: Float32s, *, allowed: Bools | None, excluded: RowLists) -> Ranked:
     """The index as a source of candidates; of several interests the lists become one."""
     interests = vectors.shape[1] if vectors.ndim == 3 else 1
     dim = vectors.shape[-1]
     by_query = vectors.reshape(len(vectors), interests, dim)
 
-    def ranked(queries: npt.NDArray[np.intp], width: int, *, only: Mask | None) -> tuple[Rows, Vectors]:
+    def ranked(queries: Intps, width: int, *, only: Bools | None) -> tuple[Int32s, Float32s]:
         may = allowed if only is None else only if allowed is None else allowed & only
         is_all = interests == 1 and len(queries) == len(excluded)  # rising, each once
         own = excluded if is_all else excluded.take(np.repeat(queries, interests))
@@ -224,21 +224,21 @@ def _ranked_by(index: Index, vectors: Vectors, *, allowed: Mask | None, excluded
 
 
 def _fall_back(
-    rows: Rows,
-    scores: Vectors,
+    rows: Int32s,
+    scores: Float32s,
     wanted: Wanted,
     rules: Rules,
     known: RowFacts,
-    allowed: Mask | None,
+    allowed: Bools | None,
     barred: RowLists,
     *,
-    lacking: npt.NDArray[np.bool_] | None,
+    lacking: Bools | None,
     now_ms: int,
 ) -> tuple[Source, ...]:
     """Fills the lists of those who lack something and, in place, what stayed empty; says who answered."""
     sources: list[Source] = [MODEL] * len(rows)
 
-    def fill(queries: npt.NDArray[np.intp], may: Mask | None, source: Source) -> None:
+    def fill(queries: Intps, may: Bools | None, source: Source) -> None:
         if not len(queries):
             return
         order = fallback_order(known.posterior)  # may have rows that came after this index

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.arrays import Float64s
 from recall.core.ragged import ManyLists
 from recall.core.times import MS_PER_HOUR
 
@@ -27,7 +28,7 @@ class AskedOfLog:
 
     users: list[str]
     rows: ManyLists
-    times_ms: npt.NDArray[np.float64] | None
+    times_ms: Float64s | None
     given: Mapping[int, list[str]]
     further: dict[str, list[list[str]]]
     item_ids: npt.NDArray[np.object_]
@@ -43,7 +44,7 @@ class AskedOfLog:
         lists = [self.item_ids[own].tolist() for own in self.rows.split()]
         return [self.given.get(position, own) for position, own in enumerate(lists)]
 
-    def flat_ages_hours(self, now_ms: int) -> npt.NDArray[np.float64] | None:
+    def flat_ages_hours(self, now_ms: int) -> Float64s | None:
         """Hours from each click to the query, float64 [clicks]; NaN where no time is given, None where none is."""
         return None if self.times_ms is None else (now_ms - self.times_ms) / MS_PER_HOUR
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
 from recall.data.features.table_encoder import TableEncoder
 from recall.model.layers.features import dense_features
@@ -88,7 +88,7 @@ class FeatureQueries:
                 lists.append(_list_of(row, f"{_HISTORY}_{name}", at))
         return Asked([str(position) for position in range(len(users))], users, history, clicked_ms, further)
 
-    def vectors(self, features: UserFeatures, asked: Asked, *, now_ms: int) -> npt.NDArray[np.float32]:
+    def vectors(self, features: UserFeatures, asked: Asked, *, now_ms: int) -> Float32s:
         """Query vectors of what `read` returned for these features.
 
         Args:

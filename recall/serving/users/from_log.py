@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.ragged import ManyLists
 from recall.data.prepared import ServingHistories
@@ -88,7 +89,7 @@ class LoggedUsers:
         """The last `data.history` clicked items, oldest first."""
         return list(self.item_ids[self._histories.recent(user)])
 
-    def without_clicks(self, asked: AskedOfLog) -> npt.NDArray[np.bool_]:
+    def without_clicks(self, asked: AskedOfLog) -> Bools:
         """Bool [users], those of whom nothing is known but a profile: no item of the catalogue, no further history."""
         several = asked.rows.where(asked.rows.values >= 0).lengths
         for lists in asked.further.values():
@@ -99,7 +100,7 @@ class LoggedUsers:
         self,
         users: list[str],
         rows: ManyLists,
-        times_ms: npt.NDArray[np.float64] | None,
+        times_ms: Float64s | None,
         further: Mapping[str, PerUser[Ids]] | None,
         *,
         given: Mapping[int, list[str]] | None = None,
@@ -110,7 +111,7 @@ class LoggedUsers:
     def _row_of(self) -> dict[str, int]:
         return {item: row for row, item in enumerate(self.item_ids)}
 
-    def _rows(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _rows(self, items: Sequence[str]) -> Int64s:
         row_of = self._row_of
         return np.array([row_of.get(item, -1) for item in items], np.int64)
 
@@ -129,7 +130,7 @@ class LoggedUsers:
         return found
 
 
-def _moments(times_ms: Sequence[int] | npt.NDArray[np.int64] | None, clicks: int) -> npt.NDArray[np.float64]:
+def _moments(times_ms: Sequence[int] | Int64s | None, clicks: int) -> Float64s:
     """Times of a user's clicks as numbers that can say that they are unknown."""
     if times_ms is None:
         return np.full(clicks, np.nan)

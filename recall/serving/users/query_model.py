@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Bools, Float32s
 from recall.core.errors import ArtifactError, DataError
 
-Matrix = npt.NDArray[np.float32]
 UserQuery = Literal["user", "student"]
 
 
@@ -34,7 +33,7 @@ def load_query_model(run: Path, *, query: UserQuery) -> Any:
     return loaded
 
 
-def trigger_vectors(query: Any, items: Sequence[str], *, own: Matrix, known: npt.NDArray[np.bool_]) -> Matrix:
+def trigger_vectors(query: Any, items: Sequence[str], *, own: Float32s, known: Bools) -> Float32s:
     """Queries by the trigger tower for items that it was trained with; for those that came later, their own vectors.
 
     Args:

@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
 from recall.model.numpy_user_tower import UserArrays
 from recall.serving.users.asked import padded
 from recall.serving.users.clicks import AskedOfLog
-from recall.serving.users.query_model import Matrix, UserQuery
+from recall.serving.users.query_model import UserQuery
 
 
 class UserVectors:
@@ -45,7 +44,7 @@ class UserVectors:
         *,
         ages_hours: Sequence[Sequence[float]] | None = None,
         further: Mapping[str, Sequence[Sequence[str]]] | None = None,
-    ) -> Matrix:
+    ) -> Float32s:
         """See `Recaller.user_vectors`."""
         self._require_tower()
         if self.arrays:
@@ -62,7 +61,7 @@ class UserVectors:
             inputs[f"history_{name}"] = padded(own, "", tf.string)
         return _vectors(signature(**inputs))
 
-    def of_asked(self, asked: AskedOfLog, *, now_ms: int) -> Matrix:
+    def of_asked(self, asked: AskedOfLog, *, now_ms: int) -> Float32s:
         """The same of those whose clicks are known as rows of the catalogue.
 
         Args:
@@ -80,6 +79,6 @@ class UserVectors:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
 
 
-def _vectors(answer: Mapping[str, Any]) -> Matrix:
-    vectors: npt.NDArray[np.float32] = answer["vector"].numpy()
+def _vectors(answer: Mapping[str, Any]) -> Float32s:
+    vectors: Float32s = answer["vector"].numpy()
     return vectors

@@ -209,8 +209,8 @@ def test_only_one_writes_and_others_read(tmp_path):
 APPEND_UNDER_A_FILE_SIZE_LIMIT = """
 import resource, signal, sys
 import numpy as np
-from recall.core.errors import ArtifactError
-from recall.index.living.journal import Journal
+from recall.core.errors import (ArtifactError)
+from recall.index.living.journal import (Journal)
 journal = Journal(sys.argv[1], writable=True)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
@@ -238,7 +238,7 @@ def test_an_append_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(tm
 APPEND_UNTIL_KILLED = """
 import sys
 import numpy as np
-from recall.index.living.journal import Journal
+from recall.index.living.journal import (Journal)
 journal = Journal(sys.argv[1], writable=True)
 while True:
     number = journal.append("upsert", ["x"], model="m", vectors=np.full((1, 64), journal.last_sequence + 1))

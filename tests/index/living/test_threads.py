@@ -119,7 +119,7 @@ def test_search_and_changes_go_on_while_a_new_base_is_built(tmp_path):
 CHANGE_UNTIL_KILLED = """
 import sys
 import numpy as np
-from recall.index import LivingIndex
+from recall.index import (LivingIndex)
 index = LivingIndex.open(sys.argv[1])
 step = 0
 while True:

@@ -185,7 +185,7 @@ def test_who_has_loaded_a_version_searches_on_after_its_files_are_gone(
 
 SAVE_AND_CLEAR_UP = """
 import sys
-from recall.index import collect, load_index, save_index
+from recall.index import (collect, load_index, save_index)
 index = load_index(sys.argv[1])
 for _ in range(8):
     save_index(index, sys.argv[1], fingerprint="abc")

@@ -178,8 +178,8 @@ def test_save_that_fails_halfway_leaves_the_old_version(index, tmp_path, monkeyp
 
 SAVE_UNDER_A_FILE_SIZE_LIMIT = """
 import resource, signal, sys
-from recall.index import load_index, save_index
-from recall.core.errors import ArtifactError
+from recall.index import (load_index, save_index)
+from recall.core.errors import (ArtifactError)
 index = load_index(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
@@ -202,7 +202,7 @@ def test_file_that_cannot_be_written_whole_is_never_published(index, tmp_path):
 
 SAVE_AND_BE_KILLED = """
 import os, signal, sys
-from recall.index import ExactIndex, load_index, save_index
+from recall.index import (ExactIndex, load_index, save_index)
 index = load_index(sys.argv[1])
 def kill_when_half_written(self, directory):
     (directory / "vectors.npy").write_bytes(b"half")
@@ -241,9 +241,9 @@ def test_save_killed_before_the_switch_leaves_the_old_version(indexes, tmp_path,
 def test_scann_and_tensorflow_are_imported_only_for_a_scann_index(tmp_path):
     script = """
 import sys, numpy as np
-from recall.core.artifacts import checksum
-from recall.config.experiment import IndexConfig
-from recall.index import build_index, load_index, save_index
+from recall.core.artifacts import (checksum)
+from recall.config.experiment import (IndexConfig)
+from recall.index import (build_index, load_index, save_index)
 index = build_index(["a", "b"], np.eye(2), config=IndexConfig())
 save_index(index, sys.argv[1], fingerprint="abc")
 load_index(sys.argv[1]).search(np.eye(2), 1)

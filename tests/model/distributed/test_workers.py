@@ -34,8 +34,8 @@ TRAINS = """
 import sys
 from pathlib import Path
 import numpy as np
-from recall import PreparedData, load_config
-from recall.training.loop import train, trained_state
+from recall import (PreparedData, load_config)
+from recall.training.loop import (train, trained_state)
 
 experiment, data, directory, dump, *overrides = sys.argv[1:]
 model = train(load_config(experiment, overrides), PreparedData.load(data), Path(directory), saved_models=False)

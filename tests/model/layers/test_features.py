@@ -238,7 +238,7 @@ def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypat
 def test_a_large_table_is_made_without_a_second_one_beside_it() -> None:
     code = """
 from pathlib import Path
-from recall.model.layers.features import EmbeddingTable
+from recall.model.layers.features import (EmbeddingTable)
 
 def peak() -> int:  # kB; getrusage would start from that of the process that started this one
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

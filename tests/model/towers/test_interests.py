@@ -11,12 +11,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
-from recall.model.towers.interests import (
-    INTEREST_EXTRACTORS,
-    AttentionInterests,
-    InterestExtractor,
-    RoutingInterests,
-)
+from recall.model.towers.interests import INTEREST_EXTRACTORS, AttentionInterests, InterestExtractor, RoutingInterests
 from recall.model.towers.query import UserTower
 
 DIM, LONGEST, COUNT = 8, 6, 3
