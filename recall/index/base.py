@@ -107,9 +107,9 @@ class Index(abc.ABC):
             shape = (len(queries), found)
             rows, scores = np.empty(shape, np.int32), np.empty(shape, np.float32)
         elif allowed is None and excluded is None:
-            rows, scores = self._best_items(queries, found)  # [queries, found]
+            rows, scores = self.best_items(queries, found)  # [queries, found]
         else:
-            rows, scores = self._best_allowed(
+            rows, scores = self.best_allowed(
                 queries,
                 found,
                 allowed=None if allowed is None else checked_allowed(allowed, self.row_count),
@@ -151,28 +151,28 @@ class Index(abc.ABC):
         if chosen.ndim != 1:
             raise DataError(f"items: expected a list of ids or of rows, found shape {chosen.shape}")
         if not chosen.size:
-            return self._vectors_of(np.empty(0, np.int32))
+            return self.vectors_at(np.empty(0, np.int32))
         rows = chosen if np.issubdtype(chosen.dtype, np.integer) else self.rows(chosen)
         if rows.min() < 0 or rows.max() >= self.row_count:
             raise DataError(f"rows: expected 0 to {self.row_count - 1:,}, found {rows.min():,} to {rows.max():,}")
-        return self._vectors_of(rows)
+        return self.vectors_at(rows)
 
     @abc.abstractmethod
-    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
-    def _best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
-        """As `_best_items` for k + `spare`, of which those after the first k may be found with less effort."""
-        return self._best_items(queries, k + spare)
+    def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
+        """As `best_items` for k + `spare`, of which those after the first k may be found with less effort."""
+        return self.best_items(queries, k + spare)
 
-    def _best_allowed(
+    def best_allowed(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
     ) -> tuple[Int32s, Float32s]:
-        """As `_best_items` of the items that each query may have, padded with -1 and -inf."""
+        """As `best_items` of the items that each query may have, padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)
 
     @abc.abstractmethod
-    def _vectors_of(self, rows: Int32s) -> Float32s:
+    def vectors_at(self, rows: Int32s) -> Float32s:
         """A copy of the vectors of rows that the index holds; of none is fine."""
 
     def _checked_queries(self, queries: Any) -> Float32s:
@@ -222,12 +222,12 @@ class VectorIndex(Index):
         """Rows of those ids that the index holds, int32."""
         return self.items.rows_there(ids)
 
-    def _vectors_of(self, rows: Int32s) -> Float32s:
+    def vectors_at(self, rows: Int32s) -> Float32s:
         if not rows.size:
             return np.empty((0, *self.items.by_item.shape[1:]), np.float32)
         return np.asarray(self.items.by_item[rows])
 
-    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Rows and scores [queries, k] of items, from their entries; 1 <= k <= items.
 
         The best entries that hold k items hold the best k: every entry of another item is behind them. Those of a
@@ -235,7 +235,7 @@ class VectorIndex(Index):
         """
         several = self._several
         if several == 1:
-            return self._search(queries, k)
+            return self.best_entries(queries, k)
         rows, scores = self._items_among(queries, k, entries=first_width(k, several))
         short = rows[:, -1] < 0
         if short.any():
@@ -244,22 +244,22 @@ class VectorIndex(Index):
 
     def _items_among(self, queries: Float32s, k: int, *, entries: int) -> tuple[Int32s, Float32s]:
         """The first k items of the best entries, padded as a search result is; k <= entries."""
-        rows, scores = self._search(queries, entries)
+        rows, scores = self.best_entries(queries, entries)
         found = SearchResult(rows // self.items.entries_per_item, scores, self.items.names).merged(1)
         return found.rows[:, :k], found.scores[:, :k]
 
     @abc.abstractmethod
-    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Places and scores [queries, k] of entries, for at least one checked query; 1 <= k <= entries."""
 
     @abc.abstractmethod
-    def _write(self, directory: Path) -> None:
+    def write(self, directory: Path) -> None:
         """Writes all but ids and settings into a directory that exists."""
 
     @classmethod
     @abc.abstractmethod
-    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> VectorIndex:
-        """Opens what `_write` wrote."""
+    def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> VectorIndex:
+        """Opens what `write` wrote."""
 
 
 def first_width(k: int, entries_per_item: int) -> int:

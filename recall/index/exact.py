@@ -12,6 +12,7 @@ import pyarrow as pa
 from recall.core.arrays import Float32s, Int32s
 from recall.index.base import VectorIndex
 from recall.index.items import Items
+from recall.index.results import top_rows
 
 # Numbers held at a time: 16 MB of scores stay near the caches and bound the memory of any batch.
 _BLOCK = 1 << 22
@@ -28,7 +29,7 @@ class ExactIndex(VectorIndex):
         """Exact search over the same vectors."""
         return ExactIndex(self.items)
 
-    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         block = max(1, _BLOCK // max(self.entries, k * self.dim))
         found = [self._search_block(queries[start : start + block], k) for start in range(0, len(queries), block)]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
@@ -42,31 +43,9 @@ class ExactIndex(VectorIndex):
         order = np.lexsort((rows, -scores), axis=1)
         return np.take_along_axis(rows, order, axis=1).astype(np.int32), np.take_along_axis(scores, order, axis=1)
 
-    def _write(self, directory: Path) -> None:
+    def write(self, directory: Path) -> None:
         np.save(directory / _FILE, self.items.vectors, allow_pickle=False)
 
     @classmethod
-    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ExactIndex:
+    def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ExactIndex:
         return cls(Items(ids, np.load(directory / _FILE, mmap_mode="r", allow_pickle=False)), report=report)
-
-
-def top_rows(scores: Float32s, k: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Columns of the k highest scores of each row, in any order; among equal scores the lowest columns.
-
-    Args:
-      scores: float [queries, items].
-      k: at most the number of items.
-    """
-    items = scores.shape[1]
-    if k == items:
-        return np.tile(np.arange(items), (len(scores), 1))
-    columns = np.argpartition(scores, items - k, axis=1)[:, items - k :]  # [queries, k]
-    chosen = np.take_along_axis(scores, columns, axis=1)
-    cut = chosen.min(axis=1, keepdims=True)  # [queries, 1]
-    # argpartition takes any of the items that tie at the cut; only there is more work needed.
-    undecided = (scores == cut).sum(axis=1) > (chosen == cut).sum(axis=1)
-    for query in np.flatnonzero(undecided):
-        above = np.flatnonzero(scores[query] > cut[query])
-        tied = np.flatnonzero(scores[query] == cut[query])
-        columns[query] = np.concatenate([above, tied[: k - above.size]])
-    return columns

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import DataError
-from recall.index.results import best
+from recall.index.results import best, top_rows
 from recall.index.row_lists import RowLists
-
-if TYPE_CHECKING:
-    from recall.index.base import Index
-
 
 # An approximate search for w candidates is dearer than exact search among n items from about n = 8 w on: it rescores
 # some multiple of w, and most of what it finds is thrown away.
@@ -24,6 +20,29 @@ _LEAST_SPARE = 8
 # Numbers held at a time by exact search: 16 MB.
 _BLOCK = 1 << 22
 _NOBODY = np.empty(0, np.intp)
+
+
+class Searched(Protocol):
+    """List the members of an index that a search among some of its items calls; `base.Index` documents them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dim(self) -> int:
+        """See `Index.dim`."""
+
+    @property
+    def entries(self) -> int:
+        """See `Index.entries`."""
+
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """See `Index.best_items`."""
+
+    def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
+        """See `Index.best_and_spare`."""
+
+    def vectors_at(self, rows: Int32s) -> Float32s:
+        """See `Index.vectors_at`."""
 
 
 def checked_allowed(allowed: Any, items: int) -> Bools:
@@ -56,7 +75,7 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ro
 
 
 def best_allowed(
-    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
 ) -> tuple[Int32s, Float32s]:
     """The k best of the items that each query may have.
 
@@ -65,7 +84,7 @@ def best_allowed(
     exist, and an exact index gives exactly the best of them.
 
     Args:
-      index: answers `_best_items` and `_vectors_of`.
+      index: what is searched.
       queries: float32 [queries, dim], checked, at least one.
       k: at most the number of items, at least 1.
       allowed: bool [items], for all queries; None is all.
@@ -85,14 +104,14 @@ def best_allowed(
 
 
 def _first_look(
-    index: Index, queries: Float32s, k: int, *, spare: int, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, spare: int, excluded: RowLists
 ) -> tuple[Int32s, Float32s, Intps]:
     """The first k of k + `spare` candidates that a query may have, and the queries for which that was not enough.
 
     Lists of what users have seen are long, and few of them are among the best: for nearly all users it is enough, and
     costs a tenth of what widening costs one query.
     """
-    found, points = index._best_and_spare(queries, k, spare=spare)
+    found, points = index.best_and_spare(queries, k, spare=spare)
     if len(queries) == 1:  # in half the time
         kept = (~excluded.hold(found[0])).nonzero()[0][:k]
         if len(kept) == k and found[0, kept[-1]] >= 0:  # padding comes last
@@ -112,7 +131,7 @@ def _first_look(
 
 
 def _widened(
-    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
 ) -> tuple[Int32s, Float32s]:
     """What `best_allowed` gives, from wider and wider searches."""
     size = len(index)
@@ -134,7 +153,7 @@ def _widened(
         magnitudes = np.ceil(np.log2(width[open_queries] / k)).astype(int)
         for magnitude in np.unique(magnitudes):
             chosen = open_queries[magnitudes == magnitude]
-            found, points = index._best_items(queries[chosen], int(width[chosen].max()))
+            found, points = index.best_items(queries[chosen], int(width[chosen].max()))
             may = (found >= 0) if allowed is None else (found >= 0) & allowed[found]
             may &= ~excluded.take(chosen).hold(found)
             if may[:, :k].all():
@@ -150,18 +169,16 @@ def _widened(
 
 
 def _compare_all(
-    index: Index, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Sequence[Int32s]
+    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Sequence[Int32s]
 ) -> tuple[Int32s, Float32s]:
     """Exact search among the allowed items, in blocks of them."""
-    from recall.index.exact import top_rows
-
     pool = (np.arange(len(index)) if allowed is None else np.flatnonzero(allowed)).astype(np.int32)
     rows = np.full((len(queries), k), -1, np.int32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     block = max(k, _BLOCK // max(1, len(queries), index.dim * (index.entries // len(index))))
     for start in range(0, len(pool), block):
         part = pool[start : start + block]
-        vectors = index._vectors_of(part)  # [part, dim] or [part, entries of each, dim]
+        vectors = index.vectors_at(part)  # [part, dim] or [part, entries of each, dim]
         entries = vectors.reshape(len(part), -1, index.dim)
         points = np.max([queries @ entries[:, entry].T for entry in range(entries.shape[1])], axis=0)  # [queries, part]
         for line, own in enumerate(excluded):

@@ -141,3 +141,25 @@ def best(rows: Int32s, scores: Float32s, k: int) -> tuple[Int32s, Float32s]:
     """The first k columns of lists [queries, any] by falling score, equal scores by rising row, padding last."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def top_rows(scores: Float32s, k: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Columns of the k highest scores of each row, in any order; among equal scores the lowest columns.
+
+    Args:
+      scores: float [queries, items].
+      k: at most the number of items.
+    """
+    items = scores.shape[1]
+    if k == items:
+        return np.tile(np.arange(items), (len(scores), 1))
+    columns = np.argpartition(scores, items - k, axis=1)[:, items - k :]  # [queries, k]
+    chosen = np.take_along_axis(scores, columns, axis=1)
+    cut = chosen.min(axis=1, keepdims=True)  # [queries, 1]
+    # argpartition takes any of the items that tie at the cut; only there is more work needed.
+    undecided = (scores == cut).sum(axis=1) > (chosen == cut).sum(axis=1)
+    for query in np.flatnonzero(undecided):
+        above = np.flatnonzero(scores[query] > cut[query])
+        tied = np.flatnonzero(scores[query] == cut[query])
+        columns[query] = np.concatenate([above, tied[: k - above.size]])
+    return columns

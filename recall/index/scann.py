@@ -88,6 +88,9 @@ class ScannIndex(VectorIndex):
       searcher: a ScannSearcher over the same vectors, without ids.
       settings: what it was built with.
       report: see `Index`.
+
+    Attributes:
+      scann_settings: what it was built with.
     """
 
     kind: ClassVar[str] = "scann"
@@ -99,7 +102,7 @@ class ScannIndex(VectorIndex):
         super().__init__(items, report=report)
         self._searcher = searcher
         self._search_one = searcher.searcher.search  # past a wrapper that looks up ids, of which it has none
-        self._settings = settings
+        self.scann_settings = settings
 
     @classmethod
     def build(cls, items: Items, settings: ScannSettings) -> ScannIndex:
@@ -122,32 +125,32 @@ class ScannIndex(VectorIndex):
 
     def with_effort(self, *, leaves_to_search: int, reorder: int) -> ScannIndex:
         """The same index searching less or harder; shares all data with this one."""
-        settings = dataclasses.replace(self._settings, leaves_to_search=leaves_to_search, reorder=reorder)
+        settings = dataclasses.replace(self.scann_settings, leaves_to_search=leaves_to_search, reorder=reorder)
         return ScannIndex(self.items, searcher=self._searcher, settings=settings, report=self.report)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The fields of `ScannSettings`."""
-        return dataclasses.asdict(self._settings)
+        return dataclasses.asdict(self.scann_settings)
 
     def exact(self) -> ExactIndex:
         """Exact search over the vectors that the searcher rescores with."""
         return ExactIndex(self.items)
 
-    def _best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
+    def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
         """Looks into the leaves of a search for k, and rescores as many as one for k + `spare`.
 
         Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
         rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
         """
         if self._several > 1:
-            return super()._best_and_spare(queries, k, spare=spare)
-        leaves, _ = self._settings.effort(k, self._entries)
-        _, reorder = self._settings.effort(k + spare, self._entries)
+            return super().best_and_spare(queries, k, spare=spare)
+        leaves, _ = self.scann_settings.effort(k, self._entries)
+        _, reorder = self.scann_settings.effort(k + spare, self._entries)
         return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
 
-    def _search(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        leaves, reorder = self._settings.effort(k, self._entries)
+    def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        leaves, reorder = self.scann_settings.effort(k, self._entries)
         return self._search_among(queries, k, leaves=leaves, reorder=reorder)
 
     def _search_among(self, queries: Float32s, k: int, *, leaves: int, reorder: int) -> tuple[Int32s, Float32s]:
@@ -165,9 +168,9 @@ class ScannIndex(VectorIndex):
         return rows, scores
 
     def _search_exactly(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        return self.exact()._search(queries, k)
+        return self.exact().best_entries(queries, k)
 
-    def _write(self, directory: Path) -> None:
+    def write(self, directory: Path) -> None:
         folder = directory / "scann"
         folder.mkdir()
         try:
@@ -179,9 +182,16 @@ class ScannIndex(VectorIndex):
             raise ArtifactError(f"{folder}: could not be written ({error}); is the disk full?") from error
 
     @classmethod
-    def _read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ScannIndex:
+    def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ScannIndex:
         searcher, vectors = _open(directory / "scann")
         return cls(Items(ids, vectors), searcher=searcher, settings=ScannSettings(**settings), report=report)
+
+
+def tensorflow_ops() -> Any:
+    """Import ScaNN's TensorFlow ops, which load TensorFlow; this package by itself needs only those of NumPy."""
+    from scann.scann_ops.py import scann_ops  # `import scann` rebinds scann.scann_ops; this form works.
+
+    return scann_ops
 
 
 def _open(folder: Path) -> tuple[Any, Float32s]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -81,8 +81,24 @@ class Shard:
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """The rows and scores of `search` alone, [queries, min(k, items)], for queries that were checked."""
-        rows, scores = self.index._best_items(queries, min(k, len(self.index)))
+        rows, scores = self.index.best_items(queries, min(k, len(self.index)))
         return self.rows[rows], scores
+
+
+@runtime_checkable
+class ShardSource(Protocol):
+    """Give the shards of one index: `ShardedIndex` holds them, `build.shard_build.ShardBuild` makes them one by one."""
+
+    @property
+    def count(self) -> int:
+        """Number of shards."""
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """Report of the whole index, complete once every shard was asked for."""
+
+    def shard(self, number: int) -> Shard:
+        """Return one shard, counted from 0."""
 
 
 class ShardedIndex(Index):
@@ -143,13 +159,13 @@ class ShardedIndex(Index):
         """Exact search over the same vectors, shard by shard."""
         return ShardedIndex([dataclasses.replace(shard, index=shard.index.exact()) for shard in self.shards])
 
-    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         # Every shard gives k: the best k of all may be in one.
         found = list(self._threads.map(lambda shard: shard.best_items(queries, k), self.shards))
         rows = np.concatenate([rows for rows, _ in found], axis=1)  # [queries, at most shards * k]
         return best(rows, np.concatenate([scores for _, scores in found], axis=1), k)
 
-    def _vectors_of(self, rows: Int32s) -> Float32s:
+    def vectors_at(self, rows: Int32s) -> Float32s:
         places = self._place[rows]
         owners = np.searchsorted(self._starts, places, side="right") - 1
         shape = self.shards[0].index.items.by_item.shape[1:]

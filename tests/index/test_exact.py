@@ -8,7 +8,6 @@ import pytest
 from recall.config.index import IndexConfig
 from recall.index import build_index
 from recall.index import exact as module
-from recall.index.exact import top_rows
 
 
 @pytest.mark.parametrize("block", [1, 1000, 1 << 22])
@@ -23,9 +22,3 @@ def test_blocks_do_not_change_the_answer(block, monkeypatch):
     result = index.search(queries, 9)
     np.testing.assert_array_equal(result.rows, truth)
     np.testing.assert_array_equal(result.scores, np.take_along_axis(scores, truth, axis=1))
-
-
-def test_ties_at_the_cut_go_to_the_lowest_columns():
-    scores = np.array([[0, 2, 1, 1, 3, 1], [1, 1, 1, 1, 1, 1]], np.float32)
-    assert np.sort(top_rows(scores, 3), axis=1).tolist() == [[1, 2, 4], [0, 1, 2]]
-    assert np.sort(top_rows(scores, 6), axis=1).tolist() == [[0, 1, 2, 3, 4, 5]] * 2

@@ -146,8 +146,8 @@ def exact_index(items: int) -> ExactIndex:
 class Halved(ExactIndex):
     """Finds every second of the best items, and beside them the worst."""
 
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, scores = super()._search(queries, len(self))
+    def best_entries(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        rows, scores = super().best_entries(queries, len(self))
         chosen = [*range(0, k, 2), *range(len(self) - k // 2, len(self))]
         return rows[:, chosen], scores[:, chosen]
 

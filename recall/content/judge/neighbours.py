@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from recall.core.arrays import Float32s, Intps
-from recall.index.exact import top_rows
+from recall.index.results import top_rows
 
 _BLOCK_NUMBERS = 1 << 22
 _RANDOM_OTHERS = 100

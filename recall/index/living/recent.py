@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
-from recall.index.exact import top_rows
-from recall.index.results import best
+from recall.index.results import best, top_rows
 
 _FIRST_CAPACITY = 64
 # Numbers held at a time: 16 MB of scores.

@@ -224,10 +224,10 @@ class LivingSnapshot(Index):
 
     # Search
 
-    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        return self._best_allowed(queries, k, allowed=None, excluded=None)
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        return self.best_allowed(queries, k, allowed=None, excluded=None)
 
-    def _best_allowed(
+    def best_allowed(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists | None
     ) -> tuple[Int32s, Float32s]:
         of_recent = self._recent.search(queries, k, self._recent_among(allowed), excluded=excluded)
@@ -252,9 +252,9 @@ class LivingSnapshot(Index):
         if allowed is not None:
             may = allowed[:items] if may is None else allowed[:items] & may
         if may is None and excluded is None:
-            return self.base._best_items(queries, min(k, items))
+            return self.base.best_items(queries, min(k, items))
         barred = RowLists.none(len(queries)) if excluded is None else excluded.where(excluded.rows < items)
-        return self.base._best_allowed(queries, min(k, items), allowed=may, excluded=barred)
+        return self.base.best_allowed(queries, min(k, items), allowed=may, excluded=barred)
 
     @functools.cached_property
     def _order(self) -> Int64s:
@@ -263,7 +263,7 @@ class LivingSnapshot(Index):
     def _recent_among(self, allowed: Bools | None) -> Int64s:
         return self._order if allowed is None else self._order[allowed[self._recent.rows(self._order)]]
 
-    def _vectors_of(self, rows: Int32s) -> Float32s:
+    def vectors_at(self, rows: Int32s) -> Float32s:
         rows = np.asarray(rows)
         positions = np.asarray([self._recent.position(row, alive=self._alive) for row in rows.tolist()], np.int64)
         of_base = positions < 0
@@ -272,7 +272,7 @@ class LivingSnapshot(Index):
             raise DataError(f"rows: {gone.size:,} of {rows.size:,} are of deleted items: {listed(gone)}")
         vectors = np.empty((len(rows), self.entries_per_item, self.dim), np.float32)
         if of_base.any():
-            vectors[of_base] = self.base._vectors_of(rows[of_base]).reshape(-1, *vectors.shape[1:])
+            vectors[of_base] = self.base.vectors_at(rows[of_base]).reshape(-1, *vectors.shape[1:])
         vectors[~of_base] = self._recent.vectors(positions[~of_base])
         return vectors[:, 0] if self.entries_per_item == 1 else vectors
 

@@ -94,13 +94,13 @@ class View(Index):
         """As `Index.vectors`; ask a snapshot of one's own by row."""
         return self.snapshot().vectors(items)
 
-    def _best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        return self.snapshot()._best_items(queries, k)
+    def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        return self.snapshot().best_items(queries, k)
 
-    def _best_allowed(
+    def best_allowed(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
     ) -> tuple[Int32s, Float32s]:
-        return self.snapshot()._best_allowed(queries, k, allowed=allowed, excluded=excluded)
+        return self.snapshot().best_allowed(queries, k, allowed=allowed, excluded=excluded)
 
-    def _vectors_of(self, rows: Int32s) -> Float32s:
-        return self.snapshot()._vectors_of(rows)
+    def vectors_at(self, rows: Int32s) -> Float32s:
+        return self.snapshot().vectors_at(rows)

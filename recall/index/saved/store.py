@@ -23,7 +23,6 @@ from recall.core.arrays import Float32s, Int32s
 from recall.core.artifacts import MANIFEST, checksum, publish, read_manifest, seal
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index, VectorIndex
-from recall.index.build.shard_build import ShardBuild
 from recall.index.exact import ExactIndex
 from recall.index.saved.versions import (
     MADE_BY,
@@ -35,7 +34,7 @@ from recall.index.saved.versions import (
     require_model,
 )
 from recall.index.scann import ScannIndex
-from recall.index.shards import HASH, Shard, ShardedIndex
+from recall.index.shards import HASH, Shard, ShardedIndex, ShardSource
 
 KEPT_VERSIONS = 2
 
@@ -69,7 +68,7 @@ class SavedVersion:
 
 
 def save_index(
-    index: Index | ShardBuild,
+    index: Index | ShardSource,
     directory: str | Path,
     *,
     fingerprint: str,
@@ -114,7 +113,7 @@ def save_index(
         with publish(version, manifest=manifest, parts=[_SHARDS]) as scratch:
             if isinstance(index, VectorIndex):
                 manifest.update(_write(index, scratch))
-            elif isinstance(index, ShardedIndex | ShardBuild):
+            elif isinstance(index, ShardSource):
                 manifest.update(_write_shards(index, scratch, about=dict(manifest)))
             else:
                 raise TypeError(f"{type(index).__name__} cannot be saved")
@@ -231,7 +230,7 @@ def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> d
     if rows is not None:
         columns["row"] = pa.array(rows, pa.int32())
     pq.write_table(pa.table(columns), folder / _IDS)
-    index._write(folder)
+    index.write(folder)
     return {
         "kind": index.kind,
         "items": len(index),
@@ -247,7 +246,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Ta
     table = pq.read_table(folder / _IDS)
     ids = table.column("item_id").combine_chunks()
     kind = _KINDS[manifest["kind"]]
-    index = kind._read(folder, ids, settings=manifest["settings"], report=manifest["report"])
+    index = kind.read(folder, ids, settings=manifest["settings"], report=manifest["report"])
     _require_size(index, manifest)
     return index, table
 
@@ -259,7 +258,7 @@ def _require_size(index: Index, manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"ids, vectors and dimensions: expected {expected}, found {found}")
 
 
-def _write_shards(source: ShardedIndex | ShardBuild, folder: Path, *, about: Mapping[str, Any]) -> dict[str, Any]:
+def _write_shards(source: ShardedIndex | ShardSource, folder: Path, *, about: Mapping[str, Any]) -> dict[str, Any]:
     """Writes and seals every shard; returns what the manifest of the index says of them."""
 
     def write(shard: Shard) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import Index, build_index, load_index
-from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
 from recall.index.scann import ScannIndex
 from recall.model.saved_model import USER_ENCODER
 from recall.serving.export.features import GraphEncoder
+from recall.serving.export.index_graph import ExactGraph, GraphIndex, ScannGraph
 from recall.serving.export.saved_model import CandidateModule
 
 FORMAT_VERSION = 1

@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from recall.core.errors import ArtifactError
-from recall.index.graph import GraphIndex
 from recall.model.saved_model import PROFILE
 from recall.serving.export.features import GraphEncoder
+from recall.serving.export.index_graph import GraphIndex
 
 Answer = dict[str, tf.Tensor]
 

@@ -169,7 +169,7 @@ def test_save_that_fails_halfway_leaves_the_old_version(index, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ScannIndex if index.kind == "scann" else ExactIndex, "_write", write_half_then_fail)
+        patch.setattr(ScannIndex if index.kind == "scann" else ExactIndex, "write", write_half_then_fail)
         with pytest.raises(ArtifactError, match=r"No space left on device"):
             save_index(index, tmp_path, fingerprint="new")
     assert files(tmp_path) == before
@@ -207,7 +207,7 @@ index = load_index(sys.argv[1])
 def kill_when_half_written(self, directory):
     (directory / "vectors.npy").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
-ExactIndex._write = kill_when_half_written
+ExactIndex.write = kill_when_half_written
 save_index(index, sys.argv[1], fingerprint="new")
 """
 

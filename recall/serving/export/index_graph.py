@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from recall.core.arrays import Float32s
 from recall.index.base import Index
-from recall.index.scann import ScannIndex
+from recall.index.scann import ScannIndex, tensorflow_ops
 
 
 class GraphIndex(tf.Module, abc.ABC):
@@ -75,13 +75,10 @@ class ScannGraph(GraphIndex):
 
     def __init__(self, index: ScannIndex) -> None:
         super().__init__(np.asarray(index.items.vectors), entries_per_item=index.items.entries_per_item)
-        # `import scann` rebinds scann.scann_ops; this form works.
-        from scann.scann_ops.py import scann_ops
-
-        self._ops, self._settings = scann_ops, index._settings
+        self._ops, self._settings = tensorflow_ops(), index.scann_settings
         with tempfile.TemporaryDirectory() as folder:
-            index._write(Path(folder))
-            self._state = scann_ops.ScannState(_tensors(Path(folder) / "scann"))
+            index.write(Path(folder))
+            self._state = self._ops.ScannState(_tensors(Path(folder) / "scann"))
         self._state.dataset = self.vectors  # once, not twice
 
     def search(self, queries: tf.Tensor, k: int, *, without: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:

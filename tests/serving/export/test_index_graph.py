@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from recall.config.index import IndexConfig
 from recall.index import ExactIndex, ScannIndex, build_index
-from recall.index.graph import ExactGraph, GraphIndex, ScannGraph
 from recall.index.items import Items
 from recall.index.scann import ScannSettings
+from recall.serving.export.index_graph import ExactGraph, GraphIndex, ScannGraph
 
 ITEMS, DIM, K = 600, 16, 30
 RANDOM = np.random.default_rng(3)
