@@ -104,6 +104,23 @@ class LogSummary:
         return HeldOut(None, prior, {"validation": before, "test": before, "serving": self.last_time_ms})
 
 
+@dataclass(frozen=True)
+class OrderedLog:
+    """Hold the ordered log: what later steps read of it.
+
+    Attributes:
+      items: the catalogue, with the items of the log that it lacked where `data.items.unknown` is add.
+      summary: totals of the log.
+      held_out: boundaries of the split and the prior CTR.
+      rejected: rows that could not be used, with their reasons.
+    """
+
+    items: ItemTable
+    summary: LogSummary
+    held_out: HeldOut
+    rejected: pa.Table
+
+
 def reasons(rejected: pa.Table) -> dict[str, int]:
     """Rejected rows per reason, most frequent first."""
     counts = rejected.group_by("reason").aggregate([("reason", "count")])

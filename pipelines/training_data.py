@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.exchange import Scratch
-from pipelines.further_histories import build_vocabularies, described, plan_sources, recent_entries, rejected_entries
+from pipelines.further_histories import build_vocabularies, plan_sources, recent_entries, rejected_entries
+from pipelines.manifest import describe
 from pipelines.posterior_blocks import history_tables, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
     LogSummary,
+    OrderedLog,
     encode_tables,
     item_totals,
     require_all_read,
@@ -39,14 +41,14 @@ from recall.core.artifacts import publish
 from recall.core.errors import RecallError
 from recall.core.tables import is_uri
 from recall.data.catalogue import ItemTable, UserTable, read_items, read_users
-from recall.data.content_prior.prior import fit_content_prior
+from recall.data.content_prior.prior import ContentPrior, fit_content_prior
 from recall.data.events import REJECTED_SCHEMA
-from recall.data.examples import HISTORY_SCHEMA, example_schema
+from recall.data.examples import HISTORY_SCHEMA
+from recall.data.features.vocabulary import Vocabulary
 from recall.data.fingerprints import data_fingerprint
-from recall.data.posterior import split_snapshots
+from recall.data.posterior import ItemTotals, split_snapshots
 from recall.data.prepared import FORMAT_VERSION, write_tables
 from recall.data.sampling import sampling_counts
-from recall.data.splits import SPLITS
 
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20
@@ -84,87 +86,132 @@ def prepare(
     pieces = plan_sources(config.data)
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
-    with publish(Path(directory), manifest=manifest) as folder:
-        parent = scratch.rstrip("/") if scratch and is_uri(scratch) else Path(scratch or folder).resolve()
-        place = Scratch(f"{parent}/scratch.{uuid.uuid4().hex[:8]}")
-        place.storage.make()
-        try:
-            manifest.update(
-                _Job(config, folder, place, options or PipelineOptions([])).run(pieces, items, users, announce)
+    with publish(Path(directory), manifest=manifest) as folder, _scratch_folder(scratch or folder) as place:
+        job = _Job(config, folder, place, options or PipelineOptions([]), announce)
+        log = job.order_events(pieces, items)
+        content_prior = job.write_history(log)
+        vocabularies = job.write_examples(log, partitions=_partitions(pieces, config.data.shards))
+        totals = item_totals(place, items=len(log.items))
+        user_id_column = job.write_tables(
+            log, users, totals=totals, content_prior=content_prior, vocabularies=vocabularies
+        )
+        manifest.update(
+            describe(
+                config,
+                place,
+                log,
+                totals=totals,
+                content_prior=content_prior,
+                vocabularies=vocabularies,
+                user_id_column=user_id_column,
             )
-        finally:
-            with contextlib.suppress(OSError):  # what is left over there spoils nothing
-                place.storage.remove()
+        )
     return manifest
+
+
+@contextlib.contextmanager
+def _scratch_folder(parent: str | Path) -> Iterator[Scratch]:
+    """Make a folder for the tables that workers hand on, and remove it at the end."""
+    parent = parent.rstrip("/") if isinstance(parent, str) and is_uri(parent) else Path(parent).resolve()
+    scratch = Scratch(f"{parent}/scratch.{uuid.uuid4().hex[:8]}")
+    scratch.storage.make()
+    try:
+        yield scratch
+    finally:
+        with contextlib.suppress(OSError):  # A file that is left over there spoils nothing.
+            scratch.storage.remove()
 
 
 @dataclass(frozen=True)
 class _Job:
+    """Run the steps of the job, in the order of its methods; each reads from `scratch` what the step before wrote."""
+
     config: Config
     folder: Path
     scratch: Scratch
     options: PipelineOptions
+    announce: Callable[[str], None]
 
-    def run(
-        self, pieces: Sequence[Source], items: ItemTable, users: UserTable | None, announce: Callable[[str], None]
-    ) -> dict[str, Any]:
-        """Runs both pipelines, writes all files, returns what the manifest says."""
+    def order_events(self, pieces: Sequence[Source], items: ItemTable) -> OrderedLog:
+        """Read the log, order the events of each user, count exposures and clicks per item and hour.
+
+        Raises:
+          DataError: the log has no usable row, no click, or nothing to hold out; or workers lost events.
+        """
         data, scratch = self.config.data, self.scratch
-        partitions = _partitions(pieces, data.shards)
         if data.items.unknown == "reject":
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
-        announce("reading and ordering events")
+        self.announce("reading and ordering events")
         with running(self.options) as pipeline:
+            partitions = _partitions(pieces, data.shards)
             collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions)
-
         summary = LogSummary.read(scratch, data.split)
         require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, path=data.events.path)
         held_out = summary.split(data)
         if data.items.unknown == "add":
-            extra = {
-                item
-                for table in scratch.each("buckets")
-                for item in table["item"].combine_chunks().dictionary.to_pylist()
-            }
-            items = read_items(self.config, extra_ids=extra)
+            items = read_items(self.config, extra_ids=_items_of_log(scratch))
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
+        return OrderedLog(items, summary, held_out, rejected)
+
+    def write_history(self, log: OrderedLog) -> ContentPrior | None:
+        """Write the posterior of every item and moment, and fit the content prior where the experiment asks for one."""
+        data, scratch, prior = self.config.data, self.scratch, log.held_out.prior
         write_history(
-            scratch, scratch.each("buckets"), item_ids=items.ids, data=data, prior=held_out.prior, folder=self.folder
+            scratch, scratch.each("buckets"), item_ids=log.items.ids, data=data, prior=prior, folder=self.folder
         )
-        content_prior = None
-        if data.posterior.content_prior.enabled:
-            announce("fitting the content prior")
-            content_prior = fit_content_prior(
-                self.config,
-                items.ids,
-                items.table,
-                history=whole_history(scratch, data=data, prior=held_out.prior),
-                moments_ms=held_out.moments_ms,
-            )
-            if content_prior.items:
-                scratch.write("item_priors", 0, content_prior.items.table())
+        if not data.posterior.content_prior.enabled:
+            return None
+        self.announce("fitting the content prior")
+        content_prior = fit_content_prior(
+            self.config,
+            log.items.ids,
+            log.items.table,
+            history=whole_history(scratch, data=data, prior=prior),
+            moments_ms=log.held_out.moments_ms,
+        )
+        if content_prior.items:
+            scratch.write("item_priors", 0, content_prior.items.table())
+        return content_prior
 
+    def write_examples(self, log: OrderedLog, *, partitions: int) -> dict[str, Vocabulary]:
+        """Write the shards of examples; returns the vocabularies of histories with items of their own.
+
+        Raises:
+          DataError: not every click became an example.
+        """
+        data, scratch, held_out = self.config.data, self.scratch, log.held_out
         vocabularies = build_vocabularies(scratch, data, held_out.boundaries)
-
-        announce("writing examples")
+        self.announce("writing examples")
         with running(self.options) as pipeline:
-            write_examples(
-                pipeline,
-                ExampleJob(data, scratch, partitions, held_out.boundaries, held_out.prior),
-            )
-        require_all_written(scratch, summary)
+            job = ExampleJob(data, scratch, partitions, held_out.boundaries, held_out.prior)
+            write_examples(pipeline, job)
+        require_all_written(scratch, log.summary)
         for name in (name for shard in range(data.shards) for name in shard_names(shard, shards=data.shards)):
             scratch.storage.fetch(name, self.folder / name)
+        return vocabularies
 
-        announce("fitting vocabularies and clusters")
-        totals = item_totals(scratch, items=len(items))
-        trained = pa.concat_tables(scratch.read_all("users"))
-        further_rejected = rejected_entries(scratch, data)
+    def write_tables(
+        self,
+        log: OrderedLog,
+        users: UserTable | None,
+        *,
+        totals: ItemTotals,
+        content_prior: ContentPrior | None,
+        vocabularies: dict[str, Vocabulary],
+    ) -> str:
+        """Encode items and users, and write them with the posteriors; returns the raw column of user ids."""
+        self.announce("fitting vocabularies and clusters")
+        data, scratch, held_out = self.config.data, self.scratch, log.held_out
         encoded_items, encoded_users, user_id_column = encode_tables(
-            self.config, items, users, item_clicks=sampling_counts(totals), user_clicks=trained
+            self.config,
+            log.items,
+            users,
+            item_clicks=sampling_counts(totals),
+            user_clicks=pa.concat_tables(scratch.read_all("users")),
         )
+        rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
         write_tables(
             self.folder,
             items=encoded_items,
@@ -181,63 +228,22 @@ class _Job:
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
             further_histories=recent_entries(scratch, data),
             history_vocabularies=vocabularies,
-            rejected=pa.concat_tables([rejected, *further_rejected.values()]).sort_by(
-                [("file", "ascending"), ("row", "ascending")]
-            ),
+            rejected=rejected.sort_by([("file", "ascending"), ("row", "ascending")]),
         )
-        written = pa.concat_tables(scratch.read_all("written"))
-        exposed = int((totals.exposures.sum(axis=1) > 0).sum())
-        return {
-            "layout": data.layout,
-            "time_unit": data.events.time_unit,
-            "shards": data.shards,
-            "counts": {
-                **summary.counts(rejected),
-                "items": len(items),
-                "items_exposed": exposed,
-                "examples": _sums(written, "examples"),
-                "records": _sums(written, "records"),
-            },
-            "split": {"by": data.split.by, **(held_out.boundaries._asdict() if held_out.boundaries else {})},
-            "posterior": {
-                "bucket_ms": data.posterior.bucket,
-                "delay_ms": data.posterior.delay,
-                "prior_ctr": held_out.prior.ctr,
-                "prior_strength": held_out.prior.strength,
-                **({"content_prior": content_prior.about} if content_prior else {}),
-            },
-            "trigger_window_ms": data.trigger.window,
-            "history": data.history,
-            "last_time_ms": summary.last_time_ms,
-            "item_id_feature": _id_feature(self.config),
-            "user_id_column": user_id_column,
-            "examples": {
-                name: {
-                    field.name: str(field.type)
-                    for field in example_schema(
-                        data.layout, split, weighted=data.events.weight is not None, histories=data.histories
-                    )
-                }
-                for split, name in enumerate(SPLITS)
-            },
-            **({"histories": dict(described(scratch, data, vocabularies, further_rejected))} if data.histories else {}),
-        }
+        return user_id_column
+
+
+def _items_of_log(scratch: Scratch) -> set[str]:
+    """Collect the ids of all items that the log names."""
+    tables = scratch.each("buckets")
+    return {item for table in tables for item in table["item"].combine_chunks().dictionary.to_pylist()}
 
 
 def _partitions(pieces: Sequence[Source], shards: int) -> int:
-    """A multiple of the shards, so that each shard gets as many partitions as any other."""
+    """Choose the number of partitions: a multiple of the shards, so that all shards get equally many."""
     paths = {piece.path for _, piece in pieces}
     total = sum(size(path) if is_uri(path) else Path(path).stat().st_size for path in paths)
     return shards * -(-max(total, 1) // (shards * _BYTES_PER_PARTITION))
-
-
-def _sums(written: pa.Table, what: str) -> dict[str, int]:
-    return {name: sum(written[f"{name}_{what}"].to_pylist()) for name in SPLITS}
-
-
-def _id_feature(config: Config) -> str | None:
-    features = (feature for feature in config.features.item if feature.type == "id")
-    return next((feature.name for feature in features if feature.source == config.data.items.id), None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,98 @@
+"""Describes published training data: what DIR/data/manifest.json says beside the checksums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.exchange import Scratch
+from pipelines.further_histories import described, rejected_entries
+from pipelines.summaries import OrderedLog
+from recall.config.experiment import Config
+from recall.data.content_prior.prior import ContentPrior
+from recall.data.examples import example_schema
+from recall.data.features.vocabulary import Vocabulary
+from recall.data.posterior import ItemTotals
+from recall.data.splits import SPLITS
+
+
+def describe(
+    config: Config,
+    scratch: Scratch,
+    log: OrderedLog,
+    *,
+    totals: ItemTotals,
+    content_prior: ContentPrior | None,
+    vocabularies: dict[str, Vocabulary],
+    user_id_column: str,
+) -> dict[str, Any]:
+    """Return the entries of the manifest: layout, counts, split, posterior, columns.
+
+    Args:
+      config: the experiment.
+      scratch: what the workers wrote, all of it.
+      log: summary of the log and its split.
+      totals: events per item and split.
+      content_prior: the fitted prior, where the experiment asks for one.
+      vocabularies: of histories whose items are not in the catalogue, by name.
+      user_id_column: raw column of user ids.
+    """
+    data = config.data
+    boundaries, prior = log.held_out.boundaries, log.held_out.prior
+    return {
+        "layout": data.layout,
+        "time_unit": data.events.time_unit,
+        "shards": data.shards,
+        "counts": _counts(scratch, log, totals),
+        "split": {"by": data.split.by, **(boundaries._asdict() if boundaries else {})},
+        "posterior": {
+            "bucket_ms": data.posterior.bucket,
+            "delay_ms": data.posterior.delay,
+            "prior_ctr": prior.ctr,
+            "prior_strength": prior.strength,
+            **({"content_prior": content_prior.about} if content_prior else {}),
+        },
+        "trigger_window_ms": data.trigger.window,
+        "history": data.history,
+        "last_time_ms": log.summary.last_time_ms,
+        "item_id_feature": _item_id_feature(config),
+        "user_id_column": user_id_column,
+        "examples": {name: _columns(config, split) for split, name in enumerate(SPLITS)},
+        **({"histories": _histories(config, scratch, vocabularies)} if data.histories else {}),
+    }
+
+
+def _counts(scratch: Scratch, log: OrderedLog, totals: ItemTotals) -> dict[str, Any]:
+    """Count rows, items, examples and records."""
+    written = pa.concat_tables(scratch.read_all("written"))
+
+    def by_split(what: str) -> dict[str, int]:
+        return {name: sum(written[f"{name}_{what}"].to_pylist()) for name in SPLITS}
+
+    return {
+        **log.summary.counts(log.rejected),
+        "items": len(log.items),
+        "items_exposed": int(np.count_nonzero(totals.exposures.sum(axis=1))),
+        "examples": by_split("examples"),
+        "records": by_split("records"),
+    }
+
+
+def _columns(config: Config, split: int) -> dict[str, str]:
+    """Name the columns of a split's examples and their types."""
+    data = config.data
+    schema = example_schema(data.layout, split, weighted=data.events.weight is not None, histories=data.histories)
+    return {field.name: str(field.type) for field in schema}
+
+
+def _histories(config: Config, scratch: Scratch, vocabularies: dict[str, Vocabulary]) -> dict[str, Any]:
+    """Describe the further histories by name."""
+    return dict(described(scratch, config.data, vocabularies, rejected_entries(scratch, config.data)))
+
+
+def _item_id_feature(config: Config) -> str | None:
+    """Find the feature that is the item's own id."""
+    features = (feature for feature in config.features.item if feature.type == "id")
+    return next((feature.name for feature in features if feature.source == config.data.items.id), None)
