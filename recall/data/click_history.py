@@ -8,6 +8,7 @@ import numpy as np
 
 from recall.core.arrays import AnyInts, Bools, Int64s
 from recall.core.ordering import order_of
+from recall.core.ragged import Ragged
 
 
 class Ranges(NamedTuple):
@@ -33,13 +34,9 @@ class Ranges(NamedTuple):
         """int64 [n]."""
         return self.stops - self.starts
 
-    def flatten(self) -> tuple[Int64s, Int64s]:
-        """Offsets [n + 1] of each slice in the concatenation of all, and the positions that it takes."""
-        lengths = self.lengths()
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        positions = np.arange(offsets[-1]) + np.repeat(self.starts - offsets[:-1], lengths)
-        return offsets, positions
+    def positions(self) -> Ragged:
+        """List the positions that each slice takes."""
+        return Ragged.from_spans(self.starts, self.lengths())
 
 
 def earlier_clicks(user: AnyInts, time_ms: Int64s) -> Ranges:
@@ -88,7 +85,7 @@ def first_clicks(user: AnyInts, rows: Int64s) -> Bools:
     return result
 
 
-def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> tuple[Int64s, Int64s]:
+def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> Ragged:
     """Sorted distinct items among the earlier clicks.
 
     Args:
@@ -97,11 +94,11 @@ def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> tuple[Int64s, Int
       earlier: for the examples in question, slices of the clicks.
 
     Returns:
-      Offsets int64 [examples + 1] and the items int64 [offsets[-1]] of all examples, one after another.
+      The items of each example, int64.
     """
     before = np.concatenate([[0], np.cumsum(first)])  # first clicks before a position
-    offsets, positions = Ranges(before[earlier.starts], before[earlier.stops]).flatten()
-    items = rows[first][positions]
+    positions = Ranges(before[earlier.starts], before[earlier.stops]).positions()
+    items = rows[first][positions.values]
     # Sorted as one number each, without a way back to their places: all that stands in a place is the item itself.
-    example = np.repeat(np.arange(len(earlier.starts)) * (int(rows.max(initial=0)) + 1), np.diff(offsets))
-    return offsets, np.sort(example + items) - example
+    example = positions.owners * (int(rows.max(initial=0)) + 1)
+    return Ragged(np.sort(example + items) - example, positions.offsets)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
+from recall.core.ragged import Ragged
 from recall.data.click_history import Ranges, earlier_clicks, first_clicks, last_clicks, previous_triggers, seen_items
 from recall.data.further_histories import PREFIX, FurtherHistory
 from recall.data.posterior import Posterior, PosteriorHistory
@@ -228,8 +229,8 @@ class Clicks:
         }
         for part in batch_slices(len(schema) * spans.lengths()):
             span = spans.part(part)
-            offsets, positions = span.flatten()
-            lists = {name: _lists(offsets, column[positions]) for name, column in columns.items()}
+            clicks = span.positions()
+            lists = {name: _lists(clicks, column) for name, column in columns.items()}
             users = self.users.take(pa.array(self.user[span.starts]))
             yield pa.table({"user_id": users, **lists}).select(schema.names).cast(schema)
 
@@ -237,34 +238,34 @@ class Clicks:
         """Per user with a click, after the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         spans = Ranges(starts, np.append(starts[1:], len(self.user)) if len(starts) else starts)
-        offsets, positions = last_clicks(spans, length).flatten()
+        recent = last_clicks(spans, length).positions()
         columns = {
             "user_id": self.users.take(pa.array(self.user[starts])),
-            "recent": _lists(offsets, self.rows[positions]),
-            "seen": _lists(*seen_items(self.rows, first_clicks(self.user, self.rows), spans)),
-            "recent_time_ms": _lists(offsets, self.time_ms[positions]),
+            "recent": _lists(recent, self.rows),
+            "seen": _list_array(seen_items(self.rows, first_clicks(self.user, self.rows), spans)),
+            "recent_time_ms": _lists(recent, self.time_ms),
         }
         return pa.table(columns).cast(HISTORY_SCHEMA)
 
     def _click_table(self, chosen: Int64s, first: Bools | None) -> pa.Table:
         """Examples of the clicks at some positions, with `seen` if the users' first clicks are given."""
-        offsets, positions = self.history.take(chosen).flatten()
+        history = self.history.take(chosen).positions()
         columns = {
             "user_id": self.users.take(pa.array(self.user[chosen])),
             "item": self.rows[chosen],
             "time_ms": self.time_ms[chosen],
-            "history": _lists(offsets, self.rows[positions]),
-            "history_time_ms": _lists(offsets, self.time_ms[positions]),
+            "history": _lists(history, self.rows),
+            "history_time_ms": _lists(history, self.time_ms),
             "trigger": self.trigger[chosen],
             **{name: column[chosen] for name, column in self.posterior._asdict().items()},
         }
         if first is not None:
-            columns["seen"] = _lists(*seen_items(self.rows, first, self.earlier.take(chosen)))
+            columns["seen"] = _list_array(seen_items(self.rows, first, self.earlier.take(chosen)))
         columns |= {name: column[chosen] for name, column in self._weights().items()}
-        for name, (history, ranges) in self.further.items():
-            offsets, positions = ranges.take(chosen).flatten()
-            columns[PREFIX + name] = _lists(offsets, history.codes[positions])
-            columns[f"{PREFIX}{name}.time_ms"] = _lists(offsets, history.time_ms[positions])
+        for name, (further, ranges) in self.further.items():
+            entries = ranges.take(chosen).positions()
+            columns[PREFIX + name] = _lists(entries, further.codes)
+            columns[f"{PREFIX}{name}.time_ms"] = _lists(entries, further.time_ms)
         split = TRAIN if first is None else TEST
         schema = example_schema("click", split, weighted=self.weight is not None, histories=self.further)
         return pa.table(columns, schema=schema)
@@ -289,5 +290,10 @@ def _rows(ids: pa.DictionaryArray, item_ids: pa.StringArray) -> Int64s:
     return np.append(rows, -1)[ids.indices.fill_null(-1).to_numpy()]
 
 
-def _lists(offsets: Int64s, values: npt.NDArray[np.generic]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+def _lists(positions: Ragged, column: npt.NDArray[np.generic]) -> pa.ListArray:
+    """Read a column at lists of positions."""
+    return _list_array(Ragged(column[positions.values], positions.offsets))
+
+
+def _list_array(lists: Ragged) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(lists.offsets.astype(np.int32)), pa.array(lists.values))

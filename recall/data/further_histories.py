@@ -83,9 +83,9 @@ class FurtherHistory:
         """Per user the last entries of all: `RECENT_SCHEMA`."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         stops = np.append(starts[1:], len(self.user)) if len(starts) else starts
-        offsets, positions = last_clicks(Ranges(starts, stops), self.length).flatten()
+        recent = last_clicks(Ranges(starts, stops), self.length).positions()
         lists = [
-            pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values[positions]))
+            pa.ListArray.from_arrays(pa.array(recent.offsets.astype(np.int32)), pa.array(values[recent.values]))
             for values in (self.codes, self.time_ms)
         ]
         return pa.table([self.users, *lists], schema=RECENT_SCHEMA)

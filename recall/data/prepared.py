@@ -17,7 +17,7 @@ from recall.core.arrays import Int64s
 from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
 from recall.core.parquet import write_parts
-from recall.core.ragged import ManyLists, flat_places
+from recall.core.ragged import Ragged
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.content_prior.prior import ContentPrior
@@ -134,15 +134,15 @@ class ServingHistories:
         """All clicked items, each once, sorted."""
         return self._of(user, "seen")
 
-    def recent_of(self, users: Sequence[str]) -> ManyLists:
+    def recent_of(self, users: Sequence[str]) -> Ragged:
         """`recent` of several users."""
         return self._of_many(users, "recent")
 
-    def recent_times_ms_of(self, users: Sequence[str]) -> ManyLists | None:
+    def recent_times_ms_of(self, users: Sequence[str]) -> Ragged | None:
         """`recent_times_ms` of several users."""
         return self._of_many(users, "recent_time_ms") if "recent_time_ms" in self._values else None
 
-    def seen_of(self, users: Sequence[str]) -> ManyLists:
+    def seen_of(self, users: Sequence[str]) -> Ragged:
         """`seen` of several users."""
         return self._of_many(users, "seen")
 
@@ -153,15 +153,16 @@ class ServingHistories:
         offsets = self._offsets[name]
         return self._values[name][offsets[position] : offsets[position + 1]]
 
-    def _of_many(self, users: Sequence[str], name: str) -> ManyLists:
+    def _of_many(self, users: Sequence[str], name: str) -> Ragged:
         if len(users) == 1:  # the usual case, in which a slice will do
             values = self._of(users[0], name)
-            return ManyLists(values, np.array([len(values)]))
+            return Ragged(values, np.array([0, len(values)]))
         offsets = self._offsets[name]
         positions = np.array([self._position.get(user, -1) for user in users], np.int64)
         starts = offsets[positions]
         lengths = np.where(positions < 0, 0, offsets[positions + 1] - starts)
-        return ManyLists(self._values[name][flat_places(starts, lengths)], lengths)
+        places = Ragged.from_spans(starts, lengths)
+        return Ragged(self._values[name][places.values], places.offsets)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int64s
-from recall.evaluation.ranking import Ragged
+from recall.core.ragged import Ragged
 
 # Entries of the co-click matrix that are held at once, about 60 bytes each with their cosines. Four times as many
 # are no faster.
@@ -63,8 +63,8 @@ class ItemKnnScorer:
 
     def scores(self, start: int, stop: int) -> Float32s:
         """Sums of similarities, float32 [stop - start, items]."""
-        history = self._history.slice(start, stop)
-        clicked = _incidence(history.list_index(), history.values, shape=(stop - start, self.item_count))
+        history = self._history[start:stop]
+        clicked = _incidence(history.owners, history.values, shape=(stop - start, self.item_count))
         scores: Float32s = (clicked.astype(np.float32) @ self._similarities).toarray()
         return scores
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from recall.core.arrays import AnyInts, Int32s, Intps
-from recall.evaluation.ranking import Ragged
+from recall.core.ragged import Ragged
 
 LAST_CLICKS = 10
 """How many of a user's last clicks say what the user asks with."""
@@ -29,13 +29,9 @@ class AskedCategories:
     @classmethod
     def of_histories(cls, items: sparse.csr_array, history: Ragged) -> AskedCategories:
         """Asked with the user's last `LAST_CLICKS` clicks: item rows of each example, oldest first."""
-        lengths = np.diff(history.offsets)
-        kept = np.minimum(lengths, LAST_CLICKS)
-        owners = np.repeat(np.arange(len(kept)), kept)
-        # Position of each kept click: its example's last ones, counted from the start of the kept run.
-        first = history.offsets[1:] - kept
-        within = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
-        return cls._asked_with(items, owners, history.values[first[owners] + within], examples=len(kept))
+        kept = np.minimum(history.lengths, LAST_CLICKS)
+        places = Ragged.from_spans(history.offsets[1:] - kept, kept)
+        return cls._asked_with(items, places.owners, history.values[places.values], examples=len(kept))
 
     @classmethod
     def of_triggers(cls, items: sparse.csr_array, triggers: Int32s) -> AskedCategories:

@@ -11,7 +11,7 @@ which cannot tell items apart gets no credit for the order of the items file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
 from recall.core.errors import RecallError
+from recall.core.ragged import Ragged
 
 BLOCK_BYTES = 32 << 20
 """Memory for a block of scores, so that it stays in the last-level cache, where it is read three times."""
@@ -29,53 +30,6 @@ _LEAST_BLOCK = 16
 
 class EvaluationError(RecallError):
     """A model's scores or vectors cannot be ranked, or do not belong to the examples."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ragged:
-    """Lists of different lengths in one array: list i is `values[offsets[i]:offsets[i + 1]]`.
-
-    Attributes:
-      values: int32 [sum of lengths].
-      offsets: int64 [lists + 1], from 0 to len(values), never falling.
-    """
-
-    values: Int32s
-    offsets: Int64s
-
-    def __post_init__(self) -> None:
-        ends = (self.offsets[0], self.offsets[-1]) if len(self.offsets) else None
-        if ends != (0, len(self.values)) or np.any(np.diff(self.offsets) < 0):
-            raise EvaluationError(
-                f"offsets have to rise from 0 to the number of values, {len(self.values)}; found ends {ends}. "
-                "Build them as the cumulative lengths of the lists with a 0 in front"
-            )
-
-    @classmethod
-    def from_lists(cls, lists: Iterable[Sequence[int]]) -> Ragged:
-        """Packs lists of item rows."""
-        arrays = [np.asarray(values, np.int32) for values in lists]
-        lengths = [len(values) for values in arrays]
-        return cls(np.concatenate([np.empty(0, np.int32), *arrays]), np.cumsum([0, *lengths], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def slice(self, start: int, stop: int) -> Ragged:
-        """Lists start to stop (excluded), sharing the values."""
-        offsets = self.offsets[start : stop + 1]
-        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-    def take(self, chosen: Intps) -> Ragged:
-        """The lists of some numbers, in that order, with values of their own."""
-        lengths = np.diff(self.offsets)[chosen]
-        offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
-        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][chosen], lengths)
-        return Ragged(self.values[place], offsets)
-
-    def list_index(self) -> Int64s:
-        """For each value the number of the list that it is in; int64 [values]."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +49,25 @@ class EvaluationSet:
     seen: Ragged
 
     def __post_init__(self) -> None:
+        for name in ("history", "seen"):
+            _require_whole(getattr(self, name), name)
         lengths = {name: len(getattr(self, name)) for name in ("users", "targets", "history", "seen")}
         if len(set(lengths.values())) > 1:
             raise EvaluationError(f"each example needs one entry in every part, found lengths {lengths}")
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+def _require_whole(lists: Ragged, name: str) -> None:
+    """Refuse offsets that do not cut all values into lists."""
+    offsets = lists.offsets
+    ends = (offsets[0], offsets[-1]) if len(offsets) else None
+    if ends != (0, len(lists.values)) or np.any(np.diff(offsets) < 0):
+        raise EvaluationError(
+            f"{name}: offsets have to rise from 0 to the number of values, {len(lists.values)}; found ends {ends}. "
+            "Build them as the cumulative lengths of the lists with a 0 in front"
+        )
 
 
 class Scorer(Protocol):
@@ -355,8 +322,8 @@ def score_blocks(
         rows, targets = np.arange(stop - start), examples.targets[start:stop]
         target_scores = scores[rows, targets]
         if exclude_seen:
-            seen = examples.seen.slice(start, stop)
-            scores[seen.list_index(), seen.values] = -np.inf
+            seen = examples.seen[start:stop]
+            scores[seen.owners, seen.values] = -np.inf
         yield ScoreBlock(slice(start, stop), scores, target_scores, np.isneginf(scores[rows, targets]))
 
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from recall.core.arrays import Bools, Float32s, Int32s
 from recall.core.errors import DataError
+from recall.core.ragged import Ragged
 from recall.index.filtered import best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, float_matrix
 from recall.index.results import Names, SearchResult
-from recall.index.row_lists import RowLists
 
 
 class Index(abc.ABC):
@@ -92,8 +92,8 @@ class Index(abc.ABC):
           queries: float [queries, dim], or [dim] for one query.
           k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
           allowed: bool [row_count], the rows that may be found; None is all. Where k of them exist, k are found.
-          excluded: per query a list of rows that it may not have, repeats welcome; None is none. `RowLists` are read
-            as they are.
+          excluded: per query a list of rows that it may not have, repeats welcome; None is none. A `Ragged` of
+            `distinct` lists is read as it is.
 
         Raises:
           DataError: k below 1, another width than the index has, NaN in a query (says in which rows), or `allowed` or
@@ -114,7 +114,7 @@ class Index(abc.ABC):
                 found,
                 allowed=None if allowed is None else checked_allowed(allowed, self.row_count),
                 excluded=checked_excluded(
-                    RowLists.none(len(queries)) if excluded is None else excluded,
+                    Ragged.empty(len(queries)) if excluded is None else excluded,
                     queries=len(queries),
                     items=self.row_count,
                 ),
@@ -166,7 +166,7 @@ class Index(abc.ABC):
         return self.best_items(queries, k + spare)
 
     def best_allowed(
-        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
     ) -> tuple[Int32s, Float32s]:
         """As `best_items` of the items that each query may have, padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)

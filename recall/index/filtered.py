@@ -9,8 +9,8 @@ import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import DataError
+from recall.core.ragged import Ragged
 from recall.index.results import best, top_rows
-from recall.index.row_lists import RowLists
 
 # An approximate search for w candidates is dearer than exact search among n items from about n = 8 w on: it rescores
 # some multiple of w, and most of what it finds is thrown away.
@@ -57,7 +57,7 @@ def checked_allowed(allowed: Any, items: int) -> Bools:
     return mask
 
 
-def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> RowLists:
+def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ragged:
     """Rows that may not be found, of each query.
 
     Raises:
@@ -65,8 +65,8 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ro
     """
     if len(excluded) != queries:
         raise DataError(f"excluded: expected one list of rows for each of {queries:,} queries, found {len(excluded):,}")
-    lists = excluded if isinstance(excluded, RowLists) else RowLists.listed(excluded)
-    every = lists.rows
+    lists = excluded if isinstance(excluded, Ragged) else Ragged.from_lists(excluded).distinct()
+    every = lists.values
     if not every.size or (len(lists) == 1 and every[0] >= 0 and every[-1] < items):  # they are rising
         return lists
     if every.view(np.uint32).max() >= items:  # what is negative is large then
@@ -75,7 +75,7 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ro
 
 
 def best_allowed(
-    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
 ) -> tuple[Int32s, Float32s]:
     """The k best of the items that each query may have.
 
@@ -104,7 +104,7 @@ def best_allowed(
 
 
 def _first_look(
-    index: Searched, queries: Float32s, k: int, *, spare: int, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, spare: int, excluded: Ragged
 ) -> tuple[Int32s, Float32s, Intps]:
     """The first k of k + `spare` candidates that a query may have, and the queries for which that was not enough.
 
@@ -113,11 +113,11 @@ def _first_look(
     """
     found, points = index.best_and_spare(queries, k, spare=spare)
     if len(queries) == 1:  # in half the time
-        kept = (~excluded.hold(found[0])).nonzero()[0][:k]
+        kept = (~excluded.contains(found[0])).nonzero()[0][:k]
         if len(kept) == k and found[0, kept[-1]] >= 0:  # padding comes last
             return found[:, kept], points[:, kept], _NOBODY
         return found[:, :k].copy(), points[:, :k].copy(), np.zeros(1, np.intp)
-    may = ~excluded.hold(found)
+    may = ~excluded.contains(found)
     may &= found >= 0
     so_far = np.cumsum(may, axis=1, dtype=np.int32)
     is_enough = so_far[:, -1] >= k
@@ -131,12 +131,12 @@ def _first_look(
 
 
 def _widened(
-    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+    index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
 ) -> tuple[Int32s, Float32s]:
     """What `best_allowed` gives, from wider and wider searches."""
     size = len(index)
     several = size if allowed is None else int(np.count_nonzero(allowed))
-    barred = (excluded if allowed is None else excluded.where(allowed[excluded.rows])).lengths  # [queries]
+    barred = (excluded if allowed is None else excluded.where(allowed[excluded.values])).lengths  # [queries]
     wanted = np.minimum(k, several - barred)  # [queries]
     rows = np.full((len(queries), k), -1, np.int32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -155,7 +155,7 @@ def _widened(
             chosen = open_queries[magnitudes == magnitude]
             found, points = index.best_items(queries[chosen], int(width[chosen].max()))
             may = (found >= 0) if allowed is None else (found >= 0) & allowed[found]
-            may &= ~excluded.take(chosen).hold(found)
+            may &= ~excluded.take(chosen).contains(found)
             if may[:, :k].all():
                 rows[chosen], scores[chosen] = found[:, :k], points[:, :k]
             else:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recall.core.arrays import Float32s, Float64s, Int64s, Intps
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
 from recall.data.prepared import PreparedData
 from recall.model.user_head import UserHead
@@ -135,9 +135,9 @@ class UserArrays:
         rows = np.array([row_of.get(item, -1) for history in histories for item in history], np.int64)
         lengths = np.array([len(history) for history in histories], np.int64)
         hours = None if ages_hours is None else np.array(list(chain.from_iterable(ages_hours)), float)
-        return self.vectors_by_row(users, ManyLists(rows, lengths), hours)
+        return self.vectors_by_row(users, Ragged.from_lengths(rows, lengths), hours)
 
-    def vectors_by_row(self, users: Sequence[str], clicks: ManyLists, ages_hours: Float64s | None = None) -> Float32s:
+    def vectors_by_row(self, users: Sequence[str], clicks: Ragged, ages_hours: Float64s | None = None) -> Float32s:
         """Query vectors of users whose clicks are known as rows of the tokens.
 
         Args:
@@ -161,7 +161,7 @@ class UserArrays:
         profiles = self._profiles.take(places, axis=0)
         return self._head.queries(states, profiles)
 
-    def _known_last(self, clicks: ManyLists, age_ms: Int64s | None) -> tuple[ManyLists, Int64s | None]:
+    def _known_last(self, clicks: Ragged, age_ms: Int64s | None) -> tuple[Ragged, Int64s | None]:
         """The last clicks of known items, as many as the tower reads."""
         if clicks.values.size and np.minimum.reduce(clicks.values) < 0:
             is_known = clicks.values >= 0
@@ -171,9 +171,9 @@ class UserArrays:
             clicks, age_ms = clicks.where(is_last), None if age_ms is None else age_ms[is_last]
         return clicks, age_ms
 
-    def _states(self, clicks: ManyLists, age_ms: Int64s | None) -> Float32s:
+    def _states(self, clicks: Ragged, age_ms: Int64s | None) -> Float32s:
         """States of histories, float32 [users, dim]."""
-        weights, (rows, lengths) = self._weights, clicks
+        weights, rows, lengths = self._weights, clicks.values, clicks.lengths
         if not len(rows):
             return np.tile(weights["empty"], (len(lengths), 1))  # [users, dim]
         if len(lengths) == 1:  # without what many users need: half the time

@@ -295,6 +295,6 @@ def _samples(
             for row in lists[position]
             if row >= 0
         ]
-        history = picked.history.slice(position, position + 1).values[-8:]
+        history = picked.history[position][-8:]
         samples.append(RecallSample(str(user), [name(row) for row in history], recalled))
     return samples

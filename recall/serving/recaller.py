@@ -12,7 +12,7 @@ import tensorflow as tf
 from recall.core.arrays import Bools, Float32s
 from recall.core.artifacts import read_manifest, require_steps
 from recall.core.errors import ArtifactError, DataError
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData, ServingHistories
 from recall.index import Index, load_index
@@ -376,7 +376,7 @@ class Recaller(ChangesItems):
         *,
         excluded: Mapping[int, Sequence[str]],
         now_ms: int | None,
-        seen: ManyLists | None = None,
+        seen: Ragged | None = None,
         index: Index | None = None,
         lacking: Bools | None = None,
     ) -> Candidates:

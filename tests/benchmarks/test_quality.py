@@ -25,9 +25,10 @@ from benchmarks.quality.variants import (
 )
 from recall.config.experiment import Config, load_config
 from recall.core.errors import ConfigError
+from recall.core.ragged import Ragged
 from recall.data.prepared import PreparedData
 from recall.data.splits import TimeBoundaries, TimeHistogram
-from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, ranks
+from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
 from tests.conftest import Experiment
 
 # Variants

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -16,8 +14,7 @@ TIME = np.array([1, 5, 5, 5, 9, 2, 3])
 
 
 def lists(ranges: Ranges) -> list[list[int]]:
-    offsets, positions = ranges.flatten()
-    return [ROWS[positions[start:stop]].tolist() for start, stop in itertools.pairwise(offsets)]
+    return [ROWS[positions].tolist() for positions in ranges.positions()]
 
 
 def test_history_is_strictly_before_and_oldest_first() -> None:
@@ -43,15 +40,14 @@ def test_seen_items_are_all_distinct_items_before_and_not_only_the_last_ones() -
     time = np.concatenate([np.sort(rng.integers(0, 40, (user == one).sum())) for one in range(20)])
     rows = rng.integers(0, 15, 600)
     chosen = np.sort(rng.choice(600, 200, replace=False))
-    offsets, items = seen_items(rows, first_clicks(user, rows), earlier_clicks(user, time).take(chosen))
-    for example, click in enumerate(chosen):
+    seen = seen_items(rows, first_clicks(user, rows), earlier_clicks(user, time).take(chosen))
+    for items, click in zip(seen, chosen, strict=True):
         expected = {rows[other] for other in range(600) if user[other] == user[click] and time[other] < time[click]}
-        assert items[offsets[example] : offsets[example + 1]].tolist() == sorted(expected)
+        assert items.tolist() == sorted(expected)
 
 
 def test_no_clicks_have_no_histories() -> None:
     nothing = np.zeros(0, np.int64)
     earlier = earlier_clicks(nothing, nothing)
     assert previous_triggers(nothing, nothing, earlier, window_ms=1).tolist() == []
-    offsets, items = seen_items(nothing, first_clicks(nothing, nothing), earlier)
-    assert (offsets.tolist(), items.tolist()) == ([0], [])
+    assert list(seen_items(nothing, first_clicks(nothing, nothing), earlier)) == []

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
+from recall.core.ragged import Ragged
 from recall.evaluation import baselines
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
-from recall.evaluation.ranking import EvaluationSet, Ragged, ranks
+from recall.evaluation.ranking import EvaluationSet, ranks
 
 Ints = npt.NDArray[np.int64]
 

@@ -9,9 +9,10 @@ from scipy import sparse
 from recall.config.evaluation import EvaluationConfig
 from recall.content.judge.evaluation import tag_matrices
 from recall.core.errors import ConfigError
+from recall.core.ragged import Ragged
 from recall.data.prepared import PreparedData
 from recall.evaluation.categories import AskedCategories
-from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, top_items
+from recall.evaluation.ranking import EvaluationSet, VectorScorer, top_items
 from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import read_examples
 from recall.runs.assessment import assess_models
@@ -99,8 +100,8 @@ def test_a_run_says_how_far_each_model_keeps_to_the_category(experiment: Experim
     clicks = prepared.posterior("test").clicks
     agree = could = 0
     for place in range(len(examples)):
-        clicked = examples.history.slice(place, place + 1).values
-        unseen = np.setdiff1d(np.arange(len(clicks)), examples.seen.slice(place, place + 1).values)
+        clicked = examples.history[place]
+        unseen = np.setdiff1d(np.arange(len(clicks)), examples.seen[place])
         wanted = has[clicked[-10:]].any(axis=0)
         # Who is clicked more than the next one in line: items that tie across the end of a list are not on it.
         listed = unseen[clicks[unseen] > np.sort(clicks[unseen])[-101]]

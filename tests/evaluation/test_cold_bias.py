@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from recall.core.ragged import Ragged
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, cold_weights, with_cold_bias
-from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, ranks
+from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
 
 ITEMS, EXAMPLES = 130, 120
 

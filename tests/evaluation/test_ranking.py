@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from recall.core.ragged import Ragged
 from recall.evaluation.ranking import (
     EvaluationError,
     EvaluationSet,
     MultiVectorScorer,
-    Ragged,
     VectorScorer,
     ranks,
     top_items,
@@ -70,7 +70,7 @@ def slow_ranks(matrix: Floats, examples: EvaluationSet, *, exclude_seen: bool) -
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_ranks_equal_a_slow_double_loop(exclude_seen: bool) -> None:
     queries, vectors, examples = random_case()
-    repeats = sum(t in examples.seen.slice(i, i + 1).values for i, t in enumerate(examples.targets))
+    repeats = sum(t in examples.seen[i] for i, t in enumerate(examples.targets))
     assert repeats > 5  # some targets were seen before, and must be ranked all the same
     found = ranks(VectorScorer(queries, vectors), examples, exclude_seen=exclude_seen)
     assert found.tolist() == slow_ranks(queries @ vectors.T, examples, exclude_seen=exclude_seen)
@@ -112,7 +112,7 @@ def test_item_is_listed_exactly_if_its_rank_is_at_most_k(k: int, exclude_seen: b
     queries, vectors, examples = random_case(seed=1)
     matrix = queries @ vectors.T
     if exclude_seen:
-        matrix[examples.seen.list_index(), examples.seen.values] = -np.inf
+        matrix[examples.seen.owners, examples.seen.values] = -np.inf
     lists = top_items(VectorScorer(queries, vectors), examples, k, exclude_seen=exclude_seen)
     assert lists.shape == (len(examples), k)
     for row, listed in zip(matrix, lists.tolist(), strict=True):
@@ -157,7 +157,7 @@ def test_order_of_the_catalogue_does_not_change_ranks_and_lists() -> None:
     place = np.random.default_rng(4).permutation(70)  # new row of each item
     moved = np.empty_like(vectors)
     moved[place] = vectors
-    seen = dataclasses.replace(examples.seen, values=place[examples.seen.values].astype(np.int32))
+    seen = Ragged(place[examples.seen.values].astype(np.int32), examples.seen.offsets)
     renamed = dataclasses.replace(examples, targets=place[examples.targets].astype(np.int32), seen=seen)
     np.testing.assert_array_equal(
         ranks(VectorScorer(queries, moved), renamed), ranks(VectorScorer(queries, vectors), examples)
@@ -233,27 +233,14 @@ def test_parts_of_different_length_are_refused() -> None:
 
 @pytest.mark.parametrize("offsets", [[], [0, 1], [1, 3], [0, 2, 1, 3]])
 def test_offsets_that_do_not_cut_the_values_into_lists_are_refused(offsets: list[int]) -> None:
-    with pytest.raises(EvaluationError, match="offsets have to rise from 0 to the number of values, 3"):
-        Ragged(np.arange(3, dtype=np.int32), np.array(offsets, np.int64))
-
-
-def test_slice_of_ragged_lists_holds_those_lists() -> None:
-    lists = Ragged.from_lists([[1, 2], [], [3], [4, 5, 6]])
-    part = lists.slice(1, 4)
-    assert part.values.tolist() == [3, 4, 5, 6]
-    assert part.offsets.tolist() == [0, 0, 1, 4]
-    assert part.list_index().tolist() == [1, 2, 2, 2]
+    lists = Ragged(np.arange(3, dtype=np.int32), np.array(offsets, np.int64))
+    whole = Ragged.empty(2)
+    for name, parts in (("history", (lists, whole)), ("seen", (whole, lists))):
+        with pytest.raises(EvaluationError, match=f"{name}: offsets have to rise from 0 to the number of values, 3"):
+            EvaluationSet(np.array(["a", "b"]), np.zeros(2, np.int32), *parts)
 
 
 # Several query vectors per example
-
-
-def test_taken_lists_are_those_asked_for_in_that_order() -> None:
-    lists = Ragged.from_lists([[1, 2], [], [3], [4, 5, 6]])
-    taken = lists.take(np.array([3, 1, 0, 3]))
-    assert taken.values.tolist() == [4, 5, 6, 1, 2, 4, 5, 6]
-    assert taken.offsets.tolist() == [0, 3, 3, 5, 8]
-    assert len(lists.take(np.zeros(0, np.intp))) == 0
 
 
 def several_queries(examples: EvaluationSet, *, interests: int = 3) -> Floats:

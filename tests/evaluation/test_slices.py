@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from recall.config.evaluation import EvaluationConfig
-from recall.evaluation.ranking import EvaluationError, EvaluationSet, Ragged, VectorScorer
+from recall.core.ragged import Ragged
+from recall.evaluation.ranking import EvaluationError, EvaluationSet, VectorScorer
 from recall.evaluation.slices import evaluate, evaluate_examples, validation_metric
 
 ITEMS, EXAMPLES = 240, 150

@@ -16,9 +16,9 @@ import tensorflow as tf
 from pipelines.training_data import prepare
 from recall.config.experiment import Config
 from recall.core.errors import ConfigError, DataError
+from recall.core.ragged import Ragged
 from recall.data.further_histories import FurtherHistory
 from recall.data.prepared import PreparedData
-from recall.evaluation.ranking import Ragged
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
 from recall.model.batches.dataset import read_examples, training_dataset

@@ -207,7 +207,7 @@ def test_metrics_rank_an_item_by_its_best_vector_as_the_index_does(
     scores = np.einsum("ew,icw->eic", encode_queries(model, examples), vectors).max(axis=2)
     hits = 0
     for row, target in enumerate(examples.targets):
-        others = np.setdiff1d(np.arange(len(vectors)), [target, *examples.seen.slice(row, row + 1).values])
+        others = np.setdiff1d(np.arange(len(vectors)), [target, *examples.seen[row]])
         hits += np.count_nonzero(scores[row, others] >= scores[row, target]) < 10
     # Sums in another order differ in the last digit, which may move a target across the cut.
     assert metrics["test"]["gated"]["all"]["recall@10"] * len(examples) == pytest.approx(hits, abs=1.5)

@@ -214,7 +214,7 @@ def recall_at_50(model: RecallModel, prepared: PreparedData) -> float:
     scores = queries @ encode_items(model, posterior.stacked())[0].T
     hits = []
     for row, target in enumerate(examples.targets):
-        seen = examples.seen.slice(row, row + 1).values
+        seen = examples.seen[row]
         rivals = np.setdiff1d(np.flatnonzero(cold == cold[target]), [*seen, target])
         hits.append((scores[row, rivals] >= scores[row, target]).sum() < 50)
     return float(np.mean(hits))
@@ -300,7 +300,7 @@ def test_metrics_hold_the_student_beside_the_model(
         scores = encode_students(model, examples.users, pad(examples.history, width=8)) @ vectors.T
         hits = 0
         for row, target in enumerate(examples.targets):
-            others = np.setdiff1d(np.arange(len(vectors)), [target, *examples.seen.slice(row, row + 1).values])
+            others = np.setdiff1d(np.arange(len(vectors)), [target, *examples.seen[row]])
             hits += np.count_nonzero(scores[row, others] >= scores[row, target]) < 10
         # Sums in another order differ in the last digit, which may move a target across the cut.
         assert part["all"]["recall@10"] * len(examples) == pytest.approx(hits, abs=1.5)

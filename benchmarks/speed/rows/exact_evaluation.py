@@ -46,9 +46,10 @@ def _likely_targets(vectors: Matrix, asked: Matrix) -> np.ndarray:
 
 
 def _recall(vectors: Matrix, asked: Matrix, targets: np.ndarray) -> dict[str, float]:
-    from recall.evaluation.ranking import EvaluationSet, Ragged, VectorScorer, ranks
+    from recall.core.ragged import Ragged
+    from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
 
-    nothing = Ragged(np.empty(0, np.int32), np.zeros(len(asked) + 1, np.int64))
+    nothing = Ragged.empty(len(asked))
     examples = EvaluationSet(np.arange(len(asked)), targets, nothing, nothing)
     started = time.perf_counter()
     found = ranks(VectorScorer(asked, vectors), examples, exclude_seen=False)

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s, Intps
+from recall.core.ragged import Ragged
 from recall.evaluation import metrics
 from recall.evaluation.ranking import (
     BLOCK_BYTES,
     EvaluationSet,
     MultiVectorScorer,
-    Ragged,
     Scorer,
     VectorScorer,
     score_blocks,
@@ -44,9 +44,9 @@ def answerable(examples: EvaluationSet, present: Bools) -> Answerable:
     targets = place[examples.targets]
     history, seen = (_replaced(lists, place) for lists in (examples.history, examples.seen))
     is_repeat = np.zeros(len(examples), bool)
-    is_repeat[seen.list_index()[seen.values == np.repeat(targets, np.diff(seen.offsets))]] = True
+    is_repeat[seen.owners[seen.values == np.repeat(targets, seen.lengths)]] = True
     without_vector = targets < 0
-    without_history = np.diff(history.offsets) == 0
+    without_history = history.lengths == 0
     left_out = {
         "target_without_vector": int(without_vector.sum()),
         "target_clicked_before": int((is_repeat & ~without_vector).sum()),
@@ -163,7 +163,7 @@ def last_n_summary(result: LastN, chosen: Bools, ks: Sequence[int]) -> dict[str,
 
 def chance(examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Sequence[int]) -> dict[str, float | None]:
     """What an order at random gives on the chosen examples: AUC 1/2, and recall@k of k / the items that are ranked."""
-    ranked = item_count - np.diff(examples.seen.offsets)[chosen]  # [examples], the target is one of them
+    ranked = item_count - examples.seen.lengths[chosen]  # [examples], the target is one of them
     shares = {f"recall@{k}": np.minimum(1.0, k / ranked) for k in ks}
     return {"auc": 0.5} | {name: float(share.mean()) if len(share) else None for name, share in shares.items()}
 
@@ -171,5 +171,4 @@ def chance(examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Seque
 def _replaced(lists: Ragged, place: Int32s) -> Ragged:
     """The lists with other row numbers, without those that have none."""
     values = place[lists.values]
-    kept = np.cumsum(np.r_[0, values >= 0])
-    return Ragged(values[values >= 0], kept[lists.offsets].astype(np.int64))
+    return Ragged(values, lists.offsets).where(values >= 0)

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.core.errors import DataError
+from recall.core.ragged import Ragged
 from recall.index.base import Index
 from recall.index.items import Ids, ItemIds, listed, require_known
 from recall.index.living.recent import Recent
 from recall.index.results import Names, best
-from recall.index.row_lists import RowLists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +228,7 @@ class LivingSnapshot(Index):
         return self.best_allowed(queries, k, allowed=None, excluded=None)
 
     def best_allowed(
-        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists | None
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged | None
     ) -> tuple[Int32s, Float32s]:
         of_recent = self._recent.search(queries, k, self._recent_among(allowed), excluded=excluded)
         if not self._base_items:
@@ -245,7 +245,7 @@ class LivingSnapshot(Index):
         return best(rows, scores, k)
 
     def _best_of_base(
-        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists | None
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged | None
     ) -> tuple[Int32s, Float32s]:
         items = len(self.base)
         may = self._base_alive
@@ -253,7 +253,7 @@ class LivingSnapshot(Index):
             may = allowed[:items] if may is None else allowed[:items] & may
         if may is None and excluded is None:
             return self.base.best_items(queries, min(k, items))
-        barred = RowLists.none(len(queries)) if excluded is None else excluded.where(excluded.rows < items)
+        barred = Ragged.empty(len(queries)) if excluded is None else excluded.where(excluded.values < items)
         return self.base.best_allowed(queries, min(k, items), allowed=may, excluded=barred)
 
     @functools.cached_property

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from recall.core.arrays import Bools, Float32s, Int32s
+from recall.core.ragged import Ragged
 from recall.index.base import Index
 from recall.index.items import Ids, ItemIds
 from recall.index.living.snapshot import LivingSnapshot
 from recall.index.results import Names, SearchResult
-from recall.index.row_lists import RowLists
 
 
 class View(Index):
@@ -98,7 +98,7 @@ class View(Index):
         return self.snapshot().best_items(queries, k)
 
     def best_allowed(
-        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: RowLists
+        self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
     ) -> tuple[Int32s, Float32s]:
         return self.snapshot().best_allowed(queries, k, allowed=allowed, excluded=excluded)
 

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from recall.config.training import StageData
 from recall.core.arrays import Float32s, Int32s, Int64s, Intps
+from recall.core.ragged import Ragged
 from recall.data.further_histories import PREFIX
 from recall.data.prepared import PreparedData
-from recall.evaluation.ranking import EvaluationSet, Ragged
+from recall.evaluation.ranking import EvaluationSet
 from recall.model.distributed.tf_config import Cluster
 
 Batch = dict[str, tf.Tensor]
@@ -237,9 +238,8 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
     def lists(name: str, dtype: npt.DTypeLike = np.int32) -> Ragged:
         values = [batch[name].flat_values.numpy().astype(dtype) for batch in batches]
         lengths = [batch[name].row_lengths().numpy() for batch in batches]
-        return Ragged(
-            np.concatenate([np.zeros(0, dtype), *values]),
-            np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64),
+        return Ragged.from_lengths(
+            np.concatenate([np.zeros(0, dtype), *values]), np.concatenate([np.zeros(0, np.int64), *lengths])
         )
 
     users = np.array([user.decode() for batch in batches for user in batch["user_id"].numpy()], dtype=object)
@@ -267,7 +267,7 @@ def _further_histories(paths: Sequence[Path]) -> list[str]:
 
 def pad(lists: Ragged, *, width: int) -> Int32s:
     """The last `width` entries of each list, padded at the end with -1: [lists, width], int32 as the values are."""
-    lengths = np.minimum(np.diff(lists.offsets), width)
+    lengths = np.minimum(lists.lengths, width)
     column = np.arange(width)
     is_real = column < lengths[:, np.newaxis]  # [lists, width]
     place = (lists.offsets[1:] - lengths)[:, np.newaxis] + column

@@ -5,51 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.core.arrays import Bools, Int64s
+from recall.core.arrays import Bools
+from recall.core.ragged import Ragged
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.serving.items.layered import Layer, Layered
 
 
-class Groups(Protocol):
-    """The values of a column by row, as codes from 0."""
-
-    def of(self, row: int) -> set[int]:
-        """The codes of a row."""
-
-    def holding(self, codes: Collection[int]) -> Bools:
-        """Bool [rows], those that have any of some codes."""
-
-
-class CodeLists(NamedTuple):
-    """Codes of row r are `codes[offsets[r]:offsets[r + 1]]`.
-
-    Attributes:
-      offsets: int64 [rows + 1].
-      codes: int64 [values].
-    """
-
-    offsets: Int64s
-    codes: Int64s
-
-    def of(self, row: int) -> set[int]:
-        """The codes of a row."""
-        return set(self.codes[self.offsets[row] : self.offsets[row + 1]].tolist())
-
-    def holding(self, codes: Collection[int]) -> Bools:
-        """Bool [rows], those that have any of some codes."""
-        until = np.concatenate([[0], np.cumsum(np.isin(self.codes, list(codes)))])  # hits up to each
-        return np.asarray(until[self.offsets[1:]] != until[self.offsets[:-1]])
-
-
 @dataclass(frozen=True)
-class LayeredGroups:
+class Groups:
     """Codes of a base's rows, and of those that came or changed later.
 
     Attributes:
@@ -58,25 +27,25 @@ class LayeredGroups:
       rows: how many there are.
     """
 
-    base: CodeLists
-    later: Sequence[tuple[Layer[ItemAttributes], CodeLists]]
+    base: Ragged
+    later: Sequence[tuple[Layer[ItemAttributes], Ragged]]
     rows: int
 
     def of(self, row: int) -> set[int]:
         """The codes of a row."""
         for layer, codes in reversed(self.later):
             if (place := layer.place(row)) >= 0:
-                return codes.of(place)
-        return self.base.of(row)
+                return set(codes[place].tolist())
+        return set(self.base[row].tolist())
 
     def holding(self, codes: Collection[int]) -> Bools:
         """Bool [rows], those that have any of some codes."""
         found = np.zeros(self.rows, bool)
-        of_base = self.base.holding(codes)[: self.rows]
+        of_base = self.base.any_of(codes)[: self.rows]
         found[: len(of_base)] = of_base
         for layer, own in self.later:
             several = int(np.searchsorted(layer.rows, self.rows))
-            found[layer.rows[:several]] = own.holding(codes)[:several]
+            found[layer.rows[:several]] = own.any_of(codes)[:several]
         return found
 
 
@@ -92,22 +61,22 @@ class ColumnCodes:
         self._name, self._code_of = name, dict[str, int]()
         self._lock = threading.Lock()
         self._base = self._coded(column)
-        self._later: WeakKeyDictionary[Layer[ItemAttributes], CodeLists] = WeakKeyDictionary()
+        self._later: WeakKeyDictionary[Layer[ItemAttributes], Ragged] = WeakKeyDictionary()
 
-    def groups(self, attributes: Layered[ItemAttributes], *, rows: int) -> LayeredGroups:
+    def groups(self, attributes: Layered[ItemAttributes], *, rows: int) -> Groups:
         """By the rows of an index; only layers that were never seen are read."""
         with self._lock:
             for layer in attributes.layers:
                 if layer not in self._later:
                     self._later[layer] = self._coded(layer.entries.column(self._name, what=self._name))
-            return LayeredGroups(self._base, [(layer, self._later[layer]) for layer in attributes.layers], rows)
+            return Groups(self._base, [(layer, self._later[layer]) for layer in attributes.layers], rows)
 
-    def _coded(self, column: pa.Array) -> CodeLists:
+    def _coded(self, column: pa.Array) -> Ragged:
         if column.type == TAGS:
             values, lengths = pc.list_flatten(column), pc.fill_null(pc.list_value_length(column), 0)
         else:
             values, lengths = column.drop_null(), column.is_valid()
         found = values.dictionary_encode()
         codes = [self._code_of.setdefault(value, len(self._code_of)) for value in found.dictionary.to_pylist()]
-        offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths), dtype=np.int64)])
-        return CodeLists(offsets, np.asarray(codes, np.int64)[np.asarray(found.indices, np.int64)])
+        values_of_rows = np.asarray(codes, np.int64)[np.asarray(found.indices, np.int64)]
+        return Ragged.from_lengths(values_of_rows, np.asarray(lengths))

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.arrays import Int32s
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.index import Index, LivingSnapshot
-from recall.index.row_lists import RowLists
 from recall.serving.search.search import Exclude, excluded_ids
 
 
@@ -31,7 +30,7 @@ class CatalogueRows:
         self._rows_in: WeakKeyDictionary[Index, Int32s | None] = WeakKeyDictionary()
         self._latest: tuple[Callable[[], Index | None], Int32s | None] = (lambda: None, None)
 
-    def rows_in(self, index: Index, lists: ManyLists) -> RowLists:
+    def rows_in(self, index: Index, lists: Ragged) -> Ragged:
         """Rows of an index; items that it lacks are passed over.
 
         Args:
@@ -40,14 +39,14 @@ class CatalogueRows:
         """
         rows_in_base = self._of_base(index.base if isinstance(index, LivingSnapshot) else index)
         if rows_in_base is None:
-            return RowLists(lists.values.astype(np.int32), lists.lengths)
+            return Ragged(lists.values.astype(np.int32), lists.offsets)
         rows = rows_in_base[lists.values]
         lacking = np.flatnonzero(rows < 0)
         if not lacking.size:
-            return RowLists.of(rows, lists.lengths)
+            return Ragged(rows, lists.offsets).distinct()
         if isinstance(index, LivingSnapshot):  # gone when the base was built, and perhaps back since
             rows[lacking] = [index.row(self._item_ids[row]) for row in lists.values[lacking].tolist()]
-        return RowLists.of(*ManyLists(rows, lists.lengths).where(rows >= 0))
+        return Ragged(rows, lists.offsets).where(rows >= 0).distinct()
 
     def _of_base(self, base: Index) -> Int32s | None:
         """Rows of the catalogue's items in a built index, int32 [items], -1 for what it lacks; None: the same ones."""
@@ -69,11 +68,11 @@ class CatalogueRows:
 def excluded_rows(
     index: Index,
     *,
-    seen: ManyLists | None,
+    seen: Ragged | None,
     ids: Mapping[int, Iterable[str]],
     catalogue: CatalogueRows,
     queries: int,
-) -> RowLists:
+) -> Ragged:
     """What each query may not have.
 
     Args:
@@ -83,10 +82,10 @@ def excluded_rows(
       catalogue: whose rows `seen` are.
       queries: how many there are.
     """
-    excluded = RowLists.none(queries) if seen is None else catalogue.rows_in(index, seen)
+    excluded = Ragged.empty(queries) if seen is None else catalogue.rows_in(index, seen)
     if ids:
-        further = RowLists.listed([index.rows_there(ids.get(query, ())) for query in range(queries)])
-        excluded = excluded.joined(further)
+        further = Ragged.from_lists(index.rows_there(ids.get(query, ())) for query in range(queries))
+        excluded = excluded.union(further.distinct())
     return excluded
 
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import ArtifactError, DataError
+from recall.core.ragged import Ragged
 from recall.index import Index
 from recall.index.results import Names, ids_at
-from recall.index.row_lists import RowLists
 from recall.serving.items.row_facts import RowFacts
 from recall.serving.search.candidates import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
 from recall.serving.search.fallback import fallback_order, ranked_fallback
@@ -143,7 +143,7 @@ def search_candidates(
     vectors: Float32s,
     *,
     wanted: Wanted,
-    excluded: Sequence[Iterable[str]] | RowLists,
+    excluded: Sequence[Iterable[str]] | Ragged,
     facts: RowFacts | None,
     now_ms: int,
     lacking: Bools | None = None,
@@ -166,12 +166,12 @@ def search_candidates(
       DataError: a filter or a cap does not fit the attributes that there are.
     """
     barred = excluded
-    if not isinstance(barred, RowLists):
-        barred = RowLists.listed([index.rows_there(ids) for ids in barred])
+    if not isinstance(barred, Ragged):
+        barred = Ragged.from_lists(index.rows_there(ids) for ids in barred).distinct()
     queries = len(vectors)
     if not wanted.needs_facts:
         if lacking is None and vectors.ndim == 2:  # the usual case, in which the index's lists are the ones wanted
-            found = index.search(vectors, wanted.k, excluded=barred if barred.rows.size else None)
+            found = index.search(vectors, wanted.k, excluded=barred if barred.values.size else None)
             return Found(found.rows, found.scores, None, 0, index.names)
         allowed, unknown, rules = None, 0, Rules(wanted.k)
     else:
@@ -201,7 +201,7 @@ def _rules(wanted: Wanted, known: RowFacts) -> Rules:
     return Rules(wanted.k, tuple(caps), known.is_cold if wanted.min_cold else None, wanted.min_cold)
 
 
-def _ranked_by(index: Index, vectors: Float32s, *, allowed: Bools | None, excluded: RowLists) -> Ranked:
+def _ranked_by(index: Index, vectors: Float32s, *, allowed: Bools | None, excluded: Ragged) -> Ranked:
     """The index as a source of candidates; of several interests the lists become one."""
     interests = vectors.shape[1] if vectors.ndim == 3 else 1
     dim = vectors.shape[-1]
@@ -215,7 +215,7 @@ def _ranked_by(index: Index, vectors: Float32s, *, allowed: Bools | None, exclud
             (by_query if is_all else by_query[queries]).reshape(-1, dim),
             width,
             allowed=may,
-            excluded=own if own.rows.size else None,
+            excluded=own if own.values.size else None,
         )
         merged = found.merged(interests) if interests > 1 else found
         return merged.rows[:, :width], merged.scores[:, :width]
@@ -230,7 +230,7 @@ def _fall_back(
     rules: Rules,
     known: RowFacts,
     allowed: Bools | None,
-    barred: RowLists,
+    barred: Ragged,
     *,
     lacking: Bools | None,
     now_ms: int,

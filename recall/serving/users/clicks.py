@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.core.arrays import Float64s
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
 
 
@@ -27,7 +27,7 @@ class AskedOfLog:
     """
 
     users: list[str]
-    rows: ManyLists
+    rows: Ragged
     times_ms: Float64s | None
     given: Mapping[int, list[str]]
     further: dict[str, list[list[str]]]
@@ -41,7 +41,7 @@ class AskedOfLog:
     @property
     def history(self) -> list[list[str]]:
         """Clicked item ids of each user, oldest first."""
-        lists = [self.item_ids[own].tolist() for own in self.rows.split()]
+        lists = [self.item_ids[own].tolist() for own in self.rows]
         return [self.given.get(position, own) for position, own in enumerate(lists)]
 
     def flat_ages_hours(self, now_ms: int) -> Float64s | None:
@@ -53,5 +53,5 @@ class AskedOfLog:
         hours = self.flat_ages_hours(now_ms)
         if hours is None:
             hours = np.full(len(self.rows.values), -1.0)
-        known = ManyLists(np.where(np.isnan(hours), -1.0, hours), self.rows.lengths)
-        return [own.tolist() for own in known.split()]
+        known = Ragged(np.where(np.isnan(hours), -1.0, hours), self.rows.offsets)
+        return [own.tolist() for own in known]

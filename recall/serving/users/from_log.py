@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.data.prepared import ServingHistories
 from recall.serving.users.asked import by_id, ids_of, require_times
 from recall.serving.users.clicks import AskedOfLog
@@ -77,11 +76,11 @@ class LoggedUsers:
         rows = [self._rows(fresh[name]) if name in fresh else self._histories.recent(name) for name in names]
         clicked = [times_of.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
         moments = [_moments(own, len(of_user)) for own, of_user in zip(clicked, rows, strict=True)]
-        lists = ManyLists(_joined(rows, np.int64), np.array([len(own) for own in rows], np.int64))
+        lists = Ragged.from_lists(rows, dtype=np.int64)
         by_position = {position: fresh[name] for position, name in enumerate(names) if name in fresh}
-        return self._asked(names, lists, _joined(moments, np.float64), further, given=by_position)
+        return self._asked(names, lists, np.concatenate([np.empty(0), *moments]), further, given=by_position)
 
-    def seen(self, users: Sequence[str]) -> ManyLists:
+    def seen(self, users: Sequence[str]) -> Ragged:
         """All that they clicked in the log, as rows of the catalogue, those of a user each once and rising."""
         return self._histories.seen_of(users)
 
@@ -99,7 +98,7 @@ class LoggedUsers:
     def _asked(
         self,
         users: list[str],
-        rows: ManyLists,
+        rows: Ragged,
         times_ms: Float64s | None,
         further: Mapping[str, PerUser[Ids]] | None,
         *,
@@ -135,7 +134,3 @@ def _moments(times_ms: Sequence[int] | Int64s | None, clicks: int) -> Float64s:
     if times_ms is None:
         return np.full(clicks, np.nan)
     return np.array([int(time) for time in times_ms], np.float64)
-
-
-def _joined(parts: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *parts])

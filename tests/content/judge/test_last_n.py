@@ -19,7 +19,8 @@ from recall.content.judge.last_n import (
     popular_draws,
     uniform_draws,
 )
-from recall.evaluation.ranking import EvaluationSet, Ragged
+from recall.core.ragged import Ragged
+from recall.evaluation.ranking import EvaluationSet
 
 ITEMS, NEVER = 30, np.iinfo(np.int64).max
 

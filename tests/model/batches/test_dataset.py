@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from pipelines.training_data import prepare
+from recall.core.ragged import Ragged
 from recall.data.prepared import PreparedData
-from recall.evaluation.ranking import Ragged
 from recall.model.batches.dataset import UserRows, pad, read_examples, training_clicks, training_dataset
 from tests.conftest import Experiment
 from tests.helpers import oracle

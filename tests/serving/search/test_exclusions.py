@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.core.ragged import ManyLists
+from recall.core.ragged import Ragged
 from recall.index import Index, LivingSnapshot, build_index
 from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 
 IDS = [f"i{row}" for row in range(8)]
 VECTORS = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
 CATALOGUE = np.array(IDS, object)
-LISTS = ManyLists(np.array([0, 3, 7, 6, 2]), np.array([3, 0, 2]))  # of three queries
+LISTS = Ragged.from_lists([[0, 3, 7], [], [6, 2]])  # of three queries
 
 
 def index_of(order: list[int]) -> Index:
@@ -42,7 +42,7 @@ def test_an_item_that_came_back_after_the_base_was_built_is_found() -> None:
     for snapshot, expected in ((before, {"i0", "i3"}), (after, {"i0", "i3", "i7"}), (before, {"i0", "i3"})):
         rows = catalogue.rows_in(snapshot, LISTS)
         assert set(snapshot.names[rows[0]]) == expected
-        assert rows.rows.max() < snapshot.row_count
+        assert rows.values.max() < snapshot.row_count
 
 
 def test_further_exclusions_are_joined_by_position() -> None:

@@ -13,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall.core.errors import DataError
-from recall.serving.items.groups import CodeLists
+from recall.core.ragged import Ragged
+from recall.serving.items.groups import Groups
 from recall.serving.search.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
 
 
-def groups(values: list[list[int]]) -> CodeLists:
-    lengths = [len(own) for own in values]
-    return CodeLists(
-        np.concatenate([[0], np.cumsum(lengths)]), np.asarray([v for own in values for v in own], np.int64)
-    )
+def groups(values: list[list[int]]) -> Groups:
+    return Groups(Ragged.from_lists(values, dtype=np.int64), (), rows=len(values))
 
 
 def ranking(scores: npt.NDArray[np.float32], *, looks: list[int] | None = None) -> Ranked:
