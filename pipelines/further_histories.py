@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
-from pipelines.remote_log import plan_log
+from pipelines.storage import plan_log
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
 from recall.config.data import DataConfig

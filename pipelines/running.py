@@ -94,7 +94,7 @@ def _as_raised(error: Exception) -> Exception:
         return error
     if "deserialization of the task graph" in text:
         return RecallError("the Dask scheduler lacks recall or has another version; install it there as on the workers")
-    if found := re.findall(r"recall\.errors\.\w+: (.*?)(?: \[while running|\n|$)", text):
+    if found := re.findall(r"recall(?:\.\w+)+Error: (.*?)(?: \[while running|\n|$)", text):
         return DataError(found[-1])
     if found := re.findall(r"OSError: (?:\[Errno (\d+)\] )?(.*?)(?: \[while running|\n|$)", text):
         number, message = found[-1]

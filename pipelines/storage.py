@@ -1,4 +1,7 @@
-"""Where a pipeline keeps its files: a folder that all workers mount, or what Beam's FileSystems reach by URI."""
+"""Reads and writes files where all workers reach them: a mounted folder, or what Beam's FileSystems reach by URI.
+
+`Storage` holds the files of a pipeline, `plan_log` and `read_log` read a log from either place.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from recall.config.data import EventsConfig
 from recall.core.errors import DataError
 from recall.core.tables import is_uri
+from recall.data.events import Piece, plan_pieces, read_events
 
 
 class Storage(Protocol):
@@ -173,3 +178,31 @@ def _no_filesystem(uri: str) -> DataError:
         f"{uri}: Beam knows no file system for {FileSystems.get_scheme(uri)}://; for gs:// pip install "
         "'apache-beam[gcp]', for s3:// 'apache-beam[aws]', or give a local path"
     )
+
+
+def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:
+    """As `plan_pieces`, for URIs too: each file is then one piece, at whose columns only a worker looks.
+
+    Raises:
+      DataError: as `plan_pieces`; or no file matches, or Beam knows no such file system.
+    """
+    if not is_uri(events.path):
+        return plan_pieces(events, section=section, click_key=click_key)
+    if not (found := matching(events.path)):
+        raise DataError(f"{section}.path: {events.path}: matches no file; expected one, or a glob like gs://logs/*.csv")
+    return [Piece(uri) for uri in found]
+
+
+def read_log(piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None) -> tuple[pa.Table, pa.Table]:
+    """As `read_events`, for URIs too."""
+    if not is_uri(piece.path):
+        return read_events(piece, events, known_items=known_items)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / piece.path.rpartition("/")[2]  # its ending tells the format
+        download(piece.path, copy)
+        try:
+            accepted, rejected = read_events(piece._replace(path=str(copy)), events, known_items=known_items)
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), piece.path)) from error
+    at = rejected.column_names.index("file")
+    return accepted, rejected.set_column(at, "file", pa.array([piece.path] * len(rejected), pa.string()))

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import read_history
-from pipelines.remote_log import read_log
+from pipelines.storage import read_log
 from recall.config.data import DataConfig
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.events import Piece, sort_events

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.evaluation.cold_bias import biased_scores, cold_weights
-from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, Scorer, score_blocks
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, score_blocks
+from recall.evaluation.scorers import Scorer
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,25 +71,6 @@ def bias_curve(
     return curve
 
 
-def frontier(cold: Floats, warm: Floats) -> tuple[Floats, Floats]:
-    """The upper right hull of a curve: what its biases, and drawing at random between two of them, attain.
-
-    Args:
-      cold: float64 [points], cold recall.
-      warm: float64 [points], warm recall.
-
-    Returns:
-      Corners, cold recall rising and warm recall falling.
-    """
-    hull: list[tuple[float, float]] = []
-    for point in sorted(zip(cold.tolist(), warm.tolist(), strict=True)):
-        while hull and (hull[-1][1] <= point[1] or (len(hull) > 1 and _is_below(hull[-2], hull[-1], point))):
-            hull.pop()
-        hull.append(point)
-    corners = np.array(hull, np.float64).reshape(-1, 2)
-    return corners[:, 0], corners[:, 1]
-
-
 def warm_recall_at(levels: Floats, hull: tuple[Floats, Floats]) -> Floats:
     """The warm recall that a frontier leaves at each level of cold recall; 0 beyond its largest cold recall."""
     return np.interp(levels, *hull, right=0.0)
@@ -112,9 +94,3 @@ def least_margin(hull: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> t
     margins = warm_recall_at(levels, hull) - warm_recall_at(levels, other)
     least = int(np.argmin(margins))
     return float(margins[least]), float(levels[least])
-
-
-def _is_below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:
-    """Whether the middle point lies on or below the line from the first to the last."""
-    (x0, y0), (x1, y1), (x2, y2) = first, middle, last
-    return (x1 - x0) * (y2 - y0) >= (x2 - x0) * (y1 - y0)

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.quality.bias import CURVE_K, WARM, frontier, least_margin
+from benchmarks.common.frontiers import upper_hull
+from benchmarks.quality.bias import CURVE_K, WARM, least_margin
 from benchmarks.quality.comparisons import CHANCE, Comparisons
 from benchmarks.quality.results import Results
-from benchmarks.quality.slices import METRICS, SLICE_NAMES, block_value, chance
+from benchmarks.quality.slices import METRICS, SLICE_NAMES, block_value
+from recall.evaluation.metrics import chance
 
 OURS = "gated"
 RIVALS = ("behaviour_only", "meta_only", "single", "base", "popularity", "item_knn")
@@ -150,7 +152,7 @@ class _Checker:
             if block_value(result.block("test"), part, METRICS[0]) is None:
                 return "no such test click"
             cold = result.content["catalogue"]["cold"]["test"]
-            if part == "cold_among_cold" and chance(cold, METRICS[0]) == 1:
+            if part == "cold_among_cold" and chance(METRICS[0], cold) == 1:
                 return f"only {cold} cold items: every order has recall 1"
         return None
 
@@ -160,5 +162,5 @@ def dominance_margin(results: Results, rival: str, data: str, warm: str) -> tupl
     ours, theirs = (mean_curve(results, name, data, warm) for name in (OURS, rival))
     if ours is None or theirs is None:
         return None
-    hulls = (frontier(*(np.array(axis) for axis in curve)) for curve in (ours, theirs))
+    hulls = (upper_hull(*(np.array(axis) for axis in curve)) for curve in (ours, theirs))
     return least_margin(*hulls)

@@ -14,9 +14,10 @@ import numpy as np
 
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Ranks, Result, Results, read_ranks
-from benchmarks.quality.slices import METRICS, SLICES, chance, example_values, slice_members
+from benchmarks.quality.slices import METRICS, SLICES, slice_members, slice_values
 from benchmarks.quality.sweep import Sweep
 from recall.core.artifacts import fingerprint, write_json
+from recall.evaluation.metrics import chance
 
 CHANCE = "chance"
 _RESAMPLES = 10_000
@@ -153,12 +154,12 @@ def _compare(
         members = slice_members(ours[0], slice_name)
         if not members.any():
             continue
-        left = np.stack([example_values(ranks, slice_name, metric) for ranks in ours])  # [seeds, examples]
+        left = np.stack([slice_values(ranks, slice_name, metric) for ranks in ours])  # [seeds, examples]
         if second == CHANCE:
-            expected = chance(_candidates(chosen[0][0], slice_name), metric)
+            expected = chance(metric, _candidates(chosen[0][0], slice_name))
             right = np.full((1, left.shape[1]), expected)
         else:
-            right = np.stack([example_values(ranks, slice_name, metric) for ranks in theirs])
+            right = np.stack([slice_values(ranks, slice_name, metric) for ranks in theirs])
         interval = paired_bootstrap(left, right, clusters=ours[0].user[members], resamples=_RESAMPLES)
         yield Comparison(
             first, second, name, slice_name, metric, int(members.sum()),

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.common.drawing import PANEL, STYLE, legend_below, make_panels, save_figures
-from benchmarks.quality.bias import CURVE_K, frontier
+from benchmarks.common.frontiers import upper_hull
+from benchmarks.quality.bias import CURVE_K
 from benchmarks.quality.claims import OURS, RIVALS, mean_curve
 from benchmarks.quality.comparisons import Comparison, Comparisons
 from benchmarks.quality.results import Results
@@ -51,7 +52,9 @@ def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
         for name, curve in curves.items():
             cold, warm = map(np.array, curve)
             style = styles[name]
-            axis.plot(*frontier(cold, warm), color=style.color, linestyle=style.dash, linewidth=style.width, label=name)
+            axis.plot(
+                *upper_hull(cold, warm), color=style.color, linestyle=style.dash, linewidth=style.width, label=name
+            )
             served = _level_zero(results, name, data)
             axis.plot(cold[served], warm[served], marker=style.marker, color=style.color, markersize=6)
         axis.set_title(data)

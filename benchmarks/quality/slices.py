@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from benchmarks.quality.bias import WARM
 from benchmarks.quality.results import Ranks
+from recall.evaluation.metrics import example_values
 
 METRICS = ("recall@50", "ndcg@50")
 SLICES = ("all", "cold", "cold_among_cold", *WARM)
@@ -46,18 +47,7 @@ def slice_members(ranks: Ranks, slice_name: str) -> npt.NDArray[np.bool_]:
     return np.ones(len(ranks.rank), bool) if slice_name == "all" else ranks.is_cold
 
 
-def example_values(ranks: Ranks, slice_name: str, metric: str) -> npt.NDArray[np.float64]:
-    """What each example adds to a metric: float64 [examples of the slice], the metric is their mean."""
-    name, _, cut = metric.partition("@")
+def slice_values(ranks: Ranks, slice_name: str, metric: str) -> npt.NDArray[np.float64]:
+    """What each example of a slice adds to a metric: float64 [examples of the slice], the metric is their mean."""
     rank = ranks.rank_among_cold if slice_name == "cold_among_cold" else ranks.rank
-    rank = rank[slice_members(ranks, slice_name)].astype(np.int64)
-    gain = np.ones(len(rank)) if name == "recall" else 1.0 / np.log2(1.0 + rank)
-    return np.where(rank <= int(cut), gain, 0.0)
-
-
-def chance(candidates: int, metric: str) -> float:
-    """What a random order of so many candidates gives on average."""
-    name, _, cut = metric.partition("@")
-    reached = np.arange(1, min(int(cut), candidates) + 1)
-    gains = np.ones(len(reached)) if name == "recall" else 1.0 / np.log2(1.0 + reached)
-    return float(gains.sum() / candidates)
+    return example_values(metric, rank[slice_members(ranks, slice_name)].astype(np.int64))

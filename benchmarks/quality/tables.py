@@ -11,8 +11,9 @@ from benchmarks.quality.bias import WARM
 from benchmarks.quality.claims import OURS, RIVALS, Claim, dominance_margin, mean_ecology, mean_metric
 from benchmarks.quality.comparisons import Comparisons
 from benchmarks.quality.results import Results
-from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_examples, chance
+from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_examples
 from benchmarks.quality.sweep import Sweep
+from recall.evaluation.metrics import chance
 
 _ABLATED = ("all", "cold", "warm_100")
 _CHANGES = ("defaults", "extensions")
@@ -168,9 +169,9 @@ def _chance(results: Results, data: str) -> Iterator[str]:
         yield from [NOTHING] * 4
         return
     items, cold = catalogue.content["catalogue"]["items"], catalogue.content["catalogue"]["cold"]["test"]
-    yield from (number(chance(items, metric)) for metric in METRICS)
-    yield number(chance(items, METRICS[0]))
-    yield number(chance(cold, METRICS[0]) if cold else None)
+    yield from (number(chance(metric, items)) for metric in METRICS)
+    yield number(chance(METRICS[0], items))
+    yield number(chance(METRICS[0], cold) if cold else None)
 
 
 def _bucket(bucket: Mapping[str, int | None]) -> str:

@@ -27,7 +27,8 @@ from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.cold_bias import with_cold_bias
-from recall.evaluation.ranking import BLOCK_BYTES, Scorer, score_blocks, vector_scorer
+from recall.evaluation.ranking import BLOCK_BYTES, score_blocks
+from recall.evaluation.scorers import Scorer, vector_scorer
 from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers

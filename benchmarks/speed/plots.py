@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.common.drawing import STYLE, legend_below, make_panels, save_figures
+from benchmarks.common.frontiers import pareto_front
 from benchmarks.speed.growth import growth_lines
 from benchmarks.speed.results import Result, Results
 from benchmarks.speed.sweep import Growth, Pareto, Sweep
@@ -69,7 +70,7 @@ def draw_pareto(results: Sequence[Result], paretos: Sequence[Pareto]) -> Figure 
     figure, axes = make_panels(len(shown))
     for axis, (pareto, curves) in zip(axes, shown, strict=True):
         for system, points in curves.items():
-            style, best = styles[system], frontier(points)
+            style, best = styles[system], pareto_front(points)
             axis.plot(*points.T, marker=style.marker, color=style.color, linestyle="", markersize=4, alpha=0.4)
             axis.plot(*best.T, color=style.color, linestyle=style.dash, linewidth=style.width, label=system)
         axis.set_yscale("log")
@@ -77,14 +78,6 @@ def draw_pareto(results: Sequence[Result], paretos: Sequence[Pareto]) -> Figure 
         axis.set_ylabel(_words(pareto.y))
     legend_below(figure, axes, columns=4)
     return figure
-
-
-def frontier(points: np.ndarray) -> np.ndarray:
-    """The points [points, 2] that no other beats in both, by rising x."""
-    ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
-    best_beyond = np.maximum.accumulate(ordered[::-1, 1])[::-1]
-    is_best = ordered[:, 1] > np.append(best_beyond[1:], -np.inf)
-    return ordered[is_best]
 
 
 def _curves(results: Sequence[Result], pareto: Pareto) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ import dataclasses
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int64s
-from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, Scorer, score_blocks
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, score_blocks
+from recall.evaluation.scorers import Scorer
 
 HALF_EXPOSURES = 5.0
 K = 50

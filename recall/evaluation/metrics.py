@@ -97,6 +97,23 @@ def example_values(metric: str, ranks: AnyInts) -> Float64s:
     return np.where(listed, 1.0 / np.log2(1.0 + ranks), 0.0) if match[1] == "ndcg" else listed.astype(np.float64)
 
 
+def chance(metric: str, candidates: int) -> float:
+    """Compute the mean of a ranking metric over random orders of the candidates.
+
+    Args:
+      metric: as for `example_values`.
+      candidates: items that are ranked; the target is one of them.
+
+    Returns:
+      A number in [0, 1]; NaN without candidates.
+
+    Raises:
+      ValueError: there is no such metric.
+    """
+    values = example_values(metric, np.arange(1, candidates + 1))  # [candidates], every rank is equally likely
+    return float(values.sum() / candidates) if candidates else float("nan")
+
+
 def recommendation_counts(lists: AnyInts, item_count: int) -> Int64s:
     """How often each item was recommended.
 

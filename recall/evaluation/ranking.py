@@ -12,24 +12,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
-from recall.core.errors import RecallError
 from recall.core.ragged import Ragged
+from recall.evaluation.scorers import EvaluationError, Scorer
 
 BLOCK_BYTES = 32 << 20
 """Memory for a block of scores, so that it stays in the last-level cache, where it is read three times."""
 
 # Item vectors are read once per block; with fewer examples a large catalogue makes the matmul wait for memory.
 _LEAST_BLOCK = 16
-
-
-class EvaluationError(RecallError):
-    """A model's scores or vectors cannot be ranked, or do not belong to the examples."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,120 +64,6 @@ def _require_whole(lists: Ragged, name: str) -> None:
             f"{name}: offsets have to rise from 0 to the number of values, {len(lists.values)}; found ends {ends}. "
             "Build them as the cumulative lengths of the lists with a 0 in front"
         )
-
-
-class Scorer(Protocol):
-    """Whatever gives every item of the catalogue a score for an example."""
-
-    @property
-    def item_count(self) -> int:
-        """Size of the catalogue."""
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all scores are known to be finite; those of others are looked through."""
-
-    def scores(self, start: int, stop: int) -> Float32s:
-        """Finite float32 [stop - start, items], higher is better; a new array that the caller may overwrite."""
-
-
-class VectorScorer:
-    """Scores by inner product of query and item vectors.
-
-    Items with equal vectors get equal scores, always: a matmul may round the same inner product differently in
-    different columns (OpenBLAS does in blocks of one or two queries), and a tie that is broken by rounding would not
-    count against the model. The score of the first is therefore given to the others. New items without content
-    are the case where this matters.
-
-    Args:
-      queries: float32 [examples, dim].
-      items: float32 [items, dim].
-
-    Raises:
-      EvaluationError: the widths differ, or a vector holds NaN or infinity; says whether query or item vectors do.
-    """
-
-    def __init__(self, queries: Float32s, items: Float32s) -> None:
-        if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
-            raise EvaluationError(
-                f"query vectors have shape {queries.shape}, item vectors {items.shape}; "
-                "expected two matrices of the same width. Export both from the same model"
-            )
-        _require_finite(queries, "query vectors")
-        _require_finite(items, "item vectors")
-        self._queries = np.asarray(queries, np.float32)
-        items = np.asarray(items, np.float32)
-        # Turned around once; or every block has the matmul do it.
-        self._columns = np.ascontiguousarray(items.T)  # [dim, items]
-        self._repeats, self._originals = _repeated_rows(items)
-        longest = [float(np.linalg.norm(vectors, axis=1).max(initial=0)) for vectors in (self._queries, items)]
-        self._largest = longest[0] * longest[1]  # bounds all inner products (Cauchy and Schwarz)
-
-    @property
-    def item_count(self) -> int:
-        """Size of the catalogue."""
-        return self._columns.shape[1]
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the vectors are too short for an inner product that float32 cannot hold."""
-        return self._largest < 1e38
-
-    def scores(self, start: int, stop: int) -> Float32s:
-        """Inner products, float32 [stop - start, items]."""
-        scores = self._queries[start:stop] @ self._columns  # [examples, items]
-        scores[:, self._repeats] = scores[:, self._originals]
-        return scores
-
-
-class MultiVectorScorer:
-    """Scores by the best of several query or item vectors: the largest of their inner products.
-
-    Exact, and equal item vectors get equal scores, as `VectorScorer` has it.
-
-    Args:
-      queries: float32 [examples, interests, dim]; [examples, dim] if items have several vectors.
-      items: float32 [items, dim], or [items, codes, dim].
-
-    Raises:
-      EvaluationError: as `VectorScorer`.
-    """
-
-    def __init__(self, queries: Float32s, items: Float32s) -> None:
-        if queries.ndim != 3 and items.ndim != 3:
-            raise EvaluationError(
-                f"query vectors have shape {queries.shape}; expected [examples, interests, dim]. "
-                "Use VectorScorer for one vector per example"
-            )
-        queries = queries if queries.ndim == 3 else queries[:, np.newaxis]
-        self._examples, self._interests, width = queries.shape
-        # One interest of all examples after the other: each block is then a product with a stretch of rows.
-        rows = queries.transpose(1, 0, 2).reshape(-1, width)
-        self._scorers = [VectorScorer(rows, own) for own in (np.moveaxis(items, 1, 0) if items.ndim == 3 else [items])]
-
-    @property
-    def item_count(self) -> int:
-        """Size of the catalogue."""
-        return self._scorers[0].item_count
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the vectors are too short for an inner product that float32 cannot hold."""
-        return all(scorer.is_finite for scorer in self._scorers)
-
-    def scores(self, start: int, stop: int) -> Float32s:
-        """The largest inner products, float32 [stop - start, items]."""
-        firsts = [interest * self._examples for interest in range(self._interests)]
-        parts = (scorer.scores(first + start, first + stop) for scorer in self._scorers for first in firsts)
-        best = next(parts)  # [examples, items]
-        for scores in parts:
-            np.maximum(best, scores, out=best)
-        return best
-
-
-def vector_scorer(queries: Float32s, items: Float32s) -> Scorer:
-    """The scorer of the vectors of `encode_queries` and `encode_items`, of either of which there may be several."""
-    return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)
 
 
 def ranks(
@@ -325,29 +207,6 @@ def score_blocks(
             seen = examples.seen[start:stop]
             scores[seen.owners, seen.values] = -np.inf
         yield ScoreBlock(slice(start, stop), scores, target_scores, np.isneginf(scores[rows, targets]))
-
-
-def _repeated_rows(
-    vectors: Float32s,
-) -> tuple[Intps, Intps]:
-    """Rows that equal an earlier row, and for each of them the first row that it equals; both [repeats]."""
-    if not vectors.size:
-        return np.empty(0, np.intp), np.empty(0, np.intp)
-    # Compared as bytes, which is quick; adding zero makes -0.0, equal but of other bytes, a 0.0.
-    rows = np.ascontiguousarray(vectors + np.float32(0)).view(np.dtype((np.void, vectors.shape[1] * 4))).ravel()
-    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
-    originals = first[place]  # [items]
-    repeats = np.flatnonzero(originals != np.arange(len(vectors)))
-    return repeats, originals[repeats]
-
-
-def _require_finite(vectors: Float32s, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise EvaluationError(
-            f"{name}: {len(bad):,} of {len(vectors):,} hold NaN or infinity, the first is row {bad[0]}; expected "
-            "finite numbers. The model has diverged: lower training.learning_rate, or look for extreme input numbers"
-        )
 
 
 def _require_scores(scores: Float32s, *, start: int, shape: tuple[int, int]) -> None:

@@ -11,7 +11,8 @@ from recall.config.evaluation import EvaluationConfig
 from recall.core.arrays import Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
-from recall.evaluation.ranking import BLOCK_BYTES, EvaluationError, EvaluationSet, Scorer, score_blocks
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, score_blocks
+from recall.evaluation.scorers import EvaluationError, Scorer
 
 LIST_LENGTH = 100
 """Length of the lists behind the ecology metrics. A smaller catalogue fills fewer slots under the same name."""

@@ -19,8 +19,9 @@ from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_si
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.evaluation.comparison import differences
-from recall.evaluation.ranking import Scorer, top_items, vector_scorer
+from recall.evaluation.ranking import top_items
 from recall.evaluation.ranks import Ranks, ranks_table
+from recall.evaluation.scorers import Scorer, vector_scorer
 from recall.evaluation.slices import evaluate_examples
 from recall.index import Index, measure
 from recall.model.batches.dataset import Examples, read_examples, training_clicks

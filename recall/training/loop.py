@@ -18,7 +18,7 @@ from recall.core.artifacts import fingerprint as fingerprint_of
 from recall.core.artifacts import publish, read_manifest, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
-from recall.evaluation.ranking import vector_scorer
+from recall.evaluation.scorers import vector_scorer
 from recall.evaluation.slices import validation_metric
 from recall.model.batches.dataset import Examples, of_stage, read_examples, training_dataset
 from recall.model.distributed.tf_config import Cluster

@@ -16,7 +16,7 @@ from benchmarks.quality.comparisons import Comparison, Comparisons
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.plots import write_plots
 from benchmarks.quality.results import Ranks, Results, write_result
-from benchmarks.quality.slices import METRICS, block_value, chance, example_values, slice_members
+from benchmarks.quality.slices import METRICS, block_value, slice_members, slice_values
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
 from benchmarks.quality.tables import all_tables, models_table, open_claims_table
 from recall.core.errors import ArtifactError
@@ -54,13 +54,6 @@ def test_warm_slice_is_the_mean_of_its_buckets() -> None:
     assert block_value(block, "warm_100", "recall@50") == pytest.approx(0.375)
     assert block_value(block, "warm_1000", "recall@50") == pytest.approx(0.45)
     assert block_value(block, "cold", "ndcg@50") == pytest.approx(0.1)
-
-
-def test_chance_is_the_mean_over_all_places() -> None:
-    assert chance(200, "recall@50") == 0.25
-    assert chance(20, "recall@50") == 1.0
-    # Places 1 and 2 of four: (1 + 1 / log2(3)) / 4
-    assert chance(4, "ndcg@2") == pytest.approx((1 + 0.63093) / 4, abs=1e-5)
 
 
 # Claims and tables
@@ -261,6 +254,6 @@ def test_cold_slices_hold_the_cold_targets_alone() -> None:
     found = Ranks(np.arange(3, dtype=np.int32), three, np.array([0, 0, 200], np.int32),
                   np.array([True, True, False]), three, np.array([1, 3, 0], np.int32))  # fmt: skip
     assert slice_members(found, "warm_100").tolist() == [False, False, True]
-    assert example_values(found, "cold", "recall@50").tolist() == [1.0, 0.0]
-    assert example_values(found, "cold_among_cold", "recall@50").tolist() == [1.0, 1.0]
-    assert example_values(found, "all", "ndcg@50") == pytest.approx([1.0, 0.0, 0.63093], abs=1e-5)
+    assert slice_values(found, "cold", "recall@50").tolist() == [1.0, 0.0]
+    assert slice_values(found, "cold_among_cold", "recall@50").tolist() == [1.0, 1.0]
+    assert slice_values(found, "all", "ndcg@50") == pytest.approx([1.0, 0.0, 0.63093], abs=1e-5)

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.quality.bias import LEVELS, bias_curve, frontier, least_margin
+from benchmarks.common.frontiers import upper_hull
+from benchmarks.quality.bias import LEVELS, bias_curve, least_margin
 from benchmarks.quality.commands import spread
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import Results, changed_settings, read_ranks, settings_of
-from benchmarks.quality.slices import SLICES, block_value, example_values
+from benchmarks.quality.slices import SLICES, block_value, slice_values
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
 from benchmarks.quality.variants import (
     draw_cold_items,
@@ -28,7 +29,8 @@ from recall.core.errors import ConfigError
 from recall.core.ragged import Ragged
 from recall.data.prepared import PreparedData
 from recall.data.splits import TimeBoundaries, TimeHistogram
-from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
+from recall.evaluation.ranking import EvaluationSet, ranks
+from recall.evaluation.scorers import VectorScorer
 from tests.conftest import Experiment
 
 # Variants
@@ -159,23 +161,23 @@ def test_largest_bias_puts_cold_items_first() -> None:
     assert curve["warm_100"] is None
 
 
-def test_frontier_keeps_what_no_mixture_beats() -> None:
+def test_upper_hull_keeps_what_no_mixture_beats() -> None:
     # (.5, .5) lies below the line from (0, .8) to (1, .4); (.2, .1) is worse than all in both.
-    cold, warm = frontier(np.array([0.2, 1.0, 0.0, 0.5, 0.6]), np.array([0.1, 0.4, 0.8, 0.5, 0.7]))
+    cold, warm = upper_hull(np.array([0.2, 1.0, 0.0, 0.5, 0.6]), np.array([0.1, 0.4, 0.8, 0.5, 0.7]))
     assert cold.tolist() == [0.0, 0.6, 1.0]
     assert warm.tolist() == [0.8, 0.7, 0.4]
 
 
 def test_least_margin_is_found_between_the_corners_of_both() -> None:
-    ours = frontier(np.array([0.0, 1.0]), np.array([0.9, 0.5]))
-    theirs = frontier(np.array([0.0, 0.5]), np.array([0.6, 0.6]))
+    ours = upper_hull(np.array([0.0, 1.0]), np.array([0.9, 0.5]))
+    theirs = upper_hull(np.array([0.0, 0.5]), np.array([0.6, 0.6]))
     # At cold .5 ours leaves .7 and theirs .6, at 0 it is .9 and .6.
     assert least_margin(ours, theirs) == (pytest.approx(0.1), pytest.approx(0.5))
 
 
 def test_level_that_only_the_other_attains_counts_against() -> None:
-    ours = frontier(np.array([0.4]), np.array([0.9]))
-    theirs = frontier(np.array([0.0, 0.6]), np.array([0.5, 0.2]))
+    ours = upper_hull(np.array([0.4]), np.array([0.9]))
+    theirs = upper_hull(np.array([0.0, 0.6]), np.array([0.5, 0.2]))
     # Right behind .4 ours has nothing left and theirs .5 - .3 * .4 / .6 = .3.
     assert least_margin(ours, theirs) == (pytest.approx(-0.3), pytest.approx(0.4))
 
@@ -305,7 +307,7 @@ def test_run_leaves_a_result_that_agrees_with_its_ranks(community: Path, tmp_pat
     curve = result.content["bias_curve"]["test"]
     unbiased = curve["level"].index(0.0)
     for part in SLICES:
-        values = example_values(found, part, "recall@50")
+        values = slice_values(found, part, "recall@50")
         if (expected := block_value(block, part, "recall@50")) is not None:
             assert values.mean() == pytest.approx(expected)
     assert found.is_cold.any()

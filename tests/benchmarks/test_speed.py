@@ -16,11 +16,12 @@ import tensorflow as tf
 import yaml
 from rich.console import Console
 
+from benchmarks.common.frontiers import pareto_front
 from benchmarks.speed.check import CLAIMS, Claim, judge, load_claims
 from benchmarks.speed.growth import fit_exponent
 from benchmarks.speed.logs import write_log
 from benchmarks.speed.peers.vector_search import of_one_length, with_zero
-from benchmarks.speed.plots import frontier, write_plots
+from benchmarks.speed.plots import write_plots
 from benchmarks.speed.results import Results, write_result
 from benchmarks.speed.rows import training_data, training_step
 from benchmarks.speed.rows.search import _in_turns
@@ -268,9 +269,9 @@ def test_claim_has_one_bound() -> None:
         claim(OURS)
 
 
-def test_frontier_drops_what_is_beaten_in_both() -> None:
+def test_pareto_front_drops_what_is_beaten_in_both() -> None:
     points = np.array([[0.9, 10.0], [0.95, 12.0], [0.99, 3.0], [0.97, 2.0], [0.99, 1.0]])
-    assert frontier(points).tolist() == [[0.95, 12.0], [0.99, 3.0]]
+    assert pareto_front(points).tolist() == [[0.95, 12.0], [0.99, 3.0]]
 
 
 def test_tables_and_plots_come_from_results(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from recall.core.errors import ConfigError
 from recall.core.ragged import Ragged
 from recall.data.prepared import PreparedData
 from recall.evaluation.categories import AskedCategories
-from recall.evaluation.ranking import EvaluationSet, VectorScorer, top_items
+from recall.evaluation.ranking import EvaluationSet, top_items
+from recall.evaluation.scorers import VectorScorer
 from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import read_examples
 from recall.runs.assessment import assess_models

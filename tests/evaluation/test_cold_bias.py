@@ -10,7 +10,8 @@ import pytest
 
 from recall.core.ragged import Ragged
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, cold_weights, with_cold_bias
-from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
+from recall.evaluation.ranking import EvaluationSet, ranks
+from recall.evaluation.scorers import VectorScorer
 
 ITEMS, EXAMPLES = 130, 120
 

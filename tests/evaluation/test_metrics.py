@@ -46,6 +46,15 @@ def test_values_of_examples_average_to_the_metric() -> None:
             assert metrics.example_values(name, RANKS).mean() == pytest.approx(value), name
 
 
+def test_chance_is_the_mean_over_all_places() -> None:
+    assert metrics.chance("recall@50", 200) == 0.25
+    assert metrics.chance("recall@50", 20) == 1.0
+    # Places 1 and 2 of four: (1 + 1 / log2(3)) / 4
+    assert metrics.chance("ndcg@2", 4) == pytest.approx((1 + 0.63093) / 4, abs=1e-5)
+    assert metrics.chance("mrr", 2) == pytest.approx((1 + 1 / 2) / 2)
+    assert np.isnan(metrics.chance("recall@50", 0))
+
+
 @pytest.mark.parametrize("name", ["recall", "recall@0", "precision@5", "mrr@10", "ndcg@-1", ""])
 def test_what_is_no_metric_is_refused_with_examples_of_what_is(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected recall@K, hit_rate@K or ndcg@K, e\.g\. recall@50, or mrr"):

@@ -9,15 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from recall.core.ragged import Ragged
-from recall.evaluation.ranking import (
-    EvaluationError,
-    EvaluationSet,
-    MultiVectorScorer,
-    VectorScorer,
-    ranks,
-    top_items,
-    vector_scorer,
-)
+from recall.evaluation.ranking import EvaluationSet, ranks, top_items
+from recall.evaluation.scorers import EvaluationError, MultiVectorScorer, VectorScorer, vector_scorer
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,20 +78,6 @@ def test_model_that_scores_everything_equally_ranks_every_target_last() -> None:
 def test_model_that_scores_everything_equally_lists_nothing() -> None:
     scorer = GivenScores(np.zeros((1, 40), np.float32))
     assert top_items(scorer, example_set([0]), 5).tolist() == [[-1] * 5]
-
-
-@pytest.mark.parametrize("examples", [1, 2, 64])
-def test_items_with_equal_vectors_tie_wherever_they_stand_in_the_catalogue(examples: int) -> None:
-    rng = np.random.default_rng(3)
-    vectors = np.tile(rng.standard_normal(64, dtype=np.float32), (1003, 1))
-    vectors[:, 0] = 0.0
-    vectors[-1, 0] = -0.0  # equal to zero, of other bytes
-    vectors[10] = rng.standard_normal(64, dtype=np.float32)
-    queries = rng.standard_normal((examples, 64), dtype=np.float32)
-    scores = VectorScorer(queries, vectors).scores(0, examples)
-    twins = np.delete(scores, 10, axis=1)
-    np.testing.assert_array_equal(twins, np.repeat(twins[:, :1], 1002, axis=1))
-    np.testing.assert_allclose(scores, queries @ vectors.T, rtol=1e-4, atol=1e-4)
 
 
 def test_negative_zero_in_a_vector_is_a_zero() -> None:
@@ -175,16 +154,6 @@ def test_no_examples_give_no_ranks_and_no_lists() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_not_a_finite_vector_names_the_side_that_holds_it(bad: float) -> None:
-    good, broken = np.ones((4, 2), np.float32), np.ones((4, 2), np.float32)
-    broken[2, 1] = bad
-    with pytest.raises(EvaluationError, match=r"query vectors: 1 of 4 hold NaN or infinity, the first is row 2"):
-        VectorScorer(broken, good)
-    with pytest.raises(EvaluationError, match=r"item vectors: 1 of 4 hold NaN or infinity, the first is row 2"):
-        VectorScorer(good, broken)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_a_finite_score_is_an_error_that_names_example_and_item(bad: float) -> None:
     matrix = np.zeros((50, 8), np.float32)
     matrix[33, 5] = bad
@@ -205,11 +174,6 @@ def test_vectors_whose_products_overflow_are_an_error(interests: int | None) -> 
     queries[1], items[5] = 3e19, 2e19  # 4 * 6e38 is beyond float32
     with pytest.raises(EvaluationError, match=r"example 1 on item row 5 with inf, and 1 of 8 items are not finite"):
         ranks(vector_scorer(queries[:, np.newaxis] if interests else queries, items), example_set([0, 1, 2]))
-
-
-def test_vectors_of_different_width_are_refused() -> None:
-    with pytest.raises(EvaluationError, match=r"\(4, 2\), item vectors \(4, 3\)"):
-        VectorScorer(np.ones((4, 2), np.float32), np.ones((4, 3), np.float32))
 
 
 def test_scores_of_another_shape_are_refused() -> None:
@@ -260,15 +224,6 @@ def test_scores_of_several_queries_are_the_best_of_each(block_bytes: int) -> Non
     assert found.tolist() == slow_ranks(best.astype(np.float32), examples, exclude_seen=True)
 
 
-def test_items_with_equal_vectors_tie_for_several_queries_too() -> None:
-    rng = np.random.default_rng(3)
-    vectors = np.tile(rng.standard_normal(64, dtype=np.float32), (1003, 1))
-    vectors[10] = rng.standard_normal(64, dtype=np.float32)
-    scores = MultiVectorScorer(rng.standard_normal((2, 4, 64), dtype=np.float32), vectors).scores(0, 2)
-    twins = np.delete(scores, 10, axis=1)
-    np.testing.assert_array_equal(twins, np.repeat(twins[:, :1], 1002, axis=1))
-
-
 @pytest.mark.parametrize("interests", [None, 2])
 def test_an_item_with_several_vectors_is_scored_by_the_best(interests: int | None) -> None:
     _, vectors, examples = random_case()
@@ -279,24 +234,3 @@ def test_an_item_with_several_vectors_is_scored_by_the_best(interests: int | Non
     assert scorer.item_count == 70
     np.testing.assert_allclose(scorer.scores(7, 31), best[7:31], rtol=1e-5)
     assert ranks(scorer, examples).tolist() == slow_ranks(best.astype(np.float32), examples, exclude_seen=True)
-
-
-def test_items_with_equal_vectors_tie_by_several_vectors_too() -> None:
-    rng = np.random.default_rng(3)
-    several = np.tile(rng.standard_normal((4, 64), dtype=np.float32), (1003, 1, 1))
-    scores = vector_scorer(rng.standard_normal((2, 64), dtype=np.float32), several).scores(0, 2)
-    np.testing.assert_array_equal(scores, np.repeat(scores[:, :1], 1003, axis=1))
-
-
-def test_the_scorer_follows_from_the_shape_of_the_queries() -> None:
-    _, vectors, examples = random_case()
-    queries = several_queries(examples, interests=1)
-    assert isinstance(vector_scorer(queries, vectors), MultiVectorScorer)
-    one = vector_scorer(queries[:, 0], vectors)
-    assert isinstance(one, VectorScorer)
-    np.testing.assert_array_equal(one.scores(0, 9), vector_scorer(queries, vectors).scores(0, 9))
-    with pytest.raises(EvaluationError, match=r"\(90, 6\); expected \[examples, interests, dim\]"):
-        MultiVectorScorer(queries[:, 0], vectors)
-    with pytest.raises(EvaluationError, match="expected two matrices of the same width"):
-        MultiVectorScorer(queries, vectors[:, :5])
-    assert vector_scorer(queries[:0], vectors).scores(0, 0).shape == (0, 70)

@@ -13,7 +13,8 @@ import pytest
 
 from recall.config.evaluation import EvaluationConfig
 from recall.core.ragged import Ragged
-from recall.evaluation.ranking import EvaluationError, EvaluationSet, VectorScorer
+from recall.evaluation.ranking import EvaluationSet
+from recall.evaluation.scorers import EvaluationError, VectorScorer
 from recall.evaluation.slices import evaluate, evaluate_examples, validation_metric
 
 ITEMS, EXAMPLES = 240, 150

@@ -10,9 +10,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.exchange import Scratch
 from pipelines.further_histories import plan_sources
-from pipelines.remote_log import plan_log
 from pipelines.running import running
-from pipelines.storage import LocalStorage
+from pipelines.storage import LocalStorage, plan_log
 from pipelines.summaries import LogSummary, require_all_read
 from pipelines.training_data import prepare
 from pipelines.transforms import collect_events

@@ -14,7 +14,7 @@ import pytest
 from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias
-from recall.evaluation.ranking import VectorScorer
+from recall.evaluation.scorers import VectorScorer
 from recall.index import ExactIndex, build_index
 from recall.model.batches.dataset import read_examples
 from recall.model.inference import encode_items, encode_queries

@@ -47,7 +47,8 @@ def _likely_targets(vectors: Matrix, asked: Matrix) -> np.ndarray:
 
 def _recall(vectors: Matrix, asked: Matrix, targets: np.ndarray) -> dict[str, float]:
     from recall.core.ragged import Ragged
-    from recall.evaluation.ranking import EvaluationSet, VectorScorer, ranks
+    from recall.evaluation.ranking import EvaluationSet, ranks
+    from recall.evaluation.scorers import VectorScorer
 
     nothing = Ragged.empty(len(asked))
     examples = EvaluationSet(np.arange(len(asked)), targets, nothing, nothing)

@@ -12,7 +12,7 @@ from scipy import sparse
 from recall.content.judge.last_n import (
     SIMILARITIES,
     answerable,
-    chance,
+    chance_summary,
     last_n_scorer,
     last_n_summary,
     last_n_test,
@@ -130,7 +130,7 @@ class _Judge:
             found = last_n_test(scorer, asked.examples, others)
             last_n[similarity] = {name: last_n_summary(found, chosen, settings.ks) for name, chosen in slices.items()}
         last_n["chance"] = {
-            name: chance(asked.examples, chosen, item_count=len(unit), ks=settings.ks)
+            name: chance_summary(asked.examples, chosen, item_count=len(unit), ks=settings.ks)
             for name, chosen in slices.items()
         }
         history = asked.examples.history

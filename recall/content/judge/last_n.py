@@ -10,14 +10,8 @@ import numpy as np
 from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s, Intps
 from recall.core.ragged import Ragged
 from recall.evaluation import metrics
-from recall.evaluation.ranking import (
-    BLOCK_BYTES,
-    EvaluationSet,
-    MultiVectorScorer,
-    Scorer,
-    VectorScorer,
-    score_blocks,
-)
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, score_blocks
+from recall.evaluation.scorers import MultiVectorScorer, Scorer, VectorScorer
 
 Similarity = Literal["mean", "max"]
 SIMILARITIES: tuple[Similarity, ...] = ("mean", "max")
@@ -161,11 +155,23 @@ def last_n_summary(result: LastN, chosen: Bools, ks: Sequence[int]) -> dict[str,
     return measured | {f"recall@{k}": metrics.recall_at(result.ranks[chosen], k) for k in ks}
 
 
-def chance(examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Sequence[int]) -> dict[str, float | None]:
-    """What an order at random gives on the chosen examples: AUC 1/2, and recall@k of k / the items that are ranked."""
+def chance_summary(
+    examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Sequence[int]
+) -> dict[str, float | None]:
+    """Average what random orders of the items give on the chosen examples (bool [examples]).
+
+    Each example has its own number of candidates: the items without the ones that its user has seen.
+
+    Returns:
+      {"auc": 0.5, "recall@k": ...}; recall is None without examples.
+    """
     ranked = item_count - examples.seen.lengths[chosen]  # [examples], the target is one of them
-    shares = {f"recall@{k}": np.minimum(1.0, k / ranked) for k in ks}
-    return {"auc": 0.5} | {name: float(share.mean()) if len(share) else None for name, share in shares.items()}
+    sizes, place = np.unique(ranked, return_inverse=True)
+    measured: dict[str, float | None] = {"auc": 0.5}
+    for metric in (f"recall@{k}" for k in ks):
+        shares = np.array([metrics.chance(metric, int(size)) for size in sizes])[place]  # [examples]
+        measured[metric] = float(shares.mean()) if len(shares) else None
+    return measured
 
 
 def _replaced(lists: Ragged, place: Int32s) -> Ragged:

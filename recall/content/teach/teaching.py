@@ -13,17 +13,17 @@ from scipy import sparse
 from recall.config.content import ContentConfig
 from recall.content.teach.crowd import ClickPairs
 from recall.content.teach.encoder import ContentEncoder, Encoded, Inputs, ModalityShape, inputs_of
-from recall.content.teach.key_queue import KeyQueue, follow
 from recall.content.teach.losses import (
+    KeyQueue,
     agreement_weights,
     crowd_contrast,
+    follow,
     modality_contrast,
     shared_tags_contrast,
     tag_cross_entropy,
 )
 from recall.content.teach.modalities import Modality
-from recall.content.teach.tag_classifier import TagClassifier
-from recall.content.teach.tags import tag_overlap
+from recall.content.teach.tags import TagClassifier, tag_overlap
 from recall.core.arrays import Intps
 
 # As CLIP does, so that a learned temperature cannot make the logits explode (Radford et al., ICML 2021, section 2.5).

@@ -12,14 +12,6 @@ from recall.core.arrays import AnyFloats
 from recall.evaluation.slices import metric_value
 
 
-def chance(metric: str, candidates: int) -> float:
-    """What ranking `candidates` at random gives in the mean; NaN for a metric that is no ranking metric."""
-    name, _, k = metric.partition("@")
-    ranks = np.arange(1, min(int(k), candidates) + 1 if k else candidates + 1)
-    gains = {"recall": np.ones(len(ranks)), "ndcg": 1 / np.log2(ranks + 1), "mrr": 1 / ranks}
-    return float(gains[name].sum() / candidates) if name in gains and candidates else float("nan")
-
-
 def wilson_interval(share: AnyFloats, examples: NDArray[np.int64]) -> tuple[AnyFloats, AnyFloats]:
     """95% interval of a share of independent examples (Wilson, JASA 1927); NaN where there are none.
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from recall.core.errors import ArtifactError
+from recall.evaluation.metrics import chance
 from recall.runs.report.inputs import ReportInputs
-from recall.runs.report.numbers import chance
 from recall.runs.report.tables import (
     bucket_table,
     data_tables,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from recall.evaluation.metrics import chance
 from recall.evaluation.slices import bucket_label, metric_value
-from recall.runs.report.numbers import best_epoch, chance, validation_metric
+from recall.runs.report.numbers import best_epoch, validation_metric
 
 if TYPE_CHECKING:
     from recall.evaluation.bootstrap import Interval

@@ -12,7 +12,7 @@ from recall.content.judge.last_n import (
     Answerable,
     Similarity,
     answerable,
-    chance,
+    chance_summary,
     last_n_scorer,
     last_n_summary,
     last_n_test,
@@ -146,10 +146,10 @@ def test_popular_items_are_drawn_by_their_clicks() -> None:
 
 def test_chance_is_k_out_of_the_items_that_are_ranked() -> None:
     examples = examples_of([0, 1], [[2], [3]], [[2], [3, 4, 5]])
-    both = chance(examples, np.array([True, True]), item_count=10, ks=[5, 20])
+    both = chance_summary(examples, np.array([True, True]), item_count=10, ks=[5, 20])
     # 10 items less 1 and less 3 seen ones.
     assert both == {"auc": 0.5, "recall@5": pytest.approx((5 / 9 + 5 / 7) / 2), "recall@20": 1.0}
-    assert chance(examples, np.zeros(2, bool), item_count=10, ks=[5])["recall@5"] is None
+    assert chance_summary(examples, np.zeros(2, bool), item_count=10, ks=[5])["recall@5"] is None
 
 
 def test_a_slice_without_clicks_is_none() -> None:

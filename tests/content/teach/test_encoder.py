@@ -1,23 +1,17 @@
-"""What the content encoder reads: modalities and frames, tags and their graph, clicks; what is missing is masked."""
+"""The content encoder: modalities and frames, and what is missing is masked."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import sparse
 
-from recall.content.teach.crowd import ClickPairs, click_pairs
 from recall.content.teach.encoder import ContentEncoder, ModalityShape, inputs_of
 from recall.content.teach.modalities import Modality, group_modalities, side_by_side
-from recall.content.teach.tags import tag_graph, tag_overlap, tag_targets
 from recall.content.vectors import ContentVectors
 from recall.core.errors import DataError
 from recall.data.features.embeddings import vector_array
-from recall.data.prepared import PreparedData
-from tests.conftest import Experiment
 
 
 def vectors(name: str, values: Any) -> ContentVectors:
@@ -107,83 +101,4 @@ def test_the_start_has_the_cosines_of_the_base_vectors_side_by_side() -> None:
     np.testing.assert_allclose(start @ start.T, base @ base.T, atol=1e-4)
 
 
-# Tags
-
-
-def test_tags_weigh_by_tf_idf_and_sum_to_one() -> None:
-    # Four tagged items: tag 0 on all (tells nothing), 1 on two, 2 on one (names it), 3 on three.
-    has = sparse.csr_array(np.array([[1, 1, 0, 1], [1, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0]], np.int32))
-    weights, counted = tag_targets([has], np.ones(5, bool))
-    rare, common = np.log(4 / 2), np.log(4 / 3)
-    expected = [[rare / (rare + common), common / (rare + common)], [1, 0], [0, 1], [0, 1], [0, 0]]
-    np.testing.assert_allclose(weights.toarray(), expected, atol=1e-6)
-    np.testing.assert_array_equal(counted.toarray(), has.toarray()[:, [1, 3]])
-
-
-def test_items_that_do_not_count_have_weights_but_change_none() -> None:
-    has = sparse.csr_array(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0]], np.int32))
-    counts = np.array([True, True, True, False])
-    weights, counted = tag_targets([has], counts)
-    alone, _ = tag_targets([has[:3]], np.ones(3, bool))
-    np.testing.assert_allclose(weights.toarray()[:3], alone.toarray(), atol=1e-6)
-    np.testing.assert_allclose(weights.toarray()[3], [0.5, 0.5, 0], atol=1e-6)
-    assert counted.shape == (3, 3)
-
-
-def test_no_tag_to_learn_from_is_a_clear_error() -> None:
-    with pytest.raises(DataError, match="none of the 2 tags is on at least 2 and not on all of the 3 tagged items"):
-        tag_targets([sparse.csr_array(np.array([[1, 1], [1, 0], [1, 0]], np.int32))], np.ones(3, bool))
-
-
-def test_overlap_is_the_cosine_of_tag_weights() -> None:
-    weights = np.array([[0.6, 0.4, 0], [0, 1, 0], [0, 0, 0]], np.float32)
-    found = tag_overlap(sparse.csr_array(weights)).toarray()
-    np.testing.assert_allclose(found, [[1, 0.4 / np.sqrt(0.52), 0], [0.4 / np.sqrt(0.52), 1, 0], [0, 0, 0]], atol=1e-6)
-
-
-def test_the_graph_of_tags_is_normalised_as_by_kipf_and_welling() -> None:
-    # Tag 0 on items 0 to 3, tag 1 on 0 and 1, tag 2 on 3 alone: cosines 2 / sqrt(8), 1 / sqrt(4) and 0.
-    has = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1]], np.float32)
-    weight = 2 / np.sqrt(8)
-    with_self = np.array([[1, weight, 0], [weight, 1, 0], [0, 0, 1]])  # 0.5 is below the threshold
-    scale = np.diag(1 / np.sqrt(with_self.sum(axis=1)))
-    found = tag_graph(sparse.csr_array(has), threshold=0.6).toarray()
-    np.testing.assert_allclose(found, scale @ with_self @ scale, atol=1e-6)
-
-
 # Clicks
-
-
-def pairs_of_the_log(experiment: Experiment, window: int, split_ms: int, rows: dict[str, int]) -> set[tuple[int, int]]:
-    """(before, after) of every training click and the clicks before it, by a loop over the log."""
-    log = pd.read_parquet(experiment().data.events.path)
-    clicks = log[log.is_click == 1].sort_values(["time_ms", "item_id"])
-    found = set()
-    for _, own in clicks.groupby("user_id"):
-        for time_ms, item in own[own.time_ms < split_ms][["time_ms", "item_id"]].itertuples(index=False):
-            earlier = own[own.time_ms < time_ms].item_id.tolist()[-window:]
-            found |= {(rows[before], rows[item]) for before in earlier if before != item}
-    return found
-
-
-def test_pairs_are_the_training_clicks_and_what_the_user_clicked_before(
-    experiment: Experiment, prepared: PreparedData, prepared_by_user: PreparedData
-) -> None:
-    rows = {item: row for row, item in enumerate(prepared.item_ids.to_pylist())}
-    expected = pairs_of_the_log(experiment, 2, prepared.manifest["split"]["validation_start_ms"], rows)
-    everything = np.ones(len(rows), bool)
-    for data in (prepared, prepared_by_user):
-        found = click_pairs(data, everything, window=2)
-        assert set(zip(found.before.tolist(), found.after.tolist(), strict=True)) == expected
-
-
-def test_pairs_with_items_that_do_not_count_are_left_out(prepared: PreparedData) -> None:
-    counts = np.arange(len(prepared.item_ids)) % 2 == 0
-    every, some = (click_pairs(prepared, chosen, window=3) for chosen in (np.ones(len(counts), bool), counts))
-    is_kept = counts[every.before] & counts[every.after]
-    assert 0 < len(some.after) == is_kept.sum() < len(every.after)
-
-
-def test_popularity_is_the_share_of_pairs_that_end_in_an_item() -> None:
-    pairs = ClickPairs(np.array([0, 1, 2, 3], np.int32), np.array([1, 1, 1, 0], np.int32))
-    np.testing.assert_allclose(pairs.log_frequency(3), np.log([1 / 4, 3 / 4, 1 / 4]), rtol=1e-6)

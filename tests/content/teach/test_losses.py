@@ -9,15 +9,15 @@ import pytest
 import tensorflow as tf
 
 from recall.content.teach.encoder import ContentEncoder, ModalityShape
-from recall.content.teach.key_queue import KeyQueue, follow
 from recall.content.teach.losses import (
+    KeyQueue,
     agreement_weights,
     crowd_contrast,
+    follow,
     modality_contrast,
     shared_tags_contrast,
     tag_cross_entropy,
 )
-from recall.content.teach.tag_classifier import TagClassifier
 
 T = 0.2
 
@@ -174,26 +174,6 @@ def test_tags_are_told_by_weighted_cross_entropy_and_items_without_tags_do_not_c
     found = tag_cross_entropy(tf.constant(logits), tf.constant(tags))
     assert float(found) == pytest.approx((first + second) / 2, rel=1e-5)
     assert float(tag_cross_entropy(tf.constant(logits), tf.zeros([3, 3]))) == 0
-
-
-def test_the_classifier_smooths_its_weights_over_the_graph() -> None:
-    from scipy import sparse
-
-    graph = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]], np.float32)
-    classifier = TagClassifier(3, 4, graph=sparse.coo_array(graph), layers=2)
-    first, second = (np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32) for seed in (1, 2))
-    classifier.transforms[0].assign(first)
-    classifier.transforms[1].assign(second)
-    hidden = graph @ classifier.embeddings.numpy() @ first
-    expected = graph @ np.where(hidden > 0, hidden, 0.2 * hidden) @ second
-    np.testing.assert_allclose(classifier.weights_of_tags(), expected, rtol=1e-4, atol=1e-5)
-    vectors = unit(2, 4)
-    np.testing.assert_allclose(classifier(tf.constant(vectors)), vectors @ expected.T, rtol=1e-4, atol=1e-5)
-
-
-def test_without_layers_every_tag_has_weights_of_its_own() -> None:
-    classifier = TagClassifier(3, 4)
-    np.testing.assert_array_equal(classifier.weights_of_tags(), classifier.embeddings)
 
 
 # The queue

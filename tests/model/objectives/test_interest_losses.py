@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from recall.config.model import InterestsConfig, ModelConfig
 from recall.core.ragged import Ragged
-from recall.evaluation.ranking import EvaluationSet, ranks, vector_scorer
+from recall.evaluation.ranking import EvaluationSet, ranks
+from recall.evaluation.scorers import vector_scorer
 from recall.model.objectives.interest_losses import best_interest, best_interest_full_softmax, best_interest_softmax
 from recall.model.objectives.softmax import full_softmax, sampled_softmax
 from recall.model.towers.query import UserTower
