@@ -3,8 +3,10 @@ PYTHON ?= $(shell for v in python3.12 python3.11 python3.10 python3; do $$v -c '
 BIN = .venv/bin
 RUFF = $(BIN)/ruff
 SOURCES = recall pipelines tests benchmarks examples
+# A process for each core, as far as memory goes; each file of tests stays in one, for what its tests share.
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-.PHONY: install demo test lint clean
+.PHONY: install demo check test lint clean
 
 install: .venv/installed
 
@@ -23,8 +25,11 @@ lint: install
 	$(RUFF) format --check --config .ci/ruff.toml $(wildcard $(SOURCES))
 	$(BIN)/mypy recall pipelines
 
+check: install lint
+	$(PYTEST) -m "not slow"
+
 test: install lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 clean:
 	rm -rf .venv runs build *.egg-info

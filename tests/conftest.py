@@ -1,20 +1,33 @@
-"""Fixtures that every test may use: the real data sets, and a small simulated community, prepared once per session."""
+"""Gives every test the real data sets and a small simulated community, prepared once per run of the suite."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Protocol
 
-import pytest
+# One thread a process: `make test` runs one process for each core. Read when the libraries are loaded, here and in the
+# processes that tests start.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+for _name in THREADS:
+    os.environ.setdefault(_name, "1")
 
-from recall.config.experiment import Config, load_config
-from recall.data.prepared import PreparedData
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Protocol  # noqa: E402
+
+import pytest  # noqa: E402
+
+from recall.config.experiment import Config, load_config  # noqa: E402
+from recall.data.prepared import PreparedData  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.helpers.made_once import MakeOnce
 
 pytest_plugins = (
     "tests.helpers.accounts",
+    "tests.helpers.scheduling",
     "tests.helpers.finished_run",
+    "tests.helpers.killing",
     "tests.helpers.living_oracle",
+    "tests.helpers.made_once",
     "tests.helpers.served_run",
     "tests.helpers.untrained_models",
 )
@@ -49,15 +62,15 @@ evaluation: {k: [5, 10, 50]}
 
 
 class Experiment(Protocol):
-    """Makes a validated experiment on the simulated community."""
+    """Make a validated experiment on the simulated community."""
 
     def __call__(self, *overrides: str) -> Config:
-        """`overrides` are `dotted.key=value` pairs as after `--set`."""
+        """Validate the experiment with `overrides`: `dotted.key=value` pairs as after `--set`."""
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with the real data sets; the test is skipped, saying so, where it is absent."""
+    """Return the folder of the real data sets; where it is absent the test is skipped, and says so."""
     default = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
     folder = Path(os.environ.get("RECALL_SHARED_DATA", default)).resolve()
     if not folder.is_dir():
@@ -66,39 +79,39 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def community(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with events, items and users (.parquet) of four simulated days, and experiment.yaml for them.
+def community(made_once: MakeOnce) -> Path:
+    """Return a folder with events, items and users (.parquet) of four simulated days, and experiment.yaml for them.
 
-    Shared by all tests: one that changes a file copies the folder first.
+    All tests share it: one that changes a file copies the folder first.
     """
     from recall.data.datasets import simulate
 
-    folder = tmp_path_factory.mktemp("community")
-    simulate(users=120, items=150, days=4, authors=30, topics=8, exposures=8_000).write(folder)
-    (folder / "experiment.yaml").write_text(EXPERIMENT)
-    return folder
+    def make(folder: Path) -> None:
+        simulate(users=120, items=150, days=4, authors=30, topics=8, exposures=8_000).write(folder)
+        (folder / "experiment.yaml").write_text(EXPERIMENT)
+
+    return made_once("community", EXPERIMENT, make)
 
 
 @pytest.fixture(scope="session")
 def experiment(community: Path) -> Experiment:
-    """Factory of experiments on the community: `experiment("model.query=both")`; two epochs, eight dimensions."""
+    """Make experiments on the community: `experiment("model.query=both")`; two epochs, eight dimensions."""
     return lambda *overrides: load_config(community / "experiment.yaml", overrides)
 
 
 @pytest.fixture(scope="session")
-def prepared(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Training data of the community, one record per click."""
-    return _prepare(experiment(), tmp_path_factory.mktemp("prepared") / "data")
+def prepared(experiment: Experiment, made_once: MakeOnce) -> PreparedData:
+    """Prepare the community, one record per click."""
+    return _prepare(experiment(), made_once)
 
 
 @pytest.fixture(scope="session")
-def prepared_by_user(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Training data of the community, one record per user."""
-    return _prepare(experiment("data.layout=user"), tmp_path_factory.mktemp("prepared_by_user") / "data")
+def prepared_by_user(experiment: Experiment, made_once: MakeOnce) -> PreparedData:
+    """Prepare the community, one record per user."""
+    return _prepare(experiment("data.layout=user"), made_once)
 
 
-def _prepare(config: Config, directory: Path) -> PreparedData:
+def _prepare(config: Config, made_once: MakeOnce) -> PreparedData:
     from pipelines.training_data import prepare
 
-    prepare(config, directory)
-    return PreparedData.load(directory)
+    return PreparedData.load(made_once("data", config.to_yaml(), lambda directory: prepare(config, directory)))

@@ -14,9 +14,6 @@ from recall.index import LivingIndex, build_index, save_index
 from tests.helpers import victims
 from tests.helpers.killing import killed_at, moments
 
-KILLS = 20
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 State = dict[str, np.ndarray]
 
 
@@ -58,12 +55,12 @@ def is_same(one: State, other: State) -> bool:
 
 @pytest.mark.parametrize("rebalancing", [False, True], ids=["upsert", "rebalance"])
 def test_all_that_was_acknowledged_is_there_after_a_kill(
-    rebalancing: bool, directory: Path, tmp_path: Path, account: Callable[..., None]
+    rebalancing: bool, kills: int, directory: Path, tmp_path: Path, account: Callable[..., None]
 ) -> None:
     with LivingIndex.open(directory) as index:
         state = content(index)
     acknowledged = versions = 0
-    for number, moment in enumerate(moments(KILLS, within=1.0, seed=3)):
+    for number, moment in enumerate(moments(kills, within=1.0, seed=3)):
         log = tmp_path / f"log {number}"
         assert killed_at(moment, victims.change, directory, log, number + 1, rebalancing)
         with LivingIndex.open(directory) as index:
@@ -74,7 +71,7 @@ def test_all_that_was_acknowledged_is_there_after_a_kill(
                 assert index.search(state[name], 300).ids[0].tolist().count(name) == 1
         acknowledged += log.read_text().count("done") if log.exists() else 0
         versions = max(versions, int((directory / "CURRENT").read_text()))
-    assert acknowledged > KILLS
-    assert (versions > KILLS // 4) == rebalancing
+    assert acknowledged > kills
+    assert (versions > kills // 4) == rebalancing
     what = "upsert and delete, while rebalancing" if rebalancing else "upsert and delete"
-    account(f"kill -9 in {what}", KILLS, "nothing", f"{acknowledged:,} acknowledged changes, {versions:,} versions")
+    account(f"kill -9 in {what}", kills, "nothing", f"{acknowledged:,} acknowledged changes, {versions:,} versions")

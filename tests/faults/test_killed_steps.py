@@ -19,9 +19,8 @@ from tests.conftest import Experiment
 from tests.helpers import victims
 from tests.helpers.killing import killed_at, moments, seconds_of
 
-KILLS = 20
 SOONER = 0.8  # a step that was done before its kill is tried again, and killed after so much of the time
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 SETTINGS = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=2")
 
@@ -50,7 +49,13 @@ def opens(run: Path) -> list[str]:
 
 @pytest.mark.parametrize(("name", "part"), [("prepare", "data"), ("train", "model"), ("vectors", "vectors")])
 def test_a_step_that_is_killed_publishes_nothing_and_can_be_done_again(
-    name: str, part: str, settings: Config, undisturbed: Recaller, tmp_path: Path, account: Callable[..., None]
+    name: str,
+    part: str,
+    kills: int,
+    settings: Config,
+    undisturbed: Recaller,
+    tmp_path: Path,
+    account: Callable[..., None],
 ) -> None:
     experiment, directory = tmp_path / "experiment.yaml", tmp_path / "run"
     experiment.write_text(settings.to_yaml())
@@ -63,7 +68,7 @@ def test_a_step_that_is_killed_publishes_nothing_and_can_be_done_again(
         shutil.copytree(directory, reference)
     duration = seconds_of(victims.step, name, experiment, reference)
 
-    for moment in moments(KILLS, within=duration, seed=1):
+    for moment in moments(kills, within=duration, seed=1):
         while not killed_at(moment, victims.step, name, experiment, directory):
             shutil.rmtree(directory / part)  # done before: once more, and earlier
             moment *= SOONER
@@ -75,11 +80,11 @@ def test_a_step_that_is_killed_publishes_nothing_and_can_be_done_again(
     assert len(set(lists[0]) & set(lists[1])) > 10
     left = {path.name for path in directory.iterdir()}
     assert not {name for name in left if name.startswith(".")}, "what was killed has been cleared away"
-    account(f"kill -9 in {name}", KILLS, "nothing", "no half-written directory; done again")
+    account(f"kill -9 in {name}", kills, "nothing", "no half-written directory; done again")
 
 
 def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
-    settings: Config, finish: Callable[[Config], Path], tmp_path: Path, account: Callable[..., None]
+    kills: int, settings: Config, finish: Callable[[Config], Path], tmp_path: Path, account: Callable[..., None]
 ) -> None:
     experiment, directory = tmp_path / "experiment.yaml", tmp_path / "run"
     experiment.write_text(settings.to_yaml())
@@ -90,7 +95,7 @@ def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
     query = load_index(directory / "index").vectors([0])
     # Other settings each time, so that every attempt builds and publishes.
     settings_of = (("index.kind=scann", f"index.k={k}") for k in itertools.count(40))
-    for moment in moments(KILLS, within=duration, seed=2):
+    for moment in moments(kills, within=duration, seed=2):
         current = (directory / "index" / "CURRENT").read_text()
         while not killed_at(moment, victims.step, "index", experiment, directory, next(settings_of)):
             assert (directory / "index" / "CURRENT").read_text() > current
@@ -101,4 +106,4 @@ def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
     versions = [path.name for path in (directory / "index" / "versions").iterdir()]
     assert len(versions) <= 2
     assert not [name for name in versions if name.startswith(".")]
-    account("kill -9 in index (build and publish)", KILLS, "nothing", "the version before, or the new one whole")
+    account("kill -9 in index (build and publish)", kills, "nothing", "the version before, or the new one whole")

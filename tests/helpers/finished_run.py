@@ -1,10 +1,10 @@
-"""Plugin for tests of what comes after training: one finished run on the simulated community, and its recaller."""
+"""Gives tests of the steps after training one finished run on the simulated community, and its recaller."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
 from recall.runs.run import Run
 from tests.conftest import Experiment
+from tests.helpers.made_once import MakeOnce
 
 if TYPE_CHECKING:
     from recall.model.recall_model import RecallModel
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
 SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
 
 
+Inventory = dict[str, tuple[int, int]]  # file -> size and time of its last change
+
+
+def inventory(folder: Path) -> Inventory:
+    """List the files below a folder."""
+    found = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return {str(path): (status.st_size, status.st_mtime_ns) for path, status in found}
+
+
 class Outcome(NamedTuple):
-    """What a command left on the terminal."""
+    """Hold the exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -32,13 +42,13 @@ class Outcome(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """A run and what it printed so far."""
+    """Hold a run and the stream that it prints to."""
 
     run: Run
     stream: io.StringIO
 
     def skipped(self) -> list[str]:
-        """Steps that said they had been done before, since the last call."""
+        """Name the steps that said they had been done before, since the last call."""
         text = self.stream.getvalue()
         self.stream.truncate(0)
         self.stream.seek(0)
@@ -47,45 +57,46 @@ class Printed(NamedTuple):
 
 @pytest.fixture(scope="session")
 def variant(experiment: Experiment) -> Experiment:
-    """Factory of the finished run's experiment with changes: `variant("index.k=50")`."""
+    """Make the finished run's experiment with changes: `variant("index.k=50")`."""
     return lambda *overrides: experiment(*SETTINGS, *overrides)
 
 
 @pytest.fixture(scope="session")
 def settings(variant: Experiment) -> Config:
-    """The experiment of the finished run: both query towers, one epoch. A module may have its own."""
+    """Describe the finished run: both query towers, one epoch. A module may override this fixture."""
     return variant()
 
 
 @pytest.fixture(scope="session")
-def finish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Does every step of an experiment in a folder of its own, once for all modules that ask for it."""
-    folders: dict[str, Path] = {}
+def finish(made_once: MakeOnce) -> Iterator[Callable[[Config], Path]]:
+    """Do every step of an experiment, once for all tests that ask for it, in whichever process they are."""
+    before: dict[Path, Inventory] = {}
 
     def run(config: Config) -> Path:
-        if (asked := config.to_yaml()) not in folders:
-            folders[asked] = tmp_path_factory.mktemp("finished") / "run"
-            Run(config, folders[asked]).all()
-        return folders[asked]
+        folder = made_once("run", config.to_yaml(), lambda directory: Run(config, directory).all())
+        before.setdefault(folder, inventory(folder))
+        return folder
 
-    return run
+    yield run
+    for folder, files in before.items():
+        assert inventory(folder) == files, f"a test changed the finished run that all share, {folder}; let it copy it"
 
 
 @pytest.fixture(scope="module")
 def finished(finish: Callable[[Config], Path], settings: Config) -> Path:
-    """A run with every step done. Shared by all tests: one that changes a file copies the folder first."""
+    """Return a run with every step done. All tests share it: one that changes a file takes `copied`."""
     return finish(settings)
 
 
 @pytest.fixture(scope="module")
 def prepared_data(finished: Path) -> PreparedData:
-    """The data of the finished run."""
+    """Load the data of the finished run."""
     return PreparedData.load(finished / "data")
 
 
 @pytest.fixture(scope="module")
 def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
-    """The model of the finished run."""
+    """Load the model of the finished run."""
     from recall.training.loop import load_model
 
     return load_model(finished / "model", prepared_data)
@@ -93,7 +104,7 @@ def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
 
 @pytest.fixture(scope="module")
 def recaller(finished: Path) -> Recaller:
-    """Serves the finished run."""
+    """Load the finished run for serving."""
     from recall.serving.recaller import Recaller
 
     return Recaller.load(finished)
@@ -101,7 +112,7 @@ def recaller(finished: Path) -> Recaller:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs the `recall` command in this process: `command("query", "--run", directory, "--user", "u1")`."""
+    """Run the `recall` command in this process: `command("query", "--run", directory, "--user", "u1")`."""
     from recall.cli.main import app
 
     def run(*arguments: object) -> Outcome:
@@ -115,7 +126,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def printing() -> Callable[[Config, Path], Printed]:
-    """Opens a run that remembers what it prints: `printing(config, directory)`."""
+    """Open a run that remembers what it prints: `printing(config, directory)`."""
 
     def open_run(config: Config, directory: Path) -> Printed:
         stream = io.StringIO()
@@ -126,5 +137,5 @@ def printing() -> Callable[[Config, Path], Printed]:
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run that a test may spoil."""
+    """Copy the finished run, for a test that changes it."""
     return Path(shutil.copytree(finished, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Kills real processes by SIGKILL at moments drawn beforehand."""
+"""Kills real processes by SIGKILL at moments drawn beforehand; `--kills` says how often."""
 
 from __future__ import annotations
 
@@ -28,8 +28,20 @@ def _start_server() -> None:
         forkserver.ensure_running()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--kills`."""
+    text = "kills of each step and of the living index in tests/faults; 20 for the account in benchmarks/serving"
+    parser.addoption("--kills", type=int, default=4, metavar="N", help=text)
+
+
+@pytest.fixture(scope="session")
+def kills(pytestconfig: pytest.Config) -> int:
+    """Return how often each kind of work is killed."""
+    return int(pytestconfig.getoption("--kills"))
+
+
 def seconds_of(work: Callable[..., None], *arguments: Any) -> float:
-    """How long some work takes in a process of its own that is left alone."""
+    """Measure how long some work takes in a process of its own that is left alone."""
     _start_server()
     process = _FORKS.Process(target=work, args=arguments)
     started = time.perf_counter()
@@ -40,7 +52,7 @@ def seconds_of(work: Callable[..., None], *arguments: Any) -> float:
 
 
 def killed_at(moment: float, work: Callable[..., None], *arguments: Any) -> bool:
-    """Starts some work and kills it after `moment` seconds; False if it was done before that."""
+    """Start some work and kill it after `moment` seconds; False if it was done before that."""
     _start_server()
     process = _FORKS.Process(target=work, args=arguments)
     process.start()
@@ -52,7 +64,7 @@ def killed_at(moment: float, work: Callable[..., None], *arguments: Any) -> bool
 
 
 def moments(count: int, *, within: float, seed: int) -> Iterator[float]:
-    """Seconds at which to kill: one drawn from each of `count` equal parts of a span, in any order."""
+    """Yield seconds at which to kill: one drawn from each of `count` equal parts of a span, in any order."""
     random = np.random.default_rng(seed)
     parts: Sequence[float] = (random.permutation(count) + random.random(count)) / count * within
     return map(float, parts)

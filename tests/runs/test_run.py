@@ -373,8 +373,10 @@ def test_a_structure_without_its_features_is_left_out_of_the_comparison(communit
     content = yaml.safe_load((community / "experiment.yaml").read_text())
     content["features"]["meta"] = []
     content["model"]["structure"] = "behaviour_only"
-    (community / "behaviour.yaml").write_text(yaml.safe_dump(content))
-    run = Run(load_config(community / "behaviour.yaml"), tmp_path)
+    for source in ("events", "items", "users"):
+        content["data"][source]["path"] = str(community / f"{source}.parquet")
+    (tmp_path / "behaviour.yaml").write_text(yaml.safe_dump(content))
+    run = Run(load_config(tmp_path / "behaviour.yaml"), tmp_path / "run")
     assert run._models(True) == ["behaviour_only", "single"]
 
 
