@@ -16,15 +16,16 @@ from recall.model.averaging import WeightAverage
 from recall.model.batches.cold_simulation import ColdSimulator, Shown
 from recall.model.batches.dataset import Batch, UserRows
 from recall.model.batches.negatives import NegativeSampler
+from recall.model.batches.seen import Seen
 from recall.model.batches.targets import Targets, candidates_of
 from recall.model.distributed.shared_candidates import of_all_workers, of_one_worker
 from recall.model.distributed.workers import Gradients, Losses, Workers
 from recall.model.layers.features import EmbeddingTable, Features, FeatureTable
 from recall.model.layers.gathering import gather_rows
 from recall.model.layers.history_time import ClickTimes
-from recall.model.objectives.interest_losses import best_interest
+from recall.model.objectives.alignment import triplet_alignment
 from recall.model.objectives.retrieval import Ranking, retrieval_terms
-from recall.model.objectives.softmax import Seen, triplet_alignment
+from recall.model.objectives.scores import best_interest
 from recall.model.objectives.student import student_terms
 from recall.model.optimizers import TableOptimizer, table_optimizer
 from recall.model.towers.category import CategoryHead

@@ -193,15 +193,16 @@ def _fit(
     validation = _Validation(model, prepared, progress)
     progress.restore() if resume else progress.clear()
     config, training = model.config, model.config.training
+    batch_size = min(training.batch_size, prepared.training_records)
     dataset = training_dataset(
         prepared,
         model.user_rows,
-        batch_size=min(training.batch_size, prepared.training_records),
+        batch_size=batch_size,
         history=config.data.history,
         shuffle_buffer=training.shuffle_buffer,
         seed=config.seed + progress.epoch,
         min_steps=training.min_epoch_steps,
-        worker=model.workers.cluster if model.workers else None,
+        part=model.workers.cluster.part_of(batch_size) if model.workers else None,
     )
     if model.workers:
         model.workers.equalise(trained_state(model))

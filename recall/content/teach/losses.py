@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.model.objectives.softmax import Seen, sampled_softmax
+from recall.model.batches.seen import Seen
+from recall.model.objectives.ranked_queries import RankedQueries
+from recall.model.objectives.softmax import softmax_loss
 
 
 def modality_contrast(
@@ -43,8 +45,10 @@ def modality_contrast(
         key_items = tf.concat([items, further[1]], axis=0)  # [rows + more]
 
     def loss() -> tf.Tensor:
-        return sampled_softmax(
-            queries / temperature, keys, query_items=items, candidate_items=key_items, weights=weights
+        return softmax_loss(
+            RankedQueries.sampled(
+                queries / temperature, keys, query_items=items, candidate_items=key_items, weights=weights
+            )
         )
 
     return tf.cond(tf.size(items) > 0, loss, lambda: tf.constant(0.0))
@@ -109,13 +113,15 @@ def crowd_contrast(
     """
     distinct, place = tf.unique(tf.concat([items_before, items_after], axis=0))
     count = tf.shape(items_before)[0]
-    return sampled_softmax(
-        before / temperature,
-        after,
-        query_items=items_after,
-        candidate_items=items_after,
-        seen=Seen(place[:count, tf.newaxis], tf.size(distinct), place[count:]),
-        log_q=log_q,
+    return softmax_loss(
+        RankedQueries.sampled(
+            before / temperature,
+            after,
+            query_items=items_after,
+            candidate_items=items_after,
+            seen=Seen(place[:count, tf.newaxis], tf.size(distinct), place[count:]),
+            log_q=log_q,
+        )
     )
 
 

@@ -18,7 +18,6 @@ from recall.core.ragged import Ragged
 from recall.data.further_histories import PREFIX
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranking import EvaluationSet
-from recall.model.distributed.tf_config import Cluster
 
 Batch = dict[str, tf.Tensor]
 POSTERIOR = ("exposures", "clicks", "smoothed_ctr", "age_hours")
@@ -61,7 +60,7 @@ def training_dataset(
     shuffle_buffer: int,
     seed: int,
     min_steps: int = 0,
-    worker: Cluster | None = None,
+    part: range | None = None,
 ) -> tf.data.Dataset:
     """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
 
@@ -79,16 +78,15 @@ def training_dataset(
 
     The last batch of a pass is dropped when it is not full, unless it is the only one.
 
-    Of several workers each has its part of every batch of `batch_size`: together they see the batches of one. All
-    read all records and parse their own.
+    With `part` a batch holds only these of its records, such as the share of one of several workers: together the
+    workers see the batches of one. All read all records and parse their own.
     """
     layout = prepared.manifest["layout"]
     records = tf.data.TFRecordDataset([str(path) for path in prepared.shards("train")])
     records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
-    if worker is not None:
-        own = worker.part_of(min(batch_size, prepared.training_records))
-        records = records.map(lambda serialized: serialized[own.start : own.stop])
+    if part is not None:
+        records = records.map(lambda serialized: serialized[part.start : part.stop])
     if layout == "click":
         further = [PREFIX + name for name in prepared.history_lengths]
         batches = records.map(lambda serialized: _parse_clicks(serialized, users, further), num_parallel_calls=2)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from recall.data.posterior import PosteriorHistory
 from recall.data.prepared import PreparedData
-from recall.model.objectives.softmax import log_expected_draws
+from recall.model.batches.logq import log_expected_draws
 
 
 class Negatives(NamedTuple):

@@ -45,7 +45,7 @@ class Targets(NamedTuple):
         return tf.where(is_past, tf.gather(past, self.owners), -1)
 
 
-class Candidates(NamedTuple):
+class RankedAgainst(NamedTuple):
     """What the targets of a batch are ranked against; one entry may stand for several occurrences."""
 
     rows: tf.Tensor  # int32 [candidates]
@@ -59,7 +59,7 @@ class Candidates(NamedTuple):
 
 def candidates_of(
     targets: Targets, asked_by: Sequence[tf.Tensor], *, sampler: NegativeSampler, loss: LossConfig
-) -> tuple[Candidates, list[tf.Tensor]]:
+) -> tuple[RankedAgainst, list[tf.Tensor]]:
     """What the targets are ranked against, and where the items of `asked_by` (-1: none) are in `distinct`."""
     count = tf.size(targets.items)
     if loss.softmax == "full":
@@ -68,7 +68,7 @@ def candidates_of(
         pool_sizes = sampler.pool_sizes(targets.times_ms)
         asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
         rows = catalogue.rows
-        return Candidates(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
+        return RankedAgainst(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
     draws = loss.uniform_negatives if loss.negatives != "none" else 0
     # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
     moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
@@ -81,4 +81,4 @@ def candidates_of(
     place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
     log_q = sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
     own = tf.range(count)
-    return Candidates(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking
+    return RankedAgainst(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from recall.config.model import LossConfig
 from recall.model.batches.negatives import NegativeSampler
+from recall.model.batches.seen import Seen
 from recall.model.batches.targets import Targets
 from recall.model.distributed.workers import Workers
 from recall.model.objectives.retrieval import Ranking
-from recall.model.objectives.softmax import Seen
 from recall.model.towers.item import ItemVectors
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.model.batches.targets import Candidates
-from recall.model.objectives.code_losses import code_full_softmax, code_softmax
-from recall.model.objectives.interest_losses import best_interest_full_softmax, best_interest_softmax
-from recall.model.objectives.softmax import Seen, full_softmax, lead_over_mean, sampled_softmax
+from recall.model.batches.seen import Seen
+from recall.model.batches.targets import RankedAgainst
+from recall.model.objectives.ranked_queries import RankedQueries
+from recall.model.objectives.softmax import lead_over_mean, softmax_loss
 from recall.model.towers.item import ItemVectors
 
 
 class Ranking(NamedTuple):
     """What queries are trained to rank, and how scores become logits."""
 
-    candidates: Candidates
+    candidates: RankedAgainst
     seen: Seen | None  # of the queries' users, where the model masks it
     temperature: tf.Tensor  # float32 scalar, what inner products are divided by
     config: ModelConfig
@@ -68,7 +67,7 @@ def retrieval_terms(
 
 
 def retrieval_loss(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, weights: tf.Tensor) -> tf.Tensor:
-    """Softmax cross-entropy of each target among the candidates, float32 scalar.
+    """Return the softmax cross-entropy of each target among the candidates, float32 scalar.
 
     Args:
       queries: float32 [targets, dim]; of interests [targets, interests, dim] each candidate is scored by the best.
@@ -76,17 +75,22 @@ def retrieval_loss(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, we
       ranking: the candidates.
       weights: float32 [targets].
     """
+    ranked, codes = ranked_queries(queries, items, ranking, weights=weights), ranking.config.item_codes
+    loss = softmax_loss(ranked, pick=codes.pick) if codes and items.shape.rank == 3 else softmax_loss(ranked)
+    smoothing = ranking.config.loss.label_smoothing
+    if not smoothing:
+        return loss
+    return loss + smoothing * lead_over_mean(ranked, pool_sizes=ranking.candidates.pool_sizes)
+
+
+def ranked_queries(queries: tf.Tensor, items: tf.Tensor, ranking: Ranking, *, weights: tf.Tensor) -> RankedQueries:
+    """Rank queries against items, sampled or full as `model.loss.softmax` asks; arguments as of `retrieval_loss`."""
     candidates, seen, queries = ranking.candidates, ranking.seen, queries / ranking.temperature
-    sampled, full = sampled_softmax, full_softmax
-    if queries.shape.rank == 3:
-        sampled, full = best_interest_softmax, best_interest_full_softmax
-    elif (codes := ranking.config.item_codes) and items.shape.rank == 3:
-        sampled, full = (partial(softmax, pick=codes.pick) for softmax in (code_softmax, code_full_softmax))
     if ranking.config.loss.softmax == "full":
-        places = {"targets": candidates.own, "pool_sizes": candidates.pool_sizes, "weights": weights}
-        loss, smoothing = full(queries, items, seen=seen, **places), ranking.config.loss.label_smoothing
-        return loss + smoothing * lead_over_mean(queries, items, **places) if smoothing else loss
-    return sampled(
+        return RankedQueries.full(
+            queries, items, targets=candidates.own, pool_sizes=candidates.pool_sizes, seen=seen, weights=weights
+        )
+    return RankedQueries.sampled(
         queries,
         items,
         query_items=tf.gather(candidates.rows, candidates.own),

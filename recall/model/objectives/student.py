@@ -9,8 +9,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from recall.config.model import StudentConfig
-from recall.model.objectives.retrieval import Ranking, retrieval_loss
-from recall.model.objectives.softmax import CHUNK, Mask, drawn_mask, pool_mask, sum_over_chunks
+from recall.model.objectives.ranked_queries import RankedQueries
+from recall.model.objectives.retrieval import Ranking, ranked_queries, retrieval_loss
+from recall.model.objectives.softmax import CHUNK, sum_over_chunks
 
 
 def query_distance(queries: tf.Tensor, teacher: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:
@@ -34,18 +35,8 @@ def query_distance(queries: tf.Tensor, teacher: tf.Tensor, *, weights: tf.Tensor
     return tf.reduce_sum(weights * distance) / tf.maximum(tf.reduce_sum(weights * length), 1e-12)
 
 
-def score_divergence(
-    queries: tf.Tensor,
-    candidates: tf.Tensor,
-    *,
-    teacher: tf.Tensor,
-    is_masked: Mask,
-    temperature: float,
-    log_q: tf.Tensor | None = None,
-    weights: tf.Tensor | None = None,
-    chunk: int = CHUNK,
-) -> tf.Tensor:
-    """Divergence of the student's softmax over the candidates from the teacher's.
+def score_divergence(ranked: RankedQueries, *, teacher: tf.Tensor, temperature: float, chunk: int = CHUNK) -> tf.Tensor:
+    """Return the divergence of the student's softmax over the candidates from the teacher's.
 
     T^2 KL(p || q) with p = softmax(t / T - log Q) and q = softmax(s / T - log Q), logits t = teacher . v and
     s = student . v: the soft targets of Hinton et al. (2015, section 2), over candidates in place of classes as in
@@ -54,34 +45,27 @@ def score_divergence(
     are drawn from, whatever T. The logits of a chunk of queries are reduced at once to their loss and gradient.
 
     Args:
-      queries: float32 [queries, dim], already divided by the model's temperature.
-      candidates: float32 [candidates, dim]; get no gradient.
-      teacher: float32 [queries, dim], likewise divided; gets no gradient.
-      is_masked: which candidates take no part: (start, stop) of the queries -> bool [stop - start, candidates]. Each
-        query keeps one at least.
+      ranked: the student's queries and their candidates, which get no gradient; one vector each.
+      teacher: float32 [queries, dim], divided by the model's temperature as the queries are; gets no gradient.
       temperature: T, > 0.
-      log_q: float32 [candidates], log of the expected number of times that the candidate is drawn.
-      weights: float32 [queries], >= 0; the loss is the weighted mean. Default: all one.
       chunk: queries whose logits are held at once.
 
     Returns:
-      float32 scalar, >= 0.
+      float32 scalar, >= 0, the weighted mean.
     """
-    count = tf.shape(queries)[0]
-    log_q = tf.zeros(tf.shape(candidates)[:1]) if log_q is None else log_q
-    weights = tf.ones([count]) if weights is None else weights
-    weights = weights / tf.maximum(tf.reduce_sum(weights), 1e-12)  # [queries]
+    candidates, teacher = tf.stop_gradient(ranked.candidates), tf.stop_gradient(teacher)
+    log_q = tf.zeros(tf.shape(candidates)[:1]) if ranked.log_q is None else ranked.log_q
 
     def reduce_chunk(start, queries, candidates):  # type: ignore[no-untyped-def]
-        stop = tf.minimum(start + chunk, count)
-        masked, weight = is_masked(start, stop), weights[start:stop]  # [chunk, candidates], [chunk]
+        stop = tf.minimum(start + chunk, tf.shape(queries)[0])
+        left_out, weight = ranked.is_left_out(start, stop), ranked.weights[start:stop]  # [chunk, candidates], [chunk]
 
         def log_shares(query: tf.Tensor) -> tf.Tensor:
             logits = tf.matmul(query, candidates, transpose_b=True) / temperature - log_q
-            return tf.nn.log_softmax(tf.where(masked, logits.dtype.min, logits))  # [chunk, candidates]
+            return tf.nn.log_softmax(tf.where(left_out, logits.dtype.min, logits))  # [chunk, candidates]
 
         own, wanted = log_shares(queries[start:stop]), log_shares(teacher[start:stop])
-        divergence = tf.reduce_sum(tf.where(masked, 0.0, tf.exp(wanted) * (wanted - own)), axis=1)  # [chunk]
+        divergence = tf.reduce_sum(tf.where(left_out, 0.0, tf.exp(wanted) * (wanted - own)), axis=1)  # [chunk]
         slope = (tf.exp(own) - tf.exp(wanted)) * weight[:, tf.newaxis]  # [chunk, candidates]
         loss = temperature**2 * tf.reduce_sum(weight * divergence)
         return stop, loss, temperature * tf.matmul(slope, candidates), tf.zeros_like(candidates)
@@ -91,8 +75,7 @@ def score_divergence(
         loss, gradient, _ = sum_over_chunks(reduce_chunk, queries, candidates, chunk=chunk)
         return loss, lambda upstream: upstream * gradient
 
-    candidates, teacher = tf.stop_gradient(candidates), tf.stop_gradient(teacher)
-    return fused(queries)
+    return fused(ranked.queries)
 
 
 def student_terms(
@@ -124,23 +107,8 @@ def student_terms(
         terms["student_query"] = loss.query * query_distance(queries[:, :-1], teacher[:, :-1], weights=weights)
     if loss.scores:
         terms["student_scores"] = loss.scores * score_divergence(
-            queries / ranking.temperature,
-            items,
+            ranked_queries(queries, items, ranking, weights=weights),
             teacher=teacher / ranking.temperature,
-            is_masked=_masked_as_in_retrieval(ranking),
             temperature=config.temperature,
-            log_q=ranking.candidates.log_q,
-            weights=weights,
         )
     return terms
-
-
-def _masked_as_in_retrieval(ranking: Ranking) -> Mask:
-    """What takes no part in `retrieval_loss`; the target does in any case."""
-    candidates = ranking.candidates
-    columns = tf.range(tf.size(candidates.rows))[tf.newaxis, :]  # [1, candidates]
-    if ranking.config.loss.softmax == "full":
-        is_masked = pool_mask(candidates.pool_sizes, tf.size(candidates.rows), ranking.seen)
-    else:
-        is_masked = drawn_mask(tf.gather(candidates.rows, candidates.own), candidates.rows, ranking.seen)
-    return lambda start, stop: is_masked(start, stop) & (columns != candidates.own[start:stop, tf.newaxis])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model.objectives.softmax import triplet_alignment
+from recall.model.objectives.alignment import triplet_alignment
 
 Array = np.ndarray
 

@@ -10,9 +10,19 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from recall.model.objectives.softmax import Seen, full_softmax, sampled_softmax
+from recall.model.batches.seen import Seen
+from recall.model.objectives.ranked_queries import RankedQueries
+from recall.model.objectives.softmax import CHUNK, softmax_loss
 
 Array = np.ndarray
+
+
+def sampled_softmax(queries: tf.Tensor, candidates: tf.Tensor, *, chunk: int = CHUNK, **named: Any) -> tf.Tensor:
+    return softmax_loss(RankedQueries.sampled(queries, candidates, **named), chunk=chunk)
+
+
+def full_softmax(queries: tf.Tensor, candidates: tf.Tensor, *, chunk: int = CHUNK, **named: Any) -> tf.Tensor:
+    return softmax_loss(RankedQueries.full(queries, candidates, **named), chunk=chunk)
 
 
 class Batch(NamedTuple):

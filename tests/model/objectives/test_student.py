@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from recall.model.objectives.ranked_queries import RankedQueries
 from recall.model.objectives.student import query_distance, score_divergence
 
 QUERIES, CANDIDATES, DIM = 7, 11, 4
@@ -38,10 +39,21 @@ def divergence(student: Array, *, temperature: float, masked: Array = MASKED) ->
     return float(temperature**2 * np.average(terms.sum(axis=1), weights=WEIGHTS))
 
 
+def ranked(student: tf.Tensor, items: tf.Tensor, *, masked: Array = MASKED) -> RankedQueries:
+    """The first candidate, which no mask hides, is every query's own."""
+    return RankedQueries(
+        student,
+        items,
+        own=tf.zeros([QUERIES], tf.int32),
+        is_masked=lambda start, stop: tf.constant(masked)[start:stop],
+        weights=tf.constant(WEIGHTS / WEIGHTS.sum()),
+        log_q=tf.constant(LOG_Q),
+    )
+
+
 def measured(student: Any = STUDENT, *, masked: Array = MASKED, **settings: Any) -> tf.Tensor:
-    chosen = {"teacher": tf.constant(TEACHER), "temperature": 2.0, "log_q": LOG_Q, "weights": WEIGHTS, **settings}
-    is_masked = lambda start, stop: tf.constant(masked)[start:stop]  # noqa: E731
-    return score_divergence(tf.constant(student), tf.constant(ITEMS), is_masked=is_masked, **chosen)
+    chosen = {"teacher": tf.constant(TEACHER), "temperature": 2.0, **settings}
+    return score_divergence(ranked(tf.constant(student), tf.constant(ITEMS), masked=masked), **chosen)
 
 
 def test_query_distance_is_the_squared_error_in_units_of_the_teachers_length() -> None:
@@ -68,14 +80,7 @@ def test_the_gradient_of_the_divergence_is_its_slope() -> None:
     with tf.GradientTape() as tape:
         tape.watch(student)
         value = 3.0 * score_divergence(
-            student,
-            tf.constant(ITEMS),
-            teacher=tf.constant(TEACHER),
-            is_masked=lambda start, stop: tf.constant(MASKED)[start:stop],
-            temperature=2.0,
-            log_q=tf.constant(LOG_Q),
-            weights=tf.constant(WEIGHTS),
-            chunk=3,
+            ranked(student, tf.constant(ITEMS)), teacher=tf.constant(TEACHER), temperature=2.0, chunk=3
         )
     gradient = tape.gradient(value, student).numpy()
     for place in np.ndindex(STUDENT.shape):
@@ -97,18 +102,19 @@ def test_masked_candidates_have_no_say() -> None:
     assert float(measured(masked=only_first)) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_own_candidate_takes_part_even_where_it_is_masked() -> None:
+    everything = np.ones((QUERIES, CANDIDATES), bool)
+    assert float(measured(masked=everything)) == pytest.approx(0, abs=1e-6)
+    only_own = ranked(tf.constant(STUDENT), tf.constant(ITEMS), masked=everything).is_left_out(0, QUERIES).numpy()
+    np.testing.assert_array_equal(only_own, np.arange(CANDIDATES)[np.newaxis] != np.zeros((QUERIES, 1)))
+
+
 def test_nothing_flows_back_to_the_teacher_and_the_items() -> None:
     student, teacher, items = tf.constant(STUDENT), tf.constant(TEACHER), tf.constant(ITEMS)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([student, teacher, items])
         distance = query_distance(student, teacher, weights=tf.constant(WEIGHTS))
-        scores = score_divergence(
-            student,
-            items,
-            teacher=teacher,
-            is_masked=lambda start, stop: tf.constant(MASKED)[start:stop],
-            temperature=2.0,
-        )
+        scores = score_divergence(ranked(student, items), teacher=teacher, temperature=2.0)
     for term in (distance, scores):
         assert np.abs(tape.gradient(term, student)).max() > 0
         assert tape.gradient(term, teacher) is None

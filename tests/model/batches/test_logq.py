@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model.objectives.softmax import log_expected_draws
+from recall.model.batches.logq import log_expected_draws
 
 Array = np.ndarray
 

@@ -1,0 +1,45 @@
+"""Aligns the meta vectors of items with their behaviour vectors."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def triplet_alignment(
+    behaviour: tf.Tensor,
+    meta: tf.Tensor,
+    *,
+    items: tf.Tensor,
+    known: tf.Tensor,
+    margin: float,
+    negatives: str = "all",
+    limit: int = 1024,
+) -> tf.Tensor:
+    """Pull an item's meta vector to its behaviour vector and away from other items' behaviour vectors.
+
+    mean_i [margin - m_i . b_i + m_i . b_j]_+ over in-batch j (FaceNet, Schroff et al., CVPR 2015, eq. 2, with the
+    content side as anchor). Departure: the behaviour vector is a fixed target (stop gradient), so that content
+    follows behaviour and never the other way round.
+
+    Args:
+      behaviour: float32 [batch, dim]; compared by cosine.
+      meta: float32 [batch, dim]; compared by cosine.
+      items: int [batch]; pairs of the same item are no negatives.
+      known: bool [batch]; rows whose id was hidden have no behaviour to align with and are left out.
+      margin: in cosine, >= 0.
+      negatives: `all` averages over the others, `hard` takes the nearest.
+      limit: at most this many rows of the batch are compared (they come shuffled).
+
+    Returns:
+      float32 scalar; 0 where the batch holds no pair.
+    """
+    behaviour, meta, items, known = (part[:limit] for part in (tf.stop_gradient(behaviour), meta, items, known))
+    behaviour, meta = tf.math.l2_normalize(behaviour, axis=1), tf.math.l2_normalize(meta, axis=1)
+    similarity = tf.matmul(meta, behaviour, transpose_b=True)  # [rows, rows]
+    violation = tf.nn.relu(margin - tf.linalg.diag_part(similarity)[:, tf.newaxis] + similarity)  # [rows, rows]
+    is_pair = (items[:, tf.newaxis] != items[tf.newaxis, :]) & known[:, tf.newaxis] & known[tf.newaxis, :]
+    violation = tf.where(is_pair, violation, 0.0)
+    if negatives == "hard":
+        rows = tf.cast(tf.reduce_any(is_pair, axis=1), tf.float32)  # [rows]
+        return tf.math.divide_no_nan(tf.reduce_sum(tf.reduce_max(violation, axis=1)), tf.reduce_sum(rows))
+    return tf.math.divide_no_nan(tf.reduce_sum(violation), tf.reduce_sum(tf.cast(is_pair, tf.float32)))
