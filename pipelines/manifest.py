@@ -14,7 +14,7 @@ from recall.config.experiment import Config
 from recall.data.content_prior.prior import ContentPrior
 from recall.data.examples import example_schema
 from recall.data.features.vocabulary import Vocabulary
-from recall.data.posterior import ItemTotals
+from recall.data.item_totals import ItemTotals
 from recall.data.splits import SPLITS
 
 

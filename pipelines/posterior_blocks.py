@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from pipelines.exchange import Scratch
 from recall.config.data import DataConfig
 from recall.core.ordering import order_of
-from recall.data.posterior import BucketCounts, PosteriorHistory, Prior
+from recall.data.event_counts import BucketCounts
+from recall.data.posterior import PosteriorHistory, Prior
 from recall.data.posterior_blocks import PosteriorBlocks, block_starts
 
 _BLOCKS, _STARTS = "history", "history_starts"

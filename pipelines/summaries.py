@@ -15,10 +15,12 @@ from recall.config.experiment import Config
 from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.data.catalogue import ItemTable, UserTable
+from recall.data.event_counts import BucketCounts
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.item_attributes import attribute_columns
-from recall.data.posterior import BucketCounts, ItemTotals, Prior
-from recall.data.prepared import EncodedRows
+from recall.data.item_totals import ItemTotals
+from recall.data.posterior import Prior
+from recall.data.prepared_files import EncodedRows
 from recall.data.splits import SPLITS, TimeBoundaries, TimeHistogram
 
 _REASONS_SHOWN = 3

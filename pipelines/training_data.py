@@ -46,9 +46,9 @@ from recall.data.events import REJECTED_SCHEMA
 from recall.data.examples import HISTORY_SCHEMA
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.fingerprints import data_fingerprint
-from recall.data.posterior import ItemTotals, split_snapshots
-from recall.data.prepared import FORMAT_VERSION, write_tables
-from recall.data.sampling import sampling_counts
+from recall.data.item_totals import ItemTotals, split_snapshots
+from recall.data.prepared import FORMAT_VERSION
+from recall.data.prepared_files import write_tables
 
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20
@@ -208,7 +208,7 @@ class _Job:
             self.config,
             log.items,
             users,
-            item_clicks=sampling_counts(totals),
+            item_clicks=totals.sampling_counts(),
             user_clicks=pa.concat_tables(scratch.read_all("users")),
         )
         rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
@@ -224,7 +224,7 @@ class _Job:
                 prior=held_out.prior._replace(items=content_prior.items if content_prior else None),
             ),
             content_prior=content_prior,
-            sampling_counts=sampling_counts(totals),
+            sampling_counts=totals.sampling_counts(),
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
             further_histories=recent_entries(scratch, data),
             history_vocabularies=vocabularies,

@@ -23,12 +23,13 @@ from pipelines.posterior_blocks import read_history
 from pipelines.storage import read_log
 from recall.config.data import DataConfig
 from recall.data.content_prior.item_priors import ItemPriors
+from recall.data.event_counts import BucketCounts, count_buckets, count_totals
 from recall.data.events import Piece, sort_events
 from recall.data.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
-from recall.data.posterior import BucketCounts, Prior, count_buckets, count_totals
-from recall.data.prepared import shard_path
+from recall.data.posterior import Prior
+from recall.data.prepared_files import shard_path
 from recall.data.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
 from recall.data.tfrecords import encode_examples, frame_records
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from benchmarks.quality.variants import check_boundaries, variant_overrides, write_cold_variant
 from recall.config.experiment import Config, load_config
-from recall.config.values import Strict
+from recall.config.strict import Strict
 from recall.core.artifacts import fingerprint, publish, read_manifest
 from recall.core.errors import ArtifactError
 from recall.core.tables import expand_paths

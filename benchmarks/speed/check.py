@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from benchmarks.speed.growth import fit_exponent
 from benchmarks.speed.results import Result, Results, Value
-from recall.config.values import Strict
+from recall.config.strict import Strict
 from recall.config.yaml_file import describe, read_yaml
 from recall.core.errors import ConfigError
 

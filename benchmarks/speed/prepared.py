@@ -10,11 +10,13 @@ import pyarrow as pa
 from benchmarks.speed.logs import START_MS, zipf
 from recall.config.experiment import Config
 from recall.core.artifacts import publish
+from recall.data.event_counts import BucketCounts
 from recall.data.events import REJECTED_SCHEMA
 from recall.data.examples import CLICK_SCHEMA, HISTORY_SCHEMA
 from recall.data.features.table_encoder import TableEncoder
-from recall.data.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
-from recall.data.prepared import FORMAT_VERSION, EncodedRows, shard_path, write_tables
+from recall.data.posterior import Posterior, PosteriorHistory, Prior
+from recall.data.prepared import FORMAT_VERSION
+from recall.data.prepared_files import EncodedRows, shard_path, write_tables
 from recall.data.tfrecords import encode_examples, frame_records
 
 USERS, AUTHORS_SHARE, CATEGORIES, HISTORY = 50_000, 0.05, 500, 20

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
-from recall.config.values import Strict
+from recall.config.strict import Strict
 from recall.config.yaml_file import describe, read_yaml
 from recall.core.errors import ConfigError
 

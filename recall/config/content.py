@@ -1,4 +1,7 @@
-"""The `content` section of the experiment file: how content vectors are taught, before any model reads them."""
+"""Defines the `content` section of the experiment file: how content vectors are trained before any model reads them.
+
+Sub-sections come before the section that holds them: `ContentConfig` is the last class.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.features import EmbeddingFeature, FeatureSchema
-from recall.config.values import Fraction, Probability, Strict, parse_auto_or_number
+from recall.config.strict import Strict
+from recall.config.values import Fraction, Probability, parse_auto_or_number
 
 
 def parse_weight(value: Any) -> float | Literal["auto"]:
-    """'auto', or a number of at least 0."""
+    """Accept 'auto' or a number of at least 0."""
     try:
         weight = parse_auto_or_number(value)
     except ValueError:
@@ -27,10 +31,10 @@ Weight = Annotated[Literal["auto"] | float, BeforeValidator(parse_weight)]
 
 
 class ContentLossConfig(Strict):
-    """Weights of what the vectors are taught by; `auto` is 0 where the data lacks what the term needs.
+    """Weigh the terms of the loss of content vectors; `auto` is 0 where the data lacks what the term needs.
 
-    Where it has it, `auto` is 1 for the crowd and 0.1 for the others: they keep the vectors from forgetting content,
-    and with more weight leave them nothing but what modalities or tags have in common.
+    Otherwise `auto` is 1 for the crowd and 0.1 for the others. These keep the vectors from forgetting content; with
+    more weight they would leave only what modalities or tags have in common.
     """
 
     modalities: Weight = Field(default="auto", description="text, image, ... of one item find each other")
@@ -40,7 +44,7 @@ class ContentLossConfig(Strict):
 
 
 class CrowdConfig(Strict):
-    """What counts as clicked one after the other, and how far popularity may show in the vectors."""
+    """Set which clicks count as consecutive, and how far popularity may show in the vectors."""
 
     window: PositiveInt = Field(default=3, description="clicks before the next one that are pulled to it")
     popularity_correction: Probability = Field(
@@ -51,21 +55,21 @@ class CrowdConfig(Strict):
 
 
 class QueueConfig(Strict):
-    """Keys of earlier batches as further negatives of `loss.modalities` (MoCo)."""
+    """Keep keys of earlier batches as further negatives of `loss.modalities` (MoCo)."""
 
     size: NonNegativeInt = Field(default=0, description="keys that are kept per modality; 0: in-batch negatives alone")
     momentum: Fraction = Field(default=0.99, description="decay per step of the encoder that makes the keys")
 
 
 class NoisyPairsConfig(Strict):
-    """How far modalities of one item that disagree are believed to belong to different items."""
+    """Set how strongly disagreeing modalities of one item are treated as belonging to different items."""
 
     strength: Probability = Field(default=0.5, description="1: a pair that is no nearer than strangers does not count")
     warmup_epochs: NonNegativeInt = Field(default=2, description="epochs in which every pair counts in full")
 
 
 class TagGraphConfig(Strict):
-    """Smoothing of the tag classifier over tags that occur together."""
+    """Smooth the tag classifier over tags that occur together."""
 
     layers: NonNegativeInt = Field(default=1, description="graph convolutions; 0: every tag is learned by itself")
     threshold: Probability = Field(
@@ -74,7 +78,7 @@ class TagGraphConfig(Strict):
 
 
 class ContentTrainingConfig(Strict):
-    """How long, how fast, and when to stop."""
+    """Set how long to train, how fast, and when to stop."""
 
     epochs: PositiveInt = 100
     epoch_steps: PositiveInt = Field(default=50, description="steps between two looks at the validation clicks")
@@ -87,7 +91,7 @@ class ContentTrainingConfig(Strict):
 
 
 class ContentConfig(Strict):
-    """`recall content train`: one vector per item out of its base vectors, its tags and what people click."""
+    """Configure `recall content train`: one vector per item from its base vectors, its tags and users' clicks."""
 
     features: tuple[str, ...] | None = Field(
         default=None, description="embeddings of features.meta to start from; default: all"
@@ -133,7 +137,7 @@ class ContentConfig(Strict):
         return self
 
     def embeddings(self, schema: FeatureSchema) -> list[EmbeddingFeature]:
-        """The base vectors: embeddings of `features.meta` whose vectors the prepared data keeps.
+        """Return the base vectors: embeddings of `features.meta` whose vectors the prepared data keeps.
 
         Raises:
           ValueError: `features` names something else.
@@ -150,7 +154,7 @@ class ContentConfig(Strict):
         return [there[name] for name in names]
 
     def tag_features(self, schema: FeatureSchema) -> list[str]:
-        """The features whose values are taken for tags.
+        """Return the names of the features whose values are used as tags.
 
         Raises:
           ValueError: `tags` names something else.
@@ -166,7 +170,7 @@ class ContentConfig(Strict):
         return list(self.tags)
 
     def check(self, schema: FeatureSchema) -> None:
-        """Refuses what the features cannot give.
+        """Refuse settings that the features cannot support.
 
         Raises:
           ValueError: a named feature is not there, or a loss that is asked for by a number has nothing to learn from.

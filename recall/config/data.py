@@ -1,4 +1,7 @@
-"""The `data` section of the experiment file: input files and how they become training examples."""
+"""Defines the `data` section of the experiment file: input files and how they become training examples.
+
+Sub-sections come before the section that holds them: start at `DataConfig`, the last class.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, Strict
+from recall.config.strict import Strict
+from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath
 
 
 class ClickRule(Strict):
-    """A row is a click when `column` is at least `at_least`."""
+    """Call a row a click when `column` is at least `at_least`."""
 
     column: str
     at_least: float = 1.0
 
 
 class WeightRule(Strict):
-    """A click counts `weight` times when `column` is at least `at_least`."""
+    """Count a click `weight` times when `column` is at least `at_least`."""
 
     column: str
     at_least: float = 1.0
@@ -26,7 +30,7 @@ class WeightRule(Strict):
 
 
 class WeightConfig(Strict):
-    """How much a click counts in the loss: the number in `column`, or that of the largest of the `rules` that hold.
+    """Weigh clicks in the loss: by the number in `column`, or by the largest of the `rules` that hold.
 
     In the experiment file it is a column's name or a list of rules.
     """
@@ -52,13 +56,13 @@ class WeightConfig(Strict):
 
     @property
     def columns(self) -> dict[str, str]:
-        """Columns of the log by where the experiment names them, below data.events."""
+        """Return columns of the log by their keys in the experiment file, below data.events."""
         named = {"weight": self.column} if self.column else {}
         return named | {f"weight[{number}]": rule.column for number, rule in enumerate(self.rules)}
 
 
 class EventsConfig(Strict):
-    """The exposure log: one row per exposure, with whether it was clicked."""
+    """Describe the exposure log: one row per exposure, with whether it was clicked."""
 
     path: str = Field(description="file or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = "auto"
@@ -89,7 +93,7 @@ class EventsConfig(Strict):
 
 
 class ItemsConfig(Strict):
-    """The catalogue: one row per item, cold items included."""
+    """Describe the catalogue: one row per item, cold items included."""
 
     path: LocalPath
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = "auto"
@@ -106,7 +110,7 @@ class ItemsConfig(Strict):
 
 
 class UsersConfig(Strict):
-    """User profiles; users that the file lacks have a missing profile."""
+    """Describe the user profiles; users that the file lacks have a missing profile."""
 
     path: LocalPath
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
@@ -114,10 +118,10 @@ class UsersConfig(Strict):
 
 
 class SplitConfig(Strict):
-    """Which examples are held out.
+    """Choose the examples that are held out.
 
-    `time`: the last `test` of the events by time, before them `validation`. `last_click`: of users with
-    at least three clicks the last one is test, the one before it validation.
+    `time`: the last `test` of the events by time, before them `validation`. `last_click`: of users with at least three
+    clicks, the last one is test and the one before it validation.
     """
 
     by: Literal["time", "last_click"] = "time"
@@ -132,7 +136,7 @@ class SplitConfig(Strict):
 
 
 class ContentPriorConfig(Strict):
-    """A prior CTR for each item, predicted from its content, in place of one for all; see `data.content_prior`."""
+    """Configure a prior CTR for each item, predicted from its content; see `recall.data.content_prior`."""
 
     enabled: bool = False
     ids: bool = Field(
@@ -145,7 +149,7 @@ class ContentPriorConfig(Strict):
 
 
 class PosteriorConfig(Strict):
-    """What an example may know of an item: events in buckets that closed `delay` before the example."""
+    """Limit what an example knows of an item: events in buckets that closed `delay` before the example."""
 
     bucket: DurationMs = Field(default=3_600_000, ge=1)
     delay: DurationMs = 3_600_000
@@ -154,17 +158,17 @@ class PosteriorConfig(Strict):
 
 
 class TriggerConfig(Strict):
-    """i2i pairs: the user's previous click, if it is at most `window` old."""
+    """Limit i2i pairs: the trigger is the user's previous click if it is at most `window` old."""
 
     window: DurationMs = 3_600_000
 
 
 class HistoryConfig(Strict):
-    """A further list of items per user, strictly before the example as the clicks are.
+    """Describe a further list of items per user, strictly before the example as the clicks are.
 
-    Without `path` its entries are rows of the log for which `column` is at least `at_least`, clicked or not. With
-    `path` they are rows of another file (of which `column`, too, may choose); what its columns are called is as in
-    data.events where it is not said.
+    Without `path` its entries are the rows of the log for which `column` is at least `at_least`, clicked or not. With
+    `path` they are rows of another file, among which `column` may choose, too. Column names that are not given are the
+    names of data.events.
     """
 
     column: str | None = None
@@ -194,7 +198,7 @@ class HistoryConfig(Strict):
         return self
 
     def as_log(self, events: Mapping[str, Any]) -> dict[str, Any]:
-        """The section data.events of a log whose clicks are the entries, from that of the real log."""
+        """Return the data.events section of a log whose clicks are the entries, derived from the real log's section."""
         names = ("path", "format", "user", "item", "time", "time_unit")
         own = {name: getattr(self, name) for name in names if self.path and getattr(self, name) is not None}
         click = {"column": self.column, "at_least": self.at_least} if self.column else None
@@ -202,7 +206,7 @@ class HistoryConfig(Strict):
 
 
 class DataConfig(Strict):
-    """Input files and how they become training examples."""
+    """Configure the input files and how they become training examples."""
 
     events: EventsConfig
     items: ItemsConfig
@@ -221,7 +225,7 @@ class DataConfig(Strict):
 
     @property
     def further_logs(self) -> dict[str, EventsConfig]:
-        """What further histories are read from, by name: logs whose clicks are the entries."""
+        """Return the logs of the further histories, by name; the clicks of such a log are the entries."""
         events = self.events.model_dump()
         return {name: EventsConfig.model_validate(history.as_log(events)) for name, history in self.histories.items()}
 

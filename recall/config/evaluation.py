@@ -1,14 +1,14 @@
-"""The `evaluation` section of the experiment file: how a model is judged."""
+"""Defines the `evaluation` section of the experiment file: how a model is judged."""
 
 from __future__ import annotations
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from recall.config.values import Strict
+from recall.config.strict import Strict
 
 
 class EvaluationConfig(Strict):
-    """Cut-offs, slices, and what is left out of the ranking."""
+    """Set cut-offs, slices, and what is left out of the ranking."""
 
     k: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     exclude_seen: bool = Field(default=True, description="items the user clicked before are not ranked")

@@ -1,4 +1,8 @@
-"""The experiment file: one YAML that says where the data is, what the model sees, and how it is judged."""
+"""Reads the experiment file: one YAML that says where the data is, what the model sees, and how it is judged.
+
+`Config` holds the sections and checks what concerns several of them; each section is a module of its own beside this
+one.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,15 @@ from recall.config.evaluation import EvaluationConfig
 from recall.config.features import ATTRIBUTES, FeatureSchema
 from recall.config.index import IndexConfig
 from recall.config.model import WITH_META_TOWER, ModelConfig
+from recall.config.strict import Strict
 from recall.config.training import StageConfig, TrainingConfig
-from recall.config.values import HistoryTime, Strict
+from recall.config.values import HistoryTime
 from recall.config.yaml_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.core.errors import ConfigError
 
 
 class Config(Strict):
-    """A validated experiment; see `load_config`."""
+    """Hold a validated experiment; see `load_config`."""
 
     data: DataConfig
     features: FeatureSchema
@@ -36,7 +41,7 @@ class Config(Strict):
 
     @property
     def history_time(self) -> HistoryTime:
-        """`model.history_time` with auto resolved: a log without a clock has nothing to see."""
+        """Resolve auto in `model.history_time`: a log without a clock has no times."""
         chosen = self.model.history_time
         if chosen != "auto":
             return chosen
@@ -52,7 +57,7 @@ class Config(Strict):
         return self
 
     def of_stage(self, stage: StageConfig) -> Config:
-        """The experiment as one of `training.stages` sees it, which has no further stages.
+        """Derive the experiment of one of `training.stages`, which has no further stages.
 
         Raises:
           ConfigError: the stage makes something impossible.
@@ -91,7 +96,7 @@ class Config(Strict):
 
     @property
     def category(self) -> str | None:
-        """`evaluation.category` with its default filled in."""
+        """Return `evaluation.category` with its default filled in."""
         head = self.model.category_head
         return self.evaluation.category or (head.feature if head else None)
 
@@ -168,7 +173,9 @@ class Config(Strict):
         return self
 
     def with_structure(self, structure: str) -> Config:
-        """The experiment with another structure to compare with, without what only the configured one is to have.
+        """Derive the experiment with another structure to compare with.
+
+        It goes without the settings that only the configured structure has.
 
         Raises:
           ConfigError: there are no features for it.
@@ -182,19 +189,22 @@ class Config(Strict):
         return self.replaced(model=changes, training={"stages": listed})
 
     def replaced(self, **changes: Any) -> Config:
-        """A copy with some sections replaced, validated again; e.g. `config.replaced(model={'structure': 'base'})`."""
+        """Copy the experiment with some sections replaced, and validate it again.
+
+        Example: `config.replaced(model={'structure': 'base'})`.
+        """
         content = self.model_dump(mode="json")
         for section, values in changes.items():
             content[section] = {**content[section], **values} if isinstance(values, Mapping) else values
         return _validate(content)
 
     def to_yaml(self) -> str:
-        """The resolved experiment: every default filled in, paths absolute."""
+        """Write the resolved experiment as YAML: every default filled in, paths absolute."""
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Reads and validates an experiment file.
+    """Read and validate an experiment file.
 
     Args:
       path: the YAML; paths inside it are relative to its folder.

@@ -1,4 +1,4 @@
-"""The feature schema: what a feature is, and which tower may see it."""
+"""Defines the `features` section of the experiment file: what a feature is, and which tower may see it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from recall.config.values import LocalPath, Strict
+from recall.config.strict import Strict
+from recall.config.values import LocalPath
 
 ATTRIBUTES = "attributes"
 """The modality of categories and numbers."""
@@ -25,7 +26,7 @@ class _Feature(Strict):
 
     @property
     def source(self) -> str:
-        """The column of the input file that the feature is read from."""
+        """Return the column of the input file that the feature is read from."""
         return self.column or self.name
 
 
@@ -34,7 +35,7 @@ class _Vocabulary(_Feature):
 
 
 class IdFeature(_Vocabulary):
-    """An identifier that carries behaviour, not content: item id, author id, user id.
+    """Describe an identifier that carries behaviour, not content: item id, author id, user id.
 
     The vocabulary holds values with at least `min_count` training clicks; others share the out-of-vocabulary row.
     """
@@ -43,13 +44,13 @@ class IdFeature(_Vocabulary):
 
 
 class CategoryFeature(_Vocabulary):
-    """One value out of a small set. The vocabulary is counted over the rows of the items or users file."""
+    """Describe one value out of a small set. The vocabulary is counted over the rows of the items or users file."""
 
     type: Literal["category"]
 
 
 class TagsFeature(_Vocabulary):
-    """A set of values: a string joined by `separator`, or a list column in Parquet and JSON lines."""
+    """Describe a set of values: text joined by `separator`, or a list column in Parquet and JSON lines."""
 
     type: Literal["tags"]
     separator: str = Field(default=",", min_length=1)
@@ -57,7 +58,7 @@ class TagsFeature(_Vocabulary):
 
 
 class NumberFeature(_Feature):
-    """A number, standardised over the rows of its file (missing becomes the mean) or put into quantile buckets."""
+    """Describe a number, standardised over the rows of its file (missing becomes the mean) or put into buckets."""
 
     type: Literal["number"]
     transform: Literal["standardise", "bucketise"] = "standardise"
@@ -66,7 +67,7 @@ class NumberFeature(_Feature):
 
 
 class EmbeddingFeature(_Feature):
-    """A dense vector per row: a `.npy` file aligned with the items file, or a list column of it."""
+    """Describe a dense vector per row: a `.npy` file aligned with the items file, or a list column of it."""
 
     type: Literal["embedding"]
     path: LocalPath | None = Field(default=None, description=".npy [rows, dim]; row i belongs to line i of the file")
@@ -89,12 +90,12 @@ class EmbeddingFeature(_Feature):
 
     @property
     def uses_vector(self) -> bool:
-        """Whether the tower sees the vector itself."""
+        """Tell whether the tower sees the vector itself."""
         return self.use != "clusters"
 
     @property
     def cluster_names(self) -> list[str]:
-        """Names of the category features, one per level, that the clusters give to the tower."""
+        """Name the category features, one per level, that the clusters give to the tower."""
         if self.use == "vector":
             return []
         return [f"{self.name}_cluster_{level}" for level in range(len(self.clusters))]
@@ -106,7 +107,7 @@ Feature = Annotated[
 
 
 class FeatureSchema(Strict):
-    """Which tower sees which feature.
+    """Assign features to towers.
 
     Raises:
       ValueError: a name is used twice in one table, `behaviour` holds content or `meta` holds an id (unless
@@ -152,7 +153,7 @@ class FeatureSchema(Strict):
 
     @property
     def modalities(self) -> dict[str, str]:
-        """Meta feature -> its modality, in the order of the features."""
+        """Map each meta feature to its modality, in the order of the features."""
         return {
             feature.name: feature.modality or (feature.name if _is_own_modality(feature) else ATTRIBUTES)
             for feature in self.meta
@@ -160,14 +161,14 @@ class FeatureSchema(Strict):
 
     @property
     def ambiguous_modality(self) -> bool:
-        """Whether `attributes` is a feature that is its own modality beside others that belong there by default."""
+        """Tell whether `attributes` is both a feature's own modality and the default of others."""
         unnamed = [feature for feature in self.meta if feature.modality is None]
         own = [feature.name for feature in unnamed if _is_own_modality(feature)]
         return ATTRIBUTES in own and len(own) < len(unnamed)
 
     @property
     def item(self) -> tuple[Feature, ...]:
-        """Features read from the items file, behaviour first."""
+        """Return the features of the items file, behaviour first."""
         return self.behaviour + self.meta
 
 

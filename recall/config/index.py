@@ -1,4 +1,4 @@
-"""The `index` section of the experiment file: how vectors are searched."""
+"""Defines the `index` section of the experiment file: how vectors are searched."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from recall.config.values import AutoOrNumber, Fraction, Strict
+from recall.config.strict import Strict
+from recall.config.values import AutoOrNumber, Fraction
 
 
 class IndexConfig(Strict):
-    """How vectors are searched."""
+    """Configure how vectors are searched."""
 
     kind: Literal["auto", "exact", "scann"] = "auto"
     target_recall: Fraction = Field(default=0.95, description="recall@k against exact search that tuning must reach")

@@ -1,4 +1,7 @@
-"""The `model` section of the experiment file: the towers, how they are joined, and what they are trained for."""
+"""Defines the `model` section of the experiment file: the towers, how they are joined, and their training objective.
+
+Sub-sections come before the section that holds them: start at `ModelConfig`, the last class.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recall.config.values import Probability, Strict
+from recall.config.strict import Strict
+from recall.config.values import Probability
 
 WITH_META_TOWER = ("gated", "base", "meta_only")
 
 
 class TransformerConfig(Strict):
-    """The transformer over the ordered history."""
+    """Configure the transformer over the ordered history."""
 
     layers: PositiveInt = 2
     heads: PositiveInt = 2
@@ -25,7 +29,7 @@ class TransformerConfig(Strict):
 
 
 class FusionConfig(Strict):
-    """How the meta tower joins the modalities of an item; `fusion: lmf` is short for `fusion: {kind: lmf}`."""
+    """Configure how the meta tower joins modalities; `fusion: lmf` is short for `fusion: {kind: lmf}`."""
 
     kind: Literal["concat", "weighted_sum", "lmf", "cross_attention", "transformer"] = Field(
         default="concat",
@@ -58,12 +62,12 @@ class FusionConfig(Strict):
 
     @property
     def dropout_rate(self) -> float:
-        """`modality_dropout` with its default filled in."""
+        """Return `modality_dropout` with its default filled in."""
         return 0.1 if self.modality_dropout is None else self.modality_dropout
 
 
 class InterestsConfig(Strict):
-    """Several query vectors for a user: how many, and what makes them of the history."""
+    """Configure several query vectors per user: their number, and how they are made from the history."""
 
     count: PositiveInt = Field(default=4, description="query vectors per user; 1 is the model without interests")
     extractor: Literal["attention", "routing"] = Field(
@@ -77,7 +81,7 @@ class InterestsConfig(Strict):
 
 
 class CategoryHeadConfig(Strict):
-    """A classifier beside retrieval that makes lists keep to a category; short form: `category_head: FEATURE`."""
+    """Configure a classifier that makes lists keep to a category; short form: `category_head: FEATURE`."""
 
     feature: str = Field(description="of features.meta, type category or tags")
     weight: NonNegativeFloat = Field(default=0.1, description="of the loss: an item's category from its meta vector")
@@ -92,7 +96,7 @@ class CategoryHeadConfig(Strict):
 
 
 class ItemCodesConfig(Strict):
-    """Several vectors for an item, each made by a learned code; `item_codes: 4` is short for `{count: 4}`."""
+    """Configure several vectors per item, each made by a learned code; `item_codes: 4` is short for `{count: 4}`."""
 
     count: PositiveInt = Field(default=4, description="vectors per item; 1 adds what one code reads to the one vector")
     pick: Literal["highest", "attention", "mean"] = Field(
@@ -122,21 +126,21 @@ class ItemCodesConfig(Strict):
 
     @property
     def are_trained_apart(self) -> bool:
-        """Whether queries meet the vectors of an item one by one in training."""
+        """Tell whether queries meet the vectors of an item one by one in training."""
         return self.count > 1 and self.pick != "mean"
 
     @property
     def are_served_apart(self) -> bool:
-        """Whether an item has several vectors in the index."""
+        """Tell whether an item has several vectors in the index."""
         return self.are_trained_apart and self.index != "mean"
 
 
 class ColdSimulation(Strict):
-    """Shows candidates in training as they would look if they were new.
+    """Show candidates in training as they would look if they were new.
 
-    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and besides with
+    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and also with
     probability `unseen` whatever the exposures: an item published after the training is served without a trained id,
-    but soon with a posterior. `brand_new` takes away the posterior too.
+    but soon has a posterior. `brand_new` removes the posterior, too.
     """
 
     enabled: bool = True
@@ -151,7 +155,7 @@ class ColdSimulation(Strict):
 
 
 class LossConfig(Strict):
-    """The training objective: weights of its terms and where negatives come from."""
+    """Configure the training objective: weights of its terms, and where negatives come from."""
 
     item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
     behaviour: NonNegativeFloat = Field(default=0.3, description="query against the behaviour tower alone")
@@ -202,7 +206,7 @@ class LossConfig(Strict):
 
 
 class StudentLoss(Strict):
-    """Weights of what the student is trained for."""
+    """Weigh the terms of the student's objective."""
 
     item: NonNegativeFloat = Field(default=1.0, description="its query against the item vectors that are served")
     query: NonNegativeFloat = Field(default=1.0, description="its query towards that of the large tower")
@@ -216,7 +220,7 @@ class StudentLoss(Strict):
 
 
 class StudentConfig(Strict):
-    """A second user tower that costs little to ask: last clicks pooled, profile, one MLP; `mean` is `{kind: mean}`."""
+    """Configure a cheap second user tower: last clicks pooled, profile, one MLP; `mean` is `{kind: mean}`."""
 
     # Validation recall@50 that is lost on the simulated community and on MovieLens, one seed: by attention 1.2% and
     # 0.1% (joint), 0.3% and 0.6% (frozen); by the mean 2.0% and 6.0% (joint), 1.2% and 4.9% (frozen), 3.6% and 5.5%
@@ -241,7 +245,7 @@ class StudentConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """The towers and how they are joined."""
+    """Configure the towers and how they are joined."""
 
     query: Literal["user", "trigger", "both"] = "user"
     structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = "gated"
@@ -296,12 +300,12 @@ class ModelConfig(Strict):
 
     @property
     def has_appeal(self) -> bool:
-        """Whether the last dimension of the vectors is learned; it is 0 otherwise."""
+        """Tell whether the last dimension of the vectors is learned; it is 0 otherwise."""
         return self.structure == "gated" and self.appeal
 
     @property
     def start_temperature(self) -> float:
-        """`temperature`, or what suits the similarity."""
+        """Return `temperature`, or the default of the similarity."""
         return self.temperature or {"dot": 1.0, "cosine": 0.08}[self.similarity]
 
     @model_validator(mode="after")
@@ -403,5 +407,5 @@ class ModelConfig(Strict):
 
     @property
     def interest_count(self) -> int:
-        """Query vectors per user."""
+        """Count the query vectors of a user."""
         return self.interests.count if self.interests else 1

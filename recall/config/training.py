@@ -1,4 +1,4 @@
-"""The `training` section of the experiment file: how long, how fast, when to stop, and in which stages."""
+"""Defines the `training` section of the experiment file: how long, how fast, when to stop, and in which stages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recall.config.values import Decay, DurationMs, Strict
+from recall.config.strict import Strict
+from recall.config.values import Decay, DurationMs
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=32)]
 
 
 class InitialiseConfig(Strict):
-    """A stage that reads no clicks: the meta tower learns to tell items apart as given vectors do."""
+    """Configure a stage without clicks: the meta tower learns to tell items apart as given vectors do."""
 
     path: Path = Field(description="one vector per item, of any width: .npy by line of the items file, or Parquet")
     temperature: PositiveFloat = 0.07
 
 
 class StageData(Strict):
-    """Which training clicks a stage learns from. The others stay candidates: negatives are what they always were."""
+    """Choose the training clicks that a stage learns from. The other clicks stay candidates and negatives."""
 
     weights: Literal["given", "equal"] = Field(
         default="given", description="what clicks count: data.events.weight, or all alike"
@@ -32,12 +33,15 @@ class StageData(Strict):
 
     @property
     def is_everything(self) -> bool:
-        """Whether the stage sees the clicks as they are."""
+        """Tell whether the stage sees the clicks as they are."""
         return self == StageData()
 
 
 class StageConfig(Strict):
-    """One of several trainings in a row, each from where the one before was best; what it leaves out is as usual."""
+    """Configure one of several trainings in a row.
+
+    Each starts from the best weights of the stage before. Settings that it leaves out are those of `training`.
+    """
 
     name: StageName
     initialise: InitialiseConfig | None = None
@@ -65,13 +69,13 @@ class StageConfig(Strict):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """Settings of `training` that differ in this stage."""
+        """Return the settings of `training` that differ in this stage."""
         names = ("epochs", "batch_size", "learning_rate", "table_learning_rate", "patience")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class TrainingConfig(Strict):
-    """How long, how fast, and when to stop."""
+    """Set how long to train, how fast, and when to stop."""
 
     epochs: PositiveInt = 20
     min_epoch_steps: NonNegativeInt = Field(

@@ -1,14 +1,13 @@
-"""Values of the experiment file that YAML has no type for."""
+"""Defines types of settings that YAML has no type for: durations, `auto` or a number, local paths."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from recall.core.tables import is_uri
 
@@ -16,7 +15,7 @@ _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_duration_ms(value: Any) -> int:
-    """Milliseconds of '500ms', '90s', '30m', '1h' or '7d'; whole numbers are milliseconds already."""
+    """Convert '500ms', '90s', '30m', '1h' or '7d' to milliseconds; whole numbers are milliseconds already."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
@@ -26,7 +25,7 @@ def parse_duration_ms(value: Any) -> int:
 
 
 def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
-    """'auto', or a finite number."""
+    """Accept 'auto' or a finite number."""
     if value == "auto":
         return "auto"
     try:
@@ -39,7 +38,7 @@ def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
 
 
 def parse_decay(value: Any) -> float | Literal["auto"] | None:
-    """'auto', nothing, or a number between 0 and 1."""
+    """Accept 'auto', None, or a number between 0 and 1."""
     if value is None or value == "auto":
         return value
     try:
@@ -52,7 +51,7 @@ def parse_decay(value: Any) -> float | Literal["auto"] | None:
 
 
 def parse_local_path(value: Any) -> Any:
-    """A path that is no URI."""
+    """Accept a path that is no URI."""
     if is_uri(str(value)):
         raise ValueError("expected a local path; only logs (events, histories) can be read by URI. Copy the file here")
     return value
@@ -66,18 +65,3 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 HistoryTime = Literal["none", "gap", "age", "both"]
-
-
-class Strict(BaseModel):
-    """A frozen settings object that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, values: Any) -> Any:
-        for key, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(key)
-            if isinstance(value, bool) and field and field.annotation is not bool:
-                raise ValueError(f"{key} cannot be {str(value).lower()}; give the value that the key describes")
-        return values

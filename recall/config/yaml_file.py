@@ -1,4 +1,4 @@
-"""The text side of the experiment file: YAML, overrides from the command line, paths, and readable complaints."""
+"""Handles the text of the experiment file: YAML, overrides from the command line, paths, and error messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXPECTED = {
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML whose mappings hold each key once; a second `meta:` would silently replace the first."""
+    """Load YAML whose mappings hold each key once; a second `meta:` would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -37,7 +37,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
       ConfigError: the file cannot be read, is not YAML, lists a key twice, or holds something else.
@@ -54,7 +54,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Sets one `dotted.key=value` in place; the value is YAML, and numbers in the key count entries of a list from 0.
+    """Set one `dotted.key=value` in place.
+
+    The value is YAML. Numbers in the key count entries of a list from 0.
 
     Raises:
       ConfigError: the key leads nowhere, or the value is not YAML.
@@ -84,7 +86,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def resolve_paths(node: Any, folder: Path) -> None:
-    """Makes every `path` in place relative to a folder; URIs stay as they are."""
+    """Make every `path` relative to a folder, in place; URIs stay as they are."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "path" and isinstance(value, str):
@@ -99,7 +101,7 @@ def resolve_paths(node: Any, folder: Path) -> None:
 
 
 def plain(node: Any) -> Any:
-    """The content with text for dates: YAML turns 2024-01-01 into a date, names and paths want the text."""
+    """Turn dates back into text: YAML reads 2024-01-01 as a date, but names and paths need the text."""
     if isinstance(node, Mapping):
         return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -108,7 +110,7 @@ def plain(node: Any) -> Any:
 
 
 def describe(problem: Any) -> str:
-    """One line for one of pydantic's errors: the key as it is written in the file, what is wrong, what was found."""
+    """Describe one of pydantic's errors in a line: the key as written in the file, the problem, and the value found."""
     where = _where(problem["loc"])
     found = problem["input"]
     kind = problem["type"]

@@ -1,13 +1,13 @@
-"""Publishing directories so that a killed run leaves nothing that loads.
+"""Publishes directories so that a killed run leaves nothing that loads.
 
-An artefact is a directory with a `manifest.json`. It is written under a temporary name beside its final
-place, every file's size and CRC-32C is put into the manifest, the manifest's own at its end, and the directory takes
-the place of the one before in one step.
+An artefact is a directory with a `manifest.json`. It is written under a temporary name beside its final place. The
+manifest names every file with its size and CRC-32C and ends with a checksum of its own. The directory takes the place
+of the old one in one step (`replacing.py`).
 
-What is promised of damage: a file that a manifest names, the manifest itself and a JSON file with a checksum of its own
-(metrics.json, index/summary.json) are refused by name when they are missing, cut or altered. A file in an artefact that
-its manifest does not name is never read. config.yaml and timing.json of a run have no checksum, as people may edit the
-one and nothing depends on the other; index/CURRENT holds a number, and one of no version is refused.
+Damage is found as follows. A file that a manifest names, the manifest itself and a JSON file with its own checksum
+(metrics.json, index/summary.json) are refused by name when they are missing, cut or altered. A file that the manifest
+does not name is never read. A run's config.yaml and timing.json have no checksum: people may edit the first, and
+nothing depends on the second. index/CURRENT holds a version number and is refused if there is no such version.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _OWN_CHECKSUM_AT_END = re.compile(rb'"crc32c": "([0-9a-f]{8})"\n}\n\Z')
 
 
 def fingerprint(*parts: Any) -> str:
-    """Stable hash of JSON-serialisable parts; 16 hex digits. Equal parts give equal fingerprints on any machine."""
+    """Hash JSON-serialisable parts into 16 hex digits. Equal parts give equal fingerprints on any machine."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def checksum(path: Path) -> str:
-    """CRC-32C of a file's bytes as eight hex digits."""
+    """Compute the CRC-32C of a file's bytes, as eight hex digits."""
     crc = google_crc32c.Checksum()
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):
@@ -51,7 +51,7 @@ def checksum(path: Path) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, checksummed: bool = False) -> None:
-    """Writes JSON as `write_text` does.
+    """Write JSON as `write_text` does.
 
     Args:
       path: the file.
@@ -68,7 +68,7 @@ def write_json(path: Path, content: Mapping[str, Any], *, checksummed: bool = Fa
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote, without the checksum of its own, which is compared where there is one.
+    """Read the content that `write_json` wrote, without its own checksum, which is compared if there is one.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -88,7 +88,7 @@ def _crc32c(data: bytes) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes beside the file's place, to the disk, and renames: a reader, or a power cut, sees the old or the new."""
+    """Write a file beside its place, flush it to the disk and rename it. Readers see the old or the new content."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.write_text(text)
@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Returns when the bytes of a file, or the names in a directory, would survive a power cut."""
+    """Flush a file's bytes, or the names in a directory, to the disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,7 +112,7 @@ def to_disk(path: Path) -> None:
 def publish(
     directory: Path, *, manifest: dict[str, Any], name: str = MANIFEST, parts: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """Yields a scratch directory that becomes `directory` when the block ends without an error.
+    """Yield a scratch directory that becomes `directory` when the block ends without an error.
 
     Args:
       directory: final place; an artefact that is already there is replaced.
@@ -142,7 +142,7 @@ def publish(
 
 
 def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, parts: Sequence[str] = ()) -> None:
-    """Writes the manifest of a finished directory: the given content and each file's bytes and CRC-32C.
+    """Write the manifest of a finished directory: the given content, and bytes and CRC-32C of each file.
 
     All of it is on the disk when this returns.
 
@@ -165,7 +165,7 @@ def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, par
 def read_manifest(
     directory: Path, *, made_by: str, verify: bool | Callable[[str], bool] = False, name: str = MANIFEST
 ) -> dict[str, Any]:
-    """The manifest of a published directory.
+    """Read and check the manifest of a published directory.
 
     Args:
       directory: the artefact.
@@ -202,7 +202,7 @@ def read_manifest(
 
 
 def require_checksum(file: Path, entry: Mapping[str, Any], *, made_by: str) -> None:
-    """Raises ArtifactError if a file is gone, or its bytes are not those of its entry in a manifest."""
+    """Raise ArtifactError if a file is missing or its checksum differs from its entry in the manifest."""
     try:
         found = checksum(file)
     except OSError as error:
@@ -220,15 +220,3 @@ def _missing(directory: Path, path: Path, *, made_by: str) -> str:
             f"rename that to {directory.name}, or run `{made_by}` again"
         )
     return f"{directory}: not there yet; run `{made_by}` first"
-
-
-_SERVED = {"data/manifest.json": "prepare", "model/manifest.json": "train", "index/CURRENT": "index"}
-
-
-def require_steps(run: Path) -> None:
-    """Raises ArtifactError if a step that serving needs was not done in a run directory; names the command."""
-    for part, step in _SERVED.items():
-        if not (run / part).exists():
-            nothing = not any((run / other).exists() for other in _SERVED)
-            command = f"recall run CONFIG.yaml --out {run}" if nothing else f"recall {step} --run {run}"
-            raise ArtifactError(f"{run / part}: not there yet; run `{command}` first")

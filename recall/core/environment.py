@@ -1,4 +1,4 @@
-"""What a result was made with, beside its data and settings: versions and the commit."""
+"""Reports the environment of a result, beside its data and settings: package versions and the commit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "apac
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
+    """Return the versions of the packages that results depend on."""
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
 def commit() -> str:
-    """The commit of the working tree that the library is run from, or 'unknown'."""
+    """Return the commit of the working tree that the library runs from, or 'unknown'."""
     file = Path(__file__).resolve()
     # A copy in site-packages may lie inside the repository of another project, which does not track it.
     commands = (["ls-files", "--error-unmatch", str(file)], ["rev-parse", "--short=12", "HEAD"])

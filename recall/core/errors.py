@@ -1,33 +1,33 @@
-"""The one family of exceptions that recall raises at the edge where a user's input enters."""
+"""Defines the one family of exceptions that recall raises where a user's input enters."""
 
 import errno
 import os
 
 
 class RecallError(Exception):
-    """Base of all errors that recall raises on purpose. The message says what was expected, found, and to do."""
+    """Form the base of all errors that recall raises on purpose. Messages say what was expected, found, and to do."""
 
 
 class ConfigError(RecallError):
-    """The experiment file is wrong: names the key, what was found there, and what to write instead."""
+    """Report a wrong experiment file: the key, the value found there, and the value to write instead."""
 
 
 class DataError(RecallError):
-    """An input file cannot be used: names the file, the place in it, and how to mend it."""
+    """Report an input file that cannot be used: the file, the place in it, and how to mend it."""
 
 
 class ArtifactError(RecallError):
-    """A file that an earlier step should have published is missing, damaged, or made by another configuration."""
+    """Report a published file that is missing, damaged, or made by another configuration."""
 
 
 def shown(value: object, *, most: int = 80) -> str:
-    """A value for an error message; of a long one its beginning."""
+    """Format a value for an error message; cut a long one after its beginning."""
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def disk_problem(error: Exception) -> str | None:
-    """What is wrong with the disk if that is why something failed; TensorFlow has errors of its own for it."""
+    """Describe the disk problem behind an error, or return None. TensorFlow has its own errors for a full disk."""
     if isinstance(error, OSError):
         return str(error)
     texts = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]

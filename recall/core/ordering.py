@@ -1,4 +1,4 @@
-"""Order of rows by several integer keys, by counting digits instead of comparing numbers."""
+"""Orders rows by several integer keys, by counting digits instead of comparing numbers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Key = AnyInts | Bools
 
 
 def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Intps:
-    """Positions of rows in rising order of the first key, then the second, and so on.
+    """Return the positions of rows in rising order of the first key, then the second, and so on.
 
-    As np.lexsort, which compares: a radix sort from the last key to the first takes a third of the time where keys span
-    up to 2^32, and a tenth where one comes in long runs that are ordered already, as the times of a log do.
+    Gives the order of np.lexsort, which compares. A radix sort from the last key to the first takes a third of the time
+    where keys span up to 2^32, and a tenth where a key comes in long ordered runs, as the times of a log do.
 
     Args:
       *keys: each [rows], at least one.
@@ -49,7 +49,7 @@ def order_of(*keys: Key, ties: Sequence[Key] = ()) -> Intps:
 
 
 def _ordered(key: Key, order: Intps | None) -> Intps | None:
-    """`order` with the key first; rows that agree in it keep their places among each other. None: as they are."""
+    """Sort an order by one more key that comes first. Equal rows keep their places; None is the given order."""
     if not len(key):
         return order
     low = int(key.min())

@@ -1,4 +1,4 @@
-"""Parquet files of tables that come in parts."""
+"""Writes Parquet files of tables that come in parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROWS = 1 << 20  # as pyarrow cuts tables
 
 
 def write_parts(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """As pq.write_table of all parts in one, byte for byte, with little more than a row group in memory."""
+    """Write the bytes that pq.write_table writes for all parts together, with about one row group in memory."""
     rest = schema.empty_table()
     with pq.ParquetWriter(path, schema) as writer:
         for part in parts:

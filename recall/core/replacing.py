@@ -1,4 +1,4 @@
-"""One directory in the place of another, so that at every moment one of the two stands there whole."""
+"""Replaces one directory by another, so that at every moment one of the two stands there whole."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV)
 
 
 def scratch_of(directory: Path) -> Path:
-    """A hidden name beside a directory, for what is to take its place."""
+    """Return a hidden name beside a directory for its replacement."""
     return directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
 
 
 def clear_up(directory: Path) -> None:
-    """Brings back what a killed `replace` had moved away, and removes what else killed runs left beside a directory."""
+    """Restore a directory that a killed `replace` had moved away; remove other leftovers of killed runs beside it."""
     for old in moved_away(directory):
         if not os.path.lexists(directory):
             old.rename(directory)
@@ -32,17 +32,17 @@ def clear_up(directory: Path) -> None:
 
 
 def moved_away(directory: Path) -> list[Path]:
-    """What stood at a directory before `replace` was killed between two renames; the newest first."""
+    """List the old directories of `replace` calls that were killed between two renames; the newest first."""
     return sorted(
         directory.parent.glob(f".{directory.name}.{_HEX}.old"), key=lambda path: path.lstat().st_ctime, reverse=True
     )
 
 
 def replace(scratch: Path, directory: Path) -> None:
-    """Puts `scratch` in the place of `directory`, whose content is removed afterwards.
+    """Put `scratch` in the place of `directory`, and remove the old content afterwards.
 
-    Where the system can exchange two names (Linux, most file systems) a kill leaves the old one or the new one. Else
-    the old one is moved away first, and a kill right then leaves neither: `clear_up` brings the old one back.
+    Where the system can exchange two names (Linux, most file systems), a kill leaves the old directory or the new one.
+    Elsewhere the old one is moved away first, and a kill right then leaves neither: `clear_up` brings the old one back.
 
     Raises:
       OSError: the old one is where it was.
@@ -63,7 +63,7 @@ def replace(scratch: Path, directory: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchanges two names in one step; False, with nothing done, where the system or the file system cannot."""
+    """Exchange two names in one step. Returns False, with nothing done, where the system cannot do it."""
     rename = _renameat2()
     if rename is None:
         return False

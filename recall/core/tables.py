@@ -1,4 +1,4 @@
-"""Reading tables: CSV, TSV and JSON lines (gzipped too) and Parquet, and what their ids and numbers mean."""
+"""Reads tables (CSV, TSV, JSON lines, gzipped or not, and Parquet) and interprets their ids and numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def expand_paths(pattern: str | Path) -> list[Path]:
-    """The files of a path or glob (`**` too), sorted by name.
+    """List the files of a path or glob (`**` too), sorted by name.
 
     Raises:
       DataError: no file matches, or this is a URI.
@@ -60,12 +60,12 @@ def expand_paths(pattern: str | Path) -> list[Path]:
 
 
 def is_uri(path: str | Path) -> bool:
-    """Whether this names a file of another file system, such as gs://bucket/log.parquet."""
+    """Tell whether a path names a file of another file system, such as gs://bucket/log.parquet."""
     return _URI.match(str(path)) is not None
 
 
 def table_format(path: Path, declared: str = "auto") -> str:
-    """`csv`, `tsv`, `jsonl` or `parquet`: the declared format, or for `auto` what the ending says.
+    """Return `csv`, `tsv`, `jsonl` or `parquet`: the declared format, or for `auto` the format of the ending.
 
     Raises:
       DataError: the ending says nothing.
@@ -83,7 +83,7 @@ def table_format(path: Path, declared: str = "auto") -> str:
 
 
 def read_header(path: str | Path, format: str = "auto") -> list[str]:
-    """Column names of a table.
+    """Read the column names of a table.
 
     Cheap but for JSON lines, which are parsed whole: a field may turn up first in the last line.
 
@@ -108,7 +108,7 @@ def read_header(path: str | Path, format: str = "auto") -> list[str]:
 
 
 def read_table(path: str | Path, *, format: str = "auto", columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads one file.
+    """Read one file.
 
     CSV and TSV values come as strings, the empty one as null. CSV quotes as RFC 4180 says; TSV does not quote:
     a tab separates values and the end of a line ends a record, whatever quotes the text holds.
@@ -145,7 +145,7 @@ def read_table(path: str | Path, *, format: str = "auto", columns: Sequence[str]
 
 
 def id_strings(column: Column) -> pa.StringArray:
-    """Ids as text: whole numbers in decimal, 12.0 of a float column as "12", text stripped, empty and NaN as null.
+    """Convert ids to text: whole numbers in decimal, 12.0 as "12", text stripped, empty text and NaN as null.
 
     Args:
       column: strings, integers, floats, booleans, timestamps, or a dictionary of these.
@@ -170,7 +170,7 @@ def id_strings(column: Column) -> pa.StringArray:
 
 
 def id_dictionary(column: Column) -> pa.DictionaryArray:
-    """As `id_strings`, each text once: dictionary of int32 and string; nulls are in the indices alone."""
+    """Convert ids as `id_strings` does, into a dictionary of int32 and string; only indices hold nulls."""
     if pa.types.is_nested(column.type):
         raise DataError(f"expected ids, found values of type {column.type}")
     encoded = column.dictionary_encode()
@@ -182,7 +182,7 @@ def id_dictionary(column: Column) -> pa.DictionaryArray:
 
 
 def used_only(array: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The same values; the dictionary without those that no row has."""
+    """Drop the dictionary entries that no row uses; the values stay the same."""
     codes, size = array.indices.fill_null(-1).to_numpy(), len(array.dictionary)
     used = np.zeros(size + 1, bool)
     used[codes] = True
@@ -194,7 +194,7 @@ def used_only(array: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
-    """As `id_strings`, of Python values.
+    """Convert Python values to ids as `id_strings` does.
 
     Raises:
       DataError: values of several types, or what is no Unicode text; begins with `what`.
@@ -209,10 +209,10 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
 
 
 def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
-    """Numbers, and which values are none.
+    """Parse numbers, and mark the values that are not numbers.
 
-    Missing are null, NaN, and empty or `nan` as text. Booleans count as 0 and 1, as text too (`True` is how pandas
-    writes them). Not numbers are other text and infinities.
+    Null, NaN, and empty text or the text `nan` are missing. Booleans count as 0 and 1, also as text (pandas writes
+    `True`). Other text and infinities are not numbers.
 
     Returns:
       float64 [rows] with NaN where missing or not a number, and bool [rows], true where a value is not a number.
@@ -232,7 +232,7 @@ def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
 
 
 def numbers(column: Column, *, what: str = "column") -> Float64s:
-    """Numbers as float64 [rows], NaN where missing; see `parse_numbers`.
+    """Parse numbers as float64 [rows], NaN where missing; see `parse_numbers`.
 
     Args:
       column: numbers, booleans or text.
@@ -316,7 +316,7 @@ def _read_delimited(path: Path, kind: str, columns: list[str]) -> pa.Table:
 
 
 class _QuoteCounter(io.RawIOBase):
-    """Passes bytes on and counts the quotes among them."""
+    """Pass bytes on, and count the quotes among them."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -332,10 +332,10 @@ class _QuoteCounter(io.RawIOBase):
 
 
 def _check_quotes_close(path: Path) -> None:
-    """Raises if the file ends inside quotes, which Arrow takes for a value that reaches to the end.
+    """Raise DataError if the file ends inside quotes, which Arrow reads as a value that reaches to the end.
 
-    Only worth a second reading when the number of quotes is odd, and no proof even then: a lone quote inside an
-    unquoted value is harmless.
+    A second reading is worth it only when the number of quotes is odd. An odd number is no proof: a lone quote inside
+    an unquoted value is harmless.
     """
     with _open(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, strict=True)

@@ -1,4 +1,4 @@
-"""Times of any unit as whole milliseconds, by exact arithmetic."""
+"""Converts times of any unit to whole milliseconds, by exact arithmetic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXACT = decimal.Context(prec=60)
 
 
 class Times(NamedTuple):
-    """Parsed times.
+    """Hold parsed times.
 
     Attributes:
       ms: int64 [rows], milliseconds (or positions), 0 where there is none.
@@ -39,7 +39,7 @@ class Times(NamedTuple):
 
 
 def parse_times(column: Column, unit: TimeUnit) -> Times:
-    """Converts a column to milliseconds, rounding down.
+    """Convert a column to milliseconds, rounding down.
 
     Args:
       column: numbers or text in `unit`; Arrow timestamps and dates are taken as UTC, whatever the unit.
@@ -75,7 +75,7 @@ def _from_iso(text: pa.StringArray) -> Times:
 
 
 def _from_text(text: pa.StringArray, unit: str) -> Times:
-    """Plain integers by Arrow; whatever else may still be a number, like 12.5 or 1.2e9, one by one and exactly."""
+    """Parse plain integers with Arrow, and other numbers such as 12.5 or 1.2e9 one by one and exactly."""
     missing = text.is_null().to_numpy(zero_copy_only=False)
     plain = pc.fill_null(pc.match_substring_regex(text, r"^[+-]?\d{1,18}$"), False)
     integers = pc.if_else(plain, pc.utf8_ltrim(text, characters="+"), pa.scalar(None, pa.string())).cast(pa.int64())

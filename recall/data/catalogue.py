@@ -1,4 +1,4 @@
-"""The items and users files: unique ids and, row by row, the raw columns that features are made of."""
+"""Reads the items and users files: unique ids and, row by row, the raw columns of features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ID_LIKE_ROWS = 100
 
 @dataclass(frozen=True)
 class KeyedTable:
-    """Rows with unique ids.
+    """Hold rows with unique ids.
 
     Attributes:
       ids: string [rows], none missing, each once.
@@ -42,15 +42,15 @@ class KeyedTable:
 
 
 class ItemTable(KeyedTable):
-    """The catalogue. The position of an item is its row everywhere after reading."""
+    """Hold the catalogue. The position of an item is its row everywhere after reading."""
 
 
 class UserTable(KeyedTable):
-    """User profiles."""
+    """Hold the user profiles."""
 
 
 def check_files(config: Config) -> None:
-    """Looks for every input file, so that a wrong path is known before any work starts.
+    """Look for every input file, so that a wrong path is known before any work starts.
 
     Raises:
       ConfigError: lists each key whose file is not there.
@@ -81,7 +81,7 @@ def check_files(config: Config) -> None:
 
 
 def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
-    """Reads the catalogue.
+    """Read the catalogue.
 
     Args:
       config: the experiment.
@@ -114,7 +114,7 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
 
 
 def read_users(config: Config) -> UserTable | None:
-    """Reads the user profiles; None if the experiment has no users file.
+    """Read the user profiles; None if the experiment has no users file.
 
     Raises:
       DataError: as `read_items`.
@@ -129,7 +129,7 @@ def read_users(config: Config) -> UserTable | None:
 
 
 def _features(config: Config, table: str) -> Iterator[tuple[str, Feature]]:
-    """Features of the users or items file with their place in the experiment file."""
+    """Yield the features of the users or items file with their keys in the experiment file."""
     for section in ("user",) if table == "user" else ("behaviour", "meta"):
         for index, feature in enumerate(getattr(config.features, section)):
             yield f"features.{section}[{index}]", feature
@@ -151,7 +151,7 @@ def _read_columns(
 
 
 def _check_types(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> None:
-    """Looks for what encoding would stumble over when the log has been read."""
+    """Refuse columns that encoding would fail on after the log has been read."""
     for key, feature in features:
         if feature.type == "number":
             numbers(table[feature.source], what=f"{key}: column {feature.source} of {path}")
@@ -178,11 +178,13 @@ def _check_columns(
 
 
 def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) -> pa.StringArray:
-    """Ids of a table's rows, string [rows].
+    """Return the ids of a table's rows, string [rows].
 
     Args:
       column: of ids.
-      path: the table, for errors, as `format` and the `key` that names the column.
+      path: file of the table, for errors.
+      format: format of the file, for errors.
+      key: key of the experiment file that names the column, for errors.
 
     Raises:
       DataError: no rows, an id is missing or there twice; says in which lines.
@@ -210,7 +212,7 @@ def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) ->
 
 
 def _lines(path: Path, format: str, rows: Sequence[int] | Any) -> str:
-    """Where rows stand in a file, for people: lines of a text file (header is line 1), rows of Parquet from 0."""
+    """Tell people where rows stand in a file: lines of a text file (header is line 1), rows of Parquet from 0."""
     kind = format if format == "attributes" else table_format(path, format)
     word, first = {"csv": ("lines", 2), "tsv": ("lines", 2), "jsonl": ("lines", 1), "attributes": ("entries", 1)}.get(
         kind, ("rows", 0)
@@ -220,7 +222,7 @@ def _lines(path: Path, format: str, rows: Sequence[int] | Any) -> str:
 
 
 def _with_embeddings(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> pa.Table:
-    """Puts vectors in place of list columns and adds those of `.npy` files under their source name."""
+    """Replace list columns by vectors, and add the vectors of `.npy` files under their source name."""
     from_files: dict[str, Path] = {}
     for key, feature in features:
         if not isinstance(feature, EmbeddingFeature):
@@ -257,7 +259,7 @@ def _refuse_disguised_ids(table: pa.Table, features: Sequence[tuple[str, Feature
 
 
 def _append(ids: pa.StringArray, table: pa.Table, id_column: str, new: list[str]) -> tuple[pa.StringArray, pa.Table]:
-    """Adds rows that have nothing but an id."""
+    """Add rows that have nothing but an id."""
     added = pa.array(new, pa.string())
     table = table.set_column(table.column_names.index(id_column), id_column, ids)
     rows = {field.name: added if field.name == id_column else pa.nulls(len(new), field.type) for field in table.schema}
@@ -265,7 +267,7 @@ def _append(ids: pa.StringArray, table: pa.Table, id_column: str, new: list[str]
 
 
 def _read_attributes(path: Path, id_column: str) -> pa.Table:
-    """Reads one JSON object {item id: [attribute ids]}, as S3-Rec publishes its data sets."""
+    """Read one JSON object {item id: [attribute ids]}, as S3-Rec publishes its data sets."""
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
     except (OSError, ValueError) as error:

@@ -1,4 +1,7 @@
-"""What a user had clicked before an example: the last N items, all of them, and the one that led here."""
+"""Finds what a user had clicked before an example: the last N items, all items, and the item that led there.
+
+`examples.py` puts the result into tables. `further_histories.py` does the same for lists beside the clicks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from recall.core.ragged import Ragged
 
 
 class Ranges(NamedTuple):
-    """Ragged slices of one array of clicks.
+    """Hold ranges of positions in one array of clicks; they may overlap.
 
     Attributes:
       starts: int64 [n].
@@ -23,24 +26,24 @@ class Ranges(NamedTuple):
     stops: Int64s
 
     def part(self, chosen: slice) -> Ranges:
-        """A run of slices."""
+        """Select consecutive ranges."""
         return Ranges(self.starts[chosen], self.stops[chosen])
 
     def take(self, positions: Int64s) -> Ranges:
-        """Slices at `positions`."""
+        """Select the ranges at `positions`."""
         return Ranges(self.starts[positions], self.stops[positions])
 
     def lengths(self) -> Int64s:
-        """int64 [n]."""
+        """Count the clicks of each range, int64 [n]."""
         return self.stops - self.starts
 
     def positions(self) -> Ragged:
-        """List the positions that each slice takes."""
+        """List the positions of each range."""
         return Ragged.from_spans(self.starts, self.lengths())
 
 
 def earlier_clicks(user: AnyInts, time_ms: Int64s) -> Ranges:
-    """The clicks of the same user strictly before each click: those of the same moment are excluded.
+    """Find the clicks of the same user strictly before each click; clicks of the same moment are excluded.
 
     Args:
       user: int [clicks], rising.
@@ -57,12 +60,12 @@ def earlier_clicks(user: AnyInts, time_ms: Int64s) -> Ranges:
 
 
 def last_clicks(earlier: Ranges, length: int) -> Ranges:
-    """The last `length` of the earlier clicks."""
+    """Keep the last `length` of the earlier clicks."""
     return Ranges(np.maximum(earlier.starts, earlier.stops - length), earlier.stops)
 
 
 def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_ms: int) -> Int64s:
-    """The item of the user's last earlier click if that is at most `window_ms` old, else -1; int64 [clicks].
+    """Find the item of the user's last earlier click if it is at most `window_ms` old, else -1; int64 [clicks].
 
     Args:
       rows: int64 [clicks], item rows.
@@ -76,7 +79,7 @@ def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_
 
 
 def first_clicks(user: AnyInts, rows: Int64s) -> Bools:
-    """Where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
+    """Mark where a user clicks an item for the first time; bool [clicks], in the order of the clicks."""
     order = order_of(user, rows)
     first = np.ones(len(rows), bool)
     first[1:] = (user[order][1:] != user[order][:-1]) | (rows[order][1:] != rows[order][:-1])
@@ -86,7 +89,7 @@ def first_clicks(user: AnyInts, rows: Int64s) -> Bools:
 
 
 def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> Ragged:
-    """Sorted distinct items among the earlier clicks.
+    """List the distinct items among the earlier clicks, sorted.
 
     Args:
       rows: int64 [clicks], item rows of all clicks.

@@ -1,4 +1,4 @@
-"""How much a click counts in the loss: graded feedback, as rules or as a number in the log."""
+"""Weighs clicks for the loss: graded feedback, from rules or from a number in the log."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from recall.core.tables import parse_numbers
 
 
 def click_weights(raw: pa.Table, config: WeightConfig, *, click: Bools) -> tuple[Float32s, list[tuple[str, Bools]]]:
-    """How much each click counts.
+    """Compute how much each click counts.
 
-    Only clicks have a weight: what stands in the column of other rows (often nothing, or 0) is not looked at.
+    Only clicks have a weight: the values in other rows (often nothing, or 0) are ignored.
 
     Args:
       raw: the columns that `config.columns` names, under its keys.

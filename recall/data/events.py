@@ -1,4 +1,4 @@
-"""From log files to events: reading, setting aside what cannot be used, ordering, dropping exact duplicates."""
+"""Reads events from log files, sets aside unusable rows, orders the rest and drops exact duplicates."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ROWS_PER_PIECE = 1_000_000
 
 
 class Piece(NamedTuple):
-    """What one worker reads at once: a file, or some row groups of a Parquet file.
+    """Hold the part of the log that one worker reads at once: a file, or row groups of a Parquet file.
 
     Attributes:
       path: the file.
@@ -58,12 +58,12 @@ class Piece(NamedTuple):
 
 
 def event_schema(events: EventsConfig) -> pa.Schema:
-    """`EVENT_SCHEMA`, and `weight` float32 where the log has weights."""
+    """Return `EVENT_SCHEMA`, with `weight` float32 where the log has weights."""
     return EVENT_SCHEMA.append(pa.field("weight", pa.float32())) if events.weight else EVENT_SCHEMA
 
 
 def plan_pieces(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:
-    """The pieces of the log, after a look at the columns of each file.
+    """Cut the log into pieces, after a look at the columns of each file.
 
     Args:
       events: names and meaning of the columns.
@@ -104,7 +104,7 @@ def _pieces_of(path: Path, events: EventsConfig, section: str, click_key: str) -
 def read_events(
     piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None = None
 ) -> tuple[pa.Table, pa.Table]:
-    """Reads a piece of the log and sorts its rows into usable and not.
+    """Read a piece of the log, and separate usable rows from unusable ones.
 
     Args:
       piece: what to read.
@@ -132,7 +132,7 @@ def validate_events(
     piece: Piece,
     known_items: pa.StringArray | None,
 ) -> tuple[pa.Table, pa.Table]:
-    """Parses the columns; rows that cannot be used are set aside with the first reason that applies.
+    """Parse the columns, and set unusable rows aside with the first reason that applies.
 
     Args:
       raw: columns user, item, time and, where the log has them, click, trigger and those of the weights, of any type.
@@ -179,7 +179,7 @@ def validate_events(
 
 
 def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
-    """Orders the events of whole users and drops exact duplicates.
+    """Order the events of whole users, and drop exact duplicates.
 
     Args:
       events: as `event_schema`, all events of each user that occurs, in any order.
@@ -217,7 +217,7 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
 
 
 def _columns(events: EventsConfig) -> dict[str, str]:
-    """Columns of the log by what they are."""
+    """Map the roles of the log's columns to their names."""
     columns = {"user": events.user, "item": events.item, "time": events.time}
     if events.click:
         columns["click"] = events.click.column
@@ -253,7 +253,7 @@ def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
 
 
 def _read_sequences(path: Path) -> tuple[pa.Table, Int64s]:
-    """Reads lines `user item item ...`, oldest first: the position in the line, from 0, is the time.
+    """Read lines `user item item ...`, oldest first: the position in the line, from 0, is the time.
 
     Returns:
       Columns user, item, time and click (always 1), one row per item (one without item for a user without any), and
@@ -304,7 +304,7 @@ def _rejected(raw: pa.Table, refused: Int64s, rows: Int64s, reasons: list[str], 
 
 
 def _ranks(column: Column) -> tuple[Int32s, pa.StringArray]:
-    """Position of each text among the sorted distinct ones (-1 for null), and those."""
+    """Rank each text among the sorted distinct ones (-1 for null); returns the ranks and the distinct texts."""
     encoded = used_only(id_dictionary(column))
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     ranks = np.empty(len(order) + 1, np.int32)

@@ -1,4 +1,7 @@
-"""Training examples: a user's clicks with what was known when they happened, as Arrow tables ready to be encoded."""
+"""Makes training examples, clicks with what was known when they happened, as Arrow tables.
+
+`click_history.py` and `posterior.py` say what was known; `tfrecords.py` encodes the tables.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ HISTORY_SCHEMA = pa.schema(
 
 
 def example_schema(layout: str, split: int, *, weighted: bool = False, histories: Iterable[str] = ()) -> pa.Schema:
-    """The columns of a split's examples.
+    """Return the columns of a split's examples.
 
     Args:
       layout: of the training records.
@@ -80,7 +83,7 @@ def example_schema(layout: str, split: int, *, weighted: bool = False, histories
 
 @dataclass(frozen=True)
 class UserEvents:
-    """All events of some users, by user and in each user's order.
+    """Hold all events of some users, by user and in each user's order.
 
     Attributes:
       users: string [users], sorted.
@@ -104,7 +107,7 @@ class UserEvents:
 
     @classmethod
     def from_table(cls, events: pa.Table, *, item_ids: pa.StringArray, boundaries: TimeBoundaries | None) -> UserEvents:
-        """Looks up rows and splits.
+        """Look up item rows and splits.
 
         Args:
           events: as `recall.data.events.sort_events` returns them.
@@ -122,7 +125,7 @@ class UserEvents:
 
 @dataclass(frozen=True)
 class ExampleBuilder:
-    """How clicks become examples.
+    """Turn clicks into examples.
 
     Attributes:
       posterior: of every item at every moment.
@@ -137,7 +140,7 @@ class ExampleBuilder:
     explicit_trigger: bool
 
     def prepare(self, events: UserEvents) -> Clicks:
-        """Everything about the clicks that does not need lists: posteriors, triggers, bounds of the histories."""
+        """Compute all columns of clicks but lists: posteriors, triggers, bounds of the histories."""
         clicked = np.flatnonzero(events.click)
         user, rows = events.user[clicked], events.rows[clicked]
         time_ms, split = events.time_ms[clicked], events.split[clicked]
@@ -163,7 +166,7 @@ class ExampleBuilder:
 
 @dataclass(frozen=True)
 class Clicks:
-    """The clicks of some users, by user and in each user's order; all columns are [clicks].
+    """Hold the clicks of some users, by user and in each user's order; all columns are [clicks].
 
     Attributes:
       users: string [users].
@@ -192,14 +195,14 @@ class Clicks:
     further: Mapping[str, tuple[FurtherHistory, Ranges]] = field(default_factory=dict)
 
     def joined(self, histories: Mapping[str, FurtherHistory]) -> Clicks:
-        """With further histories, by name, as of each click."""
+        """Add further histories, by name, as of each click."""
         found = {
             name: (history, history.before(self.users, self.user, self.time_ms)) for name, history in histories.items()
         }
         return replace(self, further=found)
 
     def examples(self, split: int) -> Iterator[pa.Table]:
-        """One example per click of a split, as `example_schema` of layout click; those of training are shuffled."""
+        """Yield one example per click of a split, as `example_schema` of layout click; training clicks are shuffled."""
         chosen = np.flatnonzero(self.split == split)
         if split == TRAIN:
             chosen = chosen[self._shuffled(chosen)]
@@ -213,7 +216,7 @@ class Clicks:
             yield self._click_table(chosen[part], first)
 
     def user_examples(self) -> Iterator[pa.Table]:
-        """One example per user with a training click, holding all clicks, as `example_schema` of layout user."""
+        """Yield one example per user with a training click, with all clicks, as `example_schema` of layout user."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         stops = np.append(starts[1:], len(self.user))
         trained = np.add.reduceat(self.split == TRAIN, starts) > 0 if len(starts) else np.zeros(0, bool)
@@ -235,7 +238,7 @@ class Clicks:
             yield pa.table({"user_id": users, **lists}).select(schema.names).cast(schema)
 
     def serving_histories(self, length: int) -> pa.Table:
-        """Per user with a click, after the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
+        """List each user's clicks at the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         spans = Ranges(starts, np.append(starts[1:], len(self.user)) if len(starts) else starts)
         recent = last_clicks(spans, length).positions()
@@ -248,7 +251,7 @@ class Clicks:
         return pa.table(columns).cast(HISTORY_SCHEMA)
 
     def _click_table(self, chosen: Int64s, first: Bools | None) -> pa.Table:
-        """Examples of the clicks at some positions, with `seen` if the users' first clicks are given."""
+        """Make examples of the clicks at some positions, with `seen` if the users' first clicks are given."""
         history = self.history.take(chosen).positions()
         columns = {
             "user_id": self.users.take(pa.array(self.user[chosen])),
@@ -274,7 +277,7 @@ class Clicks:
         return {} if self.weight is None else {"weight": self.weight}
 
     def _shuffled(self, chosen: Int64s) -> Int64s:
-        """An order that depends on nothing but the clicks: otherwise a shard would go through its users by id."""
+        """Shuffle by hashes of the clicks alone: a shard must not go through its users by id."""
         hashes = pd.util.hash_array(np.array(self.users.to_pylist(), object), categorize=False)
         key = hashes[self.user[chosen]] if len(hashes) else np.zeros(0, np.uint64)
         for column in (self.time_ms[chosen], self.rows[chosen]):
@@ -285,7 +288,7 @@ class Clicks:
 
 
 def _rows(ids: pa.DictionaryArray, item_ids: pa.StringArray) -> Int64s:
-    """Rows of ids in the catalogue; -1 for null and for ids that it lacks."""
+    """Look up rows of ids in the catalogue; -1 for null and for ids that it lacks."""
     rows = pc.index_in(ids.dictionary, value_set=item_ids).fill_null(-1).to_numpy().astype(np.int64)
     return np.append(rows, -1)[ids.indices.fill_null(-1).to_numpy()]
 

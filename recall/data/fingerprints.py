@@ -1,4 +1,4 @@
-"""What the parts of a run are made of, as fingerprints: a step whose inputs are unchanged is done."""
+"""Fingerprints the inputs of the steps of a run: a step whose inputs are unchanged need not run again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recall.data.catalogue import check_files
 
 
 def data_fingerprint(config: Config) -> str:
-    """Of everything that data/ depends on: input files, settings, seed and the library's version.
+    """Fingerprint everything that data/ depends on: input files, settings, seed and the library's version.
 
     Logs given by URI count by their names alone.
 
@@ -38,7 +38,7 @@ def data_fingerprint(config: Config) -> str:
 
 
 def model_fingerprint(config: Config, *, of_data: str) -> str:
-    """Of everything that a trained model depends on.
+    """Fingerprint everything that a trained model depends on.
 
     Args:
       config: the experiment, with the model's structure.

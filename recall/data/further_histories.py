@@ -1,4 +1,4 @@
-"""Further histories of a user beside the clicks: long views, likes, or what he did in another domain."""
+"""Handles further histories of a user beside the clicks: long views, likes, or activity in another domain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECENT_SCHEMA = pa.schema(
 
 
 def sort_entries(entries: pa.Table) -> pa.Table:
-    """Entries (`ENTRY_SCHEMA`) by (user, time_ms, item), each once."""
+    """Sort entries (`ENTRY_SCHEMA`) by (user, time_ms, item), and keep each once."""
     return (
         entries.group_by(ENTRY_SCHEMA.names)
         .aggregate([])
@@ -35,7 +35,7 @@ def sort_entries(entries: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class FurtherHistory:
-    """One further history of some users.
+    """Hold one further history of some users.
 
     Attributes:
       users: string [users], sorted; those with an entry.
@@ -53,7 +53,7 @@ class FurtherHistory:
 
     @classmethod
     def of(cls, entries: pa.Table, codes: AnyInts, *, length: int) -> FurtherHistory:
-        """From `sort_entries` and the code of each entry's item; those below 0 are left out."""
+        """Build from the result of `sort_entries` and the code of each entry's item; codes below 0 are left out."""
         known = codes >= 0
         kept = entries.filter(pa.array(known))
         user = kept["user"].combine_chunks().dictionary_encode()  # sorted already: codes rise
@@ -63,7 +63,7 @@ class FurtherHistory:
         )  # fmt: skip
 
     def before(self, users: pa.StringArray, user: AnyInts, time_ms: Int64s) -> Ranges:
-        """The last entries strictly before some moments of some users.
+        """Find the last entries strictly before some moments of some users.
 
         Args:
           users: string [n].
@@ -80,7 +80,7 @@ class FurtherHistory:
         return last_clicks(Ranges(starts, np.maximum(starts, stops)), self.length)
 
     def recent(self) -> pa.Table:
-        """Per user the last entries of all: `RECENT_SCHEMA`."""
+        """List the last entries of each user: `RECENT_SCHEMA`."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         stops = np.append(starts[1:], len(self.user)) if len(starts) else starts
         recent = last_clicks(Ranges(starts, stops), self.length).positions()

@@ -1,6 +1,6 @@
-"""Attributes of items: the columns of the items file by which what is served can be filtered and capped.
+"""Keeps the attributes of items: the columns of the items file by which served lists are filtered and capped.
 
-They keep the values of the file, unlike the towers' features, for which rare values share a code. One column is text
+They keep the values of the file, unlike the towers' features, for which rare values share a code. A column holds text
 (ids and categories as ids are read), numbers, moments, or several texts for each item (tags).
 """
 
@@ -24,7 +24,7 @@ TAGS = pa.list_(pa.string())
 
 @dataclass(frozen=True)
 class ItemAttributes:
-    """Attributes of some items.
+    """Hold attributes of some items.
 
     Attributes:
       ids: string [items], unique.
@@ -37,7 +37,7 @@ class ItemAttributes:
     separators: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, name: str, *, what: str) -> pa.Array:
-        """The values of a column.
+        """Return the values of a column.
 
         Args:
           name: of the column.
@@ -54,18 +54,18 @@ class ItemAttributes:
         return _flat(self.table[name])
 
     def of(self, ids: pa.StringArray) -> ItemAttributes:
-        """Those of other ids, in their order; of an id that is not here all values are missing."""
+        """Reorder to other ids; an id without attributes gets missing values."""
         if ids.equals(self.ids):
             return self
         return ItemAttributes(ids, self.table.take(pc.index_in(ids, value_set=self.ids)), self.separators)
 
     def take(self, places: AnyInts) -> ItemAttributes:
-        """Those of the items at some places."""
+        """Select the items at some places."""
         at = pa.array(places)
         return ItemAttributes(self.ids.take(at), self.table.take(at), self.separators)
 
     def joined(self, other: ItemAttributes) -> ItemAttributes:
-        """Those of these items and of others after them."""
+        """Append the attributes of other items."""
         table = pa.concat_tables([self.table, other.table]).combine_chunks()
         return ItemAttributes(pa.concat_arrays([self.ids, other.ids]), table, self.separators)
 
@@ -73,7 +73,7 @@ class ItemAttributes:
         return len(self.ids)
 
     def read(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> ItemAttributes:
-        """Attributes of further items, in the columns of these.
+        """Read attributes of further items into the same columns.
 
         Args:
           ids: unique.
@@ -103,9 +103,9 @@ class ItemAttributes:
 
 
 def attribute_columns(items: pa.Table, features: Sequence[Feature], *, further: Sequence[str] = ()) -> pa.Table:
-    """The columns of an items file that are attributes.
+    """Select the attributes among the columns of an items file.
 
-    Those of id and category features become text, of number features float64, of tags lists of text, whatever their
+    Columns of id and category features become text, of number features float64, of tags lists of text, whatever their
     number. Vectors are no attributes.
 
     Args:
@@ -135,12 +135,12 @@ def attribute_columns(items: pa.Table, features: Sequence[Feature], *, further: 
 
 
 def separators_of(features: Sequence[Feature]) -> dict[str, str]:
-    """By column, what joins the tags of one item in a file of text."""
+    """Map columns of tags to the text that joins the tags of one item."""
     return {feature.source: feature.separator for feature in features if isinstance(feature, TagsFeature)}
 
 
 def require_attribute(column: Column, *, what: str) -> None:
-    """Raises DataError if nothing can be asked of values of a column's type: vectors, structures, bytes."""
+    """Raise DataError if nothing can be asked of values of a column's type: vectors, structures, bytes."""
     kind = column.type
     inner = kind.value_type if _is_list(kind) else kind
     if pa.types.is_nested(inner) or pa.types.is_binary(inner) or (_is_list(kind) and pa.types.is_floating(inner)):
@@ -148,7 +148,7 @@ def require_attribute(column: Column, *, what: str) -> None:
 
 
 def tag_lists(column: Column, *, separator: str | None) -> pa.ListArray:
-    """list<string> [rows]: tags as ids are read, without missing ones; an item without any has an empty list.
+    """Split tags into list<string> [rows], read as ids are and without missing ones; no tags give an empty list.
 
     Args:
       column: lists, or text that is split.

@@ -1,4 +1,4 @@
-"""A posterior history in blocks of items, one in memory at a time: its entries grow with the length of a log."""
+"""Reads a posterior history in blocks of items, one in memory at a time: its entries grow with the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recall.data.posterior import Posterior, PosteriorHistory
 
 
 def block_starts(entries: Int64s, *, most: int) -> Int64s:
-    """Cuts a catalogue into blocks of whole items.
+    """Cut a catalogue into blocks of whole items.
 
     Args:
       entries: int64 [items], entries of each item in the history.
@@ -28,7 +28,7 @@ def block_starts(entries: Int64s, *, most: int) -> Int64s:
 
 @dataclass(frozen=True)
 class PosteriorBlocks:
-    """The posterior of every item at every moment, looked up block by block.
+    """Look up the posterior of every item at every moment, block by block.
 
     Attributes:
       starts: int64 [blocks], the row of the catalogue that each block begins with, rising from 0.
@@ -39,7 +39,7 @@ class PosteriorBlocks:
     read: Callable[[int], PosteriorHistory]
 
     def as_of(self, rows: AnyInts, times_ms: Int64s, *, own: Bools | None = None) -> Posterior:
-        """As `PosteriorHistory.as_of`."""
+        """Look up the posterior as `PosteriorHistory.as_of` does."""
         count = len(rows)
         found = Posterior(
             np.zeros(count, np.int64),

@@ -1,4 +1,4 @@
-"""Which events are held out: the last ones by time, or each user's last clicks."""
+"""Chooses the events that are held out: the last ones by time, or each user's last clicks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLACES = 8  # per entry, at most, in a table without gaps
 
 
 class TimeBoundaries(NamedTuple):
-    """Training ends where validation starts; both in Unix milliseconds."""
+    """Hold where training ends and validation starts, and where test starts, in Unix milliseconds."""
 
     validation_start_ms: int
     test_start_ms: int
@@ -32,10 +32,10 @@ class TimeBoundaries(NamedTuple):
 
 @dataclass(frozen=True)
 class TimeHistogram:
-    """Events and clicks per moment; histograms of parts of a log add up to that of the log.
+    """Count events and clicks per moment; histograms of parts of a log add up to the histogram of the log.
 
-    Exact up to 2^20 distinct times; beyond that on a grid of 2^shift ms, with the smallest shift that fits. How a
-    log was cut into parts therefore never shows.
+    Exact up to 2^20 distinct times; beyond that on a grid of 2^shift ms, with the smallest shift that fits. How a log
+    was cut into parts therefore never shows.
 
     Attributes:
       shift: a cell covers 2^shift ms.
@@ -51,12 +51,12 @@ class TimeHistogram:
 
     @classmethod
     def of(cls, time_ms: Int64s, click: Bools) -> TimeHistogram:
-        """Counts events; `time_ms` int64 [events] in any order, `click` bool [events]."""
+        """Count events; `time_ms` int64 [events] in any order, `click` bool [events]."""
         return _coarsened(0, time_ms, np.ones(len(time_ms), np.int64), click.astype(np.int64))
 
     @classmethod
     def merge(cls, parts: Iterable[TimeHistogram]) -> TimeHistogram:
-        """The histogram of all parts together; one part at a time is looked at."""
+        """Add up the histograms of parts, one at a time."""
         nothing = np.zeros(0, np.int64)
         return functools.reduce(cls._plus, parts, cls(0, nothing, nothing, nothing))
 
@@ -69,17 +69,17 @@ class TimeHistogram:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> TimeHistogram:
-        """From what `table` returned."""
+        """Read the result of `table`."""
         shift = int(table.schema.metadata[b"shift"])
         return cls(shift, *(table[name].to_numpy() for name in ("cell", "events", "clicks")))
 
     def table(self) -> pa.Table:
-        """Columns cell, events, clicks; the shift is in the metadata."""
+        """Make a table with columns cell, events, clicks; the shift is in the metadata."""
         columns = {"cell": self.cells, "events": self.events, "clicks": self.clicks}
         return pa.table(columns, metadata={"shift": str(self.shift)})
 
     def boundaries(self, *, validation: float, test: float) -> TimeBoundaries:
-        """Where the last `test` of the events begin, and the `validation` before them.
+        """Find where the last `test` of the events begin, and the `validation` before them.
 
         With n events in order of time, validation starts at the time of event floor(n (1 - validation - test)),
         counted from 0, and test at that of event floor(n (1 - test)). The fractions are taken as the decimals that
@@ -97,7 +97,7 @@ class TimeHistogram:
         return TimeBoundaries(int(starts[0]) << self.shift, int(starts[1]) << self.shift)
 
     def training_counts(self, boundaries: TimeBoundaries) -> tuple[int, int]:
-        """Events and clicks before validation starts."""
+        """Count events and clicks before validation starts."""
         part = self.cells < (boundaries.validation_start_ms >> self.shift)
         return int(self.events[part].sum()), int(self.clicks[part].sum())
 
@@ -136,7 +136,7 @@ def _coarsened(shift: int, cells: Int64s, events: Int64s, clicks: Int64s) -> Tim
 
 
 def _coarsened_densely(shift: int, cells: Int64s, events: Int64s, clicks: Int64s) -> TimeHistogram | None:
-    """With a place for every cell between the first and the last; None if there are many more places than entries."""
+    """Merge cells in an array over all cells from first to last; None if it were much longer than the entries."""
     first, last = int(cells.min()), int(cells.max())
     if len(cells) <= _MAX_CELLS and last - first >= _MAX_CELLS:
         return None  # each time may have a cell of its own
@@ -160,12 +160,12 @@ def _coarsened_densely(shift: int, cells: Int64s, events: Int64s, clicks: Int64s
 
 
 def split_by_time(time_ms: Int64s, boundaries: TimeBoundaries) -> npt.NDArray[np.int8]:
-    """int8 [events]: 0 before validation starts, 1 before test starts, else 2."""
+    """Assign splits by time, int8 [events]: 0 before validation starts, 1 before test starts, else 2."""
     return np.searchsorted(np.array(boundaries), time_ms, side="right").astype(np.int8)
 
 
 def split_by_last_click(user: Int32s, click: Bools) -> npt.NDArray[np.int8]:
-    """Holds out the last two clicks of users with at least three.
+    """Hold out the last two clicks of users with at least three.
 
     Args:
       user: int32 [events], codes of users, rising; the events of a user are in order.

@@ -1,4 +1,4 @@
-"""tf.train.Example records from columns, whole batches at a time, and the TFRecord framing around them.
+"""Encodes columns as tf.train.Example records, whole batches at a time, and frames them as TFRecord.
 
 An Example is a map from feature name to one of three lists (tensorflow/core/example/{example,feature}.proto). Its
 wire format is put together column by column: lengths with NumPy, bytes with Arrow. Doing it example by example
@@ -31,14 +31,14 @@ _LENGTHS_IN_A_TABLE = 1 << 16
 
 
 class _Message(NamedTuple):
-    """One message per example: its bytes in pieces that are joined at the end, and their total length."""
+    """Hold one message per example: its bytes in pieces that are joined at the end, and their total length."""
 
     pieces: list[pa.Scalar | pa.Array]
     lengths: Int64s
 
 
 def batch_slices(values_per_row: Int64s) -> Iterator[slice]:
-    """Cuts rows into parts that are small enough to be encoded at once, but for one very long row in each at most.
+    """Cut rows into parts that are small enough to be encoded at once; one very long row is a part of its own.
 
     Args:
       values_per_row: int64 [rows], entries of all lists of a row.
@@ -51,7 +51,7 @@ def batch_slices(values_per_row: Int64s) -> Iterator[slice]:
 
 
 def encode_examples(table: pa.Table) -> pa.BinaryArray:
-    """Serialised tf.train.Example messages, one per row.
+    """Serialise tf.train.Example messages, one per row.
 
     Args:
       table: columns string, binary, int64, float32, or list of int64 or float32, without nulls; a column's name is
@@ -67,7 +67,7 @@ def encode_examples(table: pa.Table) -> pa.BinaryArray:
 
 
 def frame_records(messages: pa.BinaryArray) -> bytes:
-    """Puts messages into TFRecord frames: length, its masked CRC-32C, message, its masked CRC-32C."""
+    """Put messages into TFRecord frames: length, its masked CRC-32C, message, its masked CRC-32C."""
     lengths = _binary_lengths(messages).astype("<u8")
     distinct, inverse = _distinct(lengths.astype(np.int64))
     length_crcs = [google_crc32c.value(length.to_bytes(8, "little")) for length in distinct.tolist()]
@@ -84,9 +84,9 @@ def frame_records(messages: pa.BinaryArray) -> bytes:
 
 
 def _map_entry(name: str, values: pa.Array) -> _Message:
-    """`features` entry of an Example: {1: name, 2: Feature {kind: list}}.
+    """Encode the `features` entry of an Example: {1: name, 2: Feature {kind: list}}.
 
-    All that stands before the values follows from their length. It is made once per length, not once per row.
+    The bytes before the values follow from their length. They are made once per length, not once per row.
     """
     kind, body = _feature_values(name, values)
     lengths = _binary_lengths(body)
@@ -97,7 +97,7 @@ def _map_entry(name: str, values: pa.Array) -> _Message:
 
 
 def _entry_head(name: str, kind: bytes, length: int) -> bytes:
-    """An entry of `features` up to its values, which take `length` bytes."""
+    """Encode an entry of `features` up to its values, which take `length` bytes."""
     key = _FIELD_1 + bytes([len(name.encode())]) + name.encode()
     # Numbers are packed: one key, one length, then all values; without values there is neither.
     values = b"" if length == 0 and kind != _BYTES_LIST else _FIELD_1 + _varint(length)
@@ -107,7 +107,7 @@ def _entry_head(name: str, kind: bytes, length: int) -> bytes:
 
 
 def _feature_values(name: str, values: pa.Array) -> tuple[bytes, pa.BinaryArray]:
-    """The kind of list inside a Feature and the bytes of its values."""
+    """Return the kind of list inside a Feature and the bytes of its values."""
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
         return _BYTES_LIST, values.cast(pa.binary())
     offsets, flat = _flattened(values)
@@ -121,7 +121,7 @@ def _feature_values(name: str, values: pa.Array) -> tuple[bytes, pa.BinaryArray]
 
 
 def _distinct(lengths: Int64s) -> tuple[Int64s, Int64s]:
-    """As np.unique with the inverse, without sorting where the numbers are small."""
+    """Find distinct lengths and the inverse as np.unique does, without sorting where the numbers are small."""
     largest = int(lengths.max(initial=0))
     if largest > _LENGTHS_IN_A_TABLE:
         return np.unique(lengths, return_inverse=True)
@@ -131,7 +131,7 @@ def _distinct(lengths: Int64s) -> tuple[Int64s, Int64s]:
 
 
 def _flattened(values: pa.Array) -> tuple[Int64s, npt.NDArray[np.generic]]:
-    """Offsets [rows + 1] and values of a list column; a plain column has one value per row."""
+    """Flatten a list column to offsets [rows + 1] and values; a plain column has one value per row."""
     if not pa.types.is_list(values.type):
         return np.arange(len(values) + 1), values.to_numpy()
     offsets = values.offsets.to_numpy().astype(np.int64)
@@ -139,7 +139,7 @@ def _flattened(values: pa.Array) -> tuple[Int64s, npt.NDArray[np.generic]]:
 
 
 def _varint_bytes(values: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], Int64s]:
-    """Base-128 bytes of all values, one after another, and how many each takes."""
+    """Encode all values in base 128, one after another; returns the bytes and how many each value takes."""
     if not len(values):
         return np.zeros(0, np.uint8), np.zeros(0, np.int64)
     sizes = _varint_lengths(values)
@@ -184,12 +184,12 @@ def _binary_slices(data: npt.NDArray[np.uint8], offsets: Int64s) -> pa.BinaryArr
 
 
 def _binary(rows: npt.NDArray[np.uint8]) -> pa.BinaryArray:
-    """uint8 [rows, width] -> binary [rows]."""
+    """Turn rows of bytes, uint8 [rows, width], into binary [rows]."""
     return _binary_slices(rows.ravel(), np.arange(len(rows) + 1) * rows.shape[1])
 
 
 def _binary_content(array: pa.BinaryArray) -> tuple[Int32s, bytes]:
-    """Offsets [n + 1] and the bytes of all values, one after another."""
+    """Return offsets [n + 1] and the bytes of all values, one after another."""
     if not len(array):
         return np.zeros(1, np.int32), b""
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
@@ -211,7 +211,7 @@ def _join(*pieces: bytes | pa.Scalar | pa.Array) -> pa.BinaryArray:
 
 
 def _masked(crc: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """TFRecord's masked checksums as bytes: uint64 [n] -> uint8 [n, 4]."""
+    """Mask checksums as TFRecord does: uint64 [n] -> uint8 [n, 4]."""
     rotated = (crc >> np.uint64(15)) | (crc << np.uint64(17))
     masked = ((rotated + np.uint64(_CRC_MASK)) & np.uint64(0xFFFFFFFF)).astype("<u4")
     return masked.view(np.uint8).reshape(len(crc), 4)

@@ -10,17 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from recall.core.arrays import Bools, Float32s
-from recall.core.artifacts import read_manifest, require_steps
+from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, DataError
 from recall.core.ragged import Ragged
 from recall.data.features.table_encoder import TableEncoder
-from recall.data.prepared import PreparedData, ServingHistories
+from recall.data.prepared import PreparedData
+from recall.data.serving_histories import ServingHistories
 from recall.index import Index, load_index
 from recall.model.numpy_user_tower import UserArrays
 from recall.serving.changes import ChangesItems
 from recall.serving.items.encode import ItemVectors, RawRows
 from recall.serving.items.facts import ItemFacts
 from recall.serving.items.living import LivingItems, open_living_items
+from recall.serving.required_steps import require_steps
 from recall.serving.search.by_content import ContentSearch
 from recall.serving.search.candidates import Candidates
 from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows

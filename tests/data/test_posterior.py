@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recall.data.posterior import (
-    BucketCounts,
-    ItemTotals,
-    PosteriorHistory,
-    Prior,
-    count_buckets,
-    count_totals,
-    smoothed_ctr,
-    split_snapshots,
-)
+from recall.data.event_counts import count_buckets, count_totals
+from recall.data.posterior import PosteriorHistory, Prior, smoothed_ctr
 
 HOUR = 3_600_000
 PRIOR = Prior(ctr=0.25, strength=20.0)
@@ -91,37 +83,6 @@ def test_without_a_clock_an_example_sees_the_training_totals_but_not_itself() ->
     assert found.age_hours.tolist() == [0, 0, 0]
 
 
-def test_parts_of_a_log_aggregate_to_the_whole() -> None:
-    rng = np.random.default_rng(2)
-    item, time, click = rng.integers(0, 5, 200), rng.integers(0, 9 * HOUR, 200), rng.random(200) < 0.5
-    whole = count_buckets(item, time, click, bucket_ms=HOUR)
-    parts = [
-        count_buckets(item[part], time[part], click[part], bucket_ms=HOUR).table()
-        for part in np.array_split(rng.permutation(200), 3)
-    ]
-    assert BucketCounts.from_tables(parts).aggregated().table().equals(whole.table())
-
-
-def test_snapshots_know_what_came_before_the_split() -> None:
-    # Item 0: one event in each split, at hours 1, 5 and 8, clicked in the last two. Item 1: nothing.
-    item, split = np.array([0, 0, 0]), np.array([0, 1, 2])
-    counts = BucketCounts(item, split, np.ones(3, np.int64), np.array([0, 1, 1]), np.array([1, 5, 8]) * HOUR)
-    totals = ItemTotals.from_counts(counts, items=2)
-    moments = {"validation": 4 * HOUR, "test": 7 * HOUR, "serving": 8 * HOUR}
-    found = split_snapshots(totals, moments_ms=moments, by_time=True, prior=PRIOR)
-    assert {name: part.exposures.tolist() for name, part in found.items()} == {
-        "validation": [1, 0],
-        "test": [2, 0],
-        "serving": [3, 0],
-    }
-    assert found["test"].clicks.tolist() == [1, 0]
-    assert found["test"].age_hours.tolist() == [6, 0]
-    assert found["serving"].smoothed_ctr.tolist() == [np.float32(7 / 23), 0.25]
-    by_click = split_snapshots(totals, moments_ms=None, by_time=False, prior=PRIOR)
-    assert by_click["test"].exposures.tolist() == [1, 0]
-    assert by_click["serving"].age_hours.tolist() == [0, 0]
-
-
 def test_more_clicks_than_exposures_are_refused() -> None:
     with pytest.raises(ValueError, match="1 rows have more clicks than exposures, the first is row 1: 3 clicks of 2"):
         smoothed_ctr(np.array([1, 3]), np.array([1, 2]), PRIOR)
@@ -131,32 +92,3 @@ def test_prior_stays_off_zero_and_one() -> None:
     assert Prior.of_training(events=10, clicks=0, strength=1).ctr == 1e-6
     assert Prior.of_training(events=10, clicks=10, strength=1).ctr == 1 - 1e-6
     assert Prior.of_training(events=10, clicks=4, strength=1).ctr == 0.4
-
-
-@pytest.mark.parametrize("buckets", [3, 10_000], ids=["by a table", "by sorting"])
-def test_counts_add_up_per_item_and_bucket(buckets: int) -> None:
-    generator = np.random.default_rng(5)
-    item, bucket = generator.integers(0, 40, 500), generator.integers(-buckets // 2, buckets // 2, 500)
-    clicks, first = generator.integers(0, 2, 500), generator.integers(0, 10**12, 500)
-    found = BucketCounts(item, bucket, np.ones(500, np.int64), clicks, first).aggregated()
-    expected: dict[tuple[int, int], list[int]] = {}
-    for row in zip(item.tolist(), bucket.tolist(), clicks.tolist(), first.tolist(), strict=True):
-        total = expected.setdefault(row[:2], [0, 0, row[3]])
-        expected[row[:2]] = [total[0] + 1, total[1] + row[2], min(total[2], row[3])]
-    rows = [column.tolist() for column in found]
-    assert list(zip(rows[0], rows[1], strict=True)) == sorted(expected)
-    assert [list(counts) for counts in zip(*rows[2:], strict=True)] == [expected[key] for key in sorted(expected)]
-
-
-def test_totals_of_parts_are_the_totals_of_the_log() -> None:
-    rng = np.random.default_rng(9)
-    item, split, time = rng.integers(0, 6, 90), rng.integers(0, 3, 90), rng.integers(0, HOUR, 90)
-    click = rng.integers(0, 2, 90)
-    cuts = [slice(0, 20), slice(20, 21), slice(21, 90)]
-    parts = [BucketCounts(item[cut], split[cut], np.ones_like(item[cut]), click[cut], time[cut]) for cut in cuts]
-    totals = ItemTotals.of_parts(parts, items=7)
-    for row, code in np.ndindex(7, 3):
-        inside = (item == row) & (split == code)
-        assert totals.exposures[row, code] == inside.sum()
-        assert totals.clicks[row, code] == click[inside].sum()
-        assert not inside.any() or totals.first_time_ms[row, code] == time[inside].min()

@@ -12,7 +12,8 @@ import pytest
 from pipelines.exchange import Scratch
 from pipelines.posterior_blocks import history_tables, read_history, whole_history, write_history
 from recall.config.data import DataConfig
-from recall.data.posterior import PosteriorHistory, Prior, count_buckets
+from recall.data.event_counts import count_buckets
+from recall.data.posterior import PosteriorHistory, Prior
 from recall.data.posterior_blocks import PosteriorBlocks, block_starts
 
 HOUR = 3_600_000

@@ -1,4 +1,4 @@
-"""What came of items' first exposures: a few popular items then count no more than others."""
+"""Counts exposures and clicks among items' first exposures, so that a few popular items do not dominate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recall.data.posterior import PosteriorHistory
 
 
 class FirstExposures:
-    """Exposures and clicks among each item's first `limit` exposures, as known at any moment.
+    """Count exposures and clicks among each item's first `limit` exposures, as known at any moment.
 
     The bucket in which an item reaches the limit counts pro rata, so that counts are not whole numbers.
 
@@ -33,7 +33,7 @@ class FirstExposures:
         self._events = np.cumsum(gained[self._by_bucket])
 
     def known_at(self, time_ms: int) -> tuple[Float64s, Float64s]:
-        """Exposures and clicks, float64 [items] each, in buckets that had closed the delay before."""
+        """Return exposures and clicks, float64 [items] each, in buckets that had closed the delay before."""
         exposures, clicks = np.zeros(self._items), np.zeros(self._items)
         if not len(self._history.item):
             return exposures, clicks
@@ -44,9 +44,9 @@ class FirstExposures:
         return exposures, clicks
 
     def moments_of_growth(self, *, least: int, factor: float, before_ms: int) -> list[int]:
-        """When `least` events of the log were known, and each time there were `factor` times as many.
+        """Find when `least` events were known, and each time there were `factor` times as many.
 
-        Moments depend on what came before them alone.
+        Each moment depends only on the events before it.
 
         Args:
           least: events at the first moment.

@@ -1,4 +1,4 @@
-"""A prior CTR of each item's own, as it was known at each moment."""
+"""Stores prior CTRs of single items, as they were known at each moment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALWAYS = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class ItemPriors:
-    """Prior CTRs that hold from a moment on, until the next one.
+    """Hold prior CTRs, each of which is valid from one moment to the next.
 
     Attributes:
       from_ms: int64 [moments], rising; the first is the smallest int64, so that every moment has a prior.
@@ -27,23 +27,23 @@ class ItemPriors:
 
     @classmethod
     def since(cls, moments_ms: Int64s, ctr: AnyFloats, *, before: float) -> ItemPriors:
-        """Puts one prior for all items, `before`, in front of the first moment; `ctr` is [moments, items]."""
+        """Put one prior for all items, `before`, in front of the first moment; `ctr` is [moments, items]."""
         first = np.full((1, ctr.shape[1]), before)
         return cls(np.r_[_ALWAYS, moments_ms].astype(np.int64), np.concatenate([first, ctr]).astype(np.float32))
 
     @classmethod
     def from_table(cls, table: pa.Table) -> ItemPriors:
-        """From what `table` returned."""
+        """Read the result of `table`."""
         from_ms, lists = (table[name].combine_chunks() for name in _COLUMNS)
         return cls(from_ms.to_numpy(), lists.flatten().to_numpy().reshape(len(from_ms), -1))
 
     def table(self) -> pa.Table:
-        """One row per moment: from_ms, and ctr as a list with an entry per item."""
+        """Make a table with one row per moment: from_ms, and ctr as a list with an entry per item."""
         flat = pa.array(np.ascontiguousarray(self.ctr).reshape(-1))
         offsets = pa.array(np.arange(len(self.from_ms) + 1, dtype=np.int64) * self.ctr.shape[1])
         return pa.table([pa.array(self.from_ms), pa.LargeListArray.from_arrays(offsets, flat)], names=list(_COLUMNS))
 
     def of(self, rows: AnyInts, times_ms: Int64s) -> Float64s:
-        """Priors of items (rows of the catalogue, [n]) at moments, int64 [n] -> float64 [n]."""
+        """Look up priors of items (catalogue rows, [n]) at moments, int64 [n] -> float64 [n]."""
         moment = np.searchsorted(self.from_ms, times_ms, side="right") - 1
         return self.ctr[moment, rows].astype(np.float64)

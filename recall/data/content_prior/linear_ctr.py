@@ -1,4 +1,4 @@
-"""A CTR that is linear, in log-odds, in an item's encoded content: its design matrix, its fit, its file."""
+"""Models a CTR that is linear, in log-odds, in an item's encoded content: design matrix, fit, file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _OFF_THE_ENDS = 1e-6  # as `Prior.of_training`
 
 
 def design_width(column: EncodedColumn) -> int:
-    """How many columns of the design matrix an encoded column makes."""
+    """Count the columns of the design matrix that an encoded column makes."""
     return {"number": 2, "vector": column.size + 1}.get(column.kind, column.size)
 
 
 def design_matrix(columns: Sequence[EncodedColumn], table: pa.Table) -> sparse.csr_matrix:
-    """What the log-odds are linear in, float64 [rows, width].
+    """Build the matrix in which the log-odds are linear, float64 [rows, width].
 
     A code is one-hot, codes are one-hot each; a number and a vector stand as they are, followed by 1 where they are
     missing.
@@ -39,7 +39,7 @@ def design_matrix(columns: Sequence[EncodedColumn], table: pa.Table) -> sparse.c
 
 
 def design_scale(columns: Sequence[EncodedColumn], design: sparse.csr_matrix) -> Float64s:
-    """What columns of the design are multiplied by, float64 [width], so that one penalty suits all features.
+    """Compute factors of the design's columns, float64 [width], so that one penalty suits all features.
 
     Vectors get a root mean square length of 1, as a one-hot code and a standardised number have.
     """
@@ -56,7 +56,7 @@ def design_scale(columns: Sequence[EncodedColumn], design: sparse.csr_matrix) ->
 
 @dataclass(frozen=True)
 class LogOdds:
-    """intercept + design @ weights.
+    """Predict log-odds as intercept + design @ weights.
 
     Attributes:
       intercept: scalar.
@@ -76,7 +76,7 @@ class LogOdds:
         strength: float,
         inverse_penalty: float,
     ) -> LogOdds:
-        """Logistic regression on binomial counts.
+        """Fit a logistic regression on binomial counts.
 
         An item with n exposures weighs n (strength + 1) / (strength + n): under a Beta prior of `strength`
         pseudo-exposures its observed CTR varies that much less than a single click (beta-binomial variance), so that
@@ -105,17 +105,17 @@ class LogOdds:
         return cls(_balanced(design @ fitted.weights, exposures, clicks, start=fitted.intercept), fitted.weights)
 
     def ctr(self, design: sparse.csr_matrix) -> Float64s:
-        """float64 [items], kept off 0 and 1 so that a smoothed CTR has a logarithm."""
+        """Predict CTRs, float64 [items], kept off 0 and 1 so that a smoothed CTR has a logarithm."""
         return _off_the_ends(expit(design @ self.weights + self.intercept))
 
     def loss(self, design: sparse.csr_matrix, exposures: Float64s, clicks: Float64s) -> float:
-        """Negative log-likelihood of the counts."""
+        """Compute the negative log-likelihood of the counts."""
         odds = design @ self.weights + self.intercept
         return float(np.sum(exposures * np.logaddexp(0, odds) - clicks * odds))
 
 
 def _balanced(odds: Float64s, exposures: Float64s, clicks: Float64s, *, start: float) -> float:
-    """The intercept with which predicted clicks sum to observed ones: Newton's method on a convex loss."""
+    """Find the intercept with which predicted clicks sum to observed ones: Newton's method on a convex loss."""
     intercept, total = start, clicks.sum()
     for _ in range(50):
         ctr = expit(odds + intercept)
@@ -132,7 +132,7 @@ def _off_the_ends(ctr: Float64s) -> Float64s:
 
 @dataclass(frozen=True)
 class ContentCtr:
-    """Predicts the CTR of items from raw rows, those of the catalogue and others.
+    """Predict the CTR of items from raw rows, of the catalogue or new.
 
     Attributes:
       encoder: of the features that speak.
@@ -143,17 +143,17 @@ class ContentCtr:
     log_odds: LogOdds
 
     def ctr(self, rows: Rows) -> Float64s:
-        """float64 [rows] in (0, 1), from rows as `TableEncoder.encode` takes them."""
+        """Predict CTRs in (0, 1), float64 [rows], from rows as `TableEncoder.encode` takes them."""
         return self.log_odds.ctr(design_matrix(self.encoder.columns, self.encoder.encode(rows)))
 
     def save(self, directory: Path) -> None:
-        """Writes encoder/ and log_odds.npz, which holds plain arrays."""
+        """Write encoder/ and log_odds.npz, which holds plain arrays."""
         self.encoder.save(directory / "encoder")
         np.savez(directory / "log_odds.npz", intercept=self.log_odds.intercept, weights=self.log_odds.weights)
 
     @classmethod
     def load(cls, directory: Path) -> ContentCtr:
-        """Reads what `save` wrote."""
+        """Read the files of `save`."""
         with np.load(directory / "log_odds.npz") as arrays:
             log_odds = LogOdds(float(arrays["intercept"]), arrays["weights"])
         return cls(TableEncoder.load(directory / "encoder"), log_odds)

@@ -1,4 +1,4 @@
-"""The content prior: each item's CTR as predicted from its content, by models that saw neither the future nor the item.
+"""Predicts each item's CTR from its content, by models that saw neither the future nor the item.
 
 An item that nobody was shown is smoothed towards the CTR of all events, the promising and the poor alike; its content
 (and its author) often tells them apart. The prediction is taken in place of that prior CTR. Three rules make it mean
@@ -44,7 +44,7 @@ _ROWS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class ContentPrior:
-    """Priors of the catalogue's items at all moments, and what predicts those of new ones.
+    """Hold the priors of the catalogue's items at all moments, and the model for new items.
 
     Attributes:
       items: None where nothing could be fitted: all items then keep one prior.
@@ -59,18 +59,18 @@ class ContentPrior:
 
 @dataclass(frozen=True)
 class _Moment:
-    """Models of one moment, one per fold; None where too little was known."""
+    """Hold the models of one moment, one per fold; None where too little was known."""
 
     models: tuple[LogOdds | None, ...]
     inverse_penalties: tuple[float | None, ...]
 
     def unscaled(self, scale: Float64s) -> _Moment:
-        """The same models for a design that is not scaled."""
+        """Convert the models to a design that is not scaled."""
         models = (model and LogOdds(model.intercept, model.weights * scale) for model in self.models)
         return _Moment(tuple(models), self.inverse_penalties)
 
     def mean(self) -> LogOdds | None:
-        """One model for items that no model was fitted on; None where there is none to average."""
+        """Average to one model for items that no model was fitted on; None where there is none to average."""
         models = [model for model in self.models if model is not None]
         if not models:
             return None
@@ -78,7 +78,7 @@ class _Moment:
         return LogOdds(float(np.mean([model.intercept for model in models])), weights)
 
     def predict(self, design: sparse.csr_matrix, folds: Int64s, *, out: Float32s) -> None:
-        """Writes the CTR of items, each by its fold's model; what has none is left as it is."""
+        """Write the CTR of items into `out`, each by its fold's model; items without a model keep their value."""
         for fold, model in enumerate(self.models):
             if model is not None:
                 own = np.flatnonzero(folds == fold)
@@ -93,7 +93,7 @@ def fit_content_prior(
     history: PosteriorHistory,
     moments_ms: Mapping[str, int] | None,
 ) -> ContentPrior:
-    """Fits models from moment to moment and predicts the prior of every item by them.
+    """Fit models from moment to moment, and predict the prior of every item by them.
 
     Args:
       config: the experiment; `data.posterior.content_prior` and the features.
@@ -150,7 +150,7 @@ class _Fitting:
     strength: float
 
     def models(self, exposures: Float64s, clicks: Float64s) -> _Moment:
-        """A model per fold, fitted on the items of the others; so is its penalty chosen."""
+        """Fit a model per fold on the items of the other folds, which also choose its penalty."""
         models: list[LogOdds | None] = []
         penalties: list[float | None] = []
         # The folds of a pair judge each other: models without either are all that both choices need.
@@ -182,7 +182,7 @@ class _Fitting:
 
 
 def _features(config: Config) -> list[Feature]:
-    """Content, and with `ids` also ids other than the item's, whose vocabulary then counts items, not future clicks."""
+    """Select content and, with `ids`, ids other than the item's; their vocabulary counts items, not future clicks."""
     own, settings = config.data.items.id, config.data.posterior.content_prior
     content = [feature for feature in config.features.item if feature.type != "id"]
     ids = [feature for feature in config.features.item if feature.type == "id" and feature.source != own]
@@ -197,6 +197,6 @@ def _features(config: Config) -> list[Feature]:
 
 
 def _hashes(item_ids: pa.StringArray) -> Int64s:
-    """Of ids alone, so that an item stays in its fold whatever the catalogue; int64 [items], >= 0."""
+    """Hash ids alone, so that an item stays in its fold whatever the catalogue; int64 [items], >= 0."""
     hashed = pd.util.hash_array(np.array(item_ids.to_pylist(), dtype=object), categorize=False)
     return (hashed >> np.uint64(1)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The hidden truth of the simulated community: who likes what, and how likely a click is.
+"""Draws the hidden truth of the simulated community: who likes what, and how likely a click is.
 
 A user has interests, which content can show, and a taste, which it cannot. An item has content (what its tags and
 its text and image vectors show, with noise), an appeal to tastes and a quality (which only clicks reveal; both
@@ -47,7 +47,7 @@ _FAVOURITES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Community:
-    """Users and items as they truly are; rows are those of the data set's users and items.
+    """Hold users and items as they truly are; rows are those of the data set's users and items.
 
     Attributes:
       interests: float32 [users, 16], unit length.
@@ -78,13 +78,13 @@ class Community:
     bias: float = 0.0
 
     def click_logits(self, users: Int64s) -> Float32s:
-        """Logits of clicks of some users on every item; float32 [given users, items]."""
+        """Compute click logits of some users on every item; float32 [given users, items]."""
         content = self.interests[users] @ self.content.T  # [given users, items]
         appeal = self.taste[users] @ self.appeal.T  # [given users, items]
         return self.content_weight * content + self.taste_weight * appeal + (self.quality + self.bias)
 
     def true_click_probability(self, users: Int64s, items: Int64s) -> Float32s:
-        """How likely each user clicks the item at the same place when it is shown.
+        """Compute how likely each user clicks the item at the same place when it is shown.
 
         Args:
           users: rows of users [pairs].
@@ -110,7 +110,7 @@ def make_community(
     taste_weight: float,
     quality_spread: float,
 ) -> Community:
-    """Draws users, authors and items. The bias of the logit is left at zero.
+    """Draw users, authors and items. The bias of the logit is left at zero.
 
     Args:
       rng: source of all randomness.
@@ -147,22 +147,22 @@ def make_community(
 
 
 def unit(vectors: AnyFloats) -> Float32s:
-    """Rows scaled to unit length, float32."""
+    """Scale rows to unit length, float32."""
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def sigmoid(logits: Float32s) -> Float32s:
-    """1 / (1 + exp(-logits))."""
+    """Compute 1 / (1 + exp(-logits))."""
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
 def _noise(rng: np.random.Generator, rows: int, length: float) -> Float32s:
-    """Vectors in random directions, of the given length."""
+    """Draw vectors in random directions, of the given length."""
     return length * unit(rng.normal(size=(rows, _CONTENT_DIM)))
 
 
 def _draw_interests(rng: np.random.Generator, users: int, tag_vectors: Float32s) -> tuple[Float32s, Int64s]:
-    """Interests as a mixture of tags out of a few favourite topics, and the first of these topics."""
+    """Draw interests as a mixture of tags out of a few favourite topics; returns them and the first topic."""
     topics = len(tag_vectors) // TAGS_PER_TOPIC
     wanted = min(_FAVOURITES, topics)
     favourites = np.argsort(rng.random((users, topics)), axis=1)[:, :wanted]  # [users, favourites]
@@ -176,7 +176,10 @@ def _draw_interests(rng: np.random.Generator, users: int, tag_vectors: Float32s)
 def _draw_items_of_authors(
     rng: np.random.Generator, items: int, *, authors: int, topics: int
 ) -> tuple[Int64s, Int64s, Float32s, Float32s]:
-    """Author, topic, appeal and (standardised) quality of each item. Authors keep to two topics, mostly to one."""
+    """Draw author, topic, appeal and (standardised) quality of each item.
+
+    Authors keep to two topics, mostly to one.
+    """
     productivity = rng.lognormal(sigma=1.0, size=authors)
     author = rng.choice(authors, size=items, p=productivity / productivity.sum())
     home = rng.integers(topics, size=(authors, 2))
@@ -188,7 +191,7 @@ def _draw_items_of_authors(
 
 
 def _draw_tags(rng: np.random.Generator, topic: Int64s, *, topics: int) -> Bools:
-    """One to three tags of the topic, and for a third of the items one of any topic; bool [items, tags]."""
+    """Draw one to three tags of the topic and, for a third of the items, one of any topic; bool [items, tags]."""
     items = len(topic)
     rows = np.arange(items)
     tags = np.zeros((items, topics * TAGS_PER_TOPIC), dtype=bool)

@@ -1,4 +1,4 @@
-"""The feed of the simulated community: what it shows, and what is clicked.
+"""Runs the feed of the simulated community: what it shows, and what is clicked.
 
 Hour by hour the users who are active get a slate each. A slot is filled from what is popular, from what fits the
 user's interests as far as the feed knows them, from what is fresh, or at random; nobody is shown an item twice.
@@ -34,7 +34,7 @@ _REACH_SPREAD = 1.0
 
 @dataclass(frozen=True)
 class Log:
-    """Exposures in order of time; all arrays [exposures]."""
+    """Hold exposures in order of time; all arrays [exposures]."""
 
     user: Int64s
     item: Int64s
@@ -43,7 +43,7 @@ class Log:
 
 
 class Feed:
-    """What the feed believes about users and items, and how it fills slates."""
+    """Hold the feed's beliefs about users and items, and fill slates from them."""
 
     def __init__(self, rng: np.random.Generator, community: Community) -> None:
         self._interests = _blurred(rng, community.interests, 0.6)
@@ -55,7 +55,7 @@ class Feed:
         self._recent_exposures = np.zeros(items)
 
     def personal(self, users: Int64s) -> Float32s:
-        """Unnormalised share of each item in personal slots; float32 [given users, items]."""
+        """Compute the unnormalised share of each item in personal slots; float32 [given users, items]."""
         return np.exp(_PERSONAL_SHARPNESS * (self._interests[users] @ self._content.T))
 
     def slate(
@@ -66,7 +66,7 @@ class Feed:
         available: Bools,
         age_hours: Float64s,
     ) -> tuple[Int64s, Bools]:
-        """Draws a slate for each user without replacement from the mixture of all sources.
+        """Draw a slate for each user without replacement from the mixture of all sources.
 
         Args:
           rng: source of randomness.
@@ -94,7 +94,7 @@ class Feed:
         return chosen, np.isfinite(np.take_along_axis(keys, chosen, axis=1))
 
     def learn(self, items: Int64s, clicks: Bools) -> None:
-        """Takes in the exposures of one hour; older ones fade."""
+        """Take in the exposures of one hour; older ones fade."""
         fade = 0.5 ** (1 / _POPULARITY_HALF_LIFE_HOURS)
         size = len(self._recent_clicks)
         self._recent_exposures = fade * self._recent_exposures + np.bincount(items, minlength=size)
@@ -106,12 +106,12 @@ def _blurred(rng: np.random.Generator, vectors: Float32s, noise: float) -> Float
 
 
 def _shares(weights: AnyFloats) -> AnyFloats:
-    """Weights scaled to sum to 1 along the last axis; zeros where all are zero."""
+    """Scale weights to sum to 1 along the last axis; zeros where all are zero."""
     return weights / np.maximum(weights.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def with_bias(rng: np.random.Generator, community: Community, feed: Feed, *, ctr: float) -> Community:
-    """Sets the bias so that about `ctr` of what the feed shows is clicked, by bisection on a sample of users."""
+    """Set the bias so that about `ctr` of what the feed shows is clicked, by bisection on a sample of users."""
     sample = rng.choice(len(community.interests), size=min(300, len(community.interests)), replace=False)
     logits = community.click_logits(sample)  # [sample, items]
     # Popular items are those of high quality: without a log, exp(2 quality) stands in for their popularity.
@@ -136,7 +136,7 @@ def run_feed(
     days: int,
     exposures: int,
 ) -> Log:
-    """Plays the feed hour by hour.
+    """Run the feed hour by hour.
 
     Args:
       rng: source of randomness.
@@ -179,7 +179,7 @@ def run_feed(
 
 
 def _session_times(rng: np.random.Generator, start_ms: int, shape: tuple[int, ...]) -> Int64s:
-    """Unix ms [active, slate]: sessions start somewhere in the hour's first 55 minutes, 4 to 30 s go to each slot."""
+    """Draw Unix ms [active, slate]: sessions start in the hour's first 55 minutes, each slot takes 4 to 30 s."""
     sessions, slots = shape
     start = rng.integers(0, 55 * 60_000, size=(sessions, 1))
     spent = np.cumsum(rng.integers(4_000, 30_000, size=(sessions, slots)), axis=1)

@@ -1,4 +1,4 @@
-"""What every reader of a data set shares: the tables it gives, how they are written, how text files are read."""
+"""Holds what the readers of data sets share: their tables, the writer of these, and a reader of text files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNIT_SEPARATOR = b"\x1f"
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set as tables, with the column names that its example experiment uses.
+    """Hold a data set as tables, with the column names that its example experiment uses.
 
     Attributes:
       events: one row per exposure (or per interaction, where the source has no exposures).
@@ -36,12 +36,12 @@ class Dataset:
     extras: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def tables(self) -> dict[str, pa.Table]:
-        """Every table by the name of its file."""
+        """Return every table by the name of its file."""
         users = {} if self.users is None else {"users": self.users}
         return {"events": self.events, "items": self.items, **users, **self.extras}
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Writes events.parquet, items.parquet, users.parquet and the extras; other files stay as they are.
+        """Write events.parquet, items.parquet, users.parquet and the extras; other files stay as they are.
 
         All files are written beside their places and renamed at the end, so that a killed run leaves none half
         written. Equal tables give equal bytes.
@@ -73,7 +73,7 @@ class Dataset:
 
 
 def require_folder(folder: str | Path) -> Path:
-    """The folder as a path.
+    """Return the folder as a path.
 
     Raises:
       DataError: there is no such folder.
@@ -86,7 +86,7 @@ def require_folder(folder: str | Path) -> Path:
 
 
 def require_file(folder: Path, name: str, *, of: str) -> Path:
-    """The path of a file that the data set must have.
+    """Return the path of a file that the data set must have.
 
     Raises:
       DataError: says which file of which data set is missing, and what the folder holds instead.
@@ -98,7 +98,7 @@ def require_file(folder: Path, name: str, *, of: str) -> Path:
 
 
 def listing(folder: Path) -> str:
-    """The first few names in a folder, for error messages."""
+    """List the first few names in a folder, for error messages."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     shown = ", ".join(names[:6]) or "nothing"
     return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
@@ -113,7 +113,7 @@ def read_delimited(
     header: bool = False,
     quoted: bool = False,
 ) -> pa.Table:
-    """Reads a text table whose columns are known; all values are strings, empty ones null.
+    """Read a text table whose columns are known; all values are strings, empty ones null.
 
     Args:
       path: the file.
@@ -127,32 +127,8 @@ def read_delimited(
       DataError: unreadable, empty, another number of columns somewhere (says in which line), other names.
     """
     wrong: list[pa_csv.InvalidRow] = []
-
-    def remember(row: pa_csv.InvalidRow) -> str:
-        wrong.append(row)
-        return "error"
-
     try:
-        source: Path | pa.BufferReader = path
-        if len(delimiter) > 1:
-            source = pa.BufferReader(path.read_bytes().replace(delimiter.encode(), _UNIT_SEPARATOR))
-        table = pa_csv.read_csv(
-            source,
-            # One thread: only then does a wrong row know its line number.
-            read_options=pa_csv.ReadOptions(
-                column_names=None if header else list(columns), encoding=encoding, use_threads=False
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR.decode(),
-                quote_char='"' if quoted else False,
-                invalid_row_handler=remember,
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in columns},
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-        )
+        table = _read_csv(path, columns, delimiter, encoding=encoding, header=header, quoted=quoted, wrong=wrong)
     except (OSError, pa.ArrowException, UnicodeError) as error:
         if wrong:
             row = wrong[0]
@@ -170,8 +146,46 @@ def read_delimited(
     return table
 
 
+def _read_csv(
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str,
+    *,
+    encoding: str,
+    header: bool,
+    quoted: bool,
+    wrong: list[pa_csv.InvalidRow],
+) -> pa.Table:
+    """Read strings as `read_delimited` does; a row with another number of columns goes to `wrong` and fails."""
+
+    def remember(row: pa_csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "error"
+
+    source: Path | pa.BufferReader = path
+    if len(delimiter) > 1:
+        source = pa.BufferReader(path.read_bytes().replace(delimiter.encode(), _UNIT_SEPARATOR))
+    return pa_csv.read_csv(
+        source,
+        # One thread: only then does a wrong row know its line number.
+        read_options=pa_csv.ReadOptions(
+            column_names=None if header else list(columns), encoding=encoding, use_threads=False
+        ),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR.decode(),
+            quote_char='"' if quoted else False,
+            invalid_row_handler=remember,
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in columns},
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    )
+
+
 def as_number(table: pa.Table, column: str, kind: pa.DataType, *, path: Path, first_line: int = 1) -> pa.Table:
-    """Replaces a string column by numbers.
+    """Replace a string column by numbers.
 
     Args:
       table: as read from `path`.

@@ -1,4 +1,4 @@
-"""KuaiRand: short-video exposures with clicks, from the recommender of Kuaishou.
+"""Reads KuaiRand: short-video exposures with clicks, from the recommender of Kuaishou.
 
 Published at https://kuairand.com (files: https://zenodo.org/records/10439422) under CC BY-SA 4.0 in three
 sizes, Pure, 1K and 27K, of one layout. Cite: Gao et al., "KuaiRand: An Unbiased Sequential Recommendation
@@ -22,7 +22,7 @@ _LOG_COLUMNS = ("user_id", "video_id", "time_ms", "is_click")
 
 
 def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Dataset:
-    """Reads KuaiRand-Pure, -1K or -27K.
+    """Read KuaiRand-Pure, -1K or -27K.
 
     The published names are log_standard_4_08_to_4_21_SIZE.csv, log_standard_4_22_to_5_08_SIZE.csv,
     log_random_4_22_to_5_08_SIZE.csv (with _part1, _part2 in 27K), video_features_basic_SIZE.csv and
@@ -60,7 +60,7 @@ def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Datas
 
 
 def _matching(folder: Path, pattern: str, *, example: str | None = None) -> list[Path]:
-    """Files whose names match, sorted; with an example at least one is required, and only the log may have several."""
+    """List the files whose names match, sorted. With an example one is required, and only the log may have several."""
     found = sorted(path for path in folder.iterdir() if re.fullmatch(pattern[:-1], path.name))
     if example and not found:
         raise DataError(

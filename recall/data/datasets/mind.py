@@ -1,4 +1,4 @@
-"""MIND: news impressions with clicks, from Microsoft News.
+"""Reads MIND: news impressions with clicks, from Microsoft News.
 
 Published at https://msnews.github.io under the Microsoft Research License Terms: research use only, no
 redistribution. Cite: Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020,
@@ -25,7 +25,7 @@ _TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 
 
 def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset:
-    """Reads MIND: the folder with behaviors.tsv and news.tsv, or one that holds several such folders.
+    """Read MIND: the folder with behaviors.tsv and news.tsv, or one that holds several such folders.
 
     Given the folder above MINDsmall_train and MINDsmall_dev, both logs are read one after the other, and news that
     both list are taken once.
@@ -68,7 +68,7 @@ def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset
 
 
 def _read_behaviors(path: Path) -> pa.Table:
-    """The log with time_ms, and impressions and history split into lists."""
+    """Read the log with time_ms, and with impressions and history split into lists."""
     table = read_delimited(path, _BEHAVIORS, delimiter="\t")
     times = pd.to_datetime(table["time"].to_pandas(), format=_TIME_FORMAT, errors="coerce")
     _require(times.notna().to_numpy(), table["time"], path=path, what="time", like="11/12/2019 2:14:46 PM")
@@ -97,7 +97,7 @@ def _require(good: Bools, values: pa.ChunkedArray, *, path: Path, what: str, lik
 
 
 def _events(log: pa.Table) -> pa.Table:
-    """One row per item of each impression."""
+    """Make one row per item of each impression."""
     impressions = log["impressions"].combine_chunks()
     parents = pc.list_parent_indices(impressions)
     shown = pc.list_flatten(impressions)
@@ -113,7 +113,7 @@ def _events(log: pa.Table) -> pa.Table:
 
 
 def _history(log: pa.Table) -> pa.Table:
-    """The clicks before each user's earliest impression, in order."""
+    """List the clicks before each user's earliest impression, in order."""
     order = pc.sort_indices(log, [("time_ms", "ascending")])
     rows = np.sort(_first_rows(log["user_id"].take(order)))
     log = log.take(order).take(pa.array(rows)).combine_chunks()
@@ -153,7 +153,7 @@ def _read_news(path: Path) -> pa.Table:
 
 
 def _wikidata_ids(text: str | None, where: str) -> list[str]:
-    """Distinct entities in order of appearance; none if the list is empty or missing."""
+    """Read distinct entities in order of appearance; none if the list is empty or missing."""
     if text is None or text == "[]":
         return []
     try:
@@ -169,6 +169,6 @@ def _first_of_each(items: pa.Table) -> pa.Table:
 
 
 def _first_rows(values: pa.ChunkedArray) -> Int64s:
-    """Rows [distinct values] at which each value appears for the first time."""
+    """Find the rows [distinct values] at which each value appears for the first time."""
     codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
     return np.unique(codes, return_index=True)[1].astype(np.int64)

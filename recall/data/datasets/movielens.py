@@ -1,4 +1,4 @@
-"""MovieLens: film ratings.
+"""Reads MovieLens: film ratings.
 
 Published by GroupLens at https://grouplens.org/datasets/movielens/ for research use; no redistribution, no
 commercial use without permission (see the README of each). Cite: Harper and Konstan, "The MovieLens Datasets:
@@ -46,7 +46,7 @@ _NO_GENRE = "(no genres listed)"
 
 
 def read_movielens(folder: str | Path, *, tags: bool = False) -> Dataset:
-    """Reads MovieLens 100k, 1m, or the CSV layout of 25m, 32m and the small "latest".
+    """Read MovieLens 100k, 1m, or the CSV layout of 25m, 32m and the small "latest".
 
     Which one it is is seen from the files: u.data, u.item and u.user; ratings.dat, movies.dat and users.dat; or
     ratings.csv and movies.csv.
@@ -125,7 +125,7 @@ def _ratings(path: Path, *, delimiter: str, header: tuple[str, ...] | None = Non
 
 
 def _films(table: pa.Table) -> pa.Table:
-    """item_id, title, year and genres, where films without a genre have null."""
+    """Select item_id, title, year and genres, where films without a genre have null."""
     genres = table["genres"]
     genres = pc.if_else(pc.equal(genres, _NO_GENRE), pa.scalar(None, pa.string()), genres)
     items = table.select(["item_id", "title"]).append_column("year", _years(table["title"]))
@@ -133,19 +133,19 @@ def _films(table: pa.Table) -> pa.Table:
 
 
 def _years(titles: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The year at the end of titles like `Heat (1995)`; int32, null where there is none."""
+    """Read the year at the end of titles like `Heat (1995)`; int32, null where there is none."""
     return pc.cast(pc.struct_field(pc.extract_regex(titles, r"\((?P<year>\d{4})\)\s*$"), "year"), pa.int32())
 
 
 def _flagged_genres(table: pa.Table) -> pa.Array:
-    """Joins the names of the genres whose flag is 1; null for films without any, or `unknown` alone."""
+    """Join the names of the genres whose flag is 1; null for films without any, or `unknown` alone."""
     flags = np.stack([pc.equal(table[name], "1").fill_null(False).to_numpy() for name in _GENRES_100K[1:]], axis=1)
     names = np.array(_GENRES_100K[1:])
     return pa.array(["|".join(names[row]) or None for row in flags], pa.string())
 
 
 def _tags_of(items: pa.ChunkedArray, path: Path) -> pa.Array:
-    """Distinct lower-case tags of each item, the most frequent first, then by name."""
+    """List distinct lower-case tags of each item, the most frequent first, then by name."""
     table = read_delimited(
         path, ("userId", "movieId", "tag", "timestamp"), delimiter=",", header=True, quoted=True
     ).select(["movieId", "tag"])

@@ -1,4 +1,4 @@
-"""One sequence of items a user: the next-item benchmarks of S3-Rec (Amazon Beauty, Sports, Toys; Yelp; LastFM).
+"""Reads one sequence of items a user: the next-item benchmarks of S3-Rec (Amazon, Yelp, LastFM).
 
 Published at https://github.com/RUCAIBox/CIKM2020-S3Rec (folder data), for research; the terms are those of the
 sources, for three of them the Amazon reviews at https://jmcauley.ucsd.edu/data/amazon/. Cite: Zhou et al., "S3-Rec:
@@ -19,7 +19,7 @@ from recall.data.datasets.files import Dataset, listing, require_file, require_f
 
 
 def read_sequences(folder: str | Path, *, name: str | None = None) -> Dataset:
-    """Reads NAME.txt and NAME_item2attributes.json, or sequences.txt and item_attributes.json.
+    """Read NAME.txt and NAME_item2attributes.json, or sequences.txt and item_attributes.json.
 
     A line of the first is `user item item ...` in order of time; the second maps items to lists of attribute ids
     (brand and categories). There are no exposures and no times: the order is all that is known of the time

@@ -1,7 +1,7 @@
-"""A simulated community: an exposure log in which content matters, and so does what content does not show.
+"""Simulates a community: an exposure log in which content matters, and also traits that content does not show.
 
-Who likes what is drawn in `community.py`, what is shown and clicked in `feed.py`; here both
-become tables as a real service would log them, with nothing of the truth in them but what content and clicks show.
+`community.py` draws who likes what; `feed.py` decides what is shown and clicked. Here both become tables as a real
+service would log them, which reveal the truth only through content and clicks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 from recall.core.arrays import Float32s, Float64s, Int64s
 from recall.core.errors import ConfigError
 from recall.data.datasets.community import TAGS_PER_TOPIC, TOPICS, Community, make_community, unit
-from recall.data.datasets.feed import HOUR_MS, START_MS, Feed, run_feed, with_bias
+from recall.data.datasets.feed import HOUR_MS, START_MS, Feed, Log, run_feed, with_bias
 from recall.data.datasets.files import Dataset
 
 _VECTOR_DIM = 32
@@ -29,7 +29,7 @@ _LAST_NAMES = ("Adler", "Brook", "Costa", "Diaz", "Ekman", "Fuchs", "Grau", "Hol
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedDataset(Dataset):
-    """A data set whose truth is known.
+    """Hold a data set whose truth is known.
 
     Attributes:
       truth: users and items as they truly are; its rows are those of the tables.
@@ -55,7 +55,7 @@ def simulate(
     image_missing: float = 0.15,
     seed: int = 1,
 ) -> SimulatedDataset:
-    """Simulates a community and its feed.
+    """Simulate a community and its feed.
 
     Time goes in steps of an hour, each vectorised over its users and all items; memory is users x items bytes.
 
@@ -104,16 +104,9 @@ def simulate(
     published_ms = _publication_times(rng, items, days=days, before=published_before)
     activity = rng.lognormal(sigma=0.8, size=users)
     log = run_feed(rng, community, feed, published_ms, activity, days=days, exposures=exposures)
-    user_ids = _ids("u", users)
-    item_ids = _ids("i", items)
-    events = {
-        "user_id": user_ids.take(pa.array(log.user)),
-        "item_id": item_ids.take(pa.array(log.item)),
-        "time_ms": pa.array(log.time_ms),
-        "is_click": pa.array(log.click.astype(np.int8)),
-    }
+    user_ids, item_ids = _ids("u", users), _ids("i", items)
     return SimulatedDataset(
-        events=pa.table(events),
+        events=_event_table(log, user_ids, item_ids),
         items=_item_table(rng, community, item_ids, published_ms, missing=(text_missing, image_missing)),
         users=_user_table(rng, community, user_ids, activity),
         truth=community,
@@ -134,10 +127,21 @@ def _check(*, counts: dict[str, int], shares: dict[str, float], topics: int, ctr
 
 
 def _publication_times(rng: np.random.Generator, items: int, *, days: int, before: float) -> Int64s:
-    """Sorted Unix ms: a share of the items in the two weeks before the log, the others evenly during it."""
+    """Draw sorted Unix ms: a share of the items in the two weeks before the log, the others evenly during it."""
     old = round(items * before)
     offsets = np.concatenate([-14 * rng.random(old), days * rng.random(items - old)])
     return np.sort(START_MS + (offsets * 24 * HOUR_MS).astype(np.int64))
+
+
+def _event_table(log: Log, user_ids: pa.StringArray, item_ids: pa.StringArray) -> pa.Table:
+    return pa.table(
+        {
+            "user_id": user_ids.take(pa.array(log.user)),
+            "item_id": item_ids.take(pa.array(log.item)),
+            "time_ms": pa.array(log.time_ms),
+            "is_click": pa.array(log.click.astype(np.int8)),
+        }
+    )
 
 
 def _item_table(
@@ -183,7 +187,7 @@ def _item_table(
 
 
 def _modality(rng: np.random.Generator, content: Float32s, *, noise: float, missing: float) -> pa.ListArray:
-    """Content in a rotated, wider space with noise of the given length; null where missing."""
+    """Show content in a rotated, wider space with noise of the given length; null where missing."""
     rotation, _ = np.linalg.qr(rng.normal(size=(_VECTOR_DIM, content.shape[1])))  # [32, content], orthonormal columns
     vectors = content @ rotation.T + noise * unit(rng.normal(size=(len(content), _VECTOR_DIM)))  # [items, 32]
     present = rng.random(len(content)) >= missing
@@ -207,7 +211,7 @@ def _user_table(rng: np.random.Generator, community: Community, ids: pa.StringAr
 
 
 def _hint(rng: np.random.Generator, truth: Int64s, values: tuple[str, ...]) -> pa.StringArray:
-    """A profile value that follows from the truth for half of the users and is random for the others."""
+    """Draw a profile value that follows from the truth for half of the users and is random for the others."""
     random = rng.integers(len(values), size=len(truth))
     codes = np.where(rng.random(len(truth)) < 0.5, truth % len(values), random)
     return pa.array(np.array(values)[codes].tolist())

@@ -1,4 +1,4 @@
-"""Virtual cluster ids: a tree of k-means clusters that turns a content vector into a few category values.
+"""Makes virtual cluster ids: a tree of k-means clusters turns a content vector into a few category values.
 
 An id of a cluster is shared by all items that look alike, new ones too, so that its embedding collects their
 behaviour. Distances are Euclidean, on the vectors as they are given.
@@ -28,7 +28,7 @@ _BLOCK_ROWS = 8_192
 
 @dataclass(frozen=True)
 class HierarchicalKMeans:
-    """Centroids of a tree in which each node of a level is split into the same number of children.
+    """Hold a tree of centroids in which each node of a level is split into the same number of children.
 
     Attributes:
       levels: total nodes per level, e.g. (32, 512): each of 32 nodes has 16 children; child j of node p is node
@@ -41,7 +41,7 @@ class HierarchicalKMeans:
 
     @classmethod
     def fit(cls, vectors: Float32s, levels: Sequence[int], seed: int) -> HierarchicalKMeans:
-        """Splits vectors level by level with k-means, the same for the same seed whatever the number of threads.
+        """Split vectors level by level with k-means, the same for the same seed whatever the number of threads.
 
         At most max(20,000, 64 per leaf) vectors, drawn without replacement, place the centroids. A node whose
         members number less than twice its children gets fewer children, down to one.
@@ -79,7 +79,7 @@ class HierarchicalKMeans:
         return cls(totals, tuple(centroids))
 
     def assign(self, vectors: Float32s, *, present: Bools | None = None) -> Int32s:
-        """Descends the tree: at every node on to the nearest of its children.
+        """Assign vectors to nodes: descend the tree, from every node to the nearest of its children.
 
         Args:
           vectors: float32 [rows, dim], seen before or not.
@@ -110,20 +110,20 @@ class HierarchicalKMeans:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes the tree as one .npz."""
+        """Write the tree as one .npz."""
         with path.open("wb") as stream:
             np.savez(stream, *self.centroids)
 
     @classmethod
     def load(cls, path: Path) -> HierarchicalKMeans:
-        """Reads what `save` wrote; unpickles nothing."""
+        """Read the file of `save`; unpickles nothing."""
         with np.load(path, allow_pickle=False) as arrays:
             centroids = tuple(arrays[f"arr_{level}"] for level in range(len(arrays.files)))
         return cls(tuple(len(level) for level in centroids), centroids)
 
 
 def _groups(nodes: Int64s) -> list[tuple[int, Int64s]]:
-    """Rows of each node that has any."""
+    """List the rows of each node that has any."""
     order = np.argsort(nodes, kind="stable")
     found, starts = np.unique(nodes[order], return_index=True)
     return [
@@ -132,7 +132,7 @@ def _groups(nodes: Int64s) -> list[tuple[int, Int64s]]:
 
 
 def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
-    """At most `children` centroids, each the nearest one of some vector."""
+    """Place at most `children` centroids, each the nearest one of some vector."""
     count = max(1, min(children, len(vectors) // _MEMBERS_PER_CHILD))
     if count == 1:
         return vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
@@ -149,7 +149,7 @@ def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
 
 
 def _nearest(vectors: Float32s, centroids: Float32s) -> Int64s:
-    """Position of the nearest centroid, the first of equals."""
+    """Find the position of the nearest centroid, the first of equals."""
     # float64, so that a vector's node does not hang on which other vectors share its matrix product.
     points = centroids.astype(np.float64)
     half_norms = (points**2).sum(axis=1) / 2  # [centroids]

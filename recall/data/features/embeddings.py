@@ -1,4 +1,4 @@
-"""Embedding columns: one dense vector per row, from a `.npy` file or a list column.
+"""Reads embedding columns: one dense vector per row, from a `.npy` file or a list column.
 
 Everywhere in recall a vector column is a fixed_size_list<float32> in which null means that the row has no vector.
 A vector of zeros has no direction and is how many encoders write "nothing to encode": it is read as missing.
@@ -19,7 +19,7 @@ from recall.core.errors import DataError
 
 
 def read_npy(path: Path, *, rows: int, key: str, table: str) -> pa.FixedSizeListArray:
-    """Reads a `.npy` file that is aligned with a table.
+    """Read a `.npy` file that is aligned with a table.
 
     Args:
       path: numbers of shape [rows, dim].
@@ -54,7 +54,7 @@ def read_npy(path: Path, *, rows: int, key: str, table: str) -> pa.FixedSizeList
 
 
 def vector_array(vectors: npt.NDArray[np.generic], *, what: str = "vectors") -> pa.FixedSizeListArray:
-    """Numbers [rows, dim] as a vector column; rows of zeros are null.
+    """Turn numbers [rows, dim] into a vector column; rows of zeros are null.
 
     Raises:
       DataError: NaN or infinity; names the rows.
@@ -71,7 +71,7 @@ def vector_array(vectors: npt.NDArray[np.generic], *, what: str = "vectors") -> 
 
 
 def vectors_of(column: pa.Array | pa.ChunkedArray, *, what: str = "vectors") -> tuple[Float32s, Bools]:
-    """The vectors of a list column.
+    """Return the vectors of a list column.
 
     Args:
       column: lists of numbers, all of one length; null or empty where a row has no vector.

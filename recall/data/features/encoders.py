@@ -1,4 +1,7 @@
-"""One encoder per type of feature: fitted on a column, applied to that column of any rows."""
+"""Encodes single features, one encoder per type: fitted on a column, applied to that column of any rows.
+
+`table_encoder.py` applies them to whole tables.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ Kind = Literal["code", "codes", "number", "vector"]
 
 
 class Output(NamedTuple):
-    """A column that an encoder makes: its name, kind and size as in `table_encoder.EncodedColumn`."""
+    """Describe a column that an encoder makes: name, kind and size as in `table_encoder.EncodedColumn`."""
 
     name: str
     kind: Kind
@@ -32,87 +35,98 @@ class Output(NamedTuple):
 
 
 class FeatureEncoder(ABC):
-    """A fitted feature. `save` and `load` keep small state as JSON and large state in files `stem`.ending."""
+    """Encode a feature once fitted.
+
+    `save` and `load` keep small state as JSON and large state in files `stem`.ending.
+    """
 
     feature: Feature
 
     @property
     @abstractmethod
     def outputs(self) -> tuple[Output, ...]:
-        """The columns that `encode` makes."""
+        """Describe the columns that `encode` makes."""
 
     @abstractmethod
     def encode(self, column: Column) -> list[pa.Array]:
-        """One array per output; raises DataError where a value is not of the feature's type."""
+        """Encode a column into one array per output; raises DataError for values that are not of its type."""
 
     @abstractmethod
     def save(self, stem: Path) -> dict[str, Any]:
-        """Writes files and returns the rest as JSON content."""
+        """Write files, and return the rest as JSON content."""
 
 
 @dataclass(frozen=True)
 class ValueEncoder(FeatureEncoder):
-    """id and category: one code per row."""
+    """Encode an id or a category: one code per row."""
 
     feature: IdFeature | CategoryFeature
     vocabulary: Vocabulary
 
     @classmethod
     def fit(cls, feature: IdFeature | CategoryFeature, column: Column, *, clicks: Int64s | None) -> ValueEncoder:
-        """An id counts the clicks of its rows, a category its rows."""
+        """Count values: an id counts the clicks of its rows, a category its rows."""
         counts = clicks if feature.type == "id" else None
         values = _read_values(feature, column)
         return cls(feature, Vocabulary.build(values, counts=counts, min_count=feature.min_count))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Describe the columns that `encode` makes."""
         return (Output(self.feature.name, "code", self.vocabulary.size),)
 
     def encode(self, column: Column) -> list[pa.Array]:
+        """Encode a column into one array per output."""
         return [pa.array(self.vocabulary.encode(_read_values(self.feature, column)))]
 
     def save(self, stem: Path) -> dict[str, Any]:
+        """Write files, and return the rest as JSON content."""
         self.vocabulary.save(stem.with_suffix(".parquet"))
         return {}
 
     @classmethod
     def load(cls, feature: IdFeature | CategoryFeature, stem: Path) -> ValueEncoder:
+        """Read the files of `save`."""
         return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
 
 
 @dataclass(frozen=True)
 class TagsEncoder(FeatureEncoder):
-    """tags: a list of codes per row, each tag once, in the order of the file."""
+    """Encode tags: a list of codes per row, each tag once, in the order of the file."""
 
     feature: TagsFeature
     vocabulary: Vocabulary
 
     @classmethod
     def fit(cls, feature: TagsFeature, column: Column) -> TagsEncoder:
-        """Counts the rows that have a tag."""
+        """Count the rows that have a tag."""
         tags, _ = _split_tags(feature, column)
         return cls(feature, Vocabulary.build(tags, min_count=feature.min_count))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Describe the columns that `encode` makes."""
         return (Output(self.feature.name, "codes", self.vocabulary.size),)
 
     def encode(self, column: Column) -> list[pa.Array]:
+        """Encode a column into one array per output."""
         tags, offsets = _split_tags(self.feature, column)
         return [pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.vocabulary.encode(tags)))]
 
     def save(self, stem: Path) -> dict[str, Any]:
+        """Write files, and return the rest as JSON content."""
         self.vocabulary.save(stem.with_suffix(".parquet"))
         return {}
 
     @classmethod
     def load(cls, feature: TagsFeature, stem: Path) -> TagsEncoder:
+        """Read the files of `save`."""
         return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
 
 
 @dataclass(frozen=True)
 class NumberEncoder(FeatureEncoder):
-    """number, standardised: (x - mean) / std over the rows that have one; a constant column becomes zeros."""
+    """Standardise a number: (x - mean) / std over the rows that have one; a constant column becomes zeros."""
 
     feature: NumberFeature
     mean: float
@@ -120,7 +134,7 @@ class NumberEncoder(FeatureEncoder):
 
     @classmethod
     def fit(cls, feature: NumberFeature, column: Column) -> NumberEncoder:
-        """Takes mean and population standard deviation of the present values."""
+        """Take mean and population standard deviation of the present values."""
         values = _present_numbers(feature, column)
         if not len(values):
             return cls(feature, 0.0, 1.0)
@@ -130,46 +144,52 @@ class NumberEncoder(FeatureEncoder):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Describe the columns that `encode` makes."""
         return (Output(self.feature.name, "number", 1),)
 
     def encode(self, column: Column) -> list[pa.Array]:
+        """Encode a column into one array per output."""
         values = _read_numbers(self.feature, column)
         return [pa.array(((values - self.mean) / self.std).astype(np.float32), mask=np.isnan(values))]
 
     def save(self, stem: Path) -> dict[str, Any]:
+        """Write files, and return the rest as JSON content."""
         return {"mean": self.mean, "std": self.std}
 
 
 @dataclass(frozen=True)
 class BucketEncoder(FeatureEncoder):
-    """number, bucketised: the code of its quantile bucket; a value on an edge belongs to the bucket above."""
+    """Encode a number as the code of its quantile bucket; a value on an edge belongs to the bucket above."""
 
     feature: NumberFeature
     edges: tuple[float, ...]
 
     @classmethod
     def fit(cls, feature: NumberFeature, column: Column) -> BucketEncoder:
-        """Takes quantiles of the present values; those that repeat would leave empty buckets and are merged."""
+        """Take quantiles of the present values; repeated ones would leave empty buckets and are merged."""
         values = _present_numbers(feature, column)
         inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
         return cls(feature, tuple(np.unique(np.quantile(values, inner)).tolist()) if len(values) else ())
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Describe the columns that `encode` makes."""
         return (Output(self.feature.name, "code", FIRST_CODE + len(self.edges) + 1),)
 
     def encode(self, column: Column) -> list[pa.Array]:
+        """Encode a column into one array per output."""
         values = _read_numbers(self.feature, column)
         codes = FIRST_CODE + np.searchsorted(np.array(self.edges), values, side="right")
         return [pa.array(np.where(np.isnan(values), MISSING, codes).astype(np.int32))]
 
     def save(self, stem: Path) -> dict[str, Any]:
+        """Write files, and return the rest as JSON content."""
         return {"edges": list(self.edges)}
 
 
 @dataclass(frozen=True)
 class EmbeddingEncoder(FeatureEncoder):
-    """embedding: the vector, its virtual cluster ids, or both."""
+    """Encode an embedding: the vector, its virtual cluster ids, or both."""
 
     feature: EmbeddingFeature
     dim: int
@@ -177,7 +197,7 @@ class EmbeddingEncoder(FeatureEncoder):
 
     @classmethod
     def fit(cls, feature: EmbeddingFeature, column: Column, *, fit_rows: Bools | None, seed: int) -> EmbeddingEncoder:
-        """Fixes the dimension and places clusters on the rows of `fit_rows` that have a vector."""
+        """Fix the dimension, and place clusters on the rows of `fit_rows` that have a vector."""
         vectors, present = vectors_of(column, what=_what(feature))
         if not present.any():
             raise DataError(f"{_what(feature)}: no row has a vector; remove the feature")
@@ -191,11 +211,13 @@ class EmbeddingEncoder(FeatureEncoder):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Describe the columns that `encode` makes."""
         vector = (Output(self.feature.name, "vector", self.dim),) if self.feature.uses_vector else ()
         levels = zip(self.feature.cluster_names, self.feature.clusters, strict=False)
         return (*vector, *(Output(name, "code", FIRST_CODE + nodes) for name, nodes in levels))
 
     def encode(self, column: Column) -> list[pa.Array]:
+        """Encode a column into one array per output."""
         vectors, present = vectors_of(column, what=_what(self.feature))
         if not vectors.shape[1]:
             vectors = np.zeros((len(column), self.dim), np.float32)
@@ -212,12 +234,14 @@ class EmbeddingEncoder(FeatureEncoder):
         return arrays
 
     def save(self, stem: Path) -> dict[str, Any]:
+        """Write files, and return the rest as JSON content."""
         if self.clusters:
             self.clusters.save(stem.with_suffix(".npz"))
         return {"dim": self.dim}
 
     @classmethod
     def load(cls, feature: EmbeddingFeature, stem: Path, state: Mapping[str, Any]) -> EmbeddingEncoder:
+        """Read the files of `save`."""
         clusters = HierarchicalKMeans.load(stem.with_suffix(".npz")) if feature.cluster_names else None
         return cls(feature, state["dim"], clusters)
 
@@ -230,7 +254,7 @@ def fit_encoder(
     fit_rows: Bools | None,
     seed: int,
 ) -> FeatureEncoder:
-    """Fits the encoder of the feature's type; arguments as in `TableEncoder.fit`."""
+    """Fit the encoder of the feature's type; arguments as in `TableEncoder.fit`."""
     if isinstance(feature, EmbeddingFeature):
         return EmbeddingEncoder.fit(feature, column, fit_rows=fit_rows, seed=seed)
     if isinstance(feature, TagsFeature):
@@ -242,7 +266,7 @@ def fit_encoder(
 
 
 def load_encoder(feature: Feature, stem: Path, state: Mapping[str, Any]) -> FeatureEncoder:
-    """Reads what the encoder of the feature's type saved."""
+    """Read the files that the encoder of the feature's type saved."""
     if isinstance(feature, EmbeddingFeature):
         return EmbeddingEncoder.load(feature, stem, state)
     if isinstance(feature, TagsFeature):
@@ -276,7 +300,7 @@ def _present_numbers(feature: NumberFeature, column: Column) -> Float64s:
 
 
 def _split_tags(feature: TagsFeature, column: Column) -> tuple[pa.StringArray, Int32s]:
-    """Tags of all rows one after the other, each once per row and at most max_tags, and int32 [rows + 1] offsets."""
+    """Split all rows into tags, each once per row and at most max_tags; returns them and int32 [rows + 1] offsets."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = array.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):

@@ -1,4 +1,4 @@
-"""From raw columns to what the towers read: codes, lists of codes, standardised numbers and vectors."""
+"""Encodes raw columns as the towers read them: codes, lists of codes, standardised numbers and vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FEATURE: TypeAdapter[Feature] = TypeAdapter(Feature)
 
 @dataclass(frozen=True)
 class EncodedColumn:
-    """One column of an encoded table.
+    """Describe one column of an encoded table.
 
     Attributes:
       name: of the column: the feature's, or NAME_cluster_LEVEL.
@@ -46,7 +46,10 @@ class EncodedColumn:
 
 @dataclass(frozen=True)
 class TableEncoder:
-    """Encodes rows of the items or the users file; fitted once, stored with the model, applied to new rows too."""
+    """Encode rows of the items or the users file.
+
+    It is fitted once, stored with the model, and applied to new rows too.
+    """
 
     features: tuple[tuple[Tower, FeatureEncoder], ...]
 
@@ -60,7 +63,7 @@ class TableEncoder:
         fit_rows: Bools | None = None,
         seed: int = 1,
     ) -> TableEncoder:
-        """Learns vocabularies, means, quantiles and clusters.
+        """Learn vocabularies, means, quantiles and clusters.
 
         Args:
           features: the features of each tower, e.g. {"behaviour": schema.behaviour, "meta": schema.meta}.
@@ -85,7 +88,7 @@ class TableEncoder:
 
     @property
     def columns(self) -> tuple[EncodedColumn, ...]:
-        """The encoded columns, in the order of the features."""
+        """Describe the encoded columns, in the order of the features."""
         return tuple(
             EncodedColumn(output.name, encoder.feature.name, tower, output.kind, output.size)
             for tower, encoder in self.features
@@ -94,12 +97,12 @@ class TableEncoder:
 
     @property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Vocabularies of the id, category and tags features by the feature's name."""
+        """Return the vocabularies of the id, category and tags features by the feature's name."""
         found = {encoder.feature.name: getattr(encoder, "vocabulary", None) for _, encoder in self.features}
         return {name: vocabulary for name, vocabulary in found.items() if vocabulary is not None}
 
     def encode(self, rows: Rows) -> pa.Table:
-        """Encodes rows, those fitted on or others.
+        """Encode rows, whether the encoder was fitted on them or not.
 
         Args:
           rows: a table of raw columns or a list of mappings from column to value; a column that is not there, and
@@ -122,7 +125,7 @@ class TableEncoder:
         return pa.table(arrays, names=[column.name for column in self.columns])
 
     def save(self, directory: Path) -> None:
-        """Writes encoder.json and, per feature that needs them, NAME.parquet (vocabulary) or NAME.npz (centroids).
+        """Write encoder.json and, per feature that needs them, NAME.parquet (vocabulary) or NAME.npz (centroids).
 
         Items and users want a directory each, as their features may have the same names.
         """
@@ -138,7 +141,7 @@ class TableEncoder:
 
     @classmethod
     def load(cls, directory: Path) -> TableEncoder:
-        """Reads what `save` wrote."""
+        """Read the files of `save`."""
         fitted: list[tuple[Tower, FeatureEncoder]] = []
         for entry in json.loads((directory / _FILE).read_text())["features"]:
             feature = _FEATURE.validate_python(entry["feature"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from recall.config.values import Strict
+from recall.config.strict import Strict
 from recall.config.yaml_file import apply_override, describe, plain
 from recall.core.errors import ConfigError
 from recall.index import RebalancePolicy

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
-from recall.config.values import Strict
+from recall.config.strict import Strict
 from recall.config.yaml_file import describe
 from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.ragged import Ragged
-from recall.data.prepared import ServingHistories
+from recall.data.serving_histories import ServingHistories
 from recall.serving.users.asked import by_id, ids_of, require_times
 from recall.serving.users.clicks import AskedOfLog
 from recall.serving.users.further_ids import FurtherIds

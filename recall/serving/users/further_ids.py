@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recall.data.features.vocabulary import FIRST_CODE
-from recall.data.prepared import PreparedData, ServingHistories
+from recall.data.prepared import PreparedData
+from recall.data.serving_histories import ServingHistories
 
 
 class FurtherIds(NamedTuple):

@@ -16,7 +16,8 @@ from recall.config.experiment import Config
 from recall.data.content_prior.first_exposures import FirstExposures
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.content_prior.prior import ContentPrior, fit_content_prior
-from recall.data.posterior import PosteriorHistory, Prior, count_buckets
+from recall.data.event_counts import count_buckets
+from recall.data.posterior import PosteriorHistory, Prior
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from pipelines.training_data import prepare
-from recall.data.posterior import BucketCounts, Posterior, PosteriorHistory, Prior
+from recall.data.event_counts import BucketCounts
+from recall.data.posterior import Posterior, PosteriorHistory, Prior
 from recall.data.prepared import PreparedData
 from recall.model.batches.negatives import AsOfPosterior, NegativeSampler
 from tests.conftest import Experiment
