@@ -3,7 +3,7 @@
 A test is slow, and left out by `-m "not slow"`, if
 
 * it is in one of `SLOW_FOLDERS`;
-* it uses one of `SLOW_FIXTURES`: a trained model, or a process of its own;
+* it uses one of `SLOW_FIXTURES`: a model that was trained, or a server in a process of its own;
 * it is marked `slow`, since it takes some five seconds of one core or more.
 
 A test that takes more than `QUICK` seconds of processor time, and none of these is true, fails: the rule holds itself.
@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-SLOW_FOLDERS = ("integration", "faults", "benchmarks")
-SLOW_FIXTURES = ("finish", "serve")
+SLOW_FOLDERS = ("integration", "faults", "benchmarks", "pipelines")
+SLOW_FIXTURES = ("finish", "trained", "by_two", "serve")
 QUICK = 20.0  # seconds of processor time, of the test's process and of the processes that it starts
 MEMORY = 3 << 30  # bytes that a process of the suite may need, with what it starts
 

@@ -188,6 +188,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     return terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "overrides"),
     [
@@ -239,6 +240,7 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "overrides"),
     [

@@ -20,6 +20,7 @@ QUERIES = ("user", "trigger", "both")
 # What every combination promises
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["click", "user"])
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -39,6 +40,7 @@ def test_every_combination_learns_a_small_batch_with_all_its_weights(
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "interests", "encoder"),
     [

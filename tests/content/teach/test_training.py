@@ -317,6 +317,7 @@ def test_what_fails_leaves_nothing_behind(data: Path, settings: Config, tmp_path
 # Whether it helps
 
 
+@pytest.mark.slow
 def test_trained_vectors_know_more_of_taste_than_base_vectors_do(tmp_path: Path) -> None:
     # Half of each base vector is noise that no one clicks for, which clicks can teach to ignore.
     dataset = simulate(users=400, items=400, days=6, authors=60, topics=8, exposures=40_000, published_before=0.9)

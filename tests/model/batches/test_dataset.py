@@ -200,6 +200,7 @@ def find_window(batch: Batch, row: int, clicks: list[dict[str, Any]], length: in
     raise AssertionError(f"no run of the user's training clicks: {found}")
 
 
+@pytest.mark.slow
 def test_windows_reach_every_training_click_over_the_epochs(
     by_user: PreparedData, clicks_of: dict[str, list[dict[str, Any]]]
 ) -> None:

@@ -235,6 +235,7 @@ def test_rows_of_a_large_table_are_drawn_block_by_block_and_all_differ(monkeypat
         assert block.std() == pytest.approx(0.05, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_large_table_is_made_without_a_second_one_beside_it() -> None:
     code = """
 from pathlib import Path

@@ -78,6 +78,7 @@ def test_terms_of_weight_zero_are_not_made(
     assert all(np.isfinite(term.numpy()) and term.numpy() > 0 for term in found.values())
 
 
+@pytest.mark.slow
 def test_training_with_the_head_makes_meta_vectors_tell_categories(
     experiment: Experiment, prepared: PreparedData
 ) -> None:
