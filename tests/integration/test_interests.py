@@ -20,6 +20,7 @@ from recall.model.recall_model import RecallModel
 from recall.runs.assessment import sample_queries
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_INTERESTS
 
 INTERESTS, WIDTH, HISTORY = 3, 8 + 1, 8
 Matrix = npt.NDArray[np.float32]
@@ -27,7 +28,7 @@ Matrix = npt.NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
-    return experiment("model.query=both", f"model.interests.count={INTERESTS}", "training.epochs=1")
+    return experiment(*WITH_INTERESTS)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from recall.model.saved_model import ItemVectorTable
 from recall.serving.recaller import Recaller
 from recall.training.loop import load_model
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_ITEM_CODES
 
 CODES, WIDTH, HISTORY = 3, 8 + 1, 8
 FUSED = "model.fusion={kind: weighted_sum, modality_dropout: 0}"
@@ -111,7 +112,7 @@ def test_a_small_batch_is_learned_with_all_codes(
 
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
-    return experiment("model.fusion=weighted_sum", f"model.item_codes={CODES}", "training.epochs=1")
+    return experiment(*WITH_ITEM_CODES)
 
 
 @pytest.fixture(scope="module")

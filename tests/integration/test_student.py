@@ -26,12 +26,12 @@ from recall.training import loop as training
 from recall.training.loop import load_model, read_history, read_student_history, train
 from tests.conftest import Experiment
 from tests.helpers.dying import train_until_killed
+from tests.helpers.finished_run import STUDENT, WITH_STUDENT
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Outcome
 
 
-STUDENT = ("model.student.kind=mean", "model.student.hidden=[8]")
 FROZEN = (*STUDENT, "model.student.stage=frozen")
 # A model that is quickly traced.
 SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=2", "training.batch_size=256")
@@ -247,7 +247,7 @@ def test_a_killed_student_goes_on_where_it_was(
 
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
-    return experiment(*STUDENT, "model.query=both", "model.history_time=both", "training.epochs=1")
+    return experiment(*WITH_STUDENT)
 
 
 @pytest.fixture(scope="module")

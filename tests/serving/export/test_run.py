@@ -19,16 +19,14 @@ from recall.core.errors import ArtifactError, ConfigError
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_INTERESTS, WITH_ITEM_CODES
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Outcome
 
 
 K = 20
-SEVERAL = {
-    "interests": ("model.interests.count=3",),
-    "item_codes": ("model.fusion=weighted_sum", "model.item_codes=2"),
-}
+SEVERAL = {"interests": WITH_INTERESTS, "item_codes": WITH_ITEM_CODES}
 STRANGER = """
 import json, sys
 import numpy as np, tensorflow as tf
@@ -144,7 +142,7 @@ def test_the_manifest_tells_what_every_signature_takes(exported: Path) -> None:
 def test_several_interests_or_item_vectors_are_merged_in_the_graph(
     finish: Callable[[Config], Path], experiment: Experiment, rows: list[Row], tmp_path: Path, several: str
 ) -> None:
-    run = finish(experiment("training.epochs=1", *SEVERAL[several]))
+    run = finish(experiment(*SEVERAL[several]))
     export_run(run, tmp_path / "out", k=K)
     recaller = Recaller.load(run)
     items = [str(item) for item in recaller.index.ids[:5]]

@@ -17,6 +17,7 @@ from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_STUDENT
 
 Row = dict[str, Any]
 
@@ -144,7 +145,7 @@ def test_a_run_from_before_says_to_train_again(copied: Path) -> None:
 def test_the_student_answers_by_features_too(
     finish: Callable[[Config], Path], experiment: Experiment, listed: list[Row], clicks: list[list[str]]
 ) -> None:
-    student = Recaller.load(finish(experiment("training.epochs=1", "model.student={}")), query="student")
+    student = Recaller.load(finish(experiment(*WITH_STUDENT)), query="student")
     rows = [{**row, "history": history} for row, history in zip(listed, clicks, strict=True)]
     expected = student.user_vectors([row["user_id"] for row in listed], clicks)
     np.testing.assert_allclose(student.user_vectors_of(rows), expected, atol=1e-6)
