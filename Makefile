@@ -4,7 +4,7 @@ BIN = .venv/bin
 RUFF = $(BIN)/ruff
 SOURCES = recall pipelines tests benchmarks examples
 # A process for each core, as far as memory goes; each file of tests stays in one, for what its tests share.
-PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo check test lint clean
 

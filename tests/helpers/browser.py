@@ -1,4 +1,4 @@
-"""A headless Chromium that a test steers over the DevTools protocol."""
+"""Steers a headless Chromium over the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 
 def find_browser() -> str | None:
-    """Where Chromium is, if it is."""
+    """Find Chromium, where there is one."""
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 class Page:
-    """One tab."""
+    """Steer one tab."""
 
     def __init__(self, socket: websocket.WebSocket) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
@@ -34,7 +34,7 @@ class Page:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """A command and its result; events that come meanwhile are kept."""
+        """Send a command and return its result; events that come meanwhile are kept."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while (message := json.loads(self._socket.recv())).get("id") != number:
@@ -43,7 +43,7 @@ class Page:
         return dict(message["result"])
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
+        """Return the value of an expression in the page; a promise is waited for."""
         done = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
@@ -62,7 +62,7 @@ class Page:
         )
 
     def type(self, text: str) -> None:
-        """Types into what has the focus, as a keyboard does, and presses Enter."""
+        """Write into the element that has the focus, as a keyboard does, and press Enter."""
         self.send("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             self.send(
@@ -70,13 +70,13 @@ class Page:
             )
 
     def screenshot(self, path: Path) -> None:
-        """What a person sees."""
+        """Save a picture of the page."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
 
 @contextlib.contextmanager
 def browser(program: str, profile: Path) -> Iterator[Page]:
-    """Starts Chromium with an empty profile and gives its tab."""
+    """Start Chromium with an empty profile and gives its tab."""
     process = subprocess.Popen(
         [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
          "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={profile}",

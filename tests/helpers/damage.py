@@ -1,4 +1,4 @@
-"""What may happen to a file: it is cut, a bit of it flips, it is gone."""
+"""Damages files: cuts them, flips a bit, removes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Flips a bit in the middle."""
+    """Change a bit in the middle."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -30,13 +30,13 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (cut, flip, remove)
 
 
 def possible(path: Path) -> tuple[Callable[[Path], None], ...]:
-    """The damages that a file can take: an empty one has no byte to lose."""
+    """Return the damages that a file can take: an empty one has no byte to lose."""
     return DAMAGES if path.stat().st_size else (remove,)
 
 
 @contextlib.contextmanager
 def damaged(path: Path, damage: Callable[[Path], None]) -> Iterator[None]:
-    """A file is damaged in the block, and the one that it was, to the nanosecond, afterwards."""
+    """Damage a file within the block; afterwards it is as before, to the nanosecond."""
     whole = path.with_name(f"{path.name}.whole")
     os.replace(path, whole)
     shutil.copy2(whole, path)
@@ -48,5 +48,5 @@ def damaged(path: Path, damage: Callable[[Path], None]) -> Iterator[None]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files below a folder, in order."""
+    """List all files below a folder, in order."""
     return sorted(path for path in folder.rglob("*") if path.is_file())

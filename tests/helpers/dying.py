@@ -1,4 +1,4 @@
-"""A training process that is killed by itself while an epoch is validated."""
+"""Train in a process that kills itself while an epoch is validated."""
 
 from __future__ import annotations
 

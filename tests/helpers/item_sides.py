@@ -1,4 +1,4 @@
-"""The item side in all its structures with random weights, and six items for it: known, new, and empty ones."""
+"""Makes the item side in all its structures with random weights, and six items: known, new and empty ones."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def vectors_of(side: ItemSide, features: Features, posterior: tf.Tensor = POSTER
 
 
 def without_appeal(vectors: ItemVectors) -> np.ndarray:
-    """Served vectors without their last dimension."""
+    """Cut the last dimension off served vectors."""
     return vectors.vector.numpy()[:, :-1]
 
 

@@ -1,4 +1,4 @@
-"""Plugin for tests of the living index: published items with drawn vectors, and a dictionary to hold it against."""
+"""Gives tests of the living index published items with drawn vectors, and a dictionary to compare it with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drawn(count: int, *, seed: int, entries: int | None = None) -> np.ndarray:
 
 
 def saved(directory: Path, kind: str = "exact", *, items: int = 300, entries: int | None = None) -> Vectors:
-    """Publishes items i0, i1, ... and returns their vectors."""
+    """Publish items i0, i1, ... and returns their vectors."""
     vectors = drawn(items, seed=1, entries=entries)
     ids = [f"i{row}" for row in range(items)]
     save_index(build_index(ids, vectors, config=KINDS[kind]), directory, fingerprint="m")
@@ -33,7 +33,7 @@ def saved(directory: Path, kind: str = "exact", *, items: int = 300, entries: in
 
 
 def assert_holds(index: LivingIndex, expected: Vectors, *, exactly: bool = True) -> None:
-    """Every query gets the best of the expected items, and nothing else is there."""
+    """Check that every query gets the best of the expected items, and that nothing else is there."""
     assert len(index) == len(expected)
     assert set(index.ids) - {None} == set(expected)
     ids = np.array(list(expected), dtype=object)

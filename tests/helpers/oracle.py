@@ -1,4 +1,4 @@
-"""The training data recomputed in plain Python, one row at a time: slow, and simple enough to be believed.
+"""Recomputes the training data in plain Python, one row at a time: slow, and simple enough to be believed.
 
 Written from the definitions alone; shares no code with the library.
 """
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Settings:
-    """What the experiment file would say."""
+    """Hold the settings of an experiment file."""
 
     unit: str = "ms"
     at_least: float | None = 1.0
@@ -54,7 +54,7 @@ class Event:
 
 @dataclass
 class Expected:
-    """The answers. Items are rows of the catalogue."""
+    """Hold the answers. Items are rows of the catalogue."""
 
     rejected: list[tuple[int, str]]
     duplicates: int
@@ -68,7 +68,13 @@ class Expected:
 
 
 def recompute(rows: Iterable[Row], item_ids: Sequence[str], settings: Settings) -> Expected:
-    """rows: mappings with user, item, time and, where there is one, click, trigger and what weights are made of."""
+    """Recompute the training data from rows.
+
+    Args:
+        rows: mappings with user, item, time and, where there is one, click, trigger and the columns of weights.
+        item_ids: items of the catalogue, in its order.
+        settings: settings of the experiment.
+    """
     row_of = {item: row for row, item in enumerate(item_ids)}
     rejected, kept = validate(rows, row_of, settings)
     lightest_first = sorted(kept, key=lambda event: event.weight)  # of duplicates the last one stays
@@ -126,7 +132,7 @@ def validate(rows: Iterable[Row], row_of: dict[str, int], settings: Settings) ->
 
 
 def click_weight(row: Row, rules: str | tuple[tuple[str, float, float], ...]) -> float | str:
-    """The weight as a float32 number, or the reason why there is none."""
+    """Return the weight as a float32 number, or the reason why there is none."""
     if isinstance(rules, str):
         number = to_number(row[rules])
         if number is None:
@@ -243,7 +249,7 @@ def examples(
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that a user did, for a further history."""
+    """Hold one action of a user, for a further history."""
 
     user: str
     item: str
@@ -251,7 +257,7 @@ class Entry:
 
 
 def entries_before(entries: Iterable[Entry], asked: Iterable[tuple[str, int]], *, length: int) -> list[list[Entry]]:
-    """For each user and moment the last distinct entries strictly before, oldest first, equal times by item."""
+    """Find for each user and moment the last distinct entries strictly before, oldest first, equal times by item."""
     by_user = defaultdict(list)
     for entry in sorted(set(entries), key=lambda entry: (entry.time, entry.item)):
         by_user[entry.user].append(entry)
@@ -263,7 +269,7 @@ def ctr(clicks: int, exposures: int, prior: float, settings: Settings) -> np.flo
 
 
 class Known:
-    """What could be known of one item: an event becomes visible `delay` after its bucket has closed."""
+    """Keep the counts that could be known of one item: an event becomes visible `delay` after its bucket has closed."""
 
     def __init__(self, own: list[Event], settings: Settings) -> None:
         self.clock = settings.unit != "order"

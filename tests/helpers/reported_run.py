@@ -1,4 +1,4 @@
-"""What a report is made of, made up: five models with their metrics, and 200 items, 20 of them cold."""
+"""Makes up the inputs of a report: five models with their metrics, and 200 items, 20 of them cold."""
 
 from __future__ import annotations
 

@@ -25,12 +25,15 @@ MEMORY = 3 << 30  # bytes that a process of the suite may need, with what it sta
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that are slow by their folder or their fixtures."""
+    """Mark the tests that are slow by their folder or their fixtures, and begin with the files that hold slow ones."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         fixtures = getattr(item, "fixturenames", ())
         if folder in SLOW_FOLDERS or any(name in fixtures for name in SLOW_FIXTURES):
             item.add_marker("slow")
+    # A long file that is begun last would keep one process busy while the others have nothing left to do.
+    begun_first = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in begun_first)
 
 
 @pytest.hookimpl(wrapper=True)

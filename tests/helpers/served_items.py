@@ -1,4 +1,4 @@
-"""A small catalogue with everything that filters, caps and fallbacks ask of it, for tests without a run."""
+"""Makes a small catalogue with all that filters, caps and fallbacks ask for, for tests without a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG_NAMES = ("red", "green", "blue", "black")
 
 
 class Catalogue:
-    """Items i0, i1, ... with attributes in `frame` (row i is item i), random vectors, and the facts of both."""
+    """Hold items i0, i1, ... with attributes in `frame` (row i is item i), random vectors, and the facts of both."""
 
     def __init__(self, items: int = 200, *, seed: int = 1, cold: float = 0.2, authors: int = 12) -> None:
         rng = np.random.default_rng(seed)
@@ -60,5 +60,5 @@ class Catalogue:
         self.facts = ItemFacts(ItemAttributes(ids, table), self.posterior)
 
     def index(self) -> Index:
-        """Exact search over the vectors."""
+        """Build exact search over the vectors."""
         return ExactIndex(Items.checked(self.ids, self.vectors))

@@ -1,4 +1,4 @@
-"""Plugin for tests of the service: one loaded run for applications in this process, and real server processes."""
+"""Gives tests of the service one loaded run for applications in this process, and real server processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 120  # for what is over in one or two on a quiet machine
 
 
 class Server:
-    """`recall serve` in a process of its own, on a free port."""
+    """Run `recall serve` in a process of its own, on a free port."""
 
     def __init__(self, run: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", *arguments]
@@ -43,7 +43,7 @@ class Server:
         self._new.put(None)
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """The next log line of an event."""
+        """Wait for the next log line of an event and return it."""
         while (line := self._new.get(timeout=SECONDS)) is not None:
             self.lines.append(line)
             if line["event"] == event:
@@ -54,19 +54,19 @@ class Server:
 
 @pytest.fixture(scope="session")
 def run(finish: Callable[[Config], Path], settings: Config) -> Path:
-    """The finished run that is served."""
+    """Return the finished run that is served."""
     return finish(settings)
 
 
 @pytest.fixture(scope="session")
 def snapshot(run: Path) -> Snapshot:
-    """The run, loaded once for all applications."""
+    """Load the run once for all applications."""
     return Snapshot.load(run)
 
 
 @pytest.fixture
 def service(run: Path, snapshot: Snapshot) -> Iterator[Callable[..., TestClient]]:
-    """Factory of clients of an application with settings: `service(max_k=10)`."""
+    """Make clients of an application with settings: `service(max_k=10)`."""
     with contextlib.ExitStack() as stack:
 
         def start(**settings: Any) -> TestClient:
@@ -78,13 +78,13 @@ def service(run: Path, snapshot: Snapshot) -> Iterator[Callable[..., TestClient]
 
 @pytest.fixture
 def client(service: Callable[..., TestClient]) -> TestClient:
-    """Client of an application with default settings."""
+    """Make a client of an application with default settings."""
     return service()
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Factory of server processes: `serve(run, "--set", "max_k=10")`; they are ready when they are returned."""
+    """Start server processes: `serve(run, "--set", "max_k=10")`; they are ready when they are returned."""
     with contextlib.ExitStack() as stack:
 
         def start(run: Path, *arguments: str) -> Server:
@@ -97,6 +97,6 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    """Plain HTTP with patience."""
+    """Open plain HTTP with patience."""
     with httpx.Client(timeout=SECONDS, limits=httpx.Limits(max_connections=64)) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A file system for Beam under `shared://`: the local one, but nothing that takes its URIs for paths finds a file."""
+"""Gives Beam a file system under `shared://`: the local one, but code that takes its URIs for paths finds no file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def path_of(uri: str) -> str:
 
 
 class SharedFiles(LocalFileSystem):
-    """What Beam finds by the scheme, in every process that has imported this file."""
+    """Serve Beam the files of the scheme, in every process that has imported this file."""
 
     @classmethod
     def scheme(cls) -> str:

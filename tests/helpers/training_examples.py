@@ -1,4 +1,4 @@
-"""What the training data job published, read back and held against the oracle; and an experiment on any log."""
+"""Reads published training data back and compares it with the oracle; makes an experiment on any log."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse(paths: list[Path], *, lists: tuple[str, ...], scalars: tuple[str, ...]
 
 
 def records(paths: list[Path]) -> Iterator[tf.Tensor]:
-    """Batches of serialised examples."""
+    """Yield batches of serialised examples."""
     return iter(tf.data.TFRecordDataset([str(path) for path in paths]).batch(8192))
 
 
@@ -72,7 +72,7 @@ def canonical(examples: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 def assert_agrees(directory: Path, expected: oracle.Expected, item_ids: list[str]) -> None:
-    """All examples, counts, snapshots and as-of lookups of a DIR/data agree with the oracle."""
+    """Check that all examples, counts, snapshots and as-of lookups of a DIR/data agree with the oracle."""
     prepared = PreparedData.load(directory)
     manifest = prepared.manifest
     assert manifest["counts"]["duplicates"] == expected.duplicates

@@ -1,4 +1,4 @@
-"""Plugin for tests of the training step: untrained models of any settings on the community, and batches for them."""
+"""Gives tests of the training step untrained models of any settings on the community, and batches for them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.histor
 
 
 class Data(NamedTuple):
-    """Prepared data by layout, with the size of a small batch of each."""
+    """Hold prepared data by layout, and make models and small batches of each."""
 
     layouts: dict[str, PreparedData]
     experiment: Experiment
 
     def model(self, *overrides: str, layout: str = "click") -> RecallModel:
-        """An untrained model that is ready to train."""
+        """Make an untrained model that is ready to train."""
         tf.keras.utils.set_random_seed(11)
         model = RecallModel(
             self.experiment(f"data.layout={layout}", "model.similarity=cosine", *overrides), self.layouts[layout]
@@ -32,7 +32,7 @@ class Data(NamedTuple):
         return model
 
     def batch(self, model: RecallModel, *, size: int | None = None) -> Batch:
-        """The first batch of an epoch."""
+        """Return the first batch of an epoch."""
         layout = model.config.data.layout
         dataset = training_dataset(
             self.layouts[layout],

@@ -1,4 +1,4 @@
-"""What is killed in the tests of faults. Each runs in a real process of its own, forked from one that has imported all.
+"""Does the work that tests of faults kill, each in a real process forked from one that has imported all.
 
 Importing this module imports TensorFlow and Beam, but runs nothing of them, so that forks are safe.
 """
@@ -21,7 +21,7 @@ from recall.runs.run import Run
 
 
 def step(name: str, experiment: Path, directory: Path, overrides: tuple[str, ...] = ()) -> None:
-    """One step of a run, as `recall prepare|train|vectors|index` does it."""
+    """Do one step of a run, as `recall prepare|train|vectors|index` does it."""
     getattr(Run(load_config(experiment, overrides), directory), name)()
 
 
@@ -29,7 +29,7 @@ DIM = 8
 
 
 def change(directory: Path, log: Path, seed: int, rebalancing: bool = False) -> None:
-    """Upserts and deletes until it is killed; `log` says what is about to be done, and what was acknowledged.
+    """Upsert and delete until killed; `log` says what is about to be done, and what was acknowledged.
 
     With `rebalancing` another thread builds and publishes one version after another meanwhile.
     """
@@ -49,7 +49,7 @@ def change(directory: Path, log: Path, seed: int, rebalancing: bool = False) -> 
 
 
 def vectors_of(number: int, count: int) -> np.ndarray:
-    """The vectors of the change of some number, float32 [count, DIM]."""
+    """Draw the vectors of the change of some number, float32 [count, DIM]."""
     return np.random.default_rng(number).normal(size=(count, DIM)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""A real encoder that needs no model: words counted in hashed places, images as coarse mosaics.
+"""Encodes without a model: counts words in hashed places, and cuts images to coarse mosaics.
 
 Its model is a folder. `salt` decides which place a word gets; `loaded` and `encoded` are logs of what it did; where
 there is a file `die_at`, the process is killed in the batch with the number that stands there.
@@ -41,7 +41,7 @@ class WordHashing:
         return np.stack([np.asarray(image.resize((4, 4)), np.float32).ravel() / 255 for image in images])
 
     def vector(self, text: str) -> npt.NDArray[np.float32]:
-        """float32 [48]; zeros for a text without any word."""
+        """Count words in hashed places, float32 [48]; zeros for a text without any word."""
         places = [int(hashlib.md5((self._salt + word).encode()).hexdigest(), 16) % DIM
                   for word in re.findall(r"\w+", text.lower())]  # fmt: skip
         return np.bincount(places, minlength=DIM).astype(np.float32)
