@@ -111,7 +111,7 @@ def test_a_docstring_begins_with_a_verb_and_its_first_line_with_a_whole_sentence
         f"{place}: {line}"
         for path in paths
         for node, place, line in docstrings(path)
-        if not line.endswith(".")
+        if not line.endswith((".", ":"))
         or line.split()[0].strip(",.:").lower() not in (modules if isinstance(node, ast.Module) else others)
     ]
     assert not wrong, "\n".join(["begin these with a verb, and end their first line with a period:", *wrong])
