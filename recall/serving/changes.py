@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from recall.core.errors import ArtifactError
-from recall.index import Index
+from recall.index import Index, LivingIndex
 from recall.serving.items.encode import RawRows
 from recall.serving.items.living import Behaviour, LivingItems
 from recall.serving.search.by_content import ContentSearch
@@ -29,7 +29,7 @@ class ChangesItems:
 
     def __init__(
         self,
-        index: Index,
+        index: Index | LivingIndex,
         *,
         living: LivingItems | None,
         titles: Mapping[str, str],
@@ -39,7 +39,7 @@ class ChangesItems:
         self._is_read_only = living is not None and living.index.is_read_only
         self._in_step: AbstractContextManager[Any] = nullcontext() if living is None else living.index.in_step
         self._refreshing = threading.Lock()
-        self.index: Index = index
+        self.index: Index | LivingIndex = index
         if living is not None:
             self.index = living.index.snapshot() if self._is_read_only else living.index
             if content is not None:

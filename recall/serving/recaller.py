@@ -16,7 +16,7 @@ from recall.core.ragged import Ragged
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.data.serving_histories import ServingHistories
-from recall.index import Index, load_index
+from recall.index import Index, LivingIndex, load_index
 from recall.model.numpy_user_tower import UserArrays
 from recall.serving.changes import ChangesItems
 from recall.serving.items.encode import ItemVectors, RawRows
@@ -47,7 +47,7 @@ class Recaller(ChangesItems):
     def __init__(
         self,
         *,
-        index: Index,
+        index: Index | LivingIndex,
         query: Any,
         items: ItemVectors | None = None,
         histories: ServingHistories,
@@ -197,7 +197,7 @@ class Recaller(ChangesItems):
         seen = self._users.seen(asked.users) if exclude_seen else None
         excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
         now = self._now_ms if now_ms is None else now_ms
-        index: Index | None = None
+        index: LivingIndex | None = None
         lacking: Bools | None = None
         if content:
             vectors, has_clicks = content.interests(asked.history, last=last)
@@ -379,7 +379,7 @@ class Recaller(ChangesItems):
         excluded: Mapping[int, Sequence[str]],
         now_ms: int | None,
         seen: Ragged | None = None,
-        index: Index | None = None,
+        index: LivingIndex | None = None,
         lacking: Bools | None = None,
     ) -> Candidates:
         if index is not None and self._deleted:  # that of contents is as training left it

@@ -189,7 +189,7 @@ def test_current_names_a_whole_version_or_is_refused(tmp_path: Path, account: Ca
 def test_a_journal_is_refused_and_a_cut_at_its_end_is_that_of_a_crash(
     is_compacted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("recall.index.living.journal._SEGMENT_BYTES", 200)
+    monkeypatch.setattr("recall.index.living.segment_writer._SEGMENT_BYTES", 200)
     save_index(build_index(IDS, VECTORS, config=IndexConfig(kind="exact", k=10)), tmp_path, fingerprint="model")
     with LivingIndex.open(tmp_path) as index:
         for number in range(6):

@@ -216,11 +216,11 @@ def test_a_rebalance_on_a_full_disk_leaves_index_and_journal_as_they_were(
     what: str, disk: Disk, index_directory: Path, account: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"new {number}" for number in range(2_000)]
-    monkeypatch.setattr("recall.index.living.journal._SEGMENT_BYTES", 1)  # several files to compact
+    monkeypatch.setattr("recall.index.living.segment_writer._SEGMENT_BYTES", 1)  # several files to compact
     with LivingIndex.open(index_directory) as index:
         index.upsert(ids, VECTORS[:2_000])
         index.delete(ids[:10])
-        compact = index._journal.compact if index._journal else None
+        compact = index._storage.compact if index._storage else None
         assert compact is not None
         change = compact if what == "compaction" else index.rebalance
         for bytes_left in (0, 20_000, 150_000):

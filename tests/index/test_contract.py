@@ -31,7 +31,7 @@ def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
     return lived_in(index, vectors) if kind.startswith("living") else index
 
 
-def lived_in(built: Index, vectors: np.ndarray) -> LivingIndex:
+def lived_in(built: Index, vectors: np.ndarray) -> Index:
     """The same items after a life: built from wrong vectors for a third, the last ones came later, others went."""
     ids, third = built.ids.tolist(), len(built) // 3
     wrong = np.array(vectors, np.float32)
@@ -40,14 +40,14 @@ def lived_in(built: Index, vectors: np.ndarray) -> LivingIndex:
     config = IndexConfig(kind="exact" if built.is_exact else "scann", k=20, shards=built.settings.get("shards", 1))
     index = LivingIndex(build_index(ids[:first], wrong[:first], config=config))
     index.upsert(ids[first:], wrong[first:])
-    index.upsert(["passing", "by"], np.full((2, index.dim), 9.0))
+    index.upsert(["passing", "by"], np.full((2, built.dim), 9.0))
     for row in range(0, len(ids), 3):
         index.upsert([ids[row]], np.asarray(vectors, np.float32)[[row]])
     index.delete(["passing", "by"])
     if len(ids) > 2:
         index.delete([ids[1]])
         index.upsert([ids[1]], np.asarray(vectors, np.float32)[[1]])
-    return index
+    return index.snapshot()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A journal on top of a version: what a living index holds when it is opened."""
+"""Applies a journal to a version: the result is the content of a living index when it is opened."""
 
 from __future__ import annotations
 
@@ -14,33 +14,28 @@ from recall.index.base import Index
 from recall.index.living.journal_format import Record
 from recall.index.living.snapshot import LivingSnapshot
 
-# Sources of items and the report of the base -> float32 [items, dim] or [items, entries of each, dim].
 Encode = Callable[[Sequence[Any], Mapping[str, Any]], Float32s]
+"""Sources of items and the report of the base -> float32 [items, dim] or [items, entries of each, dim]."""
+
+_Change = tuple[Record, int]  # a record, and the place of an item in it
 
 
 @dataclasses.dataclass
-class Replayed:
-    """What a journal said.
+class LastChanges:
+    """Hold facts of the last change of each id that vectors do not tell.
 
     Attributes:
-      source_of: sequence numbers of the records that items can be encoded from again, by id.
-      set_aside: ids of another model's items that nothing could be encoded from.
-      deleted: ids that were deleted and not upserted since.
+      source_of: sequence numbers of the records whose sources items can be encoded from again, by id.
+      set_aside: ids of another model's items without a source that could be encoded; their order counts.
+      deleted: ids that were deleted and not upserted since; their order counts.
     """
 
     source_of: dict[str, int] = dataclasses.field(default_factory=dict)
     set_aside: dict[str, None] = dataclasses.field(default_factory=dict)
     deleted: dict[str, None] = dataclasses.field(default_factory=dict)
-    _snapshot: LivingSnapshot | None = None
-
-    @property
-    def snapshot(self) -> LivingSnapshot:
-        """The index after all."""
-        assert self._snapshot is not None
-        return self._snapshot
 
     def note(self, record: Record) -> None:
-        """Keeps up with a change: the sources of its items are its own."""
+        """Take over a change, whose sources replace the earlier ones of its items."""
         sources = record.sources or (None,) * len(record.ids)
         for name, source in zip(record.ids, sources, strict=True):
             self.set_aside.pop(name, None)
@@ -53,29 +48,42 @@ class Replayed:
                 self.source_of[name] = record.sequence
 
 
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """Hold the result of a replay.
+
+    Attributes:
+      snapshot: the index after all changes.
+      changes: facts of the last change of each id.
+    """
+
+    snapshot: LivingSnapshot
+    changes: LastChanges
+
+
 def replayed(
     base: Index, records: Iterable[Record], *, fingerprint: str, contained: int = 0, encode: Encode | None = None
 ) -> Replayed:
-    """Applies the last record of every id.
+    """Apply the last record of every id to a built index.
 
     Args:
-      base: of a version.
-      records: in their order; those that the version contains tell only where sources are.
-      fingerprint: of the version's model. Of another model's upserts, items that the base holds stay as it has them
-        and the others are encoded again.
+      base: index of a version.
+      records: all records, in order; the records that the version contains tell only where sources are.
+      fingerprint: of the version's model. Of another model's upserts, items that the base holds keep its vectors, and
+        the others are encoded again.
       contained: sequence number of the last record that the version contains.
-      encode: makes vectors from sources; without, another model's items are set aside.
+      encode: makes vectors from sources; without it, another model's items are set aside.
 
     Raises:
       ArtifactError: vectors of this model do not fit the base.
     """
-    done = Replayed()
-    last: dict[str, tuple[Record, int]] = {}
+    changes = LastChanges()
+    last: dict[str, _Change] = {}
     for record in records:
-        done.note(record)
+        changes.note(record)
         if record.sequence > contained:
             for place, name in enumerate(record.ids):
-                last.pop(name, None)  # so that the order is that of the last ones
+                last.pop(name, None)  # so that ids are in the order of their last records
                 last[name] = (record, place)
     snapshot = LivingSnapshot.over(base)
     gone = [row for name, (record, _) in last.items() if record.vectors is None and (row := snapshot.row(name)) >= 0]
@@ -93,12 +101,12 @@ def replayed(
     again = _encoded_again({name: upserts[name] for name in foreign}, encode=encode, report=base.report)
     if again:
         snapshot = snapshot.upserted(list(again), np.stack([vector.reshape(shape) for vector in again.values()]))
-    done.set_aside.update(dict.fromkeys(name for name in foreign if name not in again))
-    done._snapshot = snapshot
-    return done
+    changes.set_aside.update(dict.fromkeys(name for name in foreign if name not in again))
+    return Replayed(snapshot, changes)
 
 
 def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Float32s:
+    """Return the vectors of one item of an upsert, float32 [entries, dim], and check their shape."""
     assert record.vectors is not None
     own = record.vectors[place].reshape(-1, record.vectors.shape[-1])
     if own.shape != shape:
@@ -110,9 +118,9 @@ def _vectors(record: Record, place: int, *, shape: tuple[int, int]) -> Float32s:
 
 
 def _encoded_again(
-    changes: Mapping[str, tuple[Record, int]], *, encode: Encode | None, report: Mapping[str, Any]
+    changes: Mapping[str, _Change], *, encode: Encode | None, report: Mapping[str, Any]
 ) -> dict[str, Float32s]:
-    """Vectors of items whose sources this model can read."""
+    """Encode the items whose sources this model can read; return vectors by id."""
     sources = {
         name: record.sources[place]
         for name, (record, place) in changes.items()

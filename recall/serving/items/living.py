@@ -239,7 +239,7 @@ class LivingItems:
             return self._refresh(ids, known, now_ms=self._now(known) if now_ms is None else now_ms)
 
     def _refresh(self, ids: Sequence[str], known: Int64s, *, now_ms: int) -> int:
-        self.index.rows(ids)  # refuses those that it lacks
+        self.index.snapshot().rows(ids)  # refuses those that it lacks
         before = self.index.sources(ids)
         sources = [{**(source or {}), "counts": own} for source, own in zip(before, known.tolist(), strict=True)]
         groups = self._encodable(ids, sources)

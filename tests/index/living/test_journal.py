@@ -125,7 +125,7 @@ def test_any_flipped_bit_is_refused_naming_the_file(tmp_path):
 
 
 def test_a_file_cut_off_before_the_last_one_is_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("recall.index.living.journal._SEGMENT_BYTES", 1)
+    monkeypatch.setattr("recall.index.living.segment_writer._SEGMENT_BYTES", 1)
     paths = written(tmp_path)
     assert [int(path.stem) for path in paths] == [1, 2, 3, 4]
     whole = paths[1].read_bytes()

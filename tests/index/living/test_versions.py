@@ -168,7 +168,7 @@ def test_another_models_version_wins_over_older_upserts_but_not_over_deletes(tmp
         assert (index.vectors(["raw"]) == 7).all()
         np.testing.assert_array_equal(index.vectors(["i1"]), wider[[1]])
         with pytest.raises(DataError, match="i2"):
-            index.rows(["i2"])
+            index.snapshot().rows(["i2"])
         assert len(index) == 300
         index.rebalance()
         assert index.sources(["raw", "i1"]) == [{"row": 7}, None]
