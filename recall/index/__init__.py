@@ -1,9 +1,9 @@
 """Searches item vectors: exact and approximate indexes behind one contract.
 
 Imports `recall.core` and the index section of `recall.config`; the only home of ScaNN. Start at `base.py` (`Index`).
-`build_index` -> `Index.search`; `save_index` and `load_index` keep versions on disk. An index too large for one machine
-is in shards: `build_saved_index` builds them one by one, `load_shard` opens one, `merge_results` joins their answers.
-`list_versions`, `roll_back` and `collect` look after what was saved.
+`build_index` -> `Index.search`. `save_index` and `load_index` keep versions on disk; `list_versions`, `roll_back` and
+`collect` look after them. An index too large for one machine is in shards: `build_saved_index` builds them one by one,
+`load_shard` opens one, `merge_results` joins their answers. `LivingIndex` adds, changes and deletes items meanwhile.
 """
 
 from recall.index.base import Index

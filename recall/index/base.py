@@ -1,4 +1,7 @@
-"""The contract that every index keeps, whatever searches inside."""
+"""Defines the contract of every index, and what the indexes that hold their vectors share.
+
+`exact.py`, `scann.py` and `shards.py` implement it; `filtered.py` searches among some of the items.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,18 @@ from recall.index.results import Names, SearchResult
 
 
 class Index(abc.ABC):
-    """Maximum inner product search over a fixed set of items.
+    """Search a fixed set of items for the largest inner products.
 
-    An item has an entry, its vector, or several: its score is then that of its best entry. `search` always gives
+    An item has one entry (a vector) or several; its score is the score of its best entry. `search` always gives
     min(k, items) results per query, is deterministic, and answers a query alone as it does in a batch (an approximate
-    index up to the rounding of the scores). Only `is_exact` indexes promise that these are the best ones.
+    index up to the rounding of the scores). Only `is_exact` indexes promise that these results are the best ones.
+
+    `search`, `rows`, `vectors` and the properties check their arguments and are for everybody; `best_items`,
+    `best_and_spare`, `best_allowed` and `vectors_at` expect checked arguments and are for other indexes.
 
     Attributes:
+      kind: name of the implementation, as manifests note it.
+      is_exact: whether `search` finds the best items for certain.
       items: the ids by row.
       report: JSON-serialisable account of how the index was chosen and measured; kept in its manifest.
     """
@@ -43,56 +51,56 @@ class Index(abc.ABC):
     @property
     @abc.abstractmethod
     def entries(self) -> int:
-        """Vectors of all items together."""
+        """Return the number of vectors of all items together."""
 
     @property
     @abc.abstractmethod
     def dim(self) -> int:
-        """Width of the vectors."""
+        """Return the width of the vectors."""
 
     @property
     def row_count(self) -> int:
-        """Rows that results, `allowed` and `excluded` speak of: one per item, and those that deleted items leave."""
+        """Return the number of rows: one per item, and one per deleted item. `allowed` and `excluded` count them."""
         return len(self)
 
     @property
     def ids(self) -> Ids:
-        """Object [rows]: the ids by row, None where the item was deleted."""
+        """Return the ids by row, object [row_count]; None where the item was deleted."""
         return self.items.names[:-1]
 
     @property
     def is_alive(self) -> Bools:
-        """Bool [row_count], rows of items that were not deleted."""
+        """Mark the rows of items that were not deleted, bool [row_count]."""
         return np.ones(self.row_count, bool)
 
     @property
     def names(self) -> Names:
-        """The ids of rows, looked up as `names[rows]`; that of row -1 is None."""
+        """Return an object that maps rows to ids, as `names[rows]`; row -1 has the id None."""
         return self.items.names
 
     def snapshot(self) -> Index:
-        """What the index holds now: does not change, so that rows that were asked for fit the search that follows."""
+        """Return the items of this moment as an index that does not change, so that its rows fit a later search."""
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON-serialisable settings that are needed to open the index again."""
+        """Return the JSON-serialisable settings that are needed to open the index again."""
         return {}
 
     @abc.abstractmethod
     def exact(self) -> Index:
-        """Exact search over the same vectors: what an approximate index is measured against."""
+        """Return an exact index of the same vectors: the truth that an approximate index is measured against."""
 
     def search(
         self, queries: Any, k: int, *, allowed: Any | None = None, excluded: Sequence[Any] | None = None
     ) -> SearchResult:
-        """The k items with the highest inner products, of all or of those that a query may have.
+        """Find the k items with the highest inner products, among all items or the permitted ones.
 
         Args:
           queries: float [queries, dim], or [dim] for one query.
           k: candidates per query, at least 1; more than there are items is padded (see `SearchResult`).
           allowed: bool [row_count], the rows that may be found; None is all. Where k of them exist, k are found.
-          excluded: per query a list of rows that it may not have, repeats welcome; None is none. A `Ragged` of
+          excluded: per query a list of rows that it may not have, repeats allowed; None is none. A `Ragged` of
             `distinct` lists is read as it is.
 
         Raises:
@@ -126,20 +134,24 @@ class Index(abc.ABC):
         return SearchResult(rows, scores, self.names)
 
     def rows(self, ids: Any) -> Int32s:
-        """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
+        """Return the rows of ids, int32 of the same length.
+
+        Raises:
+          DataError: an id is not in the index; names the first ones.
+        """
         return self.items.rows(ids)
 
     def row(self, name: str) -> int:
-        """Row of an id, -1 if the index lacks it."""
+        """Return the row of an id, -1 if the index lacks it."""
         return self.items.row(name)
 
     def rows_there(self, ids: Iterable[str]) -> Int32s:
-        """Rows of those ids that the index holds, int32."""
+        """Return the rows of ids, int32, without the ids that the index lacks."""
         found = np.asarray([self.row(name) for name in ids], np.int32)
         return found[found >= 0]
 
     def vectors(self, items: Any) -> Float32s:
-        """The stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
+        """Return the stored vectors of some items, float32 [items, dim], or [items, entries of each, dim].
 
         Args:
           items: ids (strings) or rows (integers).
@@ -159,23 +171,24 @@ class Index(abc.ABC):
 
     @abc.abstractmethod
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """Rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
+        """Find rows and scores [queries, k] of items, for at least one checked query; 1 <= k <= items."""
 
     def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
-        """As `best_items` for k + `spare`, of which those after the first k may be found with less effort."""
+        """Find k + `spare` items as `best_items` does, where the last `spare` may be found with less effort."""
         return self.best_items(queries, k + spare)
 
     def best_allowed(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
     ) -> tuple[Int32s, Float32s]:
-        """As `best_items` of the items that each query may have, padded with -1 and -inf."""
+        """Find the best items that each query may have: rows and scores [queries, k], padded with -1 and -inf."""
         return best_allowed(self, queries, k, allowed=allowed, excluded=excluded)
 
     @abc.abstractmethod
     def vectors_at(self, rows: Int32s) -> Float32s:
-        """A copy of the vectors of rows that the index holds; of none is fine."""
+        """Copy the vectors of rows that the index holds; accepts an empty list of rows."""
 
     def _checked_queries(self, queries: Any) -> Float32s:
+        """Return queries as float32 [queries, dim], or raise a DataError."""
         queries = np.asarray(queries)
         matrix = float_matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")  # [queries, dim]
         if matrix.shape[1] != self.dim:
@@ -187,7 +200,7 @@ class Index(abc.ABC):
 
 
 class VectorIndex(Index):
-    """An index that holds its vectors itself and searches all entries at once.
+    """Hold the vectors of the items and search all their entries at once.
 
     Attributes:
       items: the ids and vectors by row.
@@ -206,32 +219,34 @@ class VectorIndex(Index):
 
     @property
     def entries(self) -> int:
-        """Vectors of all items together."""
+        """Return the number of vectors of all items together."""
         return self._entries
 
     @property
     def dim(self) -> int:
-        """Width of the vectors."""
+        """Return the width of the vectors."""
         return self._dim
 
     @abc.abstractmethod
     def exact(self) -> VectorIndex:
-        """Exact search over the same vectors: what an approximate index is measured against."""
+        """Return an exact index of the same vectors: the truth that an approximate index is measured against."""
 
     def rows_there(self, ids: Iterable[str]) -> Int32s:
-        """Rows of those ids that the index holds, int32."""
+        """Return the rows of ids, int32, without the ids that the index lacks."""
         return self.items.rows_there(ids)
 
     def vectors_at(self, rows: Int32s) -> Float32s:
+        """Copy the vectors of rows; see `Index.vectors_at`."""
         if not rows.size:
             return np.empty((0, *self.items.by_item.shape[1:]), np.float32)
         return np.asarray(self.items.by_item[rows])
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """Rows and scores [queries, k] of items, from their entries; 1 <= k <= items.
+        """Find rows and scores [queries, k] of items by their entries; 1 <= k <= items.
 
-        The best entries that hold k items hold the best k: every entry of another item is behind them. Those of a
-        query are seldom of few items, so that the search which holds k for certain is a second one, for some.
+        The best entries that hold k items hold the best k: every entry of another item is behind them. The best
+        entries of a query seldom belong to few items. So a first search is narrow, and only the queries with fewer
+        than k items are searched again among enough entries to hold k for certain.
         """
         several = self._several
         if several == 1:
@@ -243,25 +258,25 @@ class VectorIndex(Index):
         return rows, scores
 
     def _items_among(self, queries: Float32s, k: int, *, entries: int) -> tuple[Int32s, Float32s]:
-        """The first k items of the best entries, padded as a search result is; k <= entries."""
+        """Find the first k items of the best entries, padded as a search result is; k <= entries."""
         rows, scores = self.best_entries(queries, entries)
         found = SearchResult(rows // self.items.entries_per_item, scores, self.items.names).merged(1)
         return found.rows[:, :k], found.scores[:, :k]
 
     @abc.abstractmethod
     def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """Places and scores [queries, k] of entries, for at least one checked query; 1 <= k <= entries."""
+        """Find places and scores [queries, k] of entries, for at least one checked query; 1 <= k <= entries."""
 
     @abc.abstractmethod
     def write(self, directory: Path) -> None:
-        """Writes all but ids and settings into a directory that exists."""
+        """Write the index, without ids and settings, into a directory that exists."""
 
     @classmethod
     @abc.abstractmethod
     def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> VectorIndex:
-        """Opens what `write` wrote."""
+        """Open the files that `write` wrote."""
 
 
 def first_width(k: int, entries_per_item: int) -> int:
-    """Entries among which a search for k items looks first."""
+    """Return the number of entries among which a search for k items looks first."""
     return k * min(entries_per_item, 2)

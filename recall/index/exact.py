@@ -1,4 +1,7 @@
-"""Exact search: every inner product is computed. The oracle of the approximate indexes, and the best of small ones."""
+"""Searches exactly, by computing every inner product.
+
+It is the oracle of the approximate indexes, and the best index of a small catalogue.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,23 @@ _FILE = "vectors.npy"
 
 
 class ExactIndex(VectorIndex):
-    """Blocked matrix product and partial sort; equal scores are won by the lower row."""
+    """Search by a blocked matrix product and a partial sort; among equal scores the lower row comes first."""
 
     kind: ClassVar[str] = "exact"
     is_exact = True
 
     def exact(self) -> ExactIndex:
-        """Exact search over the same vectors."""
+        """Return an exact index of the same vectors."""
         return ExactIndex(self.items)
 
     def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best entries; see `VectorIndex.best_entries`."""
         block = max(1, _BLOCK // max(self.entries, k * self.dim))
         found = [self._search_block(queries[start : start + block], k) for start in range(0, len(queries), block)]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
 
     def _search_block(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best entries of as many queries as one block holds."""
         vectors = self.items.vectors
         rows = top_rows(queries @ vectors.T, k)  # [queries, k]
         # BLAS sums in another order for another number of queries; this one depends on the pair alone, so
@@ -44,8 +49,10 @@ class ExactIndex(VectorIndex):
         return np.take_along_axis(rows, order, axis=1).astype(np.int32), np.take_along_axis(scores, order, axis=1)
 
     def write(self, directory: Path) -> None:
+        """Write the vectors; see `VectorIndex.write`."""
         np.save(directory / _FILE, self.items.vectors, allow_pickle=False)
 
     @classmethod
     def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ExactIndex:
+        """Open the vectors as a memory map; see `VectorIndex.read`."""
         return cls(Items(ids, np.load(directory / _FILE, mmap_mode="r", allow_pickle=False)), report=report)

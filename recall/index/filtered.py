@@ -1,4 +1,4 @@
-"""Search among some of the items: over-fetch, widen, and in the end compare all that are allowed."""
+"""Searches among some of the items: asks for more than k, then for more still, and at last compares all allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from recall.core.arrays import Bools, Float32s, Int32s, Intps
 from recall.core.errors import DataError
 from recall.core.ragged import Ragged
-from recall.index.results import best, top_rows
+from recall.index.results import best_k, top_rows
 
 # An approximate search for w candidates is dearer than exact search among n items from about n = 8 w on: it rescores
 # some multiple of w, and most of what it finds is thrown away.
@@ -23,30 +23,30 @@ _NOBODY = np.empty(0, np.intp)
 
 
 class Searched(Protocol):
-    """List the members of an index that a search among some of its items calls; `base.Index` documents them."""
+    """Name the members of an index that this search calls; `base.Index` documents them."""
 
     def __len__(self) -> int: ...
 
     @property
     def dim(self) -> int:
-        """See `Index.dim`."""
+        """Return the width of the vectors."""
 
     @property
     def entries(self) -> int:
-        """See `Index.entries`."""
+        """Return the number of vectors of all items together."""
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """See `Index.best_items`."""
+        """Find rows and scores [queries, k] of items."""
 
     def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
-        """See `Index.best_and_spare`."""
+        """Find k + `spare` items, the last ones with less effort."""
 
     def vectors_at(self, rows: Int32s) -> Float32s:
-        """See `Index.vectors_at`."""
+        """Copy the vectors of rows."""
 
 
 def checked_allowed(allowed: Any, items: int) -> Bools:
-    """Who may be found, bool [items].
+    """Check and return the mask of the rows that may be found, bool [items].
 
     Raises:
       DataError: another type or length.
@@ -58,7 +58,7 @@ def checked_allowed(allowed: Any, items: int) -> Bools:
 
 
 def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ragged:
-    """Rows that may not be found, of each query.
+    """Check and return the rows that may not be found, per query.
 
     Raises:
       DataError: not one list for each query, or a row that the index does not have.
@@ -77,11 +77,11 @@ def checked_excluded(excluded: Sequence[Any], *, queries: int, items: int) -> Ra
 def best_allowed(
     index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
 ) -> tuple[Int32s, Float32s]:
-    """The k best of the items that each query may have.
+    """Find the k best of the items that each query may have.
 
-    The index is asked for as many as would hold k allowed ones if those were spread evenly; queries that got fewer ask
-    for more, and once that costs as much as comparing all allowed items, these are compared. So k are found where k
-    exist, and an exact index gives exactly the best of them.
+    The index is asked for as many items as would hold k allowed ones if these were spread evenly. Queries that get
+    fewer ask for more. Once that costs as much as comparing all allowed items, these are compared. So k are found where
+    k exist, and an exact index gives exactly the best of them.
 
     Args:
       index: what is searched.
@@ -91,7 +91,7 @@ def best_allowed(
       excluded: per query rows that it may not have.
 
     Returns:
-      rows and scores [queries, k], padded with -1 and -inf where fewer may be had.
+      rows and scores [queries, k], padded with -1 and -inf where fewer are allowed.
     """
     spare = min(excluded.longest, max(_LEAST_SPARE, k // 4))
     if allowed is None and (k + spare) * _DEARER < len(index):
@@ -106,10 +106,13 @@ def best_allowed(
 def _first_look(
     index: Searched, queries: Float32s, k: int, *, spare: int, excluded: Ragged
 ) -> tuple[Int32s, Float32s, Intps]:
-    """The first k of k + `spare` candidates that a query may have, and the queries for which that was not enough.
+    """Find the first k of k + `spare` candidates that each query may have, and the queries with fewer than k.
 
-    Lists of what users have seen are long, and few of them are among the best: for nearly all users it is enough, and
-    costs a tenth of what widening costs one query.
+    Lists of items that users have seen are long, and few of these items are among the best. So this first look is
+    enough for nearly all users, and costs a tenth of widening one query.
+
+    Returns:
+      rows and scores [queries, k], and the numbers of the queries whose rows and scores are not valid yet.
     """
     found, points = index.best_and_spare(queries, k, spare=spare)
     if len(queries) == 1:  # in half the time
@@ -133,7 +136,7 @@ def _first_look(
 def _widened(
     index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged
 ) -> tuple[Int32s, Float32s]:
-    """What `best_allowed` gives, from wider and wider searches."""
+    """Find the same as `best_allowed` by wider and wider searches."""
     size = len(index)
     several = size if allowed is None else int(np.count_nonzero(allowed))
     barred = (excluded if allowed is None else excluded.where(allowed[excluded.values])).lengths  # [queries]
@@ -171,7 +174,7 @@ def _widened(
 def _compare_all(
     index: Searched, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Sequence[Int32s]
 ) -> tuple[Int32s, Float32s]:
-    """Exact search among the allowed items, in blocks of them."""
+    """Search the allowed items exactly, in blocks."""
     pool = (np.arange(len(index)) if allowed is None else np.flatnonzero(allowed)).astype(np.int32)
     rows = np.full((len(queries), k), -1, np.int32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -188,7 +191,7 @@ def _compare_all(
         near = np.einsum("qd,qked->qke", queries, entries[columns]).max(axis=2)  # [queries, at most k]
         near = np.where(np.isneginf(np.take_along_axis(points, columns, axis=1)), -np.inf, near)
         found = np.where(np.isneginf(near), -1, part[columns])
-        rows, scores = best(
+        rows, scores = best_k(
             np.concatenate([rows, found], axis=1), np.concatenate([scores, near], axis=1).astype(np.float32), k
         )
     return rows.astype(np.int32), scores

@@ -1,4 +1,4 @@
-"""What an index is built from: unique ids and one finite vector each, or several."""
+"""Checks and holds the items that an index is built from: unique ids, each with one finite vector or several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLOAT32 = np.dtype(np.float32)  # compared with a type, a dtype makes one of it
 
 @dataclasses.dataclass(frozen=True)
 class ItemIds:
-    """Unique ids by row.
+    """Hold unique ids by row, and find the row of an id.
 
     Attributes:
       ids: string array [items].
@@ -33,15 +33,16 @@ class ItemIds:
 
     @functools.cached_property
     def names(self) -> Ids:
-        """The ids and a last None [items + 1], so that row -1, which stands for no result, has the id None."""
+        """Return the ids and a last None, object [items + 1], so that row -1 (no result) has the id None."""
         return np.append(self.ids.to_numpy(zero_copy_only=False), [None]).astype(object)
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
+        """Map ids to rows."""
         return {name: row for row, name in enumerate(self.names[:-1])}
 
     def rows(self, ids: Any) -> Int32s:
-        """Rows of ids, int32 of the same length.
+        """Return the rows of ids, int32 of the same length.
 
         Raises:
           DataError: some ids are not in the index; names the first ones.
@@ -49,18 +50,18 @@ class ItemIds:
         return require_known(ids, [self.row(name) for name in ids])
 
     def row(self, name: str) -> int:
-        """Row of an id, -1 if it is not in the index."""
+        """Return the row of an id, -1 if it is not in the index."""
         return self._row_of.get(name, -1)
 
     def rows_there(self, ids: Iterable[str]) -> Int32s:
-        """Rows of those ids that are there, int32."""
+        """Return the rows of ids, int32, without the unknown ids."""
         row_of = self._row_of
         return np.array([row_of[name] for name in ids if name in row_of], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Items(ItemIds):
-    """Ids and vectors by row, already checked; `Items.checked` is the way in.
+    """Hold checked ids and vectors by row; `Items.checked` makes them from unchecked ones.
 
     Attributes:
       ids: string array [items], unique.
@@ -72,7 +73,7 @@ class Items(ItemIds):
 
     @classmethod
     def checked(cls, ids: Any, vectors: Any) -> Items:
-        """Validates what a caller brings.
+        """Check ids and vectors of a caller and make items of them.
 
         Args:
           ids: strings [items] as an Arrow array, a NumPy array or a list; no two equal, none missing.
@@ -97,22 +98,26 @@ class Items(ItemIds):
 
     @property
     def entries_per_item(self) -> int:
-        """Vectors of each item."""
+        """Return the number of vectors of each item."""
         return len(self.vectors) // len(self.ids)
 
     @property
     def by_item(self) -> Float32s:
-        """The vectors as float32 [items, dim], or [items, entries of each, dim]."""
+        """Return the vectors as float32 [items, dim], or [items, entries of each, dim]."""
         several = self.entries_per_item
         return self.vectors.reshape(-1, several, self.vectors.shape[1]) if several > 1 else self.vectors
 
     def take(self, rows: Int32s) -> Items:
-        """A copy of some items, in the order of their rows."""
+        """Copy some items, in the order of the given rows."""
         return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
 
 def require_known(ids: Any, rows: list[int]) -> Int32s:
-    """Rows as int32; ids whose row is -1 are a DataError that names the first ones."""
+    """Return rows as int32 if every id has one.
+
+    Raises:
+      DataError: the row of an id is -1; names the first ones.
+    """
     unknown = [str(name) for name, row in zip(ids, rows, strict=True) if row < 0]
     if unknown:
         raise DataError(f"{len(unknown):,} of {len(rows):,} ids are not in the index: {listed(unknown)}")
@@ -120,7 +125,7 @@ def require_known(ids: Any, rows: list[int]) -> Int32s:
 
 
 def float_matrix(values: Any, name: str) -> Float32s:
-    """`values` as a C-contiguous float32 matrix.
+    """Return `values` as a C-contiguous float32 matrix.
 
     Raises:
       DataError: not a matrix of real numbers, or NaN or infinite somewhere; says in which rows.
@@ -147,6 +152,7 @@ def float_matrix(values: Any, name: str) -> Float32s:
 
 
 def _strings(ids: Any) -> pa.StringArray:
+    """Return ids as an Arrow array of strings, or raise a DataError."""
     try:
         column = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -162,6 +168,7 @@ def _strings(ids: Any) -> pa.StringArray:
 
 
 def _require_unique(ids: pa.StringArray) -> None:
+    """Raise a DataError if an id stands more than once."""
     codes = ids.dictionary_encode().indices.to_numpy()  # [items]
     repeats = np.bincount(codes)
     if repeats.max() == 1:
@@ -175,6 +182,6 @@ def _require_unique(ids: pa.StringArray) -> None:
 
 
 def listed(values: Any) -> str:
-    """The first of some values, for an error message."""
+    """Format the first of some values for an error message."""
     first = ", ".join(shown(value) for value in values[:_SHOWN])
     return first if len(values) <= _SHOWN else f"{first}, ..."

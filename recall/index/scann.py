@@ -1,4 +1,4 @@
-"""Approximate search with ScaNN: a tree of partitions, asymmetric hashing inside, exact rescoring of the best.
+"""Searches approximately with ScaNN: a tree of partitions, asymmetric hashing inside, exact rescoring of the best.
 
 Settings follow ScaNN's documentation (github.com/google-research/google-research, scann/docs/algorithms.md)
 except where a comment gives a reason. Importing this module does not import scann; building or reading does.
@@ -39,7 +39,7 @@ _ASSETS = re.compile(r'(assets \{\s+asset_type: \w+\s+asset_path: "[\w.]+"\s+\}\
 
 @dataclasses.dataclass(frozen=True)
 class ScannSettings:
-    """How an index is laid out and how hard it searches.
+    """Hold the layout of an index and the effort of its searches.
 
     Attributes:
       leaves: partitions of the tree; 0 is no tree.
@@ -57,7 +57,7 @@ class ScannSettings:
 
     @classmethod
     def for_vectors(cls, vectors: Float32s, k: int) -> ScannSettings:
-        """Settings to start tuning from, by the catalogue's size and norms."""
+        """Choose settings to start tuning from, by the catalogue's size and norms."""
         items = len(vectors)
         leaves = round(math.sqrt(items)) if items >= _TREE_FROM else 0
         return cls(
@@ -69,7 +69,7 @@ class ScannSettings:
         )
 
     def effort(self, k: int, items: int) -> tuple[int, int]:
-        """Leaves to search and candidates to rescore for any k; -1 leaves where there is no tree."""
+        """Return the leaves to search and the candidates to rescore for any k; -1 leaves where there is no tree."""
         if k <= self.k:  # the usual case, in which nothing needs to be computed
             return self.leaves_to_search if self.leaves else -1, min(items, max(k, self.reorder))
         factor = k / self.k
@@ -78,19 +78,20 @@ class ScannSettings:
 
 
 class ScannIndex(VectorIndex):
-    """A ScaNN searcher with ids.
+    """Search with a ScaNN searcher, and look up ids.
 
-    A saved index answers the same way for ever; building it again gives one that differs slightly, since
-    ScaNN's clustering sums in no fixed order.
+    A saved index always gives the same answers; an index that is built again differs slightly, since ScaNN's
+    clustering sums in no fixed order.
 
     Args:
       items: ids and vectors, as the searcher holds them.
       searcher: a ScannSearcher over the same vectors, without ids.
-      settings: what it was built with.
+      settings: the settings that it was built with.
       report: see `Index`.
 
     Attributes:
-      scann_settings: what it was built with.
+      searcher: ScaNN's own searcher.
+      scann_settings: settings that the searcher was built with.
     """
 
     kind: ClassVar[str] = "scann"
@@ -100,13 +101,13 @@ class ScannIndex(VectorIndex):
         self, items: Items, *, searcher: Any, settings: ScannSettings, report: Mapping[str, Any] | None = None
     ):
         super().__init__(items, report=report)
-        self._searcher = searcher
+        self.searcher = searcher
         self._search_one = searcher.searcher.search  # past a wrapper that looks up ids, of which it has none
         self.scann_settings = settings
 
     @classmethod
     def build(cls, items: Items, settings: ScannSettings) -> ScannIndex:
-        """Trains the partitions and the codebooks on all cores."""
+        """Train the partitions and the codebooks on all cores."""
         from scann.scann_ops.py import scann_ops_pybind  # `import scann` rebinds scann.scann_ops; this form works.
 
         builder = scann_ops_pybind.builder(items.vectors, settings.k, "dot_product")
@@ -124,24 +125,24 @@ class ScannIndex(VectorIndex):
         return cls(items, searcher=searcher, settings=settings)
 
     def with_effort(self, *, leaves_to_search: int, reorder: int) -> ScannIndex:
-        """The same index searching less or harder; shares all data with this one."""
+        """Return the same index with another effort of search; shares all data with this one."""
         settings = dataclasses.replace(self.scann_settings, leaves_to_search=leaves_to_search, reorder=reorder)
-        return ScannIndex(self.items, searcher=self._searcher, settings=settings, report=self.report)
+        return ScannIndex(self.items, searcher=self.searcher, settings=settings, report=self.report)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields of `ScannSettings`."""
+        """Return the fields of `ScannSettings`."""
         return dataclasses.asdict(self.scann_settings)
 
     def exact(self) -> ExactIndex:
-        """Exact search over the vectors that the searcher rescores with."""
+        """Return an exact index of the vectors that the searcher rescores with."""
         return ExactIndex(self.items)
 
     def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
-        """Looks into the leaves of a search for k, and rescores as many as one for k + `spare`.
+        """Search as many leaves as for k, and rescore as many candidates as for k + `spare`.
 
-        Recall of the first 100 that are allowed, where 5 to 11 of them are not: 0.958, with leaves for all 0.960, with
-        rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
+        Recall of the first 100 allowed items, where 5 to 11 of the best are excluded: 0.958, with leaves for all 0.960,
+        with rescoring for k alone 0.930; of a search without exclusions 0.942 (300,000 x 65). Leaves cost the most.
         """
         if self._several > 1:
             return super().best_and_spare(queries, k, spare=spare)
@@ -150,16 +151,18 @@ class ScannIndex(VectorIndex):
         return self._search_among(queries, k + spare, leaves=leaves, reorder=reorder)
 
     def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best entries; see `VectorIndex.best_entries`."""
         leaves, reorder = self.scann_settings.effort(k, self._entries)
         return self._search_among(queries, k, leaves=leaves, reorder=reorder)
 
     def _search_among(self, queries: Float32s, k: int, *, leaves: int, reorder: int) -> tuple[Int32s, Float32s]:
+        """Find the best entries with the given effort; ask exactly where ScaNN finds fewer than k."""
         if len(queries) == 1:
             found, scores = self._search_one(queries[0], k, reorder, leaves)
             if len(found) < k:
                 return self._search_exactly(queries, k)
             return found.view(_INT32).reshape(1, k), scores.reshape(1, k)
-        found, scores = self._searcher.search_batched_parallel(queries, k, reorder, leaves)
+        found, scores = self.searcher.search_batched_parallel(queries, k, reorder, leaves)
         rows = found.view(np.int32)  # [queries, k]; they are uint32 below 2^31
         # Where the searched leaves held fewer than k items ScaNN fills up with row 0 and score NaN.
         short = np.isnan(scores).any(axis=1)
@@ -168,14 +171,16 @@ class ScannIndex(VectorIndex):
         return rows, scores
 
     def _search_exactly(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best entries by comparing all."""
         return self.exact().best_entries(queries, k)
 
     def write(self, directory: Path) -> None:
+        """Write the searcher into scann/ and open it once to check it; see `VectorIndex.write`."""
         folder = directory / "scann"
         folder.mkdir()
         try:
             # The searcher knows rows, not ids, so ScaNN has no ids to write as a pickle.
-            self._searcher.serialize(str(folder), relative_path=True)
+            self.searcher.serialize(str(folder), relative_path=True)
             # ScaNN may take a short write for a whole one; what cannot be opened must not be published.
             _open(folder)
         except (RuntimeError, ValueError) as error:
@@ -183,6 +188,7 @@ class ScannIndex(VectorIndex):
 
     @classmethod
     def read(cls, directory: Path, ids: pa.StringArray, *, settings: Any, report: Mapping[str, Any]) -> ScannIndex:
+        """Open the searcher in scann/; see `VectorIndex.read`."""
         searcher, vectors = _open(directory / "scann")
         return cls(Items(ids, vectors), searcher=searcher, settings=ScannSettings(**settings), report=report)
 
@@ -195,7 +201,7 @@ def tensorflow_ops() -> Any:
 
 
 def _open(folder: Path) -> tuple[Any, Float32s]:
-    """The searcher in a folder, and the vectors it rescores with as a memory map [items, dim]."""
+    """Open the searcher in a folder, and the vectors that it rescores with as a memory map [items, dim]."""
     from scann.scann_ops.py import scann_ops_pybind
 
     # Not ScaNN's load_searcher: that one would unpickle a scann_docids.pkl if somebody put one there.
@@ -212,7 +218,7 @@ def _open(folder: Path) -> tuple[Any, Float32s]:
 
 
 def _anisotropic_threshold(vectors: Float32s) -> float | None:
-    """0.2 for unit vectors of up to 100 dimensions, scaled to others.
+    """Choose the threshold: 0.2 for unit vectors of up to 100 dimensions, scaled to other norms and dimensions.
 
     ScaNN weighs errors along a vector x by (dim - 1) t^2 / (1 - t^2) with t = threshold / |x|: about 4 for
     t = 0.2 and 100 dimensions. Kept at most 4 for longer vectors, and for 95% of the norms; where the norm
@@ -225,7 +231,7 @@ def _anisotropic_threshold(vectors: Float32s) -> float | None:
 
 @contextlib.contextmanager
 def _native_log_only_on_failure() -> Iterator[None]:
-    """Holds back what ScaNN's C++ writes to file descriptor 2, and shows it if the block fails."""
+    """Hold back the output of ScaNN's C++ to file descriptor 2, and show it if the block fails."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

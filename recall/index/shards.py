@@ -1,4 +1,4 @@
-"""An index in shards: each holds the items whose ids hash to it, and lists are merged by score."""
+"""Splits an index into shards by the hash of the item ids, and merges their lists by score."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from recall.core.arrays import Float32s, Int32s
 from recall.core.errors import ConfigError
 from recall.index.base import Index, VectorIndex
 from recall.index.items import ItemIds
-from recall.index.results import SearchResult, SomeNames, best
+from recall.index.results import SearchResult, SomeNames, best_k
 
-# Noted in manifests. Another hash needs another name: who asks a fleet computes it too, maybe in another language.
+# Noted in manifests. Another hash needs another name: clients of a fleet compute it too, maybe in another language.
 HASH = "sha256, first 8 bytes, big-endian, modulo shards"
 
 
 def shard_of(ids: Any, shards: int) -> Int32s:
-    """The shard of each id, int32 [items], the same in every process and release.
+    """Return the shard of each id, int32 [items], the same in every process and release.
 
     The first 8 bytes of the SHA-256 (FIPS 180-4) of the id's UTF-8 text as a big-endian number, modulo the number of
     shards. Not Python's `hash`, which differs between processes.
 
     Args:
       ids: strings [items], an Arrow array or a sequence.
-      shards: how many there are, at least 1.
+      shards: number of shards, at least 1.
     """
     texts = ids.to_pylist() if isinstance(ids, pa.Array | pa.ChunkedArray) else ids
     digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
@@ -38,7 +38,7 @@ def shard_of(ids: Any, shards: int) -> Int32s:
 
 
 def split_rows(ids: pa.StringArray, shards: int) -> list[Int32s]:
-    """Rows of the items of each shard, rising, int32.
+    """Return the rows of the items of each shard, int32, rising.
 
     Raises:
       ConfigError: a shard would have no item.
@@ -59,13 +59,13 @@ def split_rows(ids: pa.StringArray, shards: int) -> list[Int32s]:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One shard by itself: what a process of a serving fleet holds.
+    """Hold one shard by itself, as a process of a serving fleet does.
 
     Attributes:
-      index: over the shard's items; its rows count within the shard.
+      index: of the shard's items; its rows count within the shard.
       rows: int32 [items], rising: the items' rows in the whole catalogue.
-      number: which one, from 0.
-      count: how many there are.
+      number: its number, from 0.
+      count: number of shards.
     """
 
     index: VectorIndex
@@ -74,13 +74,13 @@ class Shard:
     count: int
 
     def search(self, queries: Any, k: int) -> SearchResult:
-        """As `Index.search` among the items of the shard, with rows of the whole catalogue: for `merge_results`."""
+        """Search the items of the shard; the result has rows of the whole catalogue, for `merge_results`."""
         found = self.index.search(queries, k)
         rows = np.where(found.rows < 0, -1, self.rows[found.rows]).astype(np.int32)
         return SearchResult(rows, found.scores, SomeNames(self.rows, self.index.items.names))
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """The rows and scores of `search` alone, [queries, min(k, items)], for queries that were checked."""
+        """Find rows and scores as `search` does, [queries, min(k, items)], for checked queries."""
         rows, scores = self.index.best_items(queries, min(k, len(self.index)))
         return self.rows[rows], scores
 
@@ -91,24 +91,24 @@ class ShardSource(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of shards."""
+        """Return the number of shards."""
 
     @property
     def report(self) -> Mapping[str, Any]:
-        """Report of the whole index, complete once every shard was asked for."""
+        """Return the report of the whole index; complete once every shard was asked for."""
 
     def shard(self, number: int) -> Shard:
         """Return one shard, counted from 0."""
 
 
 class ShardedIndex(Index):
-    """All shards in one process, searched in parallel by threads.
+    """Search all shards in one process, in parallel threads.
 
-    NumPy and ScaNN (1.4.2, searches of one query and of batches) let go of Python's lock meanwhile. Exact shards
+    NumPy and ScaNN (1.4.2, searches of one query and of batches) release Python's lock meanwhile. Exact shards
     together answer as one exact index does.
 
     Args:
-      shards: all of them, in order; together they hold the rows from 0 to the number of items, each once.
+      shards: all shards, in order; together they hold the rows from 0 to the number of items, each once.
       report: see `Index`.
 
     Raises:
@@ -133,39 +133,41 @@ class ShardedIndex(Index):
 
     @property
     def entries(self) -> int:
-        """Vectors of all items together."""
+        """Return the number of vectors of all items together."""
         return sum(shard.index.entries for shard in self.shards)
 
     @property
     def dim(self) -> int:
-        """Width of the vectors."""
+        """Return the width of the vectors."""
         return self.shards[0].index.dim
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How many shards, and how ids are dealt out to them."""
+        """Return the number of shards, and the hash that assigns ids to them."""
         return {"shards": self.count, "hash": HASH}
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """Return the number of shards."""
         return len(self.shards)
 
     def shard(self, number: int) -> Shard:
-        """One of them, from 0."""
+        """Return one shard, counted from 0."""
         return self.shards[number]
 
     def exact(self) -> ShardedIndex:
-        """Exact search over the same vectors, shard by shard."""
+        """Return an exact index of the same vectors in the same shards."""
         return ShardedIndex([dataclasses.replace(shard, index=shard.index.exact()) for shard in self.shards])
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best items of all shards; see `Index.best_items`."""
         # Every shard gives k: the best k of all may be in one.
         found = list(self._threads.map(lambda shard: shard.best_items(queries, k), self.shards))
         rows = np.concatenate([rows for rows, _ in found], axis=1)  # [queries, at most shards * k]
-        return best(rows, np.concatenate([scores for _, scores in found], axis=1), k)
+        return best_k(rows, np.concatenate([scores for _, scores in found], axis=1), k)
 
     def vectors_at(self, rows: Int32s) -> Float32s:
+        """Copy the vectors of rows from their shards; see `Index.vectors_at`."""
         places = self._place[rows]
         owners = np.searchsorted(self._starts, places, side="right") - 1
         shape = self.shards[0].index.items.by_item.shape[1:]

@@ -81,7 +81,7 @@ def measure(scratch: Path, *, system: str, items: int, clicks: int = 0) -> dict[
 
 def _raw(index: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """ScaNN's own calls, for a vector and for several, at the settings of an index."""
-    searcher = index._searcher
+    searcher = index.searcher
     leaves, rescored = index.scann_settings.effort(K, len(index))
     return (
         lambda vector: searcher.search(vector, K, rescored, leaves),

@@ -1,4 +1,4 @@
-"""From ids and vectors to the index that suits them."""
+"""Builds the index that suits given ids and vectors, in memory or saved at once."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def build_index(
     seed: int = 1,
     progress: Progress | None = None,
 ) -> Index:
-    """Builds, tunes and measures an index.
+    """Build, tune and measure an index.
 
     `kind: auto` searches small catalogues exactly; larger ones with ScaNN, unless exact search turns out to be
-    as fast at the target recall. What was chosen, why, and every tuning step is in `Index.report`.
-    With `shards` above 1 each shard is built so, and all of them are held: see `build_saved_index`.
+    as fast at the target recall. `Index.report` holds the choice, its reason and every tuning step.
+    With `shards` above 1 each shard is built so, and all shards stay in memory: see `build_saved_index`.
 
     Args:
       ids: strings [items], unique.
-      vectors: float [items, dim], of any length (the score is the inner product); or [items, entries, dim], of which
-        an item's best one counts.
+      vectors: float [items, dim], of any length (the score is the inner product); or [items, entries, dim], where an
+        item's best entry counts.
       config: the `index` section of an experiment.
       sample_queries: float [queries, dim], real query vectors to tune with; without them, perturbed item vectors.
       seed: of the choice of sample queries.
@@ -70,12 +70,12 @@ def build_saved_index(
     seed: int = 1,
     progress: Progress | None = None,
 ) -> Index:
-    """`build_index` and `save_index` in one: of several shards, each is written and let go before the next is built.
+    """Build an index and save it; of several shards, each is written and released before the next is built.
 
     Args:
-      ids: as of `build_index`, like vectors, config, sample_queries, seed and progress.
-      vectors: float [items, dim] or [items, entries, dim].
-      directory: as of `save_index`, like fingerprint.
+      ids: strings [items], unique.
+      vectors: float [items, dim] or [items, entries, dim]; see `build_index`.
+      directory: where to save it; see `save_index`.
       fingerprint: of the model that made the vectors.
       report: added to the report of the index.
       config: the `index` section of an experiment.
@@ -112,12 +112,14 @@ def _in_shards(
     report: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ShardBuild:
+    """Prepare the build of an index in shards, whose queries are drawn only if a shard needs them."""
     return ShardBuild(
         items, config=config, queries=lambda: _queries(items, sample_queries, seed), report=report, progress=progress
     )
 
 
 def _queries(items: Items, given: Any | None, seed: int) -> Float32s:
+    """Check the given queries and draw the queries to tune with."""
     if given is not None:
         given = float_matrix(given, "sample_queries")
         dim = items.vectors.shape[1]

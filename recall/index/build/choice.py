@@ -1,4 +1,4 @@
-"""Exact search or ScaNN: whichever suits the items at hand."""
+"""Chooses between exact search and ScaNN for given items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recall.index.scann import ScannIndex, ScannSettings
 
 
 def exact_at_once(items: Items, config: IndexConfig) -> str | None:
-    """Why these items are searched exactly without any measurement; None where ScaNN has to be tried."""
+    """Return the reason to search these items exactly without any measurement; None where ScaNN has to be tried."""
     if config.kind == "exact":
         return "index.kind is exact"
     if config.kind == "auto" and len(items.vectors) < config.exact_below:
@@ -31,13 +31,13 @@ def tuned_index(
     worst: Float32s | None = None,
     progress: Progress | None = None,
 ) -> VectorIndex:
-    """ScaNN tuned to the target recall, or exact search where `kind: auto` finds that as fast.
+    """Build ScaNN and tune it to the target recall; return exact search where `kind: auto` finds that as fast.
 
     Args:
-      items: all of a catalogue, or those of a shard.
+      items: items of a catalogue, or of a shard.
       queries: float32 [queries, dim] to tune with.
       config: the `index` section of an experiment.
-      worst: as of `measure`, if the items are a shard's.
+      worst: see `measure`; given for a shard.
       progress: called with one line of text per step.
     """
     exact = ExactIndex(items)
@@ -63,10 +63,12 @@ def tuned_index(
 
 
 def _counted(items: Items) -> str:
+    """Format the number of vectors."""
     return f"{len(items.vectors):,} {'items' if items.entries_per_item == 1 else 'vectors of items'}"
 
 
 def _reason(index: VectorIndex, config: IndexConfig) -> str:
+    """Explain the choice of an index for its report."""
     if config.kind == "scann":
         return "index.kind is scann"
     if index.is_exact:

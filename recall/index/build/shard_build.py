@@ -1,4 +1,4 @@
-"""Building an index in shards, one at a time."""
+"""Builds an index in shards, one at a time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from recall.index.shards import Shard, split_rows
 
 
 class ShardBuild:
-    """Makes the shards of an index when they are asked for and keeps none.
+    """Build each shard of an index at the call of `shard`, and keep none.
 
-    Who writes each and lets it go before asking for the next has one shard's copy of vectors and one searcher in
-    memory at a time, beside the vectors of all.
+    A caller that writes and releases each shard before it asks for the next holds one shard's copy of vectors and one
+    searcher in memory at a time, beside the vectors of the catalogue.
 
     Each shard is exact or ScaNN by itself. A ScaNN shard is tuned until it finds `target_recall` of its items among
-    the k best of the whole catalogue. Merging loses none of those, so that the merged lists reach the target too; a
-    shard that had to find its own k best would search up to as many times too hard as there are shards.
+    the k best of the whole catalogue. Merging loses none of them, so that the merged lists reach the target too. A
+    shard tuned to find its own k best would search too hard, at most by a factor of the number of shards.
 
     Args:
       items: the whole catalogue.
       config: the `index` section of an experiment.
       queries: makes the queries to tune with, float32 [queries, dim]; called if a shard is not exact at once.
-      report: added to that of the index.
+      report: added to the report of the index.
       progress: called with one line of text per step.
 
     Raises:
@@ -57,11 +57,11 @@ class ShardBuild:
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """Return the number of shards."""
         return len(self._rows)
 
     def shard(self, number: int) -> Shard:
-        """Builds one; the first that is not exact at once waits for an exact search of all items."""
+        """Build one shard; the first that is not exact at once waits for an exact search of all items."""
         rows = self._rows[number]
         items = self.items.take(rows)
         index: VectorIndex
@@ -79,7 +79,7 @@ class ShardBuild:
 
     @property
     def report(self) -> dict[str, Any]:
-        """That of the whole index, once every shard has been built; those of the shards are in their own manifests."""
+        """Return the report of the whole index, once every shard was built; each shard has a report of its own."""
         kinds = list(self._kinds.values())
         sizes = [len(rows) for rows in self._rows]
         report: dict[str, Any] = {
@@ -98,7 +98,7 @@ class ShardBuild:
         return {**report, **self._further}
 
     def _tuning(self) -> tuple[Float32s, Float32s]:
-        """Queries and the k highest scores of all items for each, [queries, k]."""
+        """Return the queries to tune with, and the k highest scores of all items for each, [queries, k]."""
         if self._tuned_with is None:
             queries = self._queries()
             if self._progress:
@@ -108,9 +108,11 @@ class ShardBuild:
         return self._tuned_with
 
     def _progress_of(self, number: int) -> Progress | None:
+        """Return a progress function whose lines name the shard."""
         progress = self._progress
         return (lambda line: progress(f"shard {number + 1} of {self.count}: {line}")) if progress else None
 
 
 def _best_scores(scores: list[Float32s], k: int) -> Float32s:
+    """Return the k highest of the shards' scores [queries, any], falling."""
     return -np.sort(-np.concatenate(scores, axis=1), axis=1)[:, :k]

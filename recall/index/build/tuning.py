@@ -1,4 +1,4 @@
-"""How well and how fast an index answers, and the cheapest ScaNN settings that are good enough."""
+"""Measures recall and speed of an index, and finds the cheapest ScaNN settings that reach a target recall."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CEILING_GAIN = 0.002
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """An index against exact search.
+    """Hold the recall of an index against exact search, and its speed.
 
     Attributes:
       k: candidates per query.
-      queries: how many queries were asked.
-      recall: mean share of the k returned items whose score reaches that of the true k-th item, so that it does
-        not matter which of several equally good items is returned. Of a shard: of its items among the k best of all.
-      standard_error: of that mean, over the queries.
+      queries: number of queries asked.
+      recall: mean share of the k returned items whose score reaches the score of the true k-th item, so that each of
+        several equally good items counts. Of a shard: share of its items among the k best of all.
+      standard_error: of the recall, over the queries.
       microseconds: median time of one query asked alone.
     """
 
@@ -44,22 +44,22 @@ class Measurement:
     microseconds: float
 
     def reaches(self, target: float) -> bool:
-        """Whether recall is at least the target, one standard error on the safe side."""
+        """Tell whether recall is at least the target, one standard error on the safe side."""
         return self.recall - self.standard_error >= target
 
 
 def measure(
     index: Index, queries: Float32s, *, k: int, exact_scores: Float32s | None = None, worst: Float32s | None = None
 ) -> Measurement:
-    """Recall@k of an index against exact search, and its speed.
+    """Measure recall@k of an index against exact search, and its speed.
 
     Args:
       index: any index; its own vectors are the truth.
       queries: float32 [queries, dim], at least one.
       k: candidates per query; at most the number of items counts.
       exact_scores: float32 [queries, k], falling, if they are known already.
-      worst: float32 [queries, 1], score of the k-th best item of all shards, if the index is one of them. What the
-        shard has to find is then no more than its share of those k: merged lists hold of them what shards find.
+      worst: float32 [queries, 1], score of the k-th best item of all shards, if the index is one of them. The shard
+        then has to find no more than its share of these k, since merged lists hold what the shards find.
 
     Returns:
       The measurement.
@@ -79,15 +79,15 @@ def measure(
 
 
 def recall_of_scores(found: Float32s, exact: Float32s, *, worst: Float32s | None = None) -> tuple[float, float]:
-    """The share of the best items that was found, and its standard error.
+    """Return the found share of the best items, and its standard error.
 
-    A ratio of sums, as queries of a shard have different numbers of items to find (Cochran, Sampling Techniques,
-    1977, section 2.11); where all have k it is the mean of their shares.
+    It is a ratio of sums, as queries of a shard have different numbers of items to find (Cochran, Sampling Techniques,
+    1977, section 2.11). Where all queries have k it is the mean of their shares.
 
     Args:
-      found: float32 [queries, k], scores that a search gave.
-      exact: float32 [queries, k], those of exact search, falling.
-      worst: as of `measure`; without it, the last of `exact`.
+      found: float32 [queries, k], scores of a search.
+      exact: float32 [queries, k], scores of exact search, falling.
+      worst: see `measure`; without it, the last column of `exact`.
     """
     worst = exact[:, -1:] if worst is None else worst  # [queries, 1]
     # Two orders of summation differ by some 1e-7 of the largest score.
@@ -102,12 +102,12 @@ def recall_of_scores(found: Float32s, exact: Float32s, *, worst: Float32s | None
 
 
 def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Float32s:
-    """At most 500 queries to tune with, float32 [queries, dim].
+    """Draw at most 500 queries to tune with, float32 [queries, dim].
 
     Args:
-      items: what is searched.
-      given: real query vectors [queries, dim], the better choice; where there are none, vectors of items,
-        moved by Gaussian noise of 0.3 of their length, stand in.
+      items: the searched items.
+      given: real query vectors [queries, dim], the better choice. Without them, queries are vectors of items, moved by
+        Gaussian noise of 0.3 of their length.
       seed: of the choice and the noise.
     """
     random = np.random.default_rng(seed)
@@ -121,7 +121,13 @@ def tuning_queries(items: Items, given: Any | None, *, seed: int) -> Float32s:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """Outcome of `tune`: the chosen index and its measurement, None where nothing qualified, and every step."""
+    """Hold the outcome of `tune`.
+
+    Attributes:
+      index: the chosen index, None where no setting qualified.
+      measured: its measurement, None without an index.
+      steps: every measured setting, as a report holds it.
+    """
 
     index: ScannIndex | None
     measured: Measurement | None
@@ -138,18 +144,18 @@ def tune(
     worst: Float32s | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
-    """The fastest effort that reaches a target recall.
+    """Find the fastest effort that reaches a target recall.
 
     For each number of leaves, fewest first, the number of rescored candidates is raised until recall reaches
     the target or stops rising. More leaves are tried until they only make it slower.
 
     Args:
       index: a built index.
-      queries: float32 [queries, dim], like those that will be asked.
+      queries: float32 [queries, dim], like the real ones.
       k: candidates per query.
       target: recall@k against exact search, below 1; reached whatever it takes unless there is a limit.
       limit_microseconds: a query that takes this long is not worth it (exact search takes no longer).
-      worst: as of `measure`, if the index is a shard.
+      worst: see `measure`; given for a shard.
       progress: called with a line for each step.
     """
     k = min(k, len(index))
@@ -177,7 +183,7 @@ def tune(
 
 
 def _leaves_ladder(leaves: int) -> Iterator[int]:
-    """From 1% of the leaves to all in steps of 1.4; once 0 for an index without a tree."""
+    """Yield numbers of leaves: from 1% to all in steps of 1.4; one 0 for an index without a tree."""
     rung = math.ceil(leaves / 100)
     while rung < leaves:
         yield rung
@@ -186,7 +192,7 @@ def _leaves_ladder(leaves: int) -> Iterator[int]:
 
 
 def _reorder_ladder(k: int, items: int) -> Iterator[int]:
-    """From k candidates to all items in steps of 1.5."""
+    """Yield numbers of rescored candidates: from k to all items in steps of 1.5."""
     rung = k
     while rung < items:
         yield rung
@@ -195,6 +201,7 @@ def _reorder_ladder(k: int, items: int) -> Iterator[int]:
 
 
 def _step(leaves: int, reorder: int, result: Measurement) -> dict[str, Any]:
+    """Describe one measured setting for a report."""
     return {
         "leaves_to_search": leaves,
         "reorder": reorder,
@@ -204,11 +211,13 @@ def _step(leaves: int, reorder: int, result: Measurement) -> dict[str, Any]:
 
 
 def _line(leaves: int, reorder: int, result: Measurement) -> str:
+    """Describe one measured setting in a line of progress."""
     effort = f"{leaves} leaves, {reorder:,} rescored" if leaves else f"{reorder:,} rescored"
     return f"{effort}: recall@{result.k} {result.recall:.3f}, {result.microseconds:.0f} us per query"
 
 
 def _median_microseconds(index: Index, queries: Float32s, k: int) -> float:
+    """Measure the median time of one query asked alone, in microseconds."""
     times = []
     end = time.perf_counter() + _TIMING_BUDGET_SECONDS
     for query in queries:

@@ -1,5 +1,6 @@
 """Adds, changes and deletes items of an index while it is searched.
 
-Imports the other modules of `recall.index`. Start at `index.py` (`LivingIndex`): a change goes to `journal.py`, then to
-`recent.py`, where searches see it; `drift.py` says when a rebuild is due and `rebalancing.py` does it.
+Imports the other modules of `recall.index`. Start at `index.py` (`LivingIndex`). A change goes through `storage.py` to
+`journal.py`, then to a new `snapshot.py`, which searches see; `replay.py` does the same when an index is opened.
+`drift.py` measures when a rebuild is due, `rebalancing.py` starts it, and `rebuild.py` does it.
 """

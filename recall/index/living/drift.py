@@ -1,4 +1,4 @@
-"""How far a living index has moved away from what was built, and what that costs."""
+"""Measures how far a living index has moved from its built base, and the recall that this costs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SEED = 1
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """State of a living index.
+    """Describe the state of a living index.
 
     Attributes:
-      items: how many it holds.
-      recent: of these, how many came or were replaced since the base was built.
+      items: number of items.
+      recent: number of items that came or were replaced since the base was built.
       gone: items of the base that were deleted or replaced: they still take its time.
       recent_share: recent / items; 0 of an empty index.
       gone_share: gone / items of the base.
-      queries: how many were asked, each near a recent item; 0 if there is none.
-      recent_recall: of the recent items among the exact k best, the share that search finds. None without queries.
-      recall: of all items among the exact k best of those queries, the share that search finds: falls where new content
-        is unlike what the base was built and tuned for. None without queries.
+      queries: number of queries asked, each near a recent item; 0 without one.
+      recent_recall: share of the recent items among the exact k best that search finds. None without queries.
+      recall: share of all items among the exact k best of these queries that search finds. It falls where new content
+        is unlike the content that the base was built and tuned for. None without queries.
     """
 
     items: int
@@ -38,13 +38,13 @@ class Drift:
 
 
 def measure_drift(snapshot: LivingSnapshot, *, k: int, sample: int) -> Drift:
-    """Counts, and compares search with exact search for queries near recent items.
+    """Count recent and gone items, and compare search with exact search for queries near recent items.
 
     Args:
-      snapshot: a moment of the index.
+      snapshot: the index at a moment.
       k: candidates per query.
-      sample: most queries to ask: vectors of recent items drawn evenly, moved by noise of 0.3 of their length. Exact
-        search of a million items takes about 20 ms for each. 0 only counts.
+      sample: highest number of queries: vectors of recent items drawn evenly, moved by noise of 0.3 of their length.
+        Exact search of a million items takes about 20 ms for each. 0 only counts.
     """
     recent = snapshot.recent_rows
     counted = Drift(

@@ -1,4 +1,4 @@
-"""How a change of an index is written down: records of a journal, framed and checksummed.
+"""Encodes the changes of an index as the records of a journal, framed and checksummed, and decodes them.
 
 A file is eight bytes of format, then records: length of the payload (4 bytes, little-endian), CRC-32C of these four,
 CRC-32C of the payload, payload. A payload is the length of its head (4 bytes), the head as JSON, and the vectors as
@@ -31,15 +31,15 @@ _LENGTH = struct.Struct("<I")
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One change of an index.
+    """Hold one change of an index.
 
     Attributes:
-      sequence: its number; those of a journal rise by one.
+      sequence: its number; the numbers of a journal rise by one.
       model: fingerprint of the model that made the vectors.
       operation: `upsert` or `delete`.
       ids: of the items.
       vectors: float32 [items, dim] or [items, entries of each, dim] of an upsert; None of a delete.
-      sources: per item what it can be encoded from again (JSON), or None.
+      sources: per item a JSON value that it can be encoded from again, or None.
     """
 
     sequence: int
@@ -50,7 +50,7 @@ class Record:
     sources: tuple[Any, ...] | None = None
 
     def take(self, positions: Sequence[int]) -> Record:
-        """The same change of some of its items."""
+        """Return the same change of some of its items."""
         chosen = list(positions)
         return dataclasses.replace(
             self,
@@ -60,7 +60,7 @@ class Record:
         )
 
     def payload(self) -> bytes:
-        """As it is stored."""
+        """Encode the record as it is stored."""
         head: dict[str, Any] = {"sequence": self.sequence, "model": self.model, "op": self.operation, "ids": self.ids}
         if self.vectors is not None:
             head["shape"] = self.vectors.shape
@@ -72,7 +72,11 @@ class Record:
 
     @classmethod
     def of_payload(cls, payload: bytes) -> Record:
-        """What `payload` made; ValueError, KeyError or TypeError if it is something else."""
+        """Decode the bytes that `payload` made.
+
+        Raises:
+          ValueError, KeyError, TypeError: they are something else.
+        """
         head, body = _split(payload)
         vectors = None
         if head["op"] == "upsert":
@@ -86,19 +90,24 @@ class Record:
 
 
 def framed(payload: bytes) -> bytes:
-    """A payload as it stands in a file."""
+    """Frame a payload as it stands in a file."""
     length = _LENGTH.pack(len(payload))
     return length + _LENGTH.pack(google_crc32c.value(length)) + _LENGTH.pack(google_crc32c.value(payload)) + payload
 
 
 def compaction_head(*, through: int, records: int) -> bytes:
-    """What a compacted file begins with: the last sequence number that it stands for, and how many records follow."""
+    """Encode the beginning of a compacted file.
+
+    Args:
+      through: last sequence number that the file replaces.
+      records: number of records that follow.
+    """
     head = json.dumps({"through": through, "records": records}).encode()
     return FORMAT + framed(_LENGTH.pack(len(head)) + head)
 
 
 def segment_records(path: Path, data: bytes, *, may_be_torn: bool) -> Iterator[tuple[int, int, Record]]:
-    """The records of a segment, with the offsets where each begins and ends.
+    """Yield the records of a segment, with the offsets where each begins and ends.
 
     Args:
       path: of the segment; its name is the first sequence number.
@@ -106,7 +115,7 @@ def segment_records(path: Path, data: bytes, *, may_be_torn: bool) -> Iterator[t
       may_be_torn: whether a record that the end of the file cuts off is passed over.
 
     Raises:
-      ArtifactError: damage, as everywhere below; names the file and the byte.
+      ArtifactError: the segment is damaged; names the file and the byte.
     """
     expected = int(path.stem)
     for start, payload in _frames(path, data, may_be_torn=may_be_torn):
@@ -118,7 +127,11 @@ def segment_records(path: Path, data: bytes, *, may_be_torn: bool) -> Iterator[t
 
 
 def compacted_records(path: Path, data: bytes) -> Iterator[tuple[int, Record]]:
-    """The records of a compacted file, with the offset of each. It was published whole: nothing of it may lack."""
+    """Yield the records of a compacted file, with the offset of each.
+
+    Raises:
+      ArtifactError: the file is damaged or incomplete (it was published whole); names the file and the byte.
+    """
     frames = _frames(path, data, may_be_torn=False)
     start, payload = next(frames, (0, b""))
     try:
@@ -138,7 +151,11 @@ def compacted_records(path: Path, data: bytes) -> Iterator[tuple[int, Record]]:
 
 
 def record_at(path: Path, offset: int) -> Record:
-    """The record that begins at a byte of a file."""
+    """Read the record that begins at a byte of a file.
+
+    Raises:
+      ArtifactError: the record is damaged; names the file and the byte.
+    """
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
@@ -153,7 +170,7 @@ def record_at(path: Path, offset: int) -> Record:
 
 
 def _frames(path: Path, data: bytes, *, may_be_torn: bool) -> Iterator[tuple[int, bytes]]:
-    """Offsets and payloads of a file's records, up to the one that a crash cut off, if it may have."""
+    """Yield offsets and payloads of a file's records; end at a record that a crash cut off if `may_be_torn`."""
     if data[: len(FORMAT)] != FORMAT:
         if may_be_torn and (FORMAT.startswith(data) or not any(data)):
             return
@@ -184,6 +201,7 @@ def _frames(path: Path, data: bytes, *, may_be_torn: bool) -> Iterator[tuple[int
 
 
 def _decoded(path: Path, start: int, payload: bytes) -> Record:
+    """Decode a payload; name its place in the error if it is damaged."""
     try:
         return Record.of_payload(payload)
     except (ValueError, KeyError, TypeError, struct.error) as error:
@@ -191,9 +209,11 @@ def _decoded(path: Path, start: int, payload: bytes) -> Record:
 
 
 def _split(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Split a payload into its head and the bytes after it."""
     (length,) = _LENGTH.unpack_from(payload)
     return dict(json.loads(payload[4 : 4 + length])), payload[4 + length :]
 
 
 def _damaged(path: Path, offset: int, what: str) -> ArtifactError:
+    """Make the error of a damaged file."""
     return ArtifactError(f"{path}: damaged at byte {offset:,} ({what}); {REMEDY}")

@@ -1,4 +1,4 @@
-"""Rebalancing in the background, when a living index has moved far enough from what was built."""
+"""Rebalances a living index in the background, once it has moved far enough from its built base."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RebalancePolicy:
-    """When a living index is built anew. Any of the reasons is enough.
+    """Decide when a living index is built anew. Any one reason is enough.
 
     Attributes:
-      most_recent_share: of the items; what came later is compared one by one, so this bounds what a search costs.
+      most_recent_share: of the items; recent items are compared one by one, so this bounds the cost of a search.
       most_gone_share: of the base's items; the base finds them in vain.
-      least_recall: of a sample of queries near recent items, see `Drift.recall`; None does not measure it, which takes
-        an exact search for each query of the sample.
-      least_changes: fewer recent and gone items together than this are never a reason.
-      check_every_seconds: how long to wait between looks.
+      least_recall: of a sample of queries near recent items, see `Drift.recall`. None does not measure it, which would
+        take an exact search for each query of the sample.
+      least_changes: least number of recent and gone items together that is a reason.
+      check_every_seconds: time between two checks.
     """
 
     most_recent_share: float = 0.1
@@ -44,7 +44,7 @@ class RebalancePolicy:
             raise ConfigError(f"check_every_seconds: expected more than 0, found {self.check_every_seconds}")
 
     def reason(self, drift: Drift) -> str | None:
-        """Why an index that drifted so far should be rebalanced; None if it need not be."""
+        """Return the reason to rebalance an index with this drift; None without one."""
         if drift.items == 0 or drift.recent + drift.gone < self.least_changes:
             return None
         if drift.recent_share > self.most_recent_share:
@@ -57,14 +57,16 @@ class RebalancePolicy:
 
 
 class Rebalancer:
-    """Looks at an index from time to time in a thread of its own, and rebalances it when the policy says so.
+    """Check an index from time to time in a thread of its own, and rebalance it when the policy gives a reason.
 
-    Use it in a `with` block, or call `start` and `stop`. What goes wrong is logged, kept in `error`, and tried again at
-    the next look.
+    Use it in a `with` block, or call `start` and `stop`. A failure is logged, kept in `error`, and tried again at the
+    next check.
 
     Attributes:
-      rebalances: how many have been done.
-      error: of the last look; None if it went well.
+      index: the index.
+      policy: the policy.
+      rebalances: number of finished rebalances.
+      error: of the last check; None if it succeeded.
     """
 
     def __init__(self, index: LivingIndex, policy: RebalancePolicy | None = None) -> None:
@@ -75,10 +77,13 @@ class Rebalancer:
         self._thread: threading.Thread | None = None
 
     def check(self) -> str | None:
-        """Looks once, in the calling thread; returns the reason if it rebalanced, and else tidies up the journal.
+        """Check once, in the calling thread: rebalance the index if there is a reason, else tidy its journal.
+
+        Returns:
+          The reason of the rebalance, None without one.
 
         Raises:
-          RecallError: as of `LivingIndex.rebalance`.
+          RecallError: see `LivingIndex.rebalance`.
         """
         sample = 0 if self.policy.least_recall is None else 64
         reason = self.policy.reason(self.index.drift(sample=sample))
@@ -90,14 +95,14 @@ class Rebalancer:
         return reason
 
     def start(self) -> Rebalancer:
-        """Starts the thread; once."""
+        """Start the thread; a second call does nothing."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rebalancer", daemon=True)
             self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Waits for a rebalance under way, then ends the thread."""
+        """Wait for a rebalance under way, then end the thread."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -109,6 +114,7 @@ class Rebalancer:
         self.stop()
 
     def _run(self) -> None:
+        """Check the index until `stop` is called."""
         while not self._stopping.wait(self.policy.check_every_seconds):
             try:
                 if reason := self.check():

@@ -1,4 +1,4 @@
-"""What came after an index was built: vectors in the order of their arrival, compared exactly."""
+"""Holds vectors that came after an index was built, in the order of their arrival, and compares them exactly."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
-from recall.index.results import best, top_rows
+from recall.index.results import best_k, top_rows
 
 _FIRST_CAPACITY = 64
 # Numbers held at a time: 16 MB of scores.
 _BLOCK = 1 << 22
 
 
-class Recent:
-    """Vectors that are only ever appended, so that readers of the first `count` are never disturbed.
+class RecentVectors:
+    """Append vectors, and search the living ones among them.
 
-    The one who appends holds a lock; readers do not, and pass how many entries there were when they began.
+    Entries are never moved or overwritten, so that readers of the first `count` are not disturbed by later ones. A
+    writer holds a lock. Readers hold none: their `alive` mask tells how many entries they know.
 
     Args:
       rows: int32 [count], rows of the items.
       vectors: float32 [count, entries of each, dim].
-      capacity: how many fit before `extended` makes a longer one.
+      capacity: number of entries that fit before `extended` makes a longer one.
     """
 
     def __init__(self, rows: Int32s, vectors: Float32s, *, capacity: int = _FIRST_CAPACITY) -> None:
@@ -33,8 +34,8 @@ class Recent:
         self._rows[: self._count], self._vectors[: self._count] = rows, vectors
         self._latest = dict(zip(rows.tolist(), range(self._count), strict=True))
 
-    def extended(self, rows: Int32s, vectors: Float32s, *, alive: Bools) -> tuple[Recent, Bools]:
-        """Appends vectors of rows, each once, and leaves out what died if there is no room.
+    def extended(self, rows: Int32s, vectors: Float32s, *, alive: Bools) -> tuple[RecentVectors, Bools]:
+        """Append the vectors of rows, each row once; without room, copy the living entries to a longer object.
 
         Args:
           rows: int32 [new].
@@ -42,8 +43,8 @@ class Recent:
           alive: bool [count], the entries that count still.
 
         Returns:
-          This, or a longer one with what was alive; and whether its entries are alive, where those of `rows` that
-          were there before are not.
+          This object, or a longer one with the living entries; and a bool mask of its living entries, where the new
+          entries replace the earlier ones of the same rows.
         """
         alive = alive.copy()
         before = [self._latest.get(row, -1) for row in rows.tolist()]
@@ -51,7 +52,7 @@ class Recent:
         kept, end = self, self._count + len(rows)
         if end > len(self._rows):
             living = np.flatnonzero(alive)
-            kept = Recent(
+            kept = RecentVectors(
                 self._rows[living], self._vectors[living], capacity=max(_FIRST_CAPACITY, 2 * (living.size + len(rows)))
             )
             alive = np.ones(living.size, bool)
@@ -59,13 +60,19 @@ class Recent:
         return kept, np.concatenate([alive, np.ones(len(rows), bool)])
 
     def _append(self, rows: Int32s, vectors: Float32s) -> None:
+        """Append vectors where there is room."""
         start, end = self._count, self._count + len(rows)
         self._rows[start:end], self._vectors[start:end] = rows, vectors
         self._latest.update(zip(rows.tolist(), range(start, end), strict=True))
         self._count = end
 
     def position(self, row: int, *, alive: Bools) -> int:
-        """Where the living vector of a row is among the first entries, -1 if nowhere."""
+        """Return the position of the living vector of a row, -1 without one.
+
+        Args:
+          row: of an item.
+          alive: bool [entries], the first entries that count.
+        """
         position = self._latest.get(row, -1)
         if position >= len(alive):  # a later writer replaced it
             found = np.flatnonzero((self._rows[: len(alive)] == row) & alive)
@@ -73,27 +80,27 @@ class Recent:
         return position if position >= 0 and alive[position] else -1
 
     def rows(self, positions: Int64s) -> Int32s:
-        """Rows of entries."""
+        """Return the rows of entries."""
         return self._rows[positions]
 
     def vectors(self, positions: Int64s) -> Float32s:
-        """A copy of the vectors of entries, float32 [positions, entries of each, dim]."""
+        """Copy the vectors of entries, float32 [positions, entries of each, dim]."""
         return self._vectors[positions]
 
     def in_order(self, alive: Bools) -> Int64s:
-        """Positions of the living among the first entries, by rising row."""
+        """Return the positions of the living among the first entries, by rising row."""
         living = np.flatnonzero(alive)
         return living[np.argsort(self._rows[living], kind="stable")]
 
     def search(
         self, queries: Float32s, k: int, positions: Int64s, *, excluded: Sequence[Int32s] | None = None
     ) -> tuple[Int32s, Float32s]:
-        """The k best of some entries, exactly.
+        """Find the k best of some entries, exactly.
 
         Args:
           queries: float32 [queries, dim].
           k: at least 1.
-          positions: int64 [n], what is compared, by rising row.
+          positions: int64 [n], the entries to compare, by rising row.
           excluded: per query rows that it may not have.
 
         Returns:
@@ -111,10 +118,11 @@ class Recent:
     def _search_block(
         self, queries: Float32s, k: int, positions: Int64s, excluded: Sequence[Int32s] | None
     ) -> tuple[Int32s, Float32s]:
+        """Find the k best of some entries for as many queries as one block holds."""
         if not k:
             return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.float32)
-        # All entries in place, then the columns wanted: copying the vectors of the living costs more than the product
-        # with those that are not.
+        # All entries in place, then the wanted columns: copying the vectors of the living entries costs more than the
+        # product with the others.
         end = int(positions.max()) + 1
         entries = [queries @ self._vectors[:end, entry].T for entry in range(self._vectors.shape[1])]
         scores = (entries[0] if len(entries) == 1 else np.max(entries, axis=0))[:, positions]  # [queries, n]
@@ -126,7 +134,7 @@ class Recent:
         is_barred = np.isneginf(np.take_along_axis(scores, columns, axis=1))
         # Summed per pair, as exact search does, so that a query gets the same scores alone and in a batch.
         near = np.einsum("qd,qked->qke", queries, self._vectors[positions[columns]]).max(axis=2)
-        return best(
+        return best_k(
             np.where(is_barred, -1, rows[columns]).astype(np.int32),
             np.where(is_barred, -np.inf, near).astype(np.float32),
             k,

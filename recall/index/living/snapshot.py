@@ -1,4 +1,7 @@
-"""What a living index holds at a moment: a built index, what came since, and what of the built one no longer counts."""
+"""Searches a built index together with later vectors, without the items that were deleted or replaced since.
+
+`recent.py` holds the later vectors; `index.py` replaces one snapshot by the next.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from recall.core.errors import DataError
 from recall.core.ragged import Ragged
 from recall.index.base import Index
 from recall.index.items import Ids, ItemIds, listed, require_known
-from recall.index.living.recent import Recent
-from recall.index.results import Names, best
+from recall.index.living.recent import RecentVectors
+from recall.index.results import Names, best_k
 
 
 @dataclasses.dataclass(frozen=True)
 class LaterNames:
-    """Ids by row: those of a built index, and after them those of items that came later.
+    """Map rows to ids: first the rows of a built index, then the rows of later items.
 
     Attributes:
-      base: of the built index.
-      base_rows: how many rows it has.
-      later: ids of the rows after those, in order. Only ever appended to, so that all snapshots share it.
+      base: names of the built index.
+      base_rows: number of its rows.
+      later: ids of the rows after them, in order. Only ever appended to, so that all snapshots share it.
     """
 
     base: Names
@@ -42,16 +45,16 @@ class LaterNames:
 
 
 class LivingSnapshot(Index):
-    """An immutable index over a built one (the base) and what was upserted and deleted since.
+    """Search a built index (the base) and the upserts and deletes since; never changes.
 
-    A row is an id's for as long as the base stays: an item that is replaced keeps its row, one that is deleted leaves
-    it empty, and gets it back when it is upserted again. Items that the base lacks have the rows after its own.
+    A row belongs to one id for as long as the base stays: a replaced item keeps its row, a deleted item leaves it
+    empty and gets it back when it is upserted again. Items that the base lacks have the rows after its own.
 
     Args:
-      base: a built index; None of its items is gone.
-      recent: vectors that came later.
-      alive: bool [entries of `recent`], which of them count.
-      base_alive: bool [items of the base], those that were neither deleted nor replaced; None is all.
+      base: a built index, as it was built.
+      recent: later vectors.
+      alive: bool [entries of `recent`], the entries that count.
+      base_alive: bool [items of the base], the items that were neither deleted nor replaced; None is all.
       names: ids by row.
       row_of: rows of the ids that the base lacks; shared with later snapshots, whose rows are beyond this one's.
     """
@@ -62,7 +65,7 @@ class LivingSnapshot(Index):
         self,
         base: Index,
         *,
-        recent: Recent,
+        recent: RecentVectors,
         alive: Bools,
         base_alive: Bools | None,
         names: LaterNames,
@@ -77,9 +80,9 @@ class LivingSnapshot(Index):
 
     @classmethod
     def over(cls, base: Index) -> LivingSnapshot:
-        """A base to which nothing has happened yet."""
+        """Make a snapshot of a base without any change."""
         entries = base.entries // len(base)
-        recent = Recent(np.empty(0, np.int32), np.empty((0, entries, base.dim), np.float32))
+        recent = RecentVectors(np.empty(0, np.int32), np.empty((0, entries, base.dim), np.float32))
         names = LaterNames(base.names, len(base))
         return cls(base, recent=recent, alive=np.empty(0, bool), base_alive=None, names=names, row_of={})
 
@@ -88,47 +91,47 @@ class LivingSnapshot(Index):
 
     @property
     def row_count(self) -> int:
-        """Rows that were ever given to an id."""
+        """Return the number of rows that ids ever had."""
         return self._row_count
 
     @property
     def entries(self) -> int:
-        """Vectors of all items together."""
+        """Return the number of vectors of all items together."""
         return len(self) * self.entries_per_item
 
     @property
     def entries_per_item(self) -> int:
-        """Vectors of each item."""
+        """Return the number of vectors of each item."""
         return self.base.entries // len(self.base)
 
     @property
     def dim(self) -> int:
-        """Width of the vectors."""
+        """Return the width of the vectors."""
         return self.base.dim
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the base."""
+        """Return the settings of the base."""
         return self.base.settings
 
     @property
     def names(self) -> Names:
-        """The ids of rows."""
+        """Return an object that maps rows to ids."""
         return self._names
 
     @functools.cached_property
     def items(self) -> ItemIds:  # type: ignore[override]  # made when it is asked for: a copy of all ids
-        """The ids by row, null where the item was deleted."""
+        """Return the ids by row, null where the item was deleted."""
         return ItemIds(pa.array(self.ids, pa.string()))
 
     @property
     def ids(self) -> Ids:
-        """Object [row_count]: the ids by row, None where the item was deleted; a copy."""
+        """Copy the ids by row, object [row_count]; None where the item was deleted."""
         return self._names[np.where(self.is_alive, np.arange(self._row_count), -1)]
 
     @property
     def is_alive(self) -> Bools:
-        """Bool [row_count], rows of items that were not deleted."""
+        """Mark the rows of items that were not deleted, bool [row_count]."""
         alive = np.zeros(self._row_count, bool)
         alive[: len(self.base)] = True if self._base_alive is None else self._base_alive
         alive[self._recent.rows(np.flatnonzero(self._alive))] = True
@@ -136,21 +139,21 @@ class LivingSnapshot(Index):
 
     @property
     def recent_items(self) -> int:
-        """Items whose vectors came after the base was built."""
+        """Return the number of items whose vectors came after the base was built."""
         return self._recent_items
 
     @property
     def gone_items(self) -> int:
-        """Items of the base that were deleted or replaced."""
+        """Return the number of items of the base that were deleted or replaced."""
         return len(self.base) - self._base_items
 
     @property
     def recent_rows(self) -> Int32s:
-        """int32 [recent_items], rising."""
+        """Return the rows of the items that came after the base was built, int32 [recent_items], rising."""
         return self._recent.rows(self._order)
 
     def exact(self) -> LivingSnapshot:
-        """Exact search over the same items, under the same rows."""
+        """Return an exact index of the same items, under the same rows."""
         return LivingSnapshot(
             self.base.exact(),
             recent=self._recent,
@@ -161,43 +164,54 @@ class LivingSnapshot(Index):
         )
 
     def rows(self, ids: Any) -> Int32s:
-        """Rows of ids, int32 of the same length; an id that the index lacks is a DataError."""
+        """Return the rows of ids, int32 of the same length.
+
+        Raises:
+          DataError: an id is not in the index; names the first ones.
+        """
         return require_known(ids, [self.row(name) for name in ids])
 
     def row(self, name: str) -> int:
-        """Row of an id, -1 if the index lacks it."""
+        """Return the row of an id, -1 if the index lacks it."""
         row = self._any_row(name)
         return row if 0 <= row < self._row_count and self._is_alive(row) else -1
 
     def row_ever(self, name: str) -> int:
-        """The row that an id has or had since the base was built, or that a later snapshot gave it; -1 without."""
+        """Return the row that an id has, had since the base was built, or got in a later snapshot; -1 without one."""
         return self._any_row(name)
 
     def later_ids(self, start: int) -> list[str]:
-        """The ids that the rows from `start` on were given to, for a start that is not before the base's end."""
+        """Return the ids of the rows from `start` on, which is not before the end of the base's rows."""
         return self._names.later[start - len(self.base) : self._row_count - len(self.base)]
 
     # Changes: by one writer at a time, on the newest snapshot.
 
     def upserted(self, ids: Sequence[str], vectors: Float32s) -> LivingSnapshot:
-        """With some items added or replaced; ids are unique, vectors float32 [items, entries of each, dim]."""
+        """Return a snapshot with some items added or replaced.
+
+        Args:
+          ids: unique.
+          vectors: float32 [items, entries of each, dim].
+        """
         rows = np.asarray([self._row_for(name) for name in ids], np.int32)
         recent, alive = self._recent.extended(rows, vectors, alive=self._alive)
         return self._with(recent=recent, alive=alive, base_alive=self._base_without(rows))
 
     def deleted(self, rows: Int32s) -> LivingSnapshot:
-        """Without some items that it holds."""
+        """Return a snapshot without the items of some rows."""
         alive = self._alive.copy()
         positions = [self._recent.position(row, alive=self._alive) for row in rows.tolist()]
         alive[[position for position in positions if position >= 0]] = False
         return self._with(recent=self._recent, alive=alive, base_alive=self._base_without(rows))
 
-    def _with(self, *, recent: Recent, alive: Bools, base_alive: Bools | None) -> LivingSnapshot:
+    def _with(self, *, recent: RecentVectors, alive: Bools, base_alive: Bools | None) -> LivingSnapshot:
+        """Return a snapshot over the same base with other marks."""
         return LivingSnapshot(
             self.base, recent=recent, alive=alive, base_alive=base_alive, names=self._names, row_of=self._row_of
         )
 
     def _row_for(self, name: str) -> int:
+        """Return the row of an id, a new one for a new id."""
         row = self._any_row(name)
         if row < 0:
             row = len(self.base) + len(self._names.later)
@@ -206,6 +220,7 @@ class LivingSnapshot(Index):
         return row
 
     def _base_without(self, rows: Int32s) -> Bools | None:
+        """Return the living items of the base without some rows; None is all."""
         rows = rows[rows < len(self.base)]
         if not rows.size or (self._base_alive is not None and not self._base_alive[rows].any()):
             return self._base_alive
@@ -214,10 +229,12 @@ class LivingSnapshot(Index):
         return alive
 
     def _any_row(self, name: str) -> int:
+        """Return the row of an id, alive or not; -1 without one."""
         row = self.base.items.row(name)
         return row if row >= 0 else self._row_of.get(name, -1)
 
     def _is_alive(self, row: int) -> bool:
+        """Tell whether the item of a row is there."""
         if row < len(self.base) and (self._base_alive is None or self._base_alive[row]):
             return True
         return self._recent.position(row, alive=self._alive) >= 0
@@ -225,11 +242,13 @@ class LivingSnapshot(Index):
     # Search
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+        """Find the best items; see `Index.best_items`."""
         return self.best_allowed(queries, k, allowed=None, excluded=None)
 
     def best_allowed(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged | None
     ) -> tuple[Int32s, Float32s]:
+        """Find the best of the base and of the later vectors, and merge them; see `Index.best_allowed`."""
         of_recent = self._recent.search(queries, k, self._recent_among(allowed), excluded=excluded)
         if not self._base_items:
             found = [of_recent]
@@ -242,11 +261,12 @@ class LivingSnapshot(Index):
         if missing := max(0, k - rows.shape[1]):
             rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
             scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        return best(rows, scores, k)
+        return best_k(rows, scores, k)
 
     def _best_of_base(
         self, queries: Float32s, k: int, *, allowed: Bools | None, excluded: Ragged | None
     ) -> tuple[Int32s, Float32s]:
+        """Find the best items of the base that are alive."""
         items = len(self.base)
         may = self._base_alive
         if allowed is not None:
@@ -258,12 +278,19 @@ class LivingSnapshot(Index):
 
     @functools.cached_property
     def _order(self) -> Int64s:
+        """Return the positions of the living later vectors, by rising row."""
         return self._recent.in_order(self._alive)
 
     def _recent_among(self, allowed: Bools | None) -> Int64s:
+        """Return the positions of the allowed later vectors, by rising row."""
         return self._order if allowed is None else self._order[allowed[self._recent.rows(self._order)]]
 
     def vectors_at(self, rows: Int32s) -> Float32s:
+        """Copy the vectors of rows; see `Index.vectors_at`.
+
+        Raises:
+          DataError: the item of a row was deleted; names the first ones.
+        """
         rows = np.asarray(rows)
         positions = np.asarray([self._recent.position(row, alive=self._alive) for row in rows.tolist()], np.int64)
         of_base = positions < 0
@@ -277,6 +304,7 @@ class LivingSnapshot(Index):
         return vectors[:, 0] if self.entries_per_item == 1 else vectors
 
     def _base_mask(self, rows: Int32s) -> Bools:
+        """Mark the rows whose items are alive in the base; rows beyond it get any mark."""
         if self._base_alive is None:
             return np.ones(len(rows), bool)
         return self._base_alive[np.minimum(rows, len(self.base) - 1)]

@@ -1,4 +1,4 @@
-"""Looking after the versions of a saved index: list them, go back to an earlier one, clear up."""
+"""Lists the versions of a saved index, goes back to an earlier one, and removes old ones."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from recall.index.saved.versions import (
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A published version as its manifest tells it; what a damaged manifest does not tell is None.
+    """Describe a published version by its manifest; facts that a damaged manifest lacks are None.
 
     Attributes:
       number: its name, e.g. 0003.
       is_current: whether CURRENT names it.
       created: UTC, ISO 8601.
-      items: how many it holds.
+      items: number of items.
       kind: exact, scann, sharded, ...
-      recall: measured against exact search when it was built; 1.0 of an exact one, None if nobody measured.
+      recall: measured against exact search at its build; 1.0 of an exact index, None without a measurement.
       fingerprint: of the model that made its vectors.
       bytes: of all its files.
-      problem: why it could not be opened, None of a version whose files are all there with the right sizes.
+      problem: reason why it cannot be opened; None if all files are there with the right sizes.
     """
 
     number: str
@@ -53,7 +53,7 @@ class Version:
 
 
 def list_versions(directory: str | Path) -> list[Version]:
-    """All versions of a saved index, the oldest first.
+    """Describe all versions of a saved index, the oldest first.
 
     Raises:
       ArtifactError: there is no index, or CURRENT names none of its versions.
@@ -64,7 +64,7 @@ def list_versions(directory: str | Path) -> list[Version]:
 
 
 def roll_back(directory: str | Path, *, fingerprint: str, to: str | None = None) -> str:
-    """Makes an earlier version the current one, after every byte of it was checked.
+    """Make an earlier version the current one, after a check of its every byte.
 
     Processes that hold another version keep it until they load again.
 
@@ -74,13 +74,13 @@ def roll_back(directory: str | Path, *, fingerprint: str, to: str | None = None)
       to: number of the version; default: the newest one below the current.
 
     Returns:
-      The number.
+      The number of the version that is current now.
 
     Raises:
       ArtifactError: there is no such version, it is damaged, or holds another model's vectors; CURRENT is as it was.
     """
     directory = Path(directory)
-    current_version(directory)  # where there is no index none is begun
+    current_version(directory)  # raises before a directory is created where no index is
     with publishing(directory):
         current = current_version(directory)
         names = {int(folder.name): folder for folder in versions_of(directory)}
@@ -106,7 +106,7 @@ def roll_back(directory: str | Path, *, fingerprint: str, to: str | None = None)
 
 
 def collect(directory: str | Path, *, keep: int) -> Removed:
-    """Removes what nobody needs: versions but the newest `keep` and the current one, and what killed saves left.
+    """Remove all versions but the newest `keep` and the current one, and leftovers of killed saves.
 
     Raises:
       ArtifactError: there is no index, or CURRENT names none of its versions.
@@ -115,12 +115,13 @@ def collect(directory: str | Path, *, keep: int) -> Removed:
     if keep < 1:
         raise ValueError(f"keep: expected at least 1, found {keep}")
     directory = Path(directory)
-    current_version(directory)  # where there is no index none is begun
+    current_version(directory)  # raises before a directory is created where no index is
     with publishing(directory):
         return remove_versions(directory, keep=keep)
 
 
 def _describe(version: Path, *, is_current: bool) -> Version:
+    """Describe one version, damaged or not."""
     manifest: dict[str, Any] = {}
     problem = None
     try:
@@ -145,6 +146,7 @@ def _describe(version: Path, *, is_current: bool) -> Version:
 
 
 def _measured_recall(manifest: Mapping[str, Any]) -> float | None:
+    """Return the recall that a manifest reports, None without one."""
     measured = (manifest.get("report") or {}).get("measured") or {}
     # An index in shards is measured as a whole, under a name of its own.
     recall: float | None = (measured.get(manifest.get("kind")) or measured.get("merged") or {}).get("recall")

@@ -1,9 +1,11 @@
-"""Saved indexes: numbered versions, and a CURRENT file that names the one to load.
+"""Saves and loads indexes: numbered versions, and a CURRENT file that names the one to load.
 
 DIR/CURRENT                 the number, e.g. 0003
 DIR/versions/0003/          manifest.json, ids.parquet, the files of the index, and maybe the queries it was tuned with
-DIR/versions/0003/shards/00001/   the same of a shard, where there are several: with CURRENT and the version's manifest
-                            all that a machine needs which holds this shard alone
+DIR/versions/0003/shards/00001/   the same for a shard, where there are several; a machine that holds this shard alone
+                            needs no other files than CURRENT, the version's manifest and this folder
+
+`versions.py` changes versions and CURRENT safely; `housekeeping.py` lists and removes versions.
 """
 
 from __future__ import annotations
@@ -49,15 +51,15 @@ _KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactInd
 
 @dataclasses.dataclass(frozen=True)
 class SavedVersion:
-    """A version of a saved index, opened.
+    """Hold an opened version of a saved index.
 
     Attributes:
-      index: what it holds.
-      name: its number, e.g. 0003.
+      index: the index.
+      name: number of the version, e.g. 0003.
       fingerprint: of the model that made its vectors.
-      journal_through: sequence number of the last change of `living/journal.py` that it contains; 0 of one that was
-        made from the catalogue alone.
-      sample_queries: float32 [queries, dim], real queries, for whoever builds it again; None where none were kept.
+      journal_through: sequence number of the last change of `living/journal.py` that it contains; 0 of a version that
+        was made from the catalogue alone.
+      sample_queries: float32 [queries, dim], real queries to tune the next build with; None where none were kept.
     """
 
     index: Index
@@ -76,17 +78,17 @@ def save_index(
     replaces: str | None = None,
     sample_queries: Any | None = None,
 ) -> Path:
-    """Publishes an index as the current version; the one before stays, older ones are removed.
+    """Publish an index as the current version; the one before stays, older ones are removed.
 
-    A save that is killed, or a power cut, leaves the version that was current. Of several processes that save at a
-    time each waits for the one before.
+    A killed save, or a power cut, leaves the version that was current. Of several processes that save at a time each
+    waits for the one before.
 
     Args:
-      index: what to save; of a build in shards, each is built, written and let go before the next.
+      index: the index to save; of a build in shards, each is built, written and released before the next.
       directory: created if need be.
       fingerprint: of the model that made the vectors; `load_index` compares it.
       journal_through: see `SavedVersion`.
-      replaces: number of the version that it was made from; nothing is saved if another is current by now.
+      replaces: number of the version that it was made from; nothing is saved if another version is current by now.
       sample_queries: float [queries, dim], kept beside the index: see `SavedVersion`.
 
     Returns:
@@ -125,7 +127,7 @@ def save_index(
 
 
 def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Index:
-    """The current version of a saved index, every byte checked.
+    """Load the current version of a saved index, every byte checked.
 
     Args:
       directory: where `save_index` put it.
@@ -138,28 +140,30 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
 
 
 def load_current(directory: str | Path, *, fingerprint: str | None = None) -> SavedVersion:
-    """As `load_index`, with what the version's manifest says of it."""
+    """Load the current version as `load_index` does, with the facts in its manifest."""
     return _of_current(directory, lambda version: load_version(version, fingerprint=fingerprint))
 
 
 def load_shard(directory: str | Path, number: int, *, fingerprint: str | None = None) -> Shard:
-    """One shard of the current version of a saved index, every byte of it checked; no file of another one is read.
+    """Load one shard of the current version of a saved index, every byte of it checked.
+
+    No file of another shard is read.
 
     Args:
       directory: where `save_index` put the index; CURRENT, the version's manifest.json and the shard's folder are
         enough.
-      number: which one, from 0.
+      number: of the shard, from 0.
       fingerprint: see `load_index`.
 
     Raises:
-      ArtifactError: as of `load_index`, or the index is not in shards.
+      ArtifactError: as `load_index`, or the index is not in shards.
       DataError: there is no shard of that number.
     """
     return _of_current(directory, lambda version: _load_shard(version, number, fingerprint))
 
 
 def _of_current(directory: str | Path, load: Callable[[Path], _T]) -> _T:
-    """What is read of the current version; if that one is removed meanwhile, of the one that took its place."""
+    """Load the current version with `load`; if it is removed meanwhile, load the version that replaced it."""
     version = current_version(Path(directory))
     while True:
         try:
@@ -171,7 +175,7 @@ def _of_current(directory: str | Path, load: Callable[[Path], _T]) -> _T:
 
 
 def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersion:
-    """As `load_current`, of one version by its folder, the current one or another."""
+    """Load a version by its folder, the current one or another; see `load_current`."""
     manifest = _open(version, fingerprint)
     with _as_artifact_error(version):
         index = _read_whole(version, manifest)
@@ -181,6 +185,7 @@ def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersi
 
 
 def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:
+    """Read the index of a version with all its shards."""
     if manifest["kind"] != ShardedIndex.kind:
         index, _ = _read(version, manifest)
         return index
@@ -191,6 +196,7 @@ def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:
 
 
 def _load_shard(version: Path, number: int, fingerprint: str | None) -> Shard:
+    """Read one shard of a version by its folder."""
     manifest = _open(version, fingerprint)
     if manifest["kind"] != ShardedIndex.kind:
         raise ArtifactError(
@@ -203,6 +209,7 @@ def _load_shard(version: Path, number: int, fingerprint: str | None) -> Shard:
 
 
 def _open(version: Path, fingerprint: str | None) -> dict[str, Any]:
+    """Read and check the manifest of a version, and the checksums of its files."""
     manifest = read_manifest(version, made_by=MADE_BY, verify=True)
     kinds = (*_KINDS, ShardedIndex.kind)
     if manifest.get("format_version") != _FORMAT_VERSION or manifest.get("kind") not in kinds:
@@ -217,7 +224,7 @@ def _open(version: Path, fingerprint: str | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _as_artifact_error(version: Path) -> Iterator[None]:
-    """What goes wrong while files are opened that their checksums did not tell."""
+    """Turn an error while files are opened, which their checksums did not show, into an ArtifactError."""
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -225,7 +232,7 @@ def _as_artifact_error(version: Path) -> Iterator[None]:
 
 
 def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> dict[str, Any]:
-    """Writes ids, the rows of a shard's items in the whole, and the index; returns what the manifest says of it."""
+    """Write ids, the rows of a shard's items in the whole, and the index; return the facts for the manifest."""
     columns = {"item_id": pa.array(index.items.ids, pa.string())}
     if rows is not None:
         columns["row"] = pa.array(rows, pa.int32())
@@ -242,7 +249,7 @@ def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> d
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Table]:
-    """The index in a folder, and its table of ids."""
+    """Read the index in a folder, and its table of ids."""
     table = pq.read_table(folder / _IDS)
     ids = table.column("item_id").combine_chunks()
     kind = _KINDS[manifest["kind"]]
@@ -252,6 +259,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Ta
 
 
 def _require_size(index: Index, manifest: Mapping[str, Any]) -> None:
+    """Raise a ValueError if an index has another size than its manifest says."""
     entries = manifest["items"] * manifest.get("entries_per_item", 1)  # an item had one before it was noted
     found, expected = (len(index), index.entries, index.dim), (manifest["items"], entries, manifest["dim"])
     if found != expected:
@@ -259,9 +267,10 @@ def _require_size(index: Index, manifest: Mapping[str, Any]) -> None:
 
 
 def _write_shards(source: ShardedIndex | ShardSource, folder: Path, *, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes and seals every shard; returns what the manifest of the index says of them."""
+    """Write and seal every shard; return the facts for the manifest of the index."""
 
     def write(shard: Shard) -> dict[str, Any]:
+        """Write and seal one shard; return its facts."""
         name = _shard_folder(shard.number)
         (folder / name).mkdir(parents=True)
         written = _write(shard.index, folder / name, rows=shard.rows)
@@ -283,10 +292,12 @@ def _write_shards(source: ShardedIndex | ShardSource, folder: Path, *, about: Ma
 
 
 def _shard_folder(number: int) -> str:
+    """Return the folder of a shard within a version."""
     return f"{_SHARDS}/{number:05d}"
 
 
 def _read_shard(version: Path, manifest: Mapping[str, Any], number: int) -> Shard:
+    """Read one shard and check that it belongs to the version."""
     count, expected = len(manifest["shards"]), manifest["shards"][number]["manifest_crc32c"]
     which = f"shard {number} of {count}"
     remedy = f"copy it again from where the index was made, or run `{MADE_BY}` again"

@@ -1,6 +1,6 @@
-"""Layout of a saved index: numbered versions and the CURRENT file that names one; how these change safely.
+"""Lays out a saved index in numbered versions and a CURRENT file that names one, and changes these safely.
 
-What is inside a version is the business of `store`; people look after versions with `housekeeping`.
+`store.py` defines the files in a version; `housekeeping.py` is for people who look after versions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ _NUMBER = re.compile(r"\d{4,}")
 
 @dataclasses.dataclass(frozen=True)
 class Removed:
-    """What was cleared up: numbers of versions, half-written ones that killed saves left, and the bytes of all."""
+    """Count what was removed.
+
+    Attributes:
+      versions: numbers of the removed versions.
+      leftovers: number of half-written versions of killed saves.
+      bytes: size of all removed files.
+    """
 
     versions: tuple[str, ...]
     leftovers: int
@@ -34,7 +40,7 @@ class Removed:
 
 @contextlib.contextmanager
 def publishing(directory: Path) -> Iterator[None]:
-    """Holds the right to change versions and CURRENT; waits for whoever has it. A kill gives it back.
+    """Hold the lock that allows to change versions and CURRENT; wait for it. A kill releases it.
 
     Raises:
       ArtifactError: the lock cannot be made, on a read-only disk for example.
@@ -50,13 +56,13 @@ def publishing(directory: Path) -> Iterator[None]:
 
 
 def next_version(directory: Path) -> Path:
-    """Place of a version that is yet to come; asked for while `publishing`."""
+    """Return the folder of the next version; call it while `publishing`."""
     numbers = [int(folder.name) for folder in versions_of(directory)]
     return directory / _VERSIONS / f"{max(numbers, default=0) + 1:04d}"
 
 
 def current_version(directory: Path) -> Path:
-    """The version that CURRENT names.
+    """Return the folder of the version that CURRENT names.
 
     Raises:
       ArtifactError: there is no CURRENT, or it names no version.
@@ -77,7 +83,7 @@ def current_version(directory: Path) -> Path:
 
 
 def point_to(directory: Path, version: Path) -> None:
-    """Makes a version that is on the disk the current one: readers see the old one or this one.
+    """Make a version that is on the disk the current one: readers see the old one or this one.
 
     Raises:
       ArtifactError: CURRENT could not be written.
@@ -92,11 +98,14 @@ def point_to(directory: Path, version: Path) -> None:
 
 
 def remove_versions(directory: Path, *, keep: int) -> Removed:
-    """Removes versions but the newest `keep` and the current one, and what killed saves left; while `publishing`."""
+    """Remove all versions but the newest `keep` and the current one, and leftovers of killed saves.
+
+    Call it while `publishing`.
+    """
     current, folders = current_version(directory), versions_of(directory)
     kept = {current, *folders[-keep:]}
     outdated = [folder for folder in folders if folder not in kept]
-    # Names with a dot are what killed saves left behind: nobody else saves now.
+    # Names with a dot are leftovers of killed saves: nobody else saves now.
     leftovers = [entry for entry in (directory / _VERSIONS).iterdir() if entry.name.startswith(".")]
     size = sum(size_of(folder) for folder in (*outdated, *leftovers))
     for folder in outdated:
@@ -108,13 +117,13 @@ def remove_versions(directory: Path, *, keep: int) -> Removed:
 
 
 def require_model(version: Path, manifest: Mapping[str, Any], *, fingerprint: str, remedy: str) -> None:
-    """Raises ArtifactError if a version holds vectors of another model."""
+    """Raise an ArtifactError if a version holds vectors of another model."""
     if (found := manifest.get("fingerprint")) != fingerprint:
         raise ArtifactError(f"{version}: holds vectors of model {found}, but the model is {fingerprint}; {remedy}")
 
 
 def versions_of(directory: Path) -> list[Path]:
-    """The folders of all versions, the oldest first."""
+    """Return the folders of all versions, the oldest first."""
     folder = directory / _VERSIONS
     if not folder.is_dir():
         return []
@@ -123,5 +132,5 @@ def versions_of(directory: Path) -> list[Path]:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""Indexes as TensorFlow operations, for a SavedModel: exact search, or the searcher of a ScaNN index as it is."""
+"""Searches an index with TensorFlow operations, for a SavedModel: exactly, or with the searcher of a ScaNN index."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from recall.index.scann import ScannIndex, tensorflow_ops
 
 
 class GraphIndex(tf.Module, abc.ABC):
-    """The k best items of queries; an item scores what the best of its entries scores for the best of the queries.
+    """Find the k best items for lists of queries; an item has the best score of its entries and of the queries.
 
     Attributes:
       vectors: float32 variable [items * entries of each, dim], the entries of an item one after the other.
-      entries_per_item: how many vectors an item has.
-      items: how many items there are.
+      entries_per_item: number of vectors of each item.
+      items: number of items.
     """
 
     def __init__(self, vectors: Float32s, *, entries_per_item: int) -> None:
@@ -32,7 +32,7 @@ class GraphIndex(tf.Module, abc.ABC):
 
     @abc.abstractmethod
     def search(self, queries: tf.Tensor, k: int, *, without: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows and scores.
+        """Find rows and scores of the k best items.
 
         Args:
           queries: float32 [batch, queries, dim], one or several per list.
@@ -45,23 +45,23 @@ class GraphIndex(tf.Module, abc.ABC):
         """
 
     def of(self, rows: tf.Tensor) -> tf.Tensor:
-        """The vectors of items: int32 [batch] -> float32 [batch, entries of each, dim]."""
+        """Return the vectors of items: int32 [batch] -> float32 [batch, entries of each, dim]."""
         places = rows[:, tf.newaxis] * self.entries_per_item + tf.range(self.entries_per_item)
         return tf.gather(self.vectors, places)
 
 
 class ExactGraph(GraphIndex):
-    """A matrix product and the largest of its numbers."""
+    """Search exactly: a matrix product and its largest numbers."""
 
     @classmethod
     def of_index(cls, index: Index) -> ExactGraph:
-        """Over the vectors of any index."""
+        """Make a graph of the vectors of any index."""
         vectors = index.vectors(np.arange(len(index), dtype=np.int32))  # [items, dim] or [items, entries, dim]
         several = vectors.shape[1] if vectors.ndim == 3 else 1
         return cls(vectors.reshape(-1, vectors.shape[-1]), entries_per_item=several)
 
     def search(self, queries: tf.Tensor, k: int, *, without: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `GraphIndex.search`."""
+        """Search exactly; see `GraphIndex.search`."""
         scores = _item_scores(queries, self.vectors, self.entries_per_item)  # [batch, items]
         if without is not None:
             own = tf.range(self.items)[tf.newaxis, :] == without[:, tf.newaxis]
@@ -71,7 +71,7 @@ class ExactGraph(GraphIndex):
 
 
 class ScannGraph(GraphIndex):
-    """A ScaNN searcher of the TensorFlow ops, over the same partitions and codes as the index that it is made of."""
+    """Search with ScaNN's TensorFlow ops, over the same partitions and codes as the given index."""
 
     def __init__(self, index: ScannIndex) -> None:
         super().__init__(np.asarray(index.items.vectors), entries_per_item=index.items.entries_per_item)
@@ -82,7 +82,7 @@ class ScannGraph(GraphIndex):
         self._state.dataset = self.vectors  # once, not twice
 
     def search(self, queries: tf.Tensor, k: int, *, without: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `GraphIndex.search`; of what ScaNN finds."""
+        """Search with ScaNN; see `GraphIndex.search`."""
         count, dim = queries.shape[1], queries.shape[2]
         # The best entries that hold k items hold the best k: every entry of another item is behind them.
         wanted = min(self.items, k + (without is not None)) * self.entries_per_item
@@ -97,7 +97,7 @@ class ScannGraph(GraphIndex):
         return tf.where(tf.math.is_inf(best), -1, tf.gather(rows, columns, batch_dims=1)), best
 
     def _entries(self, queries: tf.Tensor, wanted: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Places and scores [queries, wanted] of entries, as `ScannIndex` finds them."""
+        """Find places and scores [queries, wanted] of entries, the same as `ScannIndex`."""
         leaves, reorder = self._settings.effort(wanted, self.items * self.entries_per_item)
         places, scores = self._ops.scann_search_batched(
             self._state.recreate_handle(), queries, wanted, reorder, leaves, True
@@ -110,6 +110,7 @@ class ScannGraph(GraphIndex):
         short = tf.where(tf.reduce_any(tf.math.is_nan(scores), axis=1))  # [queries that fell short, 1]
 
         def exactly() -> tuple[tf.Tensor, tf.Tensor]:
+            """Ask the short queries exactly."""
             of_short = tf.gather(queries, short[:, 0])[:, tf.newaxis, :]
             best, columns = tf.math.top_k(_item_scores(of_short, self.vectors, 1), wanted)
             return tf.tensor_scatter_nd_update(places, short, columns), tf.tensor_scatter_nd_update(scores, short, best)
@@ -119,7 +120,7 @@ class ScannGraph(GraphIndex):
 
 
 def _item_scores(queries: tf.Tensor, vectors: tf.Tensor, entries_per_item: int) -> tf.Tensor:
-    """The best score of each item for each list of queries [batch, queries, dim]: float32 [batch, items]."""
+    """Compute the best score of each item for each list of queries [batch, queries, dim]: float32 [batch, items]."""
     count, dim = queries.shape[1], queries.shape[2]
     scores = tf.matmul(tf.reshape(queries, [-1, dim]), vectors, transpose_b=True)  # [batch * queries, entries]
     items = vectors.shape[0] // entries_per_item
@@ -127,7 +128,7 @@ def _item_scores(queries: tf.Tensor, vectors: tf.Tensor, entries_per_item: int) 
 
 
 def _once_each(rows: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Lists by rising row in which a row's best entry keeps its score and the others have -inf: both [lists, any]."""
+    """Sort lists by rising row; the best entry of a row keeps its score, the others get -inf: both [lists, any]."""
     order = tf.argsort(-scores, axis=1, stable=True)
     rows, scores = tf.gather(rows, order, batch_dims=1), tf.gather(scores, order, batch_dims=1)
     order = tf.argsort(rows, axis=1, stable=True)  # by row, of one row's scores the best first
@@ -137,13 +138,15 @@ def _once_each(rows: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _tensors(folder: Path) -> tuple[tf.Tensor, ...]:
-    """What a serialised searcher holds, in the order of `scann_ops.ScannState`; what it lacks is an empty scalar."""
+    """Read a serialised searcher in the order of `scann_ops.ScannState`; a missing file gives an empty scalar."""
 
     def message(name: str) -> tf.Tensor:
+        """Read a protocol buffer as bytes."""
         path = folder / name
         return tf.constant([path.read_bytes()]) if path.exists() else tf.constant("")
 
     def array(name: str, dtype: tf.DType) -> tf.Tensor:
+        """Read an array."""
         path = folder / name
         return tf.constant(np.load(path, allow_pickle=False)) if path.exists() else tf.zeros([], dtype)
 
