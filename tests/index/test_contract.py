@@ -1,4 +1,4 @@
-"""The promises of every index. A new kind joins by being added to `KINDS`."""
+"""Checks the promises of every index. A new kind joins by being added to `KINDS`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
 
 
 def lived_in(built: Index, vectors: np.ndarray) -> Index:
-    """The same items after a life: built from wrong vectors for a third, the last ones came later, others went."""
+    """Make a living index of the same items by many changes, and return its snapshot.
+
+    A third is built from wrong vectors and replaced, the last third comes later, other items come and go.
+    """
     ids, third = built.ids.tolist(), len(built) // 3
     wrong = np.array(vectors, np.float32)
     wrong[: len(ids) : 3] += 9

@@ -1,4 +1,4 @@
-"""Several entries per item: search, look-ups and files against all entries merged by hand."""
+"""Compares items of several entries with all entries merged by hand: search, look-ups and files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def built(kind: str, vectors: np.ndarray, **settings: float) -> Index:
 
 
 def best(query: np.ndarray, vectors: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """All entries, sorted and merged by hand."""
+    """Sort all entries and merge them by hand."""
     scored = sorted((-float(vectors[i, e] @ query), i) for i in range(len(vectors)) for e in range(vectors.shape[1]))
     found: dict[int, float] = {}
     for negative, item in scored:

@@ -1,4 +1,4 @@
-"""Exact search against a sort of all inner products."""
+"""Compares exact search with a sort of all inner products."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def index(request: pytest.FixtureRequest, indexes: dict[str, Index]) -> Index:
 
 
 def truth(vectors, query, k, *, may):
-    """Rows of the best k that may be had, by sorting all."""
+    """Return the rows of the k best allowed items, by sorting all."""
     rows = np.flatnonzero(may)
     return rows[np.argsort(-(vectors[rows].astype(float) @ query), kind="stable")][:k]
 

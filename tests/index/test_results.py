@@ -1,4 +1,4 @@
-"""Result lists: ties, columns and order."""
+"""Checks the selection of the best columns."""
 
 from __future__ import annotations
 

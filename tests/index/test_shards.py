@@ -1,4 +1,4 @@
-"""An index in shards: the same answers as one index, parts that load alone, and what is refused."""
+"""Checks an index in shards: the same answers as one index, parts that load alone, and refusals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXACT = IndexConfig(kind="exact", shards=SHARDS)
 
 
 def whole_numbers(rows: int, *, seed: int) -> np.ndarray:
-    """Vectors whose inner products are exact in float32, with many exact ties."""
+    """Draw vectors whose inner products are exact in float32, with many exact ties."""
     return np.random.default_rng(seed).integers(-3, 4, size=(rows, DIM)).astype(np.float32)
 
 

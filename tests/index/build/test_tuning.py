@@ -1,4 +1,4 @@
-"""Which index `build_index` chooses, and whether tuning keeps its word."""
+"""Checks which index `build_index` chooses, and whether tuning reaches its target."""
 
 from __future__ import annotations
 

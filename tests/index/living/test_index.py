@@ -1,4 +1,4 @@
-"""The living index against an oracle that is a dictionary: what a change does, what is refused, what drift says."""
+"""Compares the living index with a dictionary as its oracle: effects of changes, and refusals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from recall.core.errors import ArtifactError, ConfigError, DataError
-from recall.index import LivingIndex, RebalancePolicy, Rebalancer, build_index
+from recall.core.errors import ArtifactError, DataError
+from recall.index import LivingIndex, build_index
 from tests.helpers.living_oracle import DIM, KINDS, assert_holds, drawn, saved
 
 
@@ -173,53 +173,3 @@ def test_every_item_may_be_deleted(kind, tmp_path):
         assert index.search(np.ones(DIM), 2).ids.tolist() == [["back", None]]
     with LivingIndex.open(tmp_path) as index:
         assert index.search(np.ones(DIM), 2).ids.tolist() == [["back", None]]
-
-
-# Drift
-
-
-def test_drift_counts_and_measures_what_search_misses(tmp_path):
-    vectors = drawn(6_000, seed=1)
-    index = LivingIndex(build_index([f"i{row}" for row in range(6_000)], vectors, config=KINDS["scann"]))
-    assert index.drift().recall is None
-    index.upsert([f"n{row}" for row in range(200)], drawn(200, seed=2) + 3)
-    index.delete([f"i{row}" for row in range(600)])
-    drift = index.drift(k=20)
-    assert (drift.items, drift.recent, drift.gone, drift.queries) == (5_600, 200, 600, 64)
-    assert drift.recent_share == pytest.approx(200 / 5_600)
-    assert drift.gone_share == pytest.approx(0.1)
-    assert drift.recent_recall == 1, "what came later is compared exactly"
-    assert drift.recall is not None
-    assert drift.recall > 0.8
-
-
-def test_the_background_rebalances_when_the_policy_says_so(tmp_path):
-    expected = saved(tmp_path)
-    policy = RebalancePolicy(most_recent_share=0.1, least_changes=20, check_every_seconds=0.01)
-    with LivingIndex.open(tmp_path) as index:
-        rebalancer = Rebalancer(index, policy)
-        assert rebalancer.check() is None
-        index.upsert([f"n{row}" for row in range(30)], drawn(30, seed=2))
-        assert rebalancer.check() is None, "30 of 330 are fewer than a tenth"
-        index.upsert([f"m{row}" for row in range(10)], drawn(10, seed=3))
-        assert rebalancer.check() == "11.8% of the items are recent, more than 10.0%"
-        assert rebalancer.rebalances == 1
-        index.delete([f"i{row}" for row in range(100)])
-        with Rebalancer(index, policy) as background:
-            while background.rebalances == 0 and background.error is None:
-                assert len(index.search(np.ones(DIM), 240).ids[0]) == 240
-        assert background.error is None
-        assert index.drift(sample=0).gone == 0
-        for row in range(100):
-            del expected[f"i{row}"]
-        expected |= {f"n{row}": vector for row, vector in enumerate(drawn(30, seed=2))}
-        expected |= {f"m{row}": vector for row, vector in enumerate(drawn(10, seed=3))}
-        assert_holds(index, expected)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"most_recent_share": 1.5}, {"least_recall": -1}, {"least_changes": 0}, {"check_every_seconds": 0}]
-)
-def test_impossible_policies_are_refused(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        RebalancePolicy(**wrong)

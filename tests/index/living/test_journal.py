@@ -1,4 +1,4 @@
-"""The journal: what was acknowledged is read again; torn tails are cut, damage is refused."""
+"""Checks the journal: acknowledged records are read again; torn tails are cut, damage is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 def written(directory: Path) -> list[Path]:
-    """A journal of four records; returns its files."""
+    """Write a journal of four records; return its files."""
     journal = Journal(directory, writable=True)
     journal.append("upsert", ["a", "b", "é"], model="m", vectors=VECTORS, sources=[{"x": 1}, None, {"tags": ["ü"]}])
     journal.append("delete", ["b"], model="m")
@@ -75,7 +75,7 @@ def test_a_record_torn_at_any_byte_is_cut_and_the_others_stay(tmp_path):
 
 
 def frame_of(path: Path, whole: bytes) -> bytes:
-    """The bytes of the last of the four records: a journal of the first three is shorter by them."""
+    """Return the bytes of the last of the four records: a journal of the first three is shorter by them."""
     three = Journal(path.parent / "three", writable=True)
     three.append("upsert", ["a", "b", "é"], model="m", vectors=VECTORS, sources=[{"x": 1}, None, {"tags": ["ü"]}])
     three.append("delete", ["b"], model="m")

@@ -1,4 +1,4 @@
-"""A living index that is searched and changed at once, or killed: no answer is wrong, nothing is lost."""
+"""Checks a living index that is searched and changed at once, or killed: no answer is wrong, nothing is lost."""
 
 from __future__ import annotations
 

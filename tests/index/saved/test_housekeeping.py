@@ -1,4 +1,4 @@
-"""Versions of a saved index: listed, rolled back and cleared up, while others save and read."""
+"""Checks that versions are listed, rolled back and removed while other processes save and read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def kinds() -> dict[str, Index]:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """An index with version 1 of 10 items and version 2, the current one, of 20."""
+    """Save an index as version 1 of 10 items and version 2, the current one, of 20."""
     save_index(exact(10), tmp_path / "index", fingerprint="abc")
     save_index(exact(20), tmp_path / "index", fingerprint="abc")
     return tmp_path / "index"

@@ -1,4 +1,4 @@
-"""Saving and loading: versions, damage, killed and failing saves."""
+"""Checks saving and loading: versions, damage, killed and failing saves."""
 
 from __future__ import annotations
 

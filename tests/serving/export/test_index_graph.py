@@ -28,7 +28,7 @@ def exact(request: pytest.FixtureRequest) -> ExactIndex:
 
 @pytest.fixture(scope="module")
 def scann(exact: ExactIndex) -> ScannIndex:
-    """Over the same items: without a tree, but rescoring so many that it is right."""
+    """Build ScaNN over the same items: without a tree, but rescoring so many that it is right."""
     settings = ScannSettings(leaves=0, leaves_to_search=0, reorder=400, k=K, anisotropic_threshold=None)
     return ScannIndex.build(exact.items, settings)
 

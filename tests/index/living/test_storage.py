@@ -1,4 +1,4 @@
-"""A living index while versions of its base come and go: rebalanced, made again, from another process or model."""
+"""Checks a living index over changing versions: rebalanced, made again, from another process or model."""
 
 from __future__ import annotations
 
