@@ -194,7 +194,7 @@ class ScannIndex(VectorIndex):
 
 
 def tensorflow_ops() -> Any:
-    """Import ScaNN's TensorFlow ops, which load TensorFlow; this package by itself needs only those of NumPy."""
+    """Import ScaNN's TensorFlow ops, which load TensorFlow; this package by itself needs only the NumPy ones."""
     from scann.scann_ops.py import scann_ops  # `import scann` rebinds scann.scann_ops; this form works.
 
     return scann_ops

@@ -143,7 +143,7 @@ class LivingIndex:
 
     @property
     def set_aside(self) -> tuple[str, ...]:
-        """Return the ids of items of another model's journal that could not be encoded again: nobody finds them."""
+        """Return the ids of items of another model's journal that were not encoded again; searches do not find them."""
         return tuple(self._changes.set_aside)
 
     @property

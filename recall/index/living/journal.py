@@ -6,7 +6,7 @@ DIR/*            the other files: see `journal_files.py`
 A record that the end of the last segment cuts off was never acknowledged (a crash came first), and opening for writing
 removes it. Any other record that does not match its checksums, or does not follow its predecessor, is damage: the
 journal is refused rather than shortened, since an acknowledged change may stand there. (A last segment that somebody
-cuts short looks like that of a crash: it opens with the records before the cut.)
+cuts short looks as after a crash: it opens with the records before the cut.)
 
 `journal_format.py` defines a record, `segment_writer.py` appends it, `replay.py` applies it when an index is opened.
 """

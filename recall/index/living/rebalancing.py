@@ -20,7 +20,7 @@ class RebalancePolicy:
 
     Attributes:
       most_recent_share: of the items; recent items are compared one by one, so this bounds the cost of a search.
-      most_gone_share: of the base's items; the base finds them in vain.
+      most_gone_share: of the base's items; the base still compares them, for nothing.
       least_recall: of a sample of queries near recent items, see `Drift.recall`. None does not measure it, which would
         take an exact search for each query of the sample.
       least_changes: least number of recent and gone items together that is a reason.
