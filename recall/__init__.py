@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from recall.runs.run import Run
     from recall.serving.recaller import Recaller
     from recall.serving.search.candidates import Candidates
-    from recall.training.loop import load_model, train
+    from recall.training.published import load_model
+    from recall.training.train import train
 
     __version__: str
 
@@ -60,8 +61,8 @@ _MODULE_OF = {
     "Config": "recall.config.experiment",
     "Run": "recall.runs.run",
     "PreparedData": "recall.data.prepared",
-    "train": "recall.training.loop",
-    "load_model": "recall.training.loop",
+    "train": "recall.training.train",
+    "load_model": "recall.training.published",
     "encode_items": "recall.model.inference",
     "encode_queries": "recall.model.inference",
     "build_index": "recall.index",

@@ -34,7 +34,8 @@ from recall.model.batches.dataset import Examples, read_examples, training_click
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
 from recall.runs.assessment import asked_categories, cold_bias
-from recall.training.loop import read_history, train
+from recall.training.published import read_history
+from recall.training.train import train
 
 _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 

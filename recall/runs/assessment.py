@@ -28,7 +28,7 @@ from recall.model.batches.dataset import Examples, read_examples, training_click
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model.recall_model import RecallModel
 from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
-from recall.training.loop import read_history, read_student_history
+from recall.training.published import read_history, read_student_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 

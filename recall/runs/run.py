@@ -113,7 +113,7 @@ class Run:
         if not todo:
             return self._write_config(keep_versions=True)
         from recall.data.prepared import PreparedData
-        from recall.training.loop import train
+        from recall.training.train import train
 
         prepared = PreparedData.load(self.directory / "data")
         for name in todo:
@@ -341,7 +341,7 @@ class Run:
 
     def _load(self, structure: str) -> tuple[Any, Any]:
         from recall.data.prepared import PreparedData
-        from recall.training.loop import load_model
+        from recall.training.published import load_model
 
         made_of = self._prepared_manifest()["fingerprint"]
         if self._prepared is None or self._prepared.manifest["fingerprint"] != made_of:

@@ -1,4 +1,4 @@
-"""`model.student.stage: frozen`: Keras' loop for the student alone, after the large tower."""
+"""Trains the student alone, after the large tower: `model.student.stage: frozen`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from recall.model.recall_model import RecallModel
 
 
 class StudentStage(tf.keras.Model):
-    """Trains the student of a model whose other weights stay as they are.
+    """Train the student of a model whose other weights stay as they are.
 
-    Its loss is as in joint training, but what it learns from is at its best and goes without dropout. Optimizer
-    and moving average are the student's own, and a checkpoint holds nothing else.
+    The loss is the loss of joint training. The large tower, which the student learns from, has its best weights and no
+    dropout. The student has its own optimizer and its own moving average; a checkpoint holds nothing else.
     """
 
     def __init__(self, model: RecallModel) -> None:
@@ -30,15 +30,15 @@ class StudentStage(tf.keras.Model):
         self.optimizer.build(self.student.trainable_variables)  # so that a checkpoint finds its state
 
     def weights_checkpoint(self) -> tf.train.Checkpoint:
-        """The weights of the student."""
+        """Return a checkpoint of the student's weights."""
         return tf.train.Checkpoint(student=self.student)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the student has its averaged weights, as `RecallModel.averaged`."""
+        """Give the student its averaged weights inside a `with` block, as `RecallModel.averaged` does."""
         return nullcontext() if self.average is None else self.average.applied()
 
     def train_step(self, inputs: Batch) -> dict[str, tf.Tensor]:
-        """One step; returns the terms of the student's loss. What is not asked for, the graph leaves out."""
+        """Update the student with a batch, and return the terms of its loss. The graph drops all other terms."""
         with tf.GradientTape() as tape:
             terms = self._loss_terms(inputs, training=True, frozen=True)
             terms = {name: term for name, term in terms.items() if name.startswith("student_")}

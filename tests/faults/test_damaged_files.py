@@ -22,7 +22,7 @@ from recall.runs.content_step import ContentRun
 from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
-from recall.training.loop import load_model
+from recall.training.published import load_model
 from tests.conftest import Experiment
 from tests.helpers.damage import DAMAGES, cut, damaged, files_of, flip, possible
 

@@ -10,9 +10,10 @@ from pathlib import Path
 _SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from recall import (PreparedData, load_config, training)
+from recall import PreparedData, load_config, train
+from recall.training import validation
 
-measure, measured = training.validation_metric, []
+measure, measured = validation.validation_metric, []
 
 def measure_or_die(*arguments, **keywords):
     measured.append(None)
@@ -20,9 +21,9 @@ def measure_or_die(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGKILL)
     return measure(*arguments, **keywords)
 
-training.validation_metric = measure_or_die
+validation.validation_metric = measure_or_die
 last, experiment, data, model, *overrides = sys.argv[1:]
-training.train(
+train(
     load_config(experiment, overrides), PreparedData.load(data), Path(model), fingerprint="this", saved_models=False
 )
 """

@@ -102,7 +102,7 @@ def prepared_data(finished: Path) -> PreparedData:
 @pytest.fixture(scope="module")
 def model(finished: Path, prepared_data: PreparedData) -> RecallModel:
     """Load the model of the finished run."""
-    from recall.training.loop import load_model
+    from recall.training.published import load_model
 
     return load_model(finished / "model", prepared_data)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import pipelines.training_data  # noqa: F401
 import recall.serving.recaller
-import recall.training.loop  # noqa: F401
+import recall.training.train  # noqa: F401
 from recall.config.experiment import load_config
 from recall.index import LivingIndex
 from recall.runs.run import Run

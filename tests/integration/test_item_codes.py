@@ -23,7 +23,7 @@ from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemVectorTable
 from recall.serving.recaller import Recaller
-from recall.training.loop import load_model
+from recall.training.published import load_model
 from tests.conftest import Experiment
 from tests.helpers.finished_run import WITH_ITEM_CODES
 

@@ -22,8 +22,9 @@ from recall.model.inference import encode_items, encode_students, encode_users
 from recall.model.recall_model import RecallModel
 from recall.serving.recaller import Recaller
 from recall.serving.users.query_model import load_query_model
-from recall.training import loop as training
-from recall.training.loop import load_model, read_history, read_student_history, train
+from recall.training.published import load_model, read_history, read_student_history
+from recall.training.student import StudentStage
+from recall.training.train import train
 from tests.conftest import Experiment
 from tests.helpers.dying import train_until_killed
 from tests.helpers.finished_run import STUDENT, WITH_STUDENT
@@ -180,13 +181,13 @@ def test_a_frozen_stage_trains_the_student_and_leaves_the_rest_bit_by_bit(
     before: dict[str, Matrix] = {}
     student_before: list[Matrix] = []
 
-    class NotingStage(training.StudentStage):
+    class NotingStage(StudentStage):
         def __init__(self, model: RecallModel) -> None:
             before.update(weights_of(model))
             student_before.extend(model.student.get_weights())
             super().__init__(model)
 
-    monkeypatch.setattr(training, "StudentStage", NotingStage)
+    monkeypatch.setattr("recall.training.train.StudentStage", NotingStage)
     directory = tmp_path / "model"
     returned = train(experiment(*SMALL, *FROZEN), prepared, directory, saved_models=False)
     assert_same_large_tower(directory, without, prepared)

@@ -22,7 +22,7 @@ from recall.data.prepared import PreparedData
 from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 from recall.serving.search.candidates import Candidates
-from recall.training.loop import load_model
+from recall.training.published import load_model
 from tests.conftest import Experiment
 
 HISTORY = 8  # data.history of the experiment

@@ -16,8 +16,9 @@ from recall.core.errors import ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import of_stage, read_examples, training_dataset
 from recall.model.recall_model import RecallModel
-from recall.training.loop import load_model, read_history, train
-from recall.training.meta_initialisation import MetaInitialisation, initialise_meta
+from recall.training.published import load_model, read_history
+from recall.training.stages import MetaInitialisation, initialise_meta
+from recall.training.train import train
 from tests.conftest import Experiment
 from tests.helpers.dying import train_until_killed
 

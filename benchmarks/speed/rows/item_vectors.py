@@ -29,7 +29,7 @@ def measure(scratch: Path, *, system: str, items: int, batch_size: int) -> dict[
     """
     from recall.data.prepared import PreparedData
     from recall.model.inference import encode_items
-    from recall.training.loop import load_model
+    from recall.training.published import load_model
 
     run = stored_run(scratch.parent, items, index=False)
     prepared = PreparedData.load(run / "data")

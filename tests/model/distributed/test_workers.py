@@ -21,7 +21,9 @@ from recall.model.batches.dataset import read_examples
 from recall.model.distributed.tf_config import Cluster
 from recall.model.recall_model import RecallModel
 from recall.runs.run import Run
-from recall.training.loop import load_model, read_history, train, trained_state
+from recall.training.loop import trained_state
+from recall.training.published import load_model, read_history
+from recall.training.train import train
 from tests.conftest import Experiment
 
 # Nothing is drawn and nothing is hidden, so that one worker and two see the same numbers.
@@ -35,7 +37,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from recall import (PreparedData, load_config)
-from recall.training.loop import (train, trained_state)
+from recall.training.loop import trained_state
+from recall.training.train import train
 
 experiment, data, directory, dump, *overrides = sys.argv[1:]
 model = train(load_config(experiment, overrides), PreparedData.load(data), Path(directory), saved_models=False)

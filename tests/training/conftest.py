@@ -1,0 +1,60 @@
+"""Shares one trained model, and measures of models, among the tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recall.data.prepared import PreparedData
+from recall.model.batches.dataset import read_examples
+from recall.model.inference import encode_items, encode_queries
+from recall.model.recall_model import RecallModel
+from recall.training import validation
+from recall.training.train import train
+from tests.conftest import Experiment
+
+# A model that is quickly traced, for what does not depend on what is learned.
+SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")
+LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20")
+
+
+@pytest.fixture(scope="session")
+def trained(experiment: Experiment, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("trained") / "model"
+    train(experiment(*LEARNING), prepared, directory, fingerprint="this", saved_models=False)
+    return directory
+
+
+def validation_vectors(model: RecallModel, prepared: PreparedData) -> np.ndarray:
+    return encode_items(model, prepared.posterior("validation").stacked())[0]
+
+
+def recall_at(model: RecallModel, prepared: PreparedData, k: int) -> float:
+    """Share of the validation clicks among the k best items; seen ones do not count, ties count against.
+
+    Items that nobody had been shown compete with each other alone, and so do the others.
+    """
+    examples = read_examples(prepared.shards("validation"))
+    cold = prepared.posterior("validation").exposures == 0
+    scores = encode_queries(model, examples) @ validation_vectors(model, prepared).T
+    hits = []
+    for row, target in enumerate(examples.targets):
+        seen = examples.seen.values[slice(*examples.seen.offsets[row : row + 2])]
+        rivals = np.setdiff1d(np.flatnonzero(cold == cold[target]), [*seen, target])
+        hits.append((scores[row, rivals] >= scores[row, target]).sum() < k)
+    return float(np.mean(hits))
+
+
+def script_metric(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[float]:
+    """Replaces the validation metric by given values; returns those used so far."""
+    used: list[float] = []
+
+    def next_value(*arguments: Any, **keywords: Any) -> float:
+        used.append(values[len(used)])
+        return used[-1]
+
+    monkeypatch.setattr(validation, "validation_metric", next_value)
+    return used
