@@ -172,7 +172,7 @@ def _fingerprint(run: Path) -> str:
 
 
 def _publish(made: pa.Table, directory: Path, prepared: PreparedData, exposures: Int64s, fingerprint: str) -> None:
-    from recall.model.saved_model import ItemVectorTable
+    from recall.model.vector_table import ItemVectorTable
 
     vectors = made["vector"].combine_chunks().flatten().to_numpy().reshape(len(made), -1)
     if codes := made["codes"][0].as_py():  # vectors per item

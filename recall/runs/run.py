@@ -136,7 +136,7 @@ class Run:
         if self._is_done("vectors", made_of):
             return self._skip("vectors", None)
         from recall.model.inference import encode_items, modality_weights
-        from recall.model.saved_model import ItemVectorTable
+        from recall.model.vector_table import ItemVectorTable
 
         with self._step("vectors"):
             prepared, model = self._load(self._models(False)[0])
@@ -155,7 +155,7 @@ class Run:
             return self._skip("index", summary)
         from recall.evaluation.cold_bias import with_cold_bias
         from recall.index import build_saved_index
-        from recall.model.saved_model import ItemVectorTable
+        from recall.model.vector_table import ItemVectorTable
         from recall.runs.assessment import cold_bias, index_summary, sample_queries
 
         with self._step("index"):

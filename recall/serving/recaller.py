@@ -17,7 +17,7 @@ from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.data.serving_histories import ServingHistories
 from recall.index import Index, LivingIndex, load_index
-from recall.model.numpy_user_tower import UserArrays
+from recall.model.numpy_tower.tower import NumpyUserTower
 from recall.serving.changes import ChangesItems
 from recall.serving.items.encode import ItemVectors, RawRows
 from recall.serving.items.facts import ItemFacts
@@ -60,7 +60,7 @@ class Recaller(ChangesItems):
         by_features: FeatureQueries | None = None,
         facts: ItemFacts | None = None,
         living: LivingItems | None = None,
-        arrays: UserArrays | None = None,
+        arrays: NumpyUserTower | None = None,
     ) -> None:
         super().__init__(index, living=living, titles=titles, content=content)
         self._items = items
@@ -125,7 +125,7 @@ class Recaller(ChangesItems):
             ),
             facts=facts,
             living=items,
-            arrays=UserArrays.of_run(run, prepared),
+            arrays=NumpyUserTower.of_run(run, prepared),
         )
 
     def recall(

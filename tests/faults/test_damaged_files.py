@@ -17,7 +17,7 @@ from recall.core.errors import ArtifactError, RecallError
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranks import Ranks
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index
-from recall.model.saved_model import GateShares, ItemVectorTable
+from recall.model.vector_table import GateShares, ItemVectorTable
 from recall.runs.content_step import ContentRun
 from recall.runs.run import Run
 from recall.serving.export.run import export_run

@@ -19,7 +19,7 @@ from recall.model.batches.dataset import Batch, training_dataset
 from recall.model.fusion import FUSIONS
 from recall.model.inference import encode_items, modality_weights
 from recall.model.recall_model import RecallModel
-from recall.model.saved_model import ItemVectorTable
+from recall.model.vector_table import ItemVectorTable
 from recall.runs.run import Run
 from tests.conftest import Experiment
 

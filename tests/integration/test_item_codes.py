@@ -21,7 +21,7 @@ from recall.index import build_index
 from recall.model.batches.dataset import read_examples, training_dataset
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
-from recall.model.saved_model import ItemVectorTable
+from recall.model.vector_table import ItemVectorTable
 from recall.serving.recaller import Recaller
 from recall.training.published import load_model
 from tests.conftest import Experiment

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.item_vectors import encode_catalogue, main
 from recall.core.errors import ArtifactError, ConfigError
-from recall.model.saved_model import ItemVectorTable
+from recall.model.vector_table import ItemVectorTable
 from recall.runs.run import Run
 from tests.conftest import Experiment
 

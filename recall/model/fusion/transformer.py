@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.model.fusion.attention import TokenAttention
 from recall.model.fusion.contract import Joined, ModalityFusion
+from recall.model.fusion.cross_attention import TokenAttention
 from recall.model.layers.activations import gelu
 
 

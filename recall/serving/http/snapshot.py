@@ -11,7 +11,7 @@ from typing import cast
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.index.saved.versions import MADE_BY, current_version
-from recall.model.saved_model import GateShares
+from recall.model.vector_table import GateShares
 from recall.serving.recaller import Living, Recaller
 
 _ATTEMPTS = 5

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
-from recall.model.numpy_user_tower import UserArrays
+from recall.model.numpy_tower.tower import NumpyUserTower
 from recall.serving.users.asked import padded
 from recall.serving.users.clicks import AskedOfLog
 from recall.serving.users.query_model import UserQuery
@@ -27,7 +27,7 @@ class UserVectors:
     """
 
     def __init__(
-        self, query: Any, *, user_query: UserQuery, arrays: UserArrays | None, further: Sequence[str] = ()
+        self, query: Any, *, user_query: UserQuery, arrays: NumpyUserTower | None, further: Sequence[str] = ()
     ) -> None:
         self._query, self._user_query, self._further = query, user_query, tuple(further)
         self.arrays = arrays if user_query == "user" else None

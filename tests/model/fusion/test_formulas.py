@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.model.fusion import FUSIONS
-from recall.model.fusion.attention import TokenAttention
 from recall.model.fusion.contract import ModalityFusion
+from recall.model.fusion.cross_attention import TokenAttention
 
 DIM, RANK, HEADS, LAYERS = 4, 3, 2, 2
 WIDTHS = (3, 5, 2)

@@ -1,4 +1,4 @@
-"""The last part of the user tower in NumPy: the state of a history and what a profile gives -> a query vector."""
+"""Turns the state of a history and a profile into a query vector: the last part of the user tower, in NumPy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _HALF, _ROOT_HALF = np.float32(0.5), np.float32(np.sqrt(0.5))
 _TINY = np.float32(1e-12)  # of tf.math.l2_normalize
 
 
-class UserHead:
-    """Dense layers with GELU between them, beside a shortcut.
+class NumpyQueryHead:
+    """Apply dense layers with GELU between them, and add a shortcut.
 
-    What can be is computed beforehand, since of one user the calls cost more than the numbers: the first layer and the
-    shortcut are one product, and the half of GELU is in the kernels.
+    For one user the calls cost more than the arithmetic, so there are few of them: the first layer and the shortcut are
+    one product, and the factor 1/2 of GELU is part of the kernels.
 
     Args:
-      weights: state_kernel [dim, units], kernel_i and bias_i of the layers that follow, and shortcut
-        [dim, parts * dim], unless the state itself is added.
-      layers: dense layers, the linear one included.
-      unit_length: whether vectors have unit length, each of `parts` by itself.
-      parts: 2 where the query is twice as wide as the state.
+      weights: state_kernel [dim, units], kernel_i and bias_i of the following layers, and shortcut [dim, parts * dim],
+        unless the state itself is added.
+      layers: number of dense layers, including the linear one.
+      unit_length: whether vectors have unit length, each of the `parts` by itself.
+      parts: 2 if the query is twice as wide as the state, else 1.
     """
 
     def __init__(self, weights: Mapping[str, Float32s], *, layers: int, unit_length: bool, parts: int) -> None:
@@ -32,12 +32,12 @@ class UserHead:
         first = np.asarray(weights["state_kernel"])
         dim, self._units = first.shape
         own = np.tile(np.eye(dim, dtype=np.float32), parts)
-        column = np.zeros((dim, 1), np.float32)  # where the one comes that asks for appeal
+        column = np.zeros((dim, 1), np.float32)  # where queries have a 1, the factor of the appeal
         self._first = np.concatenate([first, weights.get("shortcut", own), column], axis=1)
         self._others = [(_HALF * weights[f"kernel_{layer}"], weights[f"bias_{layer}"]) for layer in range(1, layers)]
 
     def queries(self, states: Float32s, profiles: Float32s) -> Float32s:
-        """States [users, dim] and what profiles give to the first layer [users, units] -> queries [users, width]."""
+        """Return queries [users, width] of states [users, dim] and products with profiles [users, units]."""
         both = states @ self._first  # [users, units + parts * dim + 1]
         hidden, queries = both[:, : self._units], both[:, self._units :]
         hidden += profiles

@@ -1,12 +1,12 @@
-"""The user tower in NumPy: what a call of TensorFlow costs is more than the tower itself where one user is asked for.
+"""Computes query vectors of users in NumPy, and stores the weights for it.
 
-One user with 21 clicks, one core: SavedModel 720 us, this 30 us (benchmarks/speed, recall_user).
+One user with 21 clicks, one core: SavedModel 720 us, NumPy 30 us (benchmarks/speed, recall_user).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -20,25 +20,25 @@ from recall.core.arrays import Float32s, Float64s, Int64s, Intps
 from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
 from recall.data.prepared import PreparedData
-from recall.model.user_head import UserHead
+from recall.model.numpy_tower.head import NumpyQueryHead
 
 Weights = Mapping[str, Float32s]
 
-USER_ARRAYS = "user_arrays"
-"""Their folder, beside the SavedModels."""
+NUMPY_TOWER = "user_arrays"
+"""The folder of the arrays in a model directory, beside the SavedModels."""
 _WEIGHTS, _SETTINGS = "weights.npz", "settings.json"
 _LARGE = ("tokens", "profiles")  # a row per item and per user: files of their own, read as memory maps
 
 
 @dataclass(frozen=True)
 class TowerSettings:
-    """What weights alone do not say.
+    """Hold the settings of a tower that its weights do not tell.
 
     Attributes:
-      length: clicks that the tower reads, the last ones.
-      layers: dense layers of the head, the linear one included.
-      unit_length: whether vectors have unit length, each of `parts` by itself.
-      parts: 2 where the query is twice as wide as the history's state.
+      length: number of clicks that the tower reads, the last ones of a history.
+      layers: number of dense layers of the head, including the linear one.
+      unit_length: whether vectors have unit length, each of the `parts` by itself.
+      parts: 2 if the query is twice as wide as the state of the history, else 1.
     """
 
     length: int
@@ -47,28 +47,29 @@ class TowerSettings:
     parts: int
 
 
-class UserArrays:
-    """Query vectors of users by pooled histories: the encoders `mean` and `attention`, with or without times.
+class NumpyUserTower:
+    """Compute query vectors of users from pooled histories.
 
-    Everything that depends on one item or one user alone is computed beforehand: tokens of items, and what a profile
-    gives to the head's first layer. The result is that of the user tower up to the rounding of float32.
+    Covers the history encoders `mean` and `attention`, with or without times. Everything that depends on a single item
+    or a single user is computed beforehand: the tokens of the items, and the product of each profile with the head's
+    first layer. The result equals the user tower's up to the rounding of float32.
 
     Attributes:
-      settings: see there.
-      reads_times: whether it makes a difference when items were clicked.
+      settings: as given.
+      reads_times: whether the times of the clicks change the result.
 
     Args:
-      settings: see there.
-      weights: float32 arrays.
-        tokens [items, dim], empty [dim], profiles [users + 1, units], the last one of unknown users; it alone
-        where there are no profiles;
-        of attention: recency [length], and item_scores [items], or, where gaps change them, hidden_kernel,
-        hidden_bias and score_kernel to make them with;
-        of times: gap [buckets, dim], age [buckets, 1];
-        of the head: state_kernel [dim, units], kernel_i and bias_i of the layers that follow, and shortcut
+      settings: settings of the tower.
+      weights: float32 arrays by name.
+        tokens [items, dim]; empty [dim], the state without clicks; profiles [users + 1, units], the last row for
+        unknown users, and only this row where users have no features;
+        for attention: recency [length] and item_scores [items], or, where gaps change the scores, hidden_kernel,
+        hidden_bias and score_kernel to compute them;
+        for times: gap [buckets, dim], age [buckets, 1];
+        for the head: state_kernel [dim, units], kernel_i and bias_i of the following layers, and shortcut
         [dim, parts * dim], unless the state itself is added.
-      users: ids by row of the profiles; the unknown user not among them.
-      items: ids by row of the tokens.
+      users: user ids by row of the profiles, without the unknown user.
+      items: item ids by row of the tokens.
     """
 
     def __init__(
@@ -79,16 +80,18 @@ class UserArrays:
         self._user_rows = {user: row for row, user in enumerate(known)}
         self._items = items
         self.reads_times = "gap" in weights or "age" in weights
-        # As plain arrays: a memory map makes every array that comes of it one, 20 us a time.
+        # As plain arrays: every result computed from a memory map is a memory map again, which costs 20 us each time.
         self._tokens, self._profiles = np.asarray(weights["tokens"]), np.asarray(weights["profiles"])
-        self._head = UserHead(weights, layers=settings.layers, unit_length=settings.unit_length, parts=settings.parts)
+        self._head = NumpyQueryHead(
+            weights, layers=settings.layers, unit_length=settings.unit_length, parts=settings.parts
+        )
 
     @cached_property
     def _item_rows(self) -> dict[str, int]:
         return {item: row for row, item in enumerate(self._items)}
 
     def save(self, directory: Path) -> None:
-        """Writes all but the ids into a new folder."""
+        """Write the weights and settings, without the ids, into a new folder."""
         directory.mkdir()
         for name in _LARGE:
             np.save(directory / f"{name}.npy", self._weights[name])
@@ -97,8 +100,8 @@ class UserArrays:
         (directory / _SETTINGS).write_text(json.dumps(vars(self.settings)))
 
     @classmethod
-    def load(cls, directory: Path, *, users: Sequence[str], items: Sequence[str]) -> UserArrays | None:
-        """Reads what `save` wrote; None if there is nothing, since the tower is of another kind."""
+    def load(cls, directory: Path, *, users: Sequence[str], items: Sequence[str]) -> NumpyUserTower | None:
+        """Read a folder of `save`, or return None where there is none, since the tower has no NumPy form."""
         if not directory.exists():
             return None
         weights: dict[str, Float32s] = {
@@ -110,10 +113,10 @@ class UserArrays:
         return cls(settings, weights, users=users, items=items)
 
     @classmethod
-    def of_run(cls, run: Path, prepared: PreparedData) -> UserArrays | None:
-        """Those of a run directory, if it has some."""
+    def of_run(cls, run: Path, prepared: PreparedData) -> NumpyUserTower | None:
+        """Read the tower of a run directory, or return None where it has no NumPy form."""
         users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
-        return cls.load(run / "model" / USER_ARRAYS, users=users, items=items)
+        return cls.load(run / "model" / NUMPY_TOWER, users=users, items=items)
 
     def vectors(
         self,
@@ -121,12 +124,12 @@ class UserArrays:
         histories: Sequence[Sequence[str]],
         ages_hours: Sequence[Sequence[float]] | None = None,
     ) -> Float32s:
-        """Query vectors of users.
+        """Return query vectors of users and their clicked items.
 
         Args:
-          users: ids; who is unknown has no profile.
-          histories: per user the clicked item ids, oldest first; unknown ones are passed over.
-          ages_hours: per user how long ago each was clicked; negative, NaN, or None is unknown.
+          users: user ids; unknown users have no profile.
+          histories: clicked item ids of each user, oldest first; unknown items are skipped.
+          ages_hours: hours since each click, per user; negative, NaN, or None is unknown.
 
         Returns:
           float32 [users, width].
@@ -138,12 +141,12 @@ class UserArrays:
         return self.vectors_by_row(users, Ragged.from_lengths(rows, lengths), hours)
 
     def vectors_by_row(self, users: Sequence[str], clicks: Ragged, ages_hours: Float64s | None = None) -> Float32s:
-        """Query vectors of users whose clicks are known as rows of the tokens.
+        """Return query vectors of users whose clicks are given as rows of the tokens.
 
         Args:
-          users: ids; who is unknown has no profile.
-          clicks: per user rows, oldest first; -1 is passed over.
-          ages_hours: float64 [clicks], how long ago each was; negative, NaN, or None is unknown.
+          users: user ids; unknown users have no profile.
+          clicks: rows of each user, oldest first; -1 is skipped.
+          ages_hours: float64 [clicks], hours since each click; negative, NaN, or None is unknown.
 
         Returns:
           float32 [users, width].
@@ -162,7 +165,7 @@ class UserArrays:
         return self._head.queries(states, profiles)
 
     def _known_last(self, clicks: Ragged, age_ms: Int64s | None) -> tuple[Ragged, Int64s | None]:
-        """The last clicks of known items, as many as the tower reads."""
+        """Keep the last clicks of known items, as many as the tower reads."""
         if clicks.values.size and np.minimum.reduce(clicks.values) < 0:
             is_known = clicks.values >= 0
             clicks, age_ms = clicks.where(is_known), None if age_ms is None else age_ms[is_known]
@@ -172,11 +175,11 @@ class UserArrays:
         return clicks, age_ms
 
     def _states(self, clicks: Ragged, age_ms: Int64s | None) -> Float32s:
-        """States of histories, float32 [users, dim]."""
+        """Pool the clicks of each history into its state, float32 [users, dim]."""
         weights, rows, lengths = self._weights, clicks.values, clicks.lengths
         if not len(rows):
             return np.tile(weights["empty"], (len(lengths), 1))  # [users, dim]
-        if len(lengths) == 1:  # without what many users need: half the time
+        if len(lengths) == 1:  # skips what several users need: half the time
             to_last = np.arange(len(rows) - 1, -1, -1)
             tokens = self._timed_tokens(rows, to_last, age_ms)
             scores = self._scores(rows, tokens, to_last, age_ms)
@@ -194,8 +197,8 @@ class UserArrays:
         scores = self._scores(rows, tokens, to_last, age_ms)
         shares = np.exp(scores - np.repeat(np.maximum.reduceat(scores, starts), counts))
         totals = np.add.reduceat(shares, starts)  # [users with clicks]
-        # A product with a sparse matrix is faster than np.add.reduceat; and of tokens that were gathered before, rather
-        # than as they lie about in memory, where it would wait for each.
+        # A product with a sparse matrix is faster than np.add.reduceat. The tokens are gathered before: read from their
+        # places all over memory, the product would wait for each.
         pooling = csr_array((shares, np.arange(len(rows)), np.append(0, ends)), shape=(len(counts), len(rows)))
         states = np.empty((len(lengths), tokens.shape[1]), np.float32)
         states[is_any] = (pooling @ tokens) / totals[:, np.newaxis]
@@ -203,7 +206,7 @@ class UserArrays:
         return states
 
     def _timed_tokens(self, rows: Int64s, to_last: Int64s, age_ms: Int64s | None) -> Float32s:
-        """Tokens of clicks, float32 [clicks, dim]."""
+        """Gather the tokens of clicks and add the vectors of their gaps: float32 [clicks, dim]."""
         tokens = self._tokens.take(rows, axis=0)
         if age_ms is not None and "gap" in self._weights:
             tokens += self._weights["gap"][_gap_buckets(age_ms, to_last)]
@@ -216,96 +219,50 @@ class UserArrays:
         to_last: Int64s,
         age_ms: Int64s | None,
     ) -> Float32s:
-        """What a softmax makes weights of, float32 [clicks]: equal ones for a mean.
+        """Return the scores whose softmax weighs the clicks, float32 [clicks]; equal scores for a mean.
 
-        Tokens are those of the clicks, and read only where no scores of items are known.
+        Args:
+          rows: int64 [clicks], rows of the clicked items.
+          tokens: float32 [clicks, dim], read only where the scores of items are not known beforehand.
+          to_last: int64 [clicks], as from `_to_last`.
+          age_ms: int64 [clicks], milliseconds since each click, negative where unknown; None without times.
         """
         weights = self._weights
         if "recency" in weights:
             known = weights.get("item_scores")
-            scores = _attention_scores(tokens, weights) if known is None else known.take(rows)
+            scores = attention_scores(tokens, weights) if known is None else known.take(rows)
             scores += weights["recency"].take(to_last, mode="clip")
         else:
             scores = np.zeros(len(rows), np.float32)
         if age_ms is not None and "age" in weights:
-            scores = scores + weights["age"][duration_buckets(age_ms), 0]
+            scores = scores + weights["age"][numpy_duration_buckets(age_ms), 0]
         return scores
 
 
 def _to_last(lengths: Int64s) -> Int64s:
-    """Clicks between each and the last one of its history, int64 [clicks]."""
+    """Count the clicks after each click in its history, int64 [clicks]."""
     ends = np.cumsum(lengths)
     clicks = np.arange(int(ends[-1]) if len(ends) else 0)
     return np.repeat(ends - 1, lengths) - clicks
 
 
-def _attention_scores(tokens: Float32s, weights: Weights) -> Float32s:
-    """What attention makes of tokens alone: float32 [n, dim] -> [n]."""
+def attention_scores(tokens: Float32s, weights: Weights) -> Float32s:
+    """Return the part of the attention scores that depends on tokens alone: float32 [n, dim] -> [n]."""
     hidden = np.tanh(tokens @ weights["hidden_kernel"] + weights["hidden_bias"])
     scores: Float32s = (hidden @ weights["score_kernel"])[:, 0]
     return scores
 
 
-# As recall.model.layers.history_time, which needs TensorFlow: a test compares the two.
+# As in recall.model.layers.history_time, which needs TensorFlow: a test compares the two.
 _BOUNDS_MS = np.array([1000.0 * (2**k - 1) for k in range(31)], np.float32)
 
 
-def duration_buckets(duration_ms: Int64s) -> Intps:
-    """Buckets of durations as the towers' tables have them; 0 is unknown, which a negative duration means."""
+def numpy_duration_buckets(duration_ms: Int64s) -> Intps:
+    """Return the bucket of each duration, as `duration_buckets` of the towers; a negative duration gives 0, unknown."""
     return np.searchsorted(_BOUNDS_MS, duration_ms.astype(np.float32), side="right")
 
 
 def _gap_buckets(age_ms: Int64s, to_last: Int64s) -> Intps:
-    """Buckets of the time from each click to the next one of its history, or to the query after the last."""
+    """Return the bucket of the time from each click to the next one of its history, or from the last to the query."""
     following = np.where(to_last > 0, np.append(age_ms[1:], 0), 0)
-    return duration_buckets(np.where((age_ms >= 0) & (following >= 0), age_ms - following, -1))
-
-
-def arrays_of_tower(
-    model: Any, tokens: Callable[[], Float32s], *, users: Sequence[str], items: Sequence[str]
-) -> UserArrays | None:
-    """The user tower of a `RecallModel` as arrays; None where it is none of those that are known here.
-
-    Args:
-      model: with its weights.
-      tokens: makes float32 [items, dim], `RecallModel.item_tokens` of the catalogue; asked only if they are needed.
-      users: ids by row of the user table.
-      items: ids by row.
-    """
-    tower = model.user_tower
-    if tower is None or tower.interests is not None or tower.fusion is not None:
-        return None
-    history, head = tower.history, tower.head
-    if history.name not in ("mean_history", "attention_history"):
-        return None
-    weights: dict[str, Float32s] = {"tokens": tokens(), "empty": history.empty.numpy()}
-    if history.name == "attention_history":
-        weights["recency"] = history.recency.numpy()
-        scoring = dict(zip(("hidden_kernel", "hidden_bias"), history.hidden.get_weights(), strict=True))
-        scoring["score_kernel"] = history.score.get_weights()[0]
-        weights |= scoring if tower.gap is not None else {"item_scores": _attention_scores(weights["tokens"], scoring)}
-    if tower.gap is not None:
-        weights["gap"] = tower.gap.rows.numpy()
-    if history.age_bias is not None:
-        weights["age"] = history.age_bias.rows.numpy()
-    layers = [layer.get_weights() for layer in head.stack.layers if layer.get_weights()]
-    dim = len(weights["empty"])
-    (kernel, bias), *others = layers
-    weights["state_kernel"], weights["profiles"] = kernel[:dim], _profiles(model, kernel[dim:]) + bias
-    for number, (kernel, bias) in enumerate(others, start=1):
-        weights[f"kernel_{number}"], weights[f"bias_{number}"] = kernel, bias
-    if head.shortcut is not None:
-        weights["shortcut"] = head.shortcut.get_weights()[0]
-    settings = TowerSettings(
-        length=model.config.data.history, layers=len(layers), unit_length=head.unit_length, parts=head.parts
-    )
-    return UserArrays(settings, weights, users=users, items=items)
-
-
-def _profiles(model: Any, kernel: Float32s, *, batch_size: int = 8192) -> Float32s:
-    """What each user's profile adds to the first layer, float32 [users + 1, units]; [1, units] without profiles."""
-    if model.user_tower.profile is None:
-        return np.zeros((1, kernel.shape[1]), np.float32)
-    starts = range(0, model.user_table.size, batch_size)
-    rows = (np.arange(start, min(start + batch_size, model.user_table.size), dtype=np.int32) for start in starts)
-    return np.concatenate([model.user_tower.profile_of(model.user_table.gather(own)).numpy() @ kernel for own in rows])
+    return numpy_duration_buckets(np.where((age_ms >= 0) & (following >= 0), age_ms - following, -1))

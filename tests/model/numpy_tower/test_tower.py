@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from recall.data.prepared import PreparedData
 from recall.model.inference import encode_users
-from recall.model.layers.history_time import duration_buckets as of_towers
-from recall.model.numpy_user_tower import UserArrays, arrays_of_tower, duration_buckets
+from recall.model.layers.history_time import duration_buckets
+from recall.model.numpy_tower.conversion import numpy_tower_of
+from recall.model.numpy_tower.tower import NumpyUserTower, numpy_duration_buckets
 from recall.model.recall_model import RecallModel
 from tests.conftest import Experiment
 
@@ -48,12 +49,12 @@ def model_of(experiment: Experiment, prepared: PreparedData, overrides: tuple[st
     return model
 
 
-def arrays_of(model: RecallModel, prepared: PreparedData) -> UserArrays | None:
+def arrays_of(model: RecallModel, prepared: PreparedData) -> NumpyUserTower | None:
     def tokens() -> np.ndarray:
         return model.item_tokens(tf.range(model.item_table.size)[:, tf.newaxis]).numpy()[:, 0]
 
     users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
-    return arrays_of_tower(model, tokens, users=users, items=items)
+    return numpy_tower_of(model, tokens, users=users, items=items)
 
 
 def of_tower(model: RecallModel, users: list[str], *, timed: bool) -> np.ndarray:
@@ -80,7 +81,7 @@ def test_arrays_give_the_vectors_of_the_tower(
     made = arrays_of(model, prepared)
     assert made is not None
     made.save(tmp_path / "arrays")
-    arrays = UserArrays.load(tmp_path / "arrays", users=users, items=items)
+    arrays = NumpyUserTower.load(tmp_path / "arrays", users=users, items=items)
     assert arrays is not None
 
     found = arrays.vectors(asked, histories, AGES_HOURS if timed else None)
@@ -97,7 +98,7 @@ def test_towers_of_other_kinds_are_left_to_tensorflow(
     experiment: Experiment, prepared: PreparedData, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert arrays_of(model_of(experiment, prepared, overrides), prepared) is None
-    assert UserArrays.load(tmp_path / "nothing was saved", users=[], items=[]) is None
+    assert NumpyUserTower.load(tmp_path / "nothing was saved", users=[], items=[]) is None
 
 
 def test_nobody_has_vectors_too(experiment: Experiment, prepared: PreparedData) -> None:
@@ -110,4 +111,4 @@ def test_durations_fall_into_the_buckets_of_the_tower() -> None:
     random = np.random.default_rng(1)
     edges = np.array([1000 * (2**k - 1) for k in range(33)], np.int64)
     durations = np.concatenate([[-(10**6), -1], edges - 1, edges, edges + 1, random.integers(0, 10**13, 1_000)])
-    np.testing.assert_array_equal(duration_buckets(durations), of_towers(tf.constant(durations)).numpy())
+    np.testing.assert_array_equal(numpy_duration_buckets(durations), duration_buckets(tf.constant(durations)).numpy())
