@@ -18,7 +18,7 @@ _VECTORS, _MODALITIES, _CODES = "vectors.parquet", "modality_weights", "code_vec
 
 @dataclass(frozen=True)
 class ItemVectorTable:
-    """Hold the item vectors of a model, aligned with the catalogue. An index adds its cold bias to the last dimension."""
+    """Hold item vectors of a model, aligned with the catalogue. An index adds its cold bias to the last dimension."""
 
     ids: pa.StringArray  # [items]
     vectors: Float32s  # [items, width], or [items, codes, width]

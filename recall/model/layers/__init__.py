@@ -1,4 +1,4 @@
 """Holds Keras layers and tensor functions that several towers share.
 
-Imports TensorFlow, `recall.config` and `recall.data.features`. Start at `features.py`, which embeds encoded columns.
+Imports TensorFlow and `recall.data.features`. Start at `features.py`, which embeds encoded columns.
 """

@@ -1,4 +1,4 @@
-"""Activations whose gradient is worked out beforehand."""
+"""Computes activations together with their gradients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import tensorflow as tf
 
 @tf.custom_gradient
 def gelu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """x Phi(x), the Gaussian error linear unit (Hendrycks & Gimpel, 2016), exactly; float32 [...] -> the same.
+    """Compute x Phi(x), the exact Gaussian error linear unit (Hendrycks & Gimpel, 2016): float32 [...] -> the same.
 
-    As `tf.nn.gelu`, with fewer passes over the numbers: that takes erfc, which TensorFlow computes one by one on a CPU,
-    and leaves a chain of products to the gradient. Here the slope Phi(x) + x phi(x) is kept in place of its parts.
+    Gives the values of `tf.nn.gelu` with fewer passes over the numbers. `tf.nn.gelu` uses erfc, which TensorFlow does
+    not vectorise on a CPU, and its gradient is a chain of products. Here the slope Phi(x) + x phi(x) is computed
+    beforehand and kept.
     """
     share = 0.5 + 0.5 * tf.math.erf(inputs * math.sqrt(0.5))  # Phi
     slope = share + inputs * tf.exp(-0.5 * tf.square(inputs) - 0.5 * math.log(2 * math.pi))

@@ -1,4 +1,4 @@
-"""Causal self-attention over histories of different lengths, and the softmax that looks back only."""
+"""Computes causal self-attention over histories of different lengths."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from recall.model.layers.history_time import AgeBias, ClickTimes
 
-# Nine of ten histories of public data sets are no longer.
+# Nine of ten histories of public data sets have at most so many clicks.
 _SHORT = 16
 
 
 class Group(NamedTuple):
-    """Histories that are padded together."""
+    """Hold the places of histories that are padded together."""
 
     places: tf.Tensor  # int32 [real, 2], row of the batch and position of each real entry
     padded: tf.Tensor  # int32 [real, 2], the same with rows counted inside the group
@@ -23,14 +23,14 @@ class Group(NamedTuple):
 
 
 def by_length(lengths: tf.Tensor, times: ClickTimes | None = None) -> list[Group]:
-    """Short histories apart from long ones: attention costs the square of the longest beside which it is padded.
+    """Separate short histories from long ones, since attention costs the square of the longest history in a group.
 
     Args:
-      lengths: int [batch], entries that are real.
-      times: of the entries, [batch, time], where attention is to see their ages.
+      lengths: int [batch], number of real entries.
+      times: times of the entries, [batch, time], if attention reads their ages.
 
     Returns:
-      Groups that hold each history once; a group may be empty.
+      Two groups that together hold each history once. A group may be empty.
     """
     lengths = tf.cast(lengths, tf.int32)
     groups = []
@@ -46,7 +46,7 @@ def by_length(lengths: tf.Tensor, times: ClickTimes | None = None) -> list[Group
 
 
 class CausalSelfAttention(tf.keras.layers.Layer):
-    """Multi-head self-attention, with `ages` with an `AgeBias` on its scores. Takes and gives real entries only."""
+    """Apply multi-head self-attention to real entries only; with `ages` an `AgeBias` is added to the scores."""
 
     def __init__(self, heads: int, dim: int, *, dropout: float, ages: bool = False) -> None:
         super().__init__(name="attention")
@@ -57,7 +57,7 @@ class CausalSelfAttention(tf.keras.layers.Layer):
         self.dropout = tf.keras.layers.Dropout(dropout)
 
     def call(self, states: tf.Tensor, groups: Sequence[Group], training: bool = False) -> tf.Tensor:
-        """float32 [real, dim], the real entries of all groups one after the other -> float32 [real, dim]."""
+        """Attend inside each history: the real entries of all groups in a row, float32 [real, dim] -> [real, dim]."""
         parts = tf.split(self.inputs(states), [tf.shape(group.padded)[0] for group in groups])
         attended = [self._attend(part, group, training=training) for part, group in zip(parts, groups, strict=True)]
         return self.outputs(tf.concat(attended, axis=0))
@@ -77,7 +77,7 @@ class CausalSelfAttention(tf.keras.layers.Layer):
 
 
 def causal_softmax(scores: tf.Tensor) -> tf.Tensor:
-    """Softmax over what is not later: float32 [..., now, then] -> the same shape."""
+    """Compute the softmax over positions `then` up to `now`: float32 [..., now, then] -> the same shape."""
     place = tf.range(tf.shape(scores)[-1])
     scores = tf.where(place[:, tf.newaxis] >= place, scores, scores.dtype.min)
     return tf.nn.softmax(scores, axis=-1)

@@ -1,4 +1,7 @@
-"""Encoded features of a table's rows, and the layers that turn them into one dense input."""
+"""Holds encoded features as tensors, and turns them into one dense input.
+
+`FeatureTable` gathers the features of rows; `FeatureInput` embeds them.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,15 @@ _ROWS_DRAWN = 1 << 18
 
 
 class FeatureTable:
-    """All rows of an encoded table as tensors, gathered by row, so that no example carries content.
+    """Hold all rows of an encoded table as tensors, to be gathered by row, so that examples carry no content.
 
-    By kind of column: code int32 [rows]; codes int32 [rows, most tags], padded with 0; number float32
-    [rows, 2], the value (0 where missing) and whether it is missing; vector float32 [rows, dim + 1], likewise.
+    By kind of column: code int32 [rows]; codes int32 [rows, most tags], padded with 0; number float32 [rows, 2], the
+    value (0 if missing) and 1 if it is missing; vector float32 [rows, dim + 1], likewise.
+
+    Attributes:
+      columns: the encoded columns.
+      size: number of rows.
+      variables: column name -> its values.
     """
 
     def __init__(self, columns: Sequence[EncodedColumn], encoded: pa.Table) -> None:
@@ -33,12 +41,12 @@ class FeatureTable:
         }
 
     def gather(self, rows: tf.Tensor) -> Features:
-        """Features of some rows: each variable of the table with its first dimension replaced by that of `rows`."""
+        """Gather features of int [...] rows: each variable with its first dimension replaced by the shape of `rows`."""
         return {name: tf.gather(variable, rows) for name, variable in self.variables.items()}
 
 
 def dense_features(columns: Iterable[EncodedColumn], encoded: pa.Table) -> dict[str, np.ndarray]:
-    """Encoded rows as arrays, as `FeatureTable` holds them; without the milliseconds that its variables take."""
+    """Convert encoded rows to the arrays of a `FeatureTable`, without its variables, which take milliseconds."""
     return {column.name: _dense(column, encoded) for column in columns}
 
 
@@ -67,29 +75,29 @@ def _dense(column: EncodedColumn, encoded: pa.Table) -> np.ndarray:
 
 
 class EmbeddingTable(tf.keras.layers.Layer):
-    """Rows of trainable vectors; its gradient is sparse and it is updated by a `TableOptimizer`."""
+    """Hold a table of trainable vectors. Its gradient is sparse, and a `TableOptimizer` updates it."""
 
     def __init__(self, size: int, width: int, *, name: str) -> None:
         super().__init__(name=name)
         is_small = size <= _ROWS_DRAWN
         self.weight = self.add_weight(name="rows", shape=(size, width), initializer=_normal() if is_small else "zeros")
         if not is_small:
-            # Drawn as a whole, a table would stand beside all that the initializer makes of it on the way; assigned to
-            # a slice, TensorFlow would copy it for each block.
+            # Blocks, since drawing the whole table needs several times its memory. Scattered, since an assignment to a
+            # slice copies the whole table for each block.
             for start in range(0, size, _ROWS_DRAWN):
                 rows = tf.range(start, min(start + _ROWS_DRAWN, size))
                 self.weight.scatter_update(tf.IndexedSlices(_normal()((len(rows), width)), rows))
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
-        """int [...] -> float32 [..., width]."""
+        """Look up vectors: int [...] -> float32 [..., width]."""
         return tf.gather(self.weight, codes)
 
 
 class FeatureInput(tf.keras.layers.Layer):
-    """Features side by side as one dense input.
+    """Concatenate features to one dense input.
 
-    Codes are embedded, sets of codes averaged (an empty set is the zero vector), numbers passed on with their
-    missing flag, vectors scaled to unit length and projected (a missing vector is replaced by a learned one).
+    Codes are embedded, sets of codes averaged (an empty set is the zero vector), numbers passed on with their missing
+    flag, vectors scaled to unit length and projected (a learned vector replaces a missing one).
     """
 
     def __init__(self, columns: Iterable[EncodedColumn], *, dim: int, name: str) -> None:
@@ -107,7 +115,7 @@ class FeatureInput(tf.keras.layers.Layer):
         }
 
     def call(self, features: Features) -> tf.Tensor:
-        """Features [...] of `FeatureTable.gather` -> float32 [..., width]."""
+        """Convert features [...] of `FeatureTable.gather` to float32 [..., width]."""
         return tf.concat([self._dense(column, features[column.name]) for column in self.columns], axis=-1)
 
     def _dense(self, column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
@@ -120,26 +128,29 @@ class FeatureInput(tf.keras.layers.Layer):
         if column.kind == "number":
             return values
         vector, missing = values[..., :-1], values[..., -1:]
-        # The flag feeds a column of the projection: that column is the learned stand-in of a missing vector.
+        # The flag selects a column of the projection: the learned replacement of a missing vector.
         return self.projections[column.name](tf.concat([tf.math.l2_normalize(vector, axis=-1), missing], axis=-1))
 
 
 def _normal() -> tf.keras.initializers.Initializer:
-    """Another one for each use: one that is used again draws the same numbers again."""
+    """Make a new initializer for each use, since an initializer that is used twice draws the same numbers again."""
     return tf.keras.initializers.RandomNormal(stddev=0.05)
 
 
 def is_present(column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
-    """Whether items have a value in a column of `FeatureTable.gather` [items, ...]: bool [items]."""
+    """Mark the items that have a value in a column of `FeatureTable.gather`, [items, ...]: bool [items]."""
     if column.kind == "code":
         return values > 0
     if column.kind == "codes":
         return tf.reduce_any(values > 0, axis=-1)
-    return values[..., -1] == 0  # numbers and vectors end in the flag of a missing one
+    return values[..., -1] == 0  # numbers and vectors end in the missing flag
 
 
 def _width(column: EncodedColumn, dim: int) -> int:
-    """Tags get the full width; others six times the fourth root of their size, a common rule, up to it."""
+    """Return the width of an embedding: `dim` for tags, else six times the fourth root of the vocabulary's size.
+
+    The fourth root is a common rule; the width is at least 4 and at most `dim`.
+    """
     if column.kind == "codes":
         return dim
     return int(min(dim, max(4, round(6 * column.size**0.25))))
@@ -148,7 +159,15 @@ def _width(column: EncodedColumn, dim: int) -> int:
 def dense_stack(
     hidden: Sequence[int], width: int, *, dropout: float, name: str, starts_at_zero: bool = False
 ) -> tf.keras.Sequential:
-    """GELU layers with dropout, then a linear layer to `width`; beside a shortcut it may start as nothing."""
+    """Build GELU layers with dropout and a last linear layer to `width`.
+
+    Args:
+      hidden: widths of the GELU layers.
+      width: width of the output.
+      dropout: rate after each GELU layer.
+      name: name of the stack.
+      starts_at_zero: whether the last kernel starts at zero, for a stack that is added to a shortcut.
+    """
     layers: list[tf.keras.layers.Layer] = []
     for units in hidden:
         layers += [tf.keras.layers.Dense(units, activation=gelu), tf.keras.layers.Dropout(dropout)]

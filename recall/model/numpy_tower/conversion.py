@@ -56,7 +56,7 @@ def numpy_tower_of(
 
 
 def _profiles(model: Any, kernel: Float32s, *, batch_size: int = 8192) -> Float32s:
-    """Multiply profiles by their part of the first layer: float32 [users + 1, units]; zeros [1, units] if there are none."""
+    """Multiply profiles by their part of the first layer: float32 [users + 1, units]; zeros [1, units] without any."""
     if model.user_tower.profile is None:
         return np.zeros((1, kernel.shape[1]), np.float32)
     starts = range(0, model.user_table.size, batch_size)
