@@ -1,7 +1,8 @@
 """Fuses an item's modalities (text, image, tags, ...) into the input of the meta tower: `model.fusion`.
 
-Imports `recall.config`, `recall.data.features` and `recall.model.layers`. `contract.py` says what a fusion is;
-`modalities.py` brings columns of features to it; each other module is one fusion.
+Imports `recall.config`, `recall.data.features` and `recall.model.layers`. Start at `contract.py`, the base class of the
+fusions; `modalities.py` feeds it columns of features; `codes.py` makes several vectors per item; `concat.py`,
+`weighted_sum.py`, `lmf.py`, `cross_attention.py` and `transformer.py` are one fusion each.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ FUSIONS: dict[str, Callable[..., ModalityFusion]] = {
     "cross_attention": CrossAttentionFusion,
     "transformer": TransformerFusion,
 }
+"""Kind -> class of the fusion, for each `model.fusion.kind` but `concat`."""
 
 
 def content_input(
     columns: Sequence[EncodedColumn], *, modalities: Mapping[str, str], config: ModelConfig
 ) -> Concat | FusedModalities:
-    """The input of the meta tower that `model.fusion` asks for, a layer with the name `content`.
+    """Build the input layer of the meta tower, as `model.fusion` asks for, with the name `content`.
 
     Args:
-      columns: of the meta features.
+      columns: columns of the meta features.
       modalities: feature -> modality, as `FeatureSchema.modalities`; a feature that is absent is a modality by itself.
-      config: kind of the fusion and width.
+      config: settings of the model, of which the fusion, the width and the codes are read.
     """
     if config.fusion.kind == "concat":
         return Concat(columns, dim=config.dim, name="content")

@@ -1,4 +1,4 @@
-"""Concatenation: all meta features side by side, for the meta tower to make of them what it can."""
+"""Concatenates all meta features, without weights per modality."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from recall.model.layers.features import FeatureInput, Features
 
 
 class Concat(FeatureInput):
-    """`FeatureInput` under the fusions' interface: nothing is masked, a missing value is read as its stand-in."""
+    """Give `FeatureInput` the interface of `FusedModalities`: nothing is masked, missing values have replacements."""
 
     modalities: tuple[str, ...] = ()
 
     def fused(self, features: Features, *, training: bool = False) -> Fused:
-        """Features [items] -> float32 [items, sum of their widths], and no weights."""
+        """Concatenate features [items] to float32 [items, sum of their widths], without weights."""
         del training
         return Fused(self(features), None)

@@ -1,4 +1,4 @@
-"""What every fusion promises: modalities of which some are missing -> one vector, and how much each has to say."""
+"""Defines the base class of the fusions: modalities, some of them missing, -> one vector and a weight per modality."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from recall.model.fusion.masks import drop_modalities
 
 
 class Fused(NamedTuple):
-    """What becomes of the modalities of some items."""
+    """Hold the fused modalities of items."""
 
     vector: tf.Tensor  # [items, width], or [items, codes, width] with `model.item_codes`
-    weights: tf.Tensor | None  # [items, modalities], 0 where missing, the others sum to 1; None: nothing is weighted
+    weights: tf.Tensor | None  # [items, modalities], 0 where missing, else they sum to 1; None without weights
 
 
-class Joined(NamedTuple):
-    """What a fusion makes of modalities, before missing ones and codes are seen to."""
+class FusionOutput(NamedTuple):
+    """Hold the result of one fusion, before items without modalities and codes are handled."""
 
-    vector: tf.Tensor  # [items, dim], of any finite value where everything is missing
+    vector: tf.Tensor  # [items, dim], any finite value where everything is missing
     weights: tf.Tensor  # [items, modalities]
-    tokens: tf.Tensor  # [items, modalities, dim], the modalities as the fusion has read them, for codes to look at
+    tokens: tf.Tensor  # [items, modalities, dim], the modalities inside the fusion, which codes attend to
 
 
 class ModalityFusion(tf.keras.layers.Layer):
-    """Base of the fusions: each modality is projected to `dim` numbers, a missing one is masked and never read.
+    """Project each modality to `dim` numbers, mask the missing ones, and fuse them; base of the fusions.
 
-    An item whose modalities are all missing has a learned vector, and weights of 0. In training, modalities are
-    hidden at random (`model.fusion.modality_dropout`), so that none is relied on that a new item may lack. With
-    `model.item_codes` an item has a vector for each code, see `CodeAttention`.
+    An item whose modalities are all missing has a learned vector, and weights of 0. In training, modalities are hidden
+    at random (`model.fusion.modality_dropout`), so that the model does not depend on a modality that a new item may
+    lack. With `model.item_codes` an item has a vector for each code, see `CodeAttention`.
 
     Args:
-      names: of the modalities, in the order of their tensors.
-      config: `dim`, `dropout`, `item_codes` and the settings of `fusion`.
+      names: names of the modalities, in the order of their tensors.
+      config: settings of the model: `dim`, `dropout`, `item_codes` and `fusion` are read.
     """
 
     def __init__(self, names: Sequence[str], *, config: ModelConfig) -> None:
@@ -51,15 +51,15 @@ class ModalityFusion(tf.keras.layers.Layer):
         )
 
     def call(self, parts: Sequence[tf.Tensor], present: tf.Tensor, training: bool = False) -> Fused:
-        """Joins the modalities of items.
+        """Fuse the modalities of items.
 
         Args:
-          parts: per modality float32 [items, its width]; what stands where it is missing means nothing.
+          parts: per modality float32 [items, its width]; the values of missing modalities are ignored.
           present: bool [items, modalities].
           training: whether modalities are dropped.
 
         Returns:
-          Vectors float32 [items, dim], of each code [items, codes, dim], and weights float32 [items, modalities].
+          Vectors float32 [items, dim], with codes [items, codes, dim], and weights float32 [items, modalities].
         """
         if training and self.modality_dropout:
             present = drop_modalities(present, self.modality_dropout)
@@ -71,10 +71,10 @@ class ModalityFusion(tf.keras.layers.Layer):
         if self.codes is None:
             return Fused(vector, joined.weights)
         vectors, read = self.codes(vector, joined.tokens, present)
-        return Fused(vectors, (joined.weights + read) / 2)  # half of a mean vector is the fusion's, half the codes'
+        return Fused(vectors, (joined.weights + read) / 2)  # the fusion and the codes have equal parts of a mean vector
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
-        """The fusion itself.
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> FusionOutput:
+        """Fuse projected modalities; each fusion implements it.
 
         Args:
           states: float32 [items, modalities, dim], 0 where missing.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.model.fusion.contract import Joined, ModalityFusion
+from recall.model.fusion.contract import FusionOutput, ModalityFusion
 from recall.model.fusion.masks import masked_softmax
 
 
@@ -63,9 +63,10 @@ class CrossAttentionFusion(ModalityFusion):
         self.hidden = tf.keras.layers.Dense(config.dim, activation="tanh", name="pool_hidden")
         self.score = tf.keras.layers.Dense(1, use_bias=False, name="pool_score")
 
-    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> Joined:
+    def fuse(self, states: tf.Tensor, present: tf.Tensor, *, training: bool) -> FusionOutput:
+        """Let each modality attend to the others, then pool them; shapes as in the base class."""
         others = present[:, tf.newaxis] & ~tf.eye(len(self.names), dtype=tf.bool)  # [items, from, to]
         attended, _ = self.attention(states, others)
         states = self.norm(states + self.dropout(attended, training=training))  # [items, modalities, dim]
         weights = masked_softmax(tf.squeeze(self.score(self.hidden(states)), -1), present)
-        return Joined(tf.einsum("im,imd->id", weights, states), weights, states)
+        return FusionOutput(tf.einsum("im,imd->id", weights, states), weights, states)

@@ -1,4 +1,4 @@
-"""Missing modalities: how they are left out, and how training makes more of them."""
+"""Leaves missing modalities out, and hides some more in training."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import tensorflow as tf
 
 
 def masked_softmax(scores: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
-    """Softmax over the last axis where `present`, 0 elsewhere; all 0 where nothing is present."""
+    """Compute the softmax over the last axis where `present`, 0 elsewhere; all 0 where nothing is present."""
     weights = tf.nn.softmax(tf.where(present, scores, scores.dtype.min), axis=-1)
     return tf.where(present, weights, 0.0)
 
 
 def drop_modalities(present: tf.Tensor, rate: float) -> tf.Tensor:
-    """Hides each modality with probability `rate`, but never the last one of an item: bool [items, modalities].
+    """Hide each modality with probability `rate`, but never the last one of an item: bool [items, modalities].
 
-    Modality dropout (Neverova et al., "ModDrop", TPAMI 2016). Departure: where the draw would hide everything, the
+    This is modality dropout (Neverova et al., "ModDrop", TPAMI 2016). Departure: if the draw would hide everything, the
     present modality with the largest draw stays.
     """
     draws = tf.where(present, tf.random.uniform(tf.shape(present)), -1.0)

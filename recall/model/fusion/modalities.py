@@ -1,4 +1,4 @@
-"""Encoded features -> one tensor per modality and whether it is there -> their fusion."""
+"""Turns encoded features into one tensor per modality, and fuses them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from recall.model.layers.features import FeatureInput, Features, is_present
 
 
 class FusedModalities(tf.keras.layers.Layer):
-    """A `FeatureInput` per modality, and the fusion that joins them.
+    """Embed each modality by a `FeatureInput`, and fuse them.
 
-    A modality is present if any of its columns is: inside a group, a missing value is read as its stand-in, the mean
-    of a number or the row of a missing code.
+    A modality is present if any of its columns is. Inside a present modality a missing value has its replacement: the
+    mean of a number, or the row of a missing code.
+
+    Attributes:
+      modalities: names of the modalities.
 
     Args:
       groups: modality -> its columns.
-      fusion: of modalities of these names, in this order.
+      fusion: the fusion of these modalities, in this order.
       dim: width of embeddings and projected vectors.
-      name: of the layer and, with the column's name, of its tables.
+      name: name of the layer and, with the name of a column, of its tables.
     """
 
     def __init__(
@@ -33,16 +36,16 @@ class FusedModalities(tf.keras.layers.Layer):
         self.fusion = fusion
 
     def fused(self, features: Features, *, training: bool = False) -> Fused:
-        """Features [items] -> vectors float32 [items, dim] and weights float32 [items, modalities]."""
+        """Fuse features [items]: vectors float32 [items, dim] and weights float32 [items, modalities]."""
         return self(features, training=training)
 
     def call(self, features: Features, training: bool = False) -> Fused:
-        """As `fused`."""
+        """Fuse features, see `fused`."""
         parts = [part(features) for part in self.inputs]  # [items, width of the modality] each
         return self.fusion(parts, self.present(features), training=training)
 
     def present(self, features: Features) -> tf.Tensor:
-        """Which modalities items have: bool [items, modalities]."""
+        """Mark the modalities that items have: bool [items, modalities]."""
         found = [
             tf.stack([is_present(column, features[column.name]) for column in part.columns], axis=1)
             for part in self.inputs

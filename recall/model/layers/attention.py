@@ -13,7 +13,7 @@ from recall.model.layers.history_time import AgeBias, ClickTimes
 _SHORT = 16
 
 
-class Group(NamedTuple):
+class LengthGroup(NamedTuple):
     """Hold the places of histories that are padded together."""
 
     places: tf.Tensor  # int32 [real, 2], row of the batch and position of each real entry
@@ -22,7 +22,7 @@ class Group(NamedTuple):
     ages: tf.Tensor | None  # int32 [rows, now, then], buckets of `ClickTimes.ages`
 
 
-def by_length(lengths: tf.Tensor, times: ClickTimes | None = None) -> list[Group]:
+def group_by_length(lengths: tf.Tensor, times: ClickTimes | None = None) -> list[LengthGroup]:
     """Separate short histories from long ones, since attention costs the square of the longest history in a group.
 
     Args:
@@ -41,7 +41,7 @@ def by_length(lengths: tf.Tensor, times: ClickTimes | None = None) -> list[Group
         padded = tf.cast(tf.where(tf.sequence_mask(members, longest)), tf.int32)
         places = tf.stack([tf.gather(rows, padded[:, 0]), padded[:, 1]], axis=1)
         ages = None if times is None else times.of_rows(rows, longest=longest).ages()
-        groups.append(Group(places, padded, tf.stack([tf.size(rows), longest]), ages))
+        groups.append(LengthGroup(places, padded, tf.stack([tf.size(rows), longest]), ages))
     return groups
 
 
@@ -56,13 +56,13 @@ class CausalSelfAttention(tf.keras.layers.Layer):
         self.age_bias = AgeBias(heads) if ages else None
         self.dropout = tf.keras.layers.Dropout(dropout)
 
-    def call(self, states: tf.Tensor, groups: Sequence[Group], training: bool = False) -> tf.Tensor:
+    def call(self, states: tf.Tensor, groups: Sequence[LengthGroup], training: bool = False) -> tf.Tensor:
         """Attend inside each history: the real entries of all groups in a row, float32 [real, dim] -> [real, dim]."""
         parts = tf.split(self.inputs(states), [tf.shape(group.padded)[0] for group in groups])
         attended = [self._attend(part, group, training=training) for part, group in zip(parts, groups, strict=True)]
         return self.outputs(tf.concat(attended, axis=0))
 
-    def _attend(self, projected: tf.Tensor, group: Group, *, training: bool) -> tf.Tensor:
+    def _attend(self, projected: tf.Tensor, group: LengthGroup, *, training: bool) -> tf.Tensor:
         rows, time = tf.unstack(group.shape)
         padded = tf.scatter_nd(group.padded, projected, [rows, time, 3 * self.heads * self.width])
         padded = tf.reshape(padded, [rows, time, 3 * self.heads, self.width])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from recall.model.layers.attention import Group, causal_softmax
+from recall.model.layers.attention import LengthGroup, causal_softmax
 
 _HALF_LIVES = (0.5, 16.0)
 _MOST_GROUPS = 8
@@ -35,13 +35,13 @@ class CausalSmoothing(tf.keras.layers.Layer):
         )
         self.high = self.add_weight(name="high", shape=(dim,), initializer=tf.keras.initializers.Constant(0.5))
 
-    def call(self, states: tf.Tensor, groups: Sequence[Group]) -> tf.Tensor:
+    def call(self, states: tf.Tensor, groups: Sequence[LengthGroup]) -> tf.Tensor:
         """Smooth each history: the real entries of all groups in a row, float32 [real, dim] -> float32 [real, dim]."""
         parts = tf.split(states, [tf.shape(group.padded)[0] for group in groups])
         low = tf.concat([self._low(part, group) for part, group in zip(parts, groups, strict=True)], axis=0)
         return low + tf.square(self.high) * (states - low)
 
-    def _low(self, states: tf.Tensor, group: Group) -> tf.Tensor:
+    def _low(self, states: tf.Tensor, group: LengthGroup) -> tf.Tensor:
         rows, time = tf.unstack(group.shape)
         dim = states.shape[-1]
         padded = tf.scatter_nd(group.padded, states, [rows, time, dim])

@@ -37,7 +37,7 @@ def retrieval_terms(
       ranking: the candidates.
       weights: float32 [targets], how much each counts.
     """
-    config, vectors = ranking.config, vectors.apart()
+    config, vectors = ranking.config, vectors.per_code()
     plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)

@@ -1,5 +1,5 @@
-"""Turns features into vectors: the item side, and the towers that make queries.
+"""Turns features into vectors: item towers and query towers.
 
 Imports `recall.config`, `recall.data`, `recall.model.layers` and `recall.model.fusion`. Start at `item.py`, whose
-tokens both query towers (`query.py`) read; `gate.py` decides between behaviour and content.
+tokens both query towers (`query.py`) read; `gate.py` weighs behaviour against content.
 """

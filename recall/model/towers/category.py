@@ -1,4 +1,4 @@
-"""The category head: meta vectors that can be told apart by category, and queries that say which one they are after."""
+"""Trains meta vectors and queries to tell their category: `model.category_head`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from recall.model.towers.item import ItemVectors
 
 
 class CategoryHead(tf.keras.layers.Layer):
-    """A linear classifier over vectors of the meta tower's space, trained beside retrieval (multi-task learning).
+    """Classify vectors of the meta tower's space by category, as a second task beside retrieval (multi-task learning).
 
-    An item's content holds its category, so that the classifier is easily satisfied; what it does is to shape the
-    space: items of a category come to lie on one side, and queries for them too, which makes lists keep to it.
+    The content of an item contains its category, so that the classifier alone is easy. Its effect is on the space:
+    items of a category and queries for them get closer, so that lists keep to the category.
 
     Args:
-      column: of a `category` or `tags` feature.
+      column: the column of a `category` or `tags` feature.
       settings: weights of the two losses.
       dim: width of a meta vector.
     """
@@ -33,7 +33,7 @@ class CategoryHead(tf.keras.layers.Layer):
 
     @classmethod
     def of(cls, config: ModelConfig, columns: Sequence[EncodedColumn]) -> CategoryHead | None:
-        """The one that `model.category_head` asks for, if it does."""
+        """Build the head that `model.category_head` asks for, or return None."""
         settings = config.category_head
         if settings is None:
             return None
@@ -41,22 +41,22 @@ class CategoryHead(tf.keras.layers.Layer):
         return cls(column, settings=settings, dim=config.dim)
 
     def targets(self, features: Features) -> tf.Tensor:
-        """What the head is to say of items: their values in equal parts, or zeros for none.
+        """Return the target distribution of items: equal parts for the values of an item, zeros for no value.
 
         Args:
-          features: of `FeatureTable.gather` for [items] rows; missing and out-of-vocabulary codes are no value.
+          features: as from `FeatureTable.gather` for [items] rows; missing and out-of-vocabulary codes are no value.
 
         Returns:
           float32 [items, values].
         """
         codes = features[self._column.name]  # [items] of a category, [items, most tags] of tags
         codes = codes[:, tf.newaxis] if codes.shape.rank == 1 else codes
-        hot = tf.one_hot(codes - FIRST_CODE, self._values)  # [items, tags, values]; a negative place is all zeros
+        hot = tf.one_hot(codes - FIRST_CODE, self._values)  # [items, tags, values]; zeros where the code is negative
         values = tf.reduce_max(hot, axis=1)  # a tag named twice counts once
         return tf.math.divide_no_nan(values, tf.reduce_sum(values, axis=1, keepdims=True))
 
     def item_terms(self, vectors: ItemVectors, targets: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The weighted loss of items' meta vectors, by name; nothing at weight 0."""
+        """Return the weighted loss of items' meta vectors, by name; empty at weight 0."""
         if not self._settings.weight:
             return {}
         return {"category": self._settings.weight * self.loss(vectors.meta, targets)}
@@ -64,14 +64,14 @@ class CategoryHead(tf.keras.layers.Layer):
     def query_terms(
         self, asked_by: str, queries: tf.Tensor, targets: tf.Tensor, *, weights: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The weighted loss of queries, which are to name the category of what is clicked; nothing at weight 0.
+        """Return the weighted loss of queries against the category of the clicked item, by name; empty at weight 0.
 
         Args:
-          asked_by: goes into the name.
-          queries: float32 [targets, width], of which the last dimension is the appeal and the `dim` before it face
-            the meta vector, whatever `gate` is.
-          targets: float32 [targets, values], of what is clicked.
-          weights: float32 [targets].
+          asked_by: prefix of the name.
+          queries: float32 [targets, width]. The last dimension is the factor of the appeal; the `dim` dimensions before
+            it are matched with the meta vector, whatever `gate` is.
+          targets: float32 [targets, values], target distribution of the clicked items.
+          weights: float32 [targets], weight of each click.
         """
         if not self._settings.query_weight:
             return {}
@@ -79,12 +79,12 @@ class CategoryHead(tf.keras.layers.Layer):
         return {f"{asked_by}_category": self._settings.query_weight * self.loss(facing_meta, targets, weights=weights)}
 
     def loss(self, vectors: tf.Tensor, targets: tf.Tensor, *, weights: tf.Tensor | None = None) -> tf.Tensor:
-        """Mean cross entropy over the vectors that have a target.
+        """Compute the mean cross entropy over the vectors that have a target.
 
         Args:
-          vectors: float32 [n, dim], of the meta tower's space.
-          targets: float32 [n, values], of `targets`.
-          weights: float32 [n], how much each counts; default: all alike.
+          vectors: float32 [n, dim], vectors of the meta tower's space.
+          targets: float32 [n, values], as from `targets`.
+          weights: float32 [n], weight of each vector; default: equal weights.
 
         Returns:
           float32 scalar, the mean of -sum_v t_v log softmax(W x + b)_v; 0 where nothing has a target.

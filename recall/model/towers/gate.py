@@ -1,4 +1,4 @@
-"""The gate: how far an item's behaviour vector is trusted, given its posterior and what the vector was trained on."""
+"""Gates items between behaviour and content, given their posterior and the training clicks of their id."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tensorflow as tf
 
 
 def posterior_features(posterior: tf.Tensor, *, prior_ctr: float) -> tf.Tensor:
-    """Inputs of gate and appeal, of about unit scale: log counts, CTR relative to the prior, log age.
+    """Convert posteriors to inputs of gate and appeal, of about unit scale: log counts, log relative CTR, log age.
 
     Args:
       posterior: float32 [..., 4]: exposures, clicks, smoothed CTR, hours since the first exposure.
-      prior_ctr: the CTR that an item without exposures is smoothed to; its feature is then 0.
+      prior_ctr: the CTR to which an item without exposures is smoothed; the feature of this CTR is 0.
 
     Returns:
       float32 [..., 4].
@@ -23,16 +23,16 @@ def posterior_features(posterior: tf.Tensor, *, prior_ctr: float) -> tf.Tensor:
 
 
 def gate_features(posterior: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
-    """What the gate sees: `posterior_features` [..., 4] and log clicks that the id was trained on [...] -> [..., 5].
+    """Join the inputs of the gate: `posterior_features` [..., 4] and `learned_feature` of the id [...] -> [..., 5].
 
-    Both are needed. The posterior tells what the crowd knows of the item now; an item published after the training has
-    one too, but its behaviour vector has learned nothing from it.
+    Both are needed. The posterior counts the clicks up to now. An item published after the training has a posterior,
+    too, but its behaviour vector has learned nothing from these clicks.
     """
     return tf.concat([posterior, learned[..., tf.newaxis]], axis=-1)
 
 
 def learned_feature(clicks: tf.Tensor) -> tf.Tensor:
-    """Training clicks of ids, on the scale of `posterior_features`."""
+    """Convert the numbers of training clicks of ids to the scale of `posterior_features`."""
     return tf.math.log1p(clicks) / 5
 
 
@@ -42,13 +42,13 @@ _START_NEW, _START_SLOPE = -2.0, 2.0
 
 
 class Gate(tf.keras.layers.Layer):
-    """Behaviour share g = sigmoid(MLP(features) + slopes * log exposures and learned clicks), one or one per dimension.
+    """Compute the behaviour share g, one number or one per dimension.
 
-    It starts as a rising function of both and learns from there.
+    g = sigmoid(MLP(features) + slopes . [log exposures, log training clicks]); it starts as a rising function of both.
 
-    With `monotone` the share provably never falls when exposures, clicks or what was learned grow while the age stays:
-    along these inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). The smoothed CTR, which falls
-    when exposures grow alone, is then not an input; counts carry it.
+    With `monotone` the share never falls when exposures, clicks or training clicks grow while the age stays: along
+    these inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). The smoothed CTR falls when exposures
+    grow alone; it is then not an input, since the counts contain it.
     """
 
     def __init__(self, width: int, *, hidden: int, monotone: bool, name: str = "gate") -> None:
@@ -65,7 +65,7 @@ class Gate(tf.keras.layers.Layer):
         )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        """float32 [..., 5] of `gate_features` -> float32 [..., width] in (0, 1)."""
+        """Compute shares from `gate_features`, float32 [..., 5]: float32 [..., width] in (0, 1)."""
         first, second, slopes = self.first, self.second, self.slopes
         if self.monotone:
             exposures, clicks, ctr, age, learned = tf.unstack(first, axis=0)

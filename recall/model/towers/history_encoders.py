@@ -1,7 +1,8 @@
-"""History encoders: the user's clicked items, oldest first -> one state after each of them.
+"""Encodes histories of clicked items, oldest first, to one state after each click.
 
-All keep one contract: `states` gives the state after every click and never looks ahead, so that a sequence
-teaches at every position in one pass; `last_state` gives the state after the last one, the same value for less work.
+All encoders keep one contract. `states` gives the state after every click, and no state depends on later clicks, so
+that a sequence can be trained at every position in one pass. `last_state` gives the state after the last click, the
+same value for less work.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig, TransformerConfig
 from recall.model.layers.activations import gelu
-from recall.model.layers.attention import CausalSelfAttention, Group, by_length, causal_softmax
+from recall.model.layers.attention import CausalSelfAttention, LengthGroup, causal_softmax, group_by_length
 from recall.model.layers.history_time import AgeBias, ClickTimes
 from recall.model.layers.smoothing import CausalSmoothing
 
@@ -20,14 +21,14 @@ Times = ClickTimes | None
 
 
 def lengths_of(rows: tf.Tensor) -> tf.Tensor:
-    """How many entries of histories are real: int [batch, time], padded with -1 -> int32 [batch]."""
+    """Count the real entries of histories: int [batch, time], padded with -1 -> int32 [batch]."""
     return tf.reduce_sum(tf.cast(rows >= 0, tf.int32), axis=1)
 
 
 class HistoryEncoder(tf.keras.layers.Layer):
-    """Base of the encoders. A history without clicks has a learned state.
+    """Encode histories; base of the encoders. A history without clicks has a learned state.
 
-    Encoders made with `ages` need the times of the clicks; others do without.
+    Encoders built with `ages` read the times of the clicks.
     """
 
     def __init__(self, dim: int, *, name: str) -> None:
@@ -37,47 +38,47 @@ class HistoryEncoder(tf.keras.layers.Layer):
     def states(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
-        """State after each position.
+        """Return the state after each position.
 
         Args:
           tokens: float32 [batch, time, dim], oldest first, padded at the end.
-          lengths: int [batch], entries that are real.
-          times: of the entries.
+          lengths: int [batch], number of real entries.
+          times: times of the entries.
           training: whether dropout is on.
 
         Returns:
-          float32 [batch, time, dim]; what stands at padded positions means nothing.
+          float32 [batch, time, dim]; the values at padded positions are undefined.
         """
         raise NotImplementedError
 
     def last_state(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
-        """State after the last real position, the learned empty state where there is none: float32 [batch, dim]."""
+        """Return the state after the last click, or the empty state without clicks: float32 [batch, dim]."""
         return self.select(self.states(tokens, lengths, times=times, training=training), lengths - 1)
 
     def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
-        """One vector per click that is still about that click, float32 [batch, time, dim]: what interests are made of.
+        """Return one vector per click for the interest extractors, float32 [batch, time, dim].
 
-        The tokens themselves, unless an encoder puts them into context: states that pool all clicks so far would hand
-        the same mixture to every interest.
+        These are the tokens, unless the encoder puts each click into context. The states of a pooling encoder will not
+        do: each mixes all clicks so far, so that all interests would be made of the same mixture.
         """
         del states
         return tokens
 
     def select(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-        """The state after one position of each row ([batch, dim]); position -1 is the empty history."""
+        """Select the state after one position of each row, [batch, dim]; position -1 is the empty history."""
         empty = tf.broadcast_to(self.empty, [tf.shape(states)[0], 1, states.shape[-1]])
-        # The empty state stands in front, not beside: in a batch of empty histories there is no position 0 to read.
+        # The empty state is put in front, since a batch of empty histories has no position 0 to read.
         return tf.gather(tf.concat([empty, states], axis=1), positions + 1, batch_dims=1)
 
     def or_empty(self, states: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-        """`states` with the learned empty state where `positions` is negative."""
+        """Replace `states` by the learned empty state where `positions` is negative."""
         return tf.where(positions[..., tf.newaxis] >= 0, states, self.empty)
 
 
 class MeanHistory(HistoryEncoder):
-    """The mean of the entries so far; with `ages`, each weighted by the softmax of a number per age."""
+    """Average the entries so far; with `ages`, weighted by the softmax of a learned number per age."""
 
     def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
         del max_length
@@ -87,6 +88,7 @@ class MeanHistory(HistoryEncoder):
     def states(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
+        """Average the entries up to each position; see the base class."""
         del lengths, training
         if self.age_bias is not None and times is not None:
             return tf.matmul(causal_softmax(tf.squeeze(self.age_bias(times.ages()), -1)), tokens)
@@ -96,20 +98,21 @@ class MeanHistory(HistoryEncoder):
     def last_state(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
+        """Average all entries; see the base class."""
         del training
         if self.age_bias is not None and times is not None:
             scores = tf.squeeze(self.age_bias(times.last_ages(lengths)), -1)  # [batch, time]
-            return self.or_empty(pool(tokens, scores, lengths), lengths - 1)
+            return self.or_empty(softmax_pool(tokens, scores, lengths), lengths - 1)
         mask = tf.sequence_mask(lengths, tf.shape(tokens)[1], dtype=tokens.dtype)
         weights = mask / tf.cast(tf.maximum(lengths, 1), tokens.dtype)[:, tf.newaxis]  # [batch, time]
-        return self.or_empty(weighted(tokens, weights), lengths - 1)
+        return self.or_empty(weighted_sum(tokens, weights), lengths - 1)
 
 
 class AttentionHistory(HistoryEncoder):
-    """Attention pooling: weights from what an entry is and how many clicks ago it was.
+    """Pool the entries by attention, with weights from their content and their recency.
 
-    softmax_i(w . tanh(W x_i) + r[age of i in clicks]), additive attention (Bahdanau et al., ICLR 2015) with a learned
-    vector in place of a query, plus a bias per recency and, with `ages`, one per age on the clock.
+    The weights are softmax_i(w . tanh(W x_i) + r[age of i in clicks]): additive attention (Bahdanau et al., ICLR 2015)
+    with a learned vector in place of a query, plus a bias per recency and, with `ages`, a bias per age in time.
     """
 
     def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
@@ -123,6 +126,7 @@ class AttentionHistory(HistoryEncoder):
     def states(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
+        """Pool the entries up to each position; see the base class."""
         del lengths, training
         time = tf.range(tf.shape(tokens)[1])
         age = time[:, tf.newaxis] - time[tf.newaxis, :]  # [now, then]
@@ -134,22 +138,24 @@ class AttentionHistory(HistoryEncoder):
     def last_state(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
+        """Pool all entries; see the base class."""
         del training
         age = lengths[:, tf.newaxis] - 1 - tf.range(tf.shape(tokens)[1])  # [batch, time]
         scores = tf.squeeze(self.score(self.hidden(tokens)), -1) + self._recency(age)
         if self.age_bias is not None and times is not None:
             scores += tf.squeeze(self.age_bias(times.last_ages(lengths)), -1)
-        return self.or_empty(pool(tokens, scores, lengths), lengths - 1)
+        return self.or_empty(softmax_pool(tokens, scores, lengths), lengths - 1)
 
     def _recency(self, age: tf.Tensor) -> tf.Tensor:
+        """Look up the bias of ages, counted in clicks."""
         return tf.gather(self.recency, tf.clip_by_value(age, 0, self.max_length - 1))
 
 
 class TransformerHistory(HistoryEncoder):
-    """A causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU.
+    """Run a causal transformer over the ordered history (SASRec, Kang & McAuley, ICDM 2018), post-norm, GELU.
 
-    With `ages`, every head of every layer also weighs by the time that has passed. With `transformer.smoothing` a share
-    of every layer's self-attention is replaced by a `CausalSmoothing` of its inputs.
+    With `ages`, the attention scores of every head and layer have an `AgeBias`. With `transformer.smoothing` a share of
+    every layer's self-attention is replaced by a `CausalSmoothing` of its inputs.
     """
 
     def __init__(self, config: ModelConfig, *, max_length: int, ages: bool = False) -> None:
@@ -161,7 +167,7 @@ class TransformerHistory(HistoryEncoder):
         self.input_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.input_dropout = tf.keras.layers.Dropout(config.dropout)
         self.blocks = [
-            _Block(dim, config.transformer, dropout=config.dropout, ages=ages, name=f"block_{index}")
+            _HistoryBlock(dim, config.transformer, dropout=config.dropout, ages=ages, name=f"block_{index}")
             for index in range(config.transformer.layers)
         ]
         self.needs_ages = ages
@@ -169,7 +175,8 @@ class TransformerHistory(HistoryEncoder):
     def states(
         self, tokens: tf.Tensor, lengths: tf.Tensor, *, times: Times = None, training: bool = False
     ) -> tf.Tensor:
-        groups = by_length(lengths, times if self.needs_ages else None)
+        """Run the transformer over the real entries; see the base class."""
+        groups = group_by_length(lengths, times if self.needs_ages else None)
         places = tf.concat([group.places for group in groups], axis=0)  # [real, 2]
         states = tf.gather_nd(tokens, places) + tf.gather(self.position, places[:, 1])  # [real, dim]
         states = self.input_dropout(self.input_norm(states), training=training)
@@ -178,12 +185,13 @@ class TransformerHistory(HistoryEncoder):
         return tf.scatter_nd(places, states, tf.shape(tokens))
 
     def entries(self, tokens: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        """Return the states: each is its click in the context of the clicks before."""
         del tokens
         return states
 
 
-class _Block(tf.keras.layers.Layer):
-    """Attention, then an MLP. Histories differ in length: all but the attention is computed for real entries only."""
+class _HistoryBlock(tf.keras.layers.Layer):
+    """Apply attention, then an MLP. Only attention is padded; everything else is computed for real entries alone."""
 
     def __init__(self, dim: int, config: TransformerConfig, *, dropout: float, ages: bool, name: str) -> None:
         super().__init__(name=name)
@@ -196,8 +204,8 @@ class _Block(tf.keras.layers.Layer):
         self.outer_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = tf.keras.layers.Dropout(dropout)
 
-    def call(self, states: tf.Tensor, groups: Sequence[Group], training: bool = False) -> tf.Tensor:
-        """float32 [real, dim], the real entries of all groups one after the other -> float32 [real, dim]."""
+    def call(self, states: tf.Tensor, groups: Sequence[LengthGroup], training: bool = False) -> tf.Tensor:
+        """Transform the real entries of all groups in a row: float32 [real, dim] -> float32 [real, dim]."""
         attended = self.attention(states, groups, training=training)
         if self.smoothing is not None:
             attended = self.share * self.smoothing(states, groups) + (1 - self.share) * attended
@@ -206,14 +214,14 @@ class _Block(tf.keras.layers.Layer):
         return self.outer_norm(states + self.dropout(inner, training=training))
 
 
-def pool(tokens: tf.Tensor, scores: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Mean of the real entries [batch, time, dim] by the softmax of their scores [batch, time]: [batch, dim]."""
+def softmax_pool(tokens: tf.Tensor, scores: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """Average the real entries, [batch, time, dim], by the softmax of their scores, [batch, time]: [batch, dim]."""
     is_real = tf.sequence_mask(lengths, tf.shape(tokens)[1])
-    return weighted(tokens, tf.nn.softmax(tf.where(is_real, scores, scores.dtype.min), axis=-1))
+    return weighted_sum(tokens, tf.nn.softmax(tf.where(is_real, scores, scores.dtype.min), axis=-1))
 
 
-def weighted(tokens: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Weighted sums of entries, [batch, time, dim] and [batch, time] -> [batch, dim]."""
+def weighted_sum(tokens: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Sum entries by weights: [batch, time, dim] and [batch, time] -> [batch, dim]."""
     return tf.squeeze(tf.matmul(weights[:, tf.newaxis], tokens), axis=1)
 
 
@@ -222,3 +230,4 @@ HISTORY_ENCODERS: dict[str, Callable[..., HistoryEncoder]] = {
     "attention": AttentionHistory,
     "transformer": TransformerHistory,
 }
+"""Value of `model.history_encoder` -> class."""

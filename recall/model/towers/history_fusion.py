@@ -1,4 +1,4 @@
-"""Several histories of one user -> one state: an encoder for each, and a gate that weighs those that there are."""
+"""Fuses several histories of a user into one state: an encoder per history, and a gate that weighs them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from recall.model.layers.features import EmbeddingTable
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
 
 FurtherTokens = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
-"""By name, float32 [batch, time, dim] tokens of a further history, oldest first, and int [batch] lengths."""
+"""Name of a further history -> its tokens float32 [batch, time, dim], oldest first, and lengths int [batch]."""
 
 
 class HistoryFusion(tf.keras.layers.Layer):
-    """Softmax over the histories that a user has, of a linear score of each one's state; the mean weighted by it.
+    """Average the states of a user's histories, weighted by the softmax of a linear score of each state.
 
-    The gate of a mixture of experts (Jacobs et al., Neural Computation 1991) over histories instead of experts, each
-    with its own encoder of the configured kind. A history without entries has no weight, so that a user new in one
-    is known by the others; who is new in all has the state of an empty click history.
+    This is the gate of a mixture of experts (Jacobs et al., Neural Computation 1991) over histories instead of experts,
+    each with an encoder of the configured kind. A history without entries has weight 0, so that the other histories
+    describe the user. A user without any entries has the state of an empty click history.
 
     Args:
-      config: width and kind of the encoders.
-      lengths: most entries of each further history, by name.
-      own: sizes of the vocabularies of histories whose items are not the catalogue's.
+      config: settings of the model; width and kind of the encoders are read.
+      lengths: name of a further history -> its maximum length.
+      own: name of a history whose items are not in the catalogue -> size of its vocabulary.
     """
 
     def __init__(self, config: ModelConfig, *, lengths: Mapping[str, int], own: Mapping[str, int]) -> None:
@@ -38,14 +38,14 @@ class HistoryFusion(tf.keras.layers.Layer):
 
     @classmethod
     def of(cls, config: ModelConfig, prepared: PreparedData) -> HistoryFusion | None:
-        """That of the further histories which the data has; None without any."""
+        """Build the fusion for the further histories of the data, or return None without any."""
         if not prepared.history_lengths:
             return None
         own = {name: vocabulary.size for name, vocabulary in prepared.history_vocabularies.items()}
         return cls(config, lengths=prepared.history_lengths, own=own)
 
     def call(self, state: tf.Tensor, lengths: tf.Tensor, further: FurtherTokens, training: bool = False) -> tf.Tensor:
-        """State of the clicks, float32 [batch, dim], with their int [batch] lengths, and the rest -> [batch, dim]."""
+        """Fuse the state of the clicks, float32 [batch, dim], of int [batch] lengths, with the further histories."""
         states = [state]
         states += [self.encoders[name].last_state(*further[name], training=training) for name in self.names]
         others = tf.stack([further[name][1] > 0 for name in self.names], axis=1)  # [batch, histories - 1]

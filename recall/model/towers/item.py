@@ -1,4 +1,7 @@
-"""The item side: behaviour tower, meta tower, and the structures that join them into one item vector."""
+"""Computes item vectors: behaviour tower, meta tower, gate, and the structure that joins them.
+
+`structures.py` joins the vectors; `gate.py` and `appeal.py` read the posterior.
+"""
 
 from __future__ import annotations
 
@@ -18,63 +21,72 @@ from recall.model.layers.features import EmbeddingTable, FeatureInput, Features,
 from recall.model.layers.gathering import gather_rows
 from recall.model.towers.appeal import Appeal, with_appeal
 from recall.model.towers.gate import Gate, gate_features, learned_feature, posterior_features
-from recall.model.towers.joining import Parts, joined, joined_apart, scaled
+from recall.model.towers.structures import JoinInputs, join, join_each_code, scale
 
 
 class ItemVectors(NamedTuple):
-    """What the item side says of some items."""
+    """Hold the vectors of items at a moment."""
 
-    vector: tf.Tensor  # [items, width], what is served; the last dimension is the appeal
+    vector: tf.Tensor  # [items, width], the item vector; the last dimension is the appeal
     behaviour: tf.Tensor | None  # [items, dim], of unit length with `similarity: cosine`
     meta: tf.Tensor | None  # [items, dim], likewise
     share: tf.Tensor | None  # [items], mean behaviour share of the gate
-    # With `model.item_codes`: `meta` is the mean of an item's meta vectors, these are the same of each by itself.
+    # With `model.item_codes`: `meta` is the mean of an item's meta vectors; these are the vectors of each code.
     vectors: tf.Tensor | None = None  # [items, codes, width]
     metas: tf.Tensor | None = None  # [items, codes, dim]
 
-    def apart(self) -> ItemVectors:
-        """With the several vectors of each item in the place of the one, where there are such."""
+    def per_code(self) -> ItemVectors:
+        """Return the vectors of each code in the place of `vector` and `meta`, if there are several per item."""
         return self if self.vectors is None else self._replace(vector=self.vectors, meta=self.metas)
 
     def share_or_nan(self) -> tf.Tensor:
-        """float32 [items]; NaN for a structure without a gate."""
+        """Return the behaviour shares, float32 [items]; NaN for a structure without a gate."""
         if self.share is not None:
             return self.share
         return tf.fill(tf.shape(self.vector)[:1], float("nan"))
 
 
 class ItemContent(NamedTuple):
-    """Representations that do not depend on the moment; computed once per distinct item of a batch."""
+    """Hold the parts of items that do not depend on the moment, computed once per distinct item of a batch."""
 
     identity: tf.Tensor | None  # [items, dim], the item id's embedding
-    content: tf.Tensor | None  # [items, content], input of the meta tower: features side by side, or fused
+    content: tf.Tensor | None  # [items, content], input of the meta tower: features concatenated or fused
     meta: tf.Tensor | None  # [items, dim], as in `ItemVectors`
-    known: tf.Tensor  # [items] bool, whether the id has a trained embedding; True where items have no id feature
-    learned: tf.Tensor  # [items], `learned_feature` of the id; 0 where it is unknown or items have no id feature
+    known: tf.Tensor  # bool [items], whether the id has a trained embedding; True if items have no id feature
+    learned: tf.Tensor  # [items], `learned_feature` of the id; 0 if it is unknown or items have no id feature
     metas: tf.Tensor | None = None  # [items, codes, dim], as in `ItemVectors`
 
     def at(self, places: tf.Tensor) -> ItemContent:
-        """That of the items at some places, int32 [n]; one may be there several times."""
+        """Gather the items at int32 [n] places; a place may occur several times."""
         return ItemContent(*(None if part is None else gather_rows(part, places) for part in self))
 
 
 class ItemSide(tf.keras.layers.Layer):
-    """Both item towers, the gate, and the representation under which items enter the query side.
+    """Compute item vectors, and the tokens that stand for items in histories and triggers.
 
     Structures (Content recall with multimodal information, Taobao Guangguang):
       gated: v = b + (1 - g) m; g b + (1 - g) m with `gate: sum`; [b, (1 - g) m] with `gate: concat`; and the
-        posterior's appeal. A behaviour vector without a trained id still knows the author and the like.
+        posterior's appeal. A behaviour vector without a trained id still has the author and other features.
       base: v = b + m where the id is known, m where it is not.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
-    With `similarity: cosine` b, m and every sum are scaled to unit length, with `dot` their lengths are learned.
-    Every served vector ends in one more dimension, which is added to the scores of all queries: appeal, or 0.
-    What the meta tower reads, and `single` in its place, is what `model.fusion` makes of the meta features. With
-    `model.item_codes` it reads several vectors of an item; each m makes a v, of which a query takes its pick.
-    `prior_strength` is given where items have prior CTRs of their own (`data.posterior.content_prior`).
+    With `similarity: cosine` b, m and every sum are scaled to unit length; with `dot` their lengths are learned. Every
+    item vector ends in one more dimension, the appeal or 0, which is added to its score for every query. The meta tower
+    (or the MLP of `single`) reads the output of `model.fusion`. With `model.item_codes` it reads several vectors per
+    item; each m gives a v, and the best of them counts for a query.
+
+    Args:
+      columns: encoded columns of the items.
+      id_name: name of the column with the item id; None if it is no behaviour feature.
+      config: settings of the model.
+      prior_ctr: CTR of an item without exposures.
+      prior_strength: pseudo-exposures of the prior; None unless each item has a prior CTR of its own
+        (`data.posterior.content_prior`).
+      id_clicks: int64 [codes], training clicks by code of the item id.
+      modalities: feature -> modality.
 
     Raises:
-      ConfigError: items have neither an id feature nor meta features, so a history could not be represented.
+      ConfigError: items have neither an id feature nor meta features, so that a history has no tokens.
     """
 
     def __init__(
@@ -106,7 +118,7 @@ class ItemSide(tf.keras.layers.Layer):
         self.id_clicks = tf.Variable(clicks.astype(np.float32), trainable=False, name="id_clicks")
         self.context = FeatureInput(context, dim=dim, name="context") if context and structure != "meta_only" else None
         self.content = content_input(meta, modalities=modalities or {}, config=config) if meta else None
-        # Only what the structure uses is made: an unused layer would have no weights to save or to train.
+        # Only layers that the structure uses: an unused layer would have no weights to save or to train.
         if structure in ("gated", "base", "behaviour_only"):
             self.behaviour_stack = dense_stack(
                 hidden, dim, dropout=dropout, name="behaviour", starts_at_zero=config.shared_space
@@ -125,18 +137,18 @@ class ItemSide(tf.keras.layers.Layer):
 
     @property
     def width(self) -> int:
-        """Length of the served item vector."""
+        """Return the length of an item vector."""
         return (2 if self.is_concat else 1) * self.config.dim + 1
 
     @property
     def new_posterior(self) -> tf.Tensor:
-        """float32 [4], the posterior of an item that nobody was shown."""
+        """Return the posterior of an item without exposures, float32 [4]."""
         return tf.constant([0.0, 0.0, self.prior_ctr, 0.0])
 
     def as_new(self, posterior: tf.Tensor) -> tf.Tensor:
-        """The posterior that items would have if nobody had been shown them: float32 [items, 4] -> the same, or [4].
+        """Replace posteriors by those of items without exposures: float32 [items, 4] -> [items, 4] or [4].
 
-        A prior CTR of an item's own is known of a new item too: it is what the smoothed CTR was smoothed towards,
+        Where items have their own prior CTRs, a new item has one, too. It follows from the smoothed CTR:
         (ctr (exposures + strength) - clicks) / strength.
         """
         if self.prior_strength is None:
@@ -144,27 +156,27 @@ class ItemSide(tf.keras.layers.Layer):
         exposures, clicks, ctr, _ = tf.unstack(posterior, axis=-1)
         prior_ctr = ctr + (ctr * exposures - clicks) / self.prior_strength
         none = tf.zeros_like(ctr)
-        # float32 keeps the prior to some 1e-3 of itself at a million exposures; it never leaves (0, 1).
+        # At a million exposures float32 gives the prior to about 1e-3 of its value; clipping keeps it in (0, 1).
         return tf.stack([none, none, tf.clip_by_value(prior_ctr, 1e-6, 1 - 1e-6), none], axis=-1)
 
     @property
     def is_concat(self) -> bool:
-        """Whether the item vector is [b, (1 - g) m]."""
+        """Tell whether the item vector is [b, (1 - g) m]."""
         return self.config.structure == "gated" and self.config.gate == "concat"
 
     @property
     def meta_variables(self) -> list[tf.Variable]:
-        """What the meta tower alone is made of; empty without one."""
+        """List the trainable variables of the meta tower and its input; empty without a meta tower."""
         if self.content is None:
             return []
         layers = (self.content, self.meta_stack, self.meta_shortcut)
         return [variable for layer in layers for variable in layer.trainable_variables]
 
     def content_of(self, features: Features, *, training: bool = False) -> ItemContent:
-        """Everything about items that does not depend on the moment.
+        """Compute the parts of items that do not depend on the moment.
 
         Args:
-          features: of `FeatureTable.gather` for [items] rows.
+          features: features of `FeatureTable.gather` for [items] rows.
           training: whether dropout is on.
         """
         content = self.content.fused(features, training=training).vector if self.content is not None else None
@@ -172,7 +184,7 @@ class ItemSide(tf.keras.layers.Layer):
         metas = None
         if meta is not None and meta.shape.rank == 3:  # [items, codes, dim]
             are_needed = self.config.item_codes is not None and self.config.item_codes.are_trained_apart
-            metas, meta = meta if are_needed else None, self._scaled(tf.reduce_mean(meta, axis=1))
+            metas, meta = meta if are_needed else None, self._scale(tf.reduce_mean(meta, axis=1))
         if self.identity is None or self.id_name is None:
             count = tf.shape(next(iter(features.values())))[0]
             known, learned = tf.ones([count], tf.bool), tf.zeros([count])
@@ -184,24 +196,24 @@ class ItemSide(tf.keras.layers.Layer):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of what the fusion weighs; empty where nothing is weighted."""
+        """Return the names of the modalities that the fusion weighs; empty without weights."""
         return self.content.modalities if self.content is not None else ()
 
     def modality_weights(self, features: Features) -> tf.Tensor | None:
-        """How much each of `modalities` has to say in the meta vector of items.
+        """Return the weights of `modalities` in the meta vectors of items.
 
         Args:
-          features: of `FeatureTable.gather` for [items] rows.
+          features: features of `FeatureTable.gather` for [items] rows.
 
         Returns:
-          float32 [items, modalities], 0 where missing; the others of an item sum to 1. None where nothing is weighted.
+          float32 [items, modalities], 0 where missing, else they sum to 1 per item; None without weights.
         """
         return self.content.fused(features).weights if self.content is not None else None
 
     def tokens(self, content: ItemContent) -> tf.Tensor:
-        """The items as history entries and triggers: id embedding + meta vector, float32 [items, dim].
+        """Return the tokens of items in histories and triggers: id embedding + meta vector, float32 [items, dim].
 
-        The meta vector is projected, unless `shared_space` keeps both as they enter the item vector.
+        The meta vector is projected, except with `shared_space`, where both are the vectors of the item side.
         """
         parts = [content.identity] if content.identity is not None else []
         if content.meta is not None:
@@ -209,7 +221,7 @@ class ItemSide(tf.keras.layers.Layer):
         return tf.add_n(parts)
 
     def hide_ids(self, content: ItemContent, hidden: tf.Tensor) -> ItemContent:
-        """Replaces the id embedding by the out-of-vocabulary row where `hidden` (bool [items])."""
+        """Replace the id embedding by the out-of-vocabulary row where `hidden`, bool [items], is true."""
         if self.identity is None:
             return content
         unknown = self.identity(tf.constant([OUT_OF_VOCABULARY]))  # [1, dim]
@@ -220,11 +232,11 @@ class ItemSide(tf.keras.layers.Layer):
     def vectors(
         self, content: ItemContent, features: Features, posterior: tf.Tensor, *, training: bool = False
     ) -> ItemVectors:
-        """Item vectors at a moment.
+        """Compute item vectors at a moment.
 
         Args:
-          content: of [items] items.
-          features: of the same items; the other behaviour features (author, ...) are read from it.
+          content: content of [items] items.
+          features: features of the same items, of which the other behaviour features (author, ...) are read.
           posterior: float32 [items, 4]: exposures, clicks, smoothed CTR, age in hours, as of the moment.
           training: whether dropout is on.
         """
@@ -233,7 +245,7 @@ class ItemSide(tf.keras.layers.Layer):
         context = self.context(features) if self.context else None
         if structure == "single":
             parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
-            vector = self._scaled(self.single_stack(tf.concat(parts, axis=-1), training=training))
+            vector = self._scale(self.single_stack(tf.concat(parts, axis=-1), training=training))
             return ItemVectors(with_appeal(vector), None, None, None)
         has_behaviour, is_gated = structure != "meta_only", structure == "gated"
         behaviour = self._behaviour(content.identity, context, training=training) if has_behaviour else None
@@ -241,27 +253,27 @@ class ItemSide(tf.keras.layers.Layer):
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
         gate = self.gate(gate_features(inputs, content.learned)) if is_gated else None  # [items, 1 or dim]
         appeal = self.appeal(inputs, content.known) if is_gated and self.appeal else None
-        beside = Parts(behaviour, gate, appeal, content.known)
+        beside = JoinInputs(behaviour, gate, appeal, content.known)
         share = tf.reduce_mean(gate, axis=-1) if gate is not None else None
-        result = ItemVectors(joined(content.meta, beside, config=self.config), behaviour, content.meta, share)
+        result = ItemVectors(join(content.meta, beside, config=self.config), behaviour, content.meta, share)
         if content.metas is None:
             return result
-        return result._replace(vectors=joined_apart(content.metas, beside, config=self.config), metas=content.metas)
+        return result._replace(vectors=join_each_code(content.metas, beside, config=self.config), metas=content.metas)
 
     def served(self, vectors: ItemVectors) -> tf.Tensor:
-        """What goes into an index: float32 [items, width], or [items, codes, width] of items with several vectors."""
+        """Return the vectors for an index: float32 [items, width], or [items, codes, width] with several per item."""
         codes = self.config.item_codes
-        return (vectors.apart() if codes and codes.are_served_apart else vectors).vector
+        return (vectors.per_code() if codes and codes.are_served_apart else vectors).vector
 
     def _behaviour(self, identity: tf.Tensor | None, context: tf.Tensor | None, *, training: bool) -> tf.Tensor:
         parts = [part for part in (identity, context) if part is not None]
         output = self.behaviour_stack(tf.concat(parts, axis=-1), training=training)  # [items, dim]
         if identity is not None:
             output += identity
-        return self._scaled(output)
+        return self._scale(output)
 
     def _meta(self, content: tf.Tensor, *, training: bool) -> tf.Tensor:
-        return self._scaled(self.meta_stack(content, training=training) + self.meta_shortcut(content))
+        return self._scale(self.meta_stack(content, training=training) + self.meta_shortcut(content))
 
-    def _scaled(self, vectors: tf.Tensor) -> tf.Tensor:
-        return scaled(vectors, self.config)
+    def _scale(self, vectors: tf.Tensor) -> tf.Tensor:
+        return scale(vectors, self.config)

@@ -1,4 +1,4 @@
-"""The query side: user tower (u2i) and trigger tower (i2i). Both end in the space of item vectors."""
+"""Computes query vectors: user tower (u2i) and trigger tower (i2i), both in the space of item vectors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from recall.config.values import HistoryTime
 from recall.data.features.table_encoder import EncodedColumn
 from recall.model.layers.features import FeatureInput, Features, dense_stack
 from recall.model.layers.history_time import ClickTimes, GapEmbedding
-from recall.model.towers.appeal import asking_for_appeal
+from recall.model.towers.appeal import with_appeal_factor
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
 from recall.model.towers.history_fusion import FurtherTokens, HistoryFusion
 from recall.model.towers.interests import INTEREST_EXTRACTORS, InterestExtractor
 
 
 class QueryHead(tf.keras.layers.Layer):
-    """State (and profile) -> query vector: a residual MLP, unit length unless `similarity: dot`, a 1 for appeal.
+    """Turn a state (and a profile) into a query vector by a residual MLP; the last dimension is 1, for the appeal.
 
-    With parts = 2 (`gate: concat`) each half has unit length: one is matched with b, the other with (1 - g) m.
+    The query has unit length unless `similarity: dot`. With parts = 2 (`gate: concat`) each half has unit length: the
+    first is matched with b, the second with (1 - g) m.
     """
 
     def __init__(self, config: ModelConfig, *, parts: int, name: str) -> None:
@@ -36,18 +37,27 @@ class QueryHead(tf.keras.layers.Layer):
         self.dropout = tf.keras.layers.Dropout(config.dropout)
 
     def call(self, state: tf.Tensor, profile: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
-        """float32 [..., dim] and optionally [..., profile] -> float32 [..., parts * dim + 1]."""
+        """Compute queries from states, float32 [..., dim], and profiles [..., profile]: [..., parts * dim + 1]."""
         inputs = state if profile is None else tf.concat([state, profile], axis=-1)
         output = self.stack(self.dropout(inputs, training=training), training=training)
         output += tf.concat([state] * self.parts, axis=-1) if self.shortcut is None else self.shortcut(state)
         if self.unit_length:
             halves = tf.split(output, self.parts, axis=-1)
             output = tf.concat([tf.math.l2_normalize(half, axis=-1) for half in halves], axis=-1)
-        return asking_for_appeal(output)
+        return with_appeal_factor(output)
 
 
 class UserTower(tf.keras.layers.Layer):
-    """Profile and history of clicked items -> query vector, or several of them (`model.interests`)."""
+    """Turn profiles and histories into query vectors, with `model.interests` several per user.
+
+    Args:
+      columns: encoded columns of the users.
+      config: settings of the model.
+      parts: halves of a query, 2 with `gate: concat`, else 1.
+      max_length: longest history.
+      history_time: which times of clicks are read: gaps, ages, both or none.
+      fusion: fusion with the further histories, if there are some.
+    """
 
     def __init__(
         self,
@@ -81,18 +91,18 @@ class UserTower(tf.keras.layers.Layer):
         further: FurtherTokens | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Queries after the whole history.
+        """Compute queries after the whole history.
 
         Args:
-          features: of the users' `FeatureTable.gather`, [batch].
+          features: features of `FeatureTable.gather` for [batch] users.
           tokens: float32 [batch, time, dim], `ItemSide.tokens` of the history, oldest first, padded at the end.
-          lengths: int [batch].
-          times: of the history's clicks; None where they are unknown.
-          further: the user's further histories, where the model has a fusion.
+          lengths: int [batch], number of real entries.
+          times: times of the clicks; None if they are unknown.
+          further: further histories of the users, if the model has a fusion.
           training: whether dropout is on.
 
         Returns:
-          float32 [batch, width], or [batch, interests, width] where the configuration asks for several.
+          float32 [batch, width], or [batch, interests, width] with several interests.
         """
         tokens, times = self._timed(tokens, times, training=training)
         profile = self.profile_of(features)
@@ -120,7 +130,16 @@ class UserTower(tf.keras.layers.Layer):
         times: ClickTimes | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Queries inside sequences: query j is user `users[j]` after position `positions[j]` (-1: before any).
+        """Compute queries inside sequences: query j is user `users[j]` after position `positions[j]`.
+
+        Args:
+          features: as in `call`.
+          tokens: as in `call`.
+          lengths: as in `call`.
+          users: int [queries], rows of the batch.
+          positions: int [queries], positions in the sequences; -1 is before the first click.
+          times: as in `call`.
+          training: whether dropout is on.
 
         Returns:
           float32 [queries, width], or [queries, interests, width].
@@ -137,13 +156,13 @@ class UserTower(tf.keras.layers.Layer):
         return self.head(chosen, profile, training=training)
 
     def profile_of(self, features: Features) -> tf.Tensor | None:
-        """Features of users, [batch], as the dense input beside the history: float32 [batch, profile]."""
+        """Convert features of users, [batch], to the dense input beside the history: float32 [batch, profile]."""
         return self.profile(features) if self.profile else None
 
     def _timed(
         self, tokens: tf.Tensor, times: ClickTimes | None, *, training: bool
     ) -> tuple[tf.Tensor, ClickTimes | None]:
-        """Tokens with their gaps, and the times that the encoder may see."""
+        """Add the vectors of gaps to the tokens, and return the times that the encoder reads."""
         if not self.reads_times:
             return tokens, None
         times = ClickTimes.unknown(tokens) if times is None else times
@@ -154,19 +173,19 @@ class UserTower(tf.keras.layers.Layer):
     def _interest_queries(
         self, interests: tf.Tensor, state: tf.Tensor, profile: tf.Tensor | None, *, training: bool
     ) -> tf.Tensor:
-        """One head for all interests; what they have in common, the history's state and the profile, stands beside."""
+        """Apply the head to each interest, with the state of the history and the profile as further inputs."""
         shared = state if profile is None else tf.concat([state, profile], axis=-1)  # [n, shared]
         shared = tf.repeat(shared[:, tf.newaxis], interests.shape[1], axis=1)  # [n, interests, shared]
         return self.head(interests, shared, training=training)
 
 
 class TriggerTower(tf.keras.layers.Layer):
-    """The item just clicked -> query vector, for item-to-item recall."""
+    """Turn the item just clicked into a query vector, for item-to-item recall."""
 
     def __init__(self, config: ModelConfig, *, parts: int) -> None:
         super().__init__(name="trigger")
         self.head = QueryHead(config, parts=parts, name="trigger_head")
 
     def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """float32 [batch, dim], `ItemSide.tokens` of the triggers -> float32 [batch, width]."""
+        """Compute queries of triggers: `ItemSide.tokens`, float32 [batch, dim] -> float32 [batch, width]."""
         return self.head(tokens, training=training)

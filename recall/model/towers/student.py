@@ -1,4 +1,4 @@
-"""The student: a user tower that costs little to ask, for the online side."""
+"""Computes query vectors by the student, a small user tower with low latency: `model.student`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from recall.model.towers.query import QueryHead
 
 
 class StudentTower(tf.keras.layers.Layer):
-    """One pooling layer over the tokens of the clicks, the profile beside it, and an MLP of its own.
+    """Pool the tokens of the clicks, and turn the state and the profile into a query vector.
 
-    Tokens and profile are those that the large tower reads; nothing flows back into them, so that the student owns a
-    few dense layers and no embedding table. Times of clicks and further histories it does not see. Its queries are as
-    wide as the large tower's, with the 1 for appeal, and ask the same index.
+    The student reads the tokens and the profile of the large tower without a gradient to them, so that it has a few
+    dense layers of its own and no embedding table. It reads neither times of clicks nor further histories. Its queries
+    have the width of the large tower's, including the 1 for the appeal, and search the same index.
 
     Args:
-      config: the model's, for the width and the form of queries.
-      student: its own settings.
-      parts: halves of a query, 2 with `gate: concat`.
-      max_length: longest history that it is asked about.
+      config: settings of the model, for the width and the form of queries.
+      student: settings of the student.
+      parts: halves of a query, 2 with `gate: concat`, else 1.
+      max_length: longest history.
     """
 
     def __init__(self, config: ModelConfig, student: StudentConfig, *, parts: int, max_length: int) -> None:
@@ -32,12 +32,12 @@ class StudentTower(tf.keras.layers.Layer):
     def call(
         self, profile: tf.Tensor | None, tokens: tf.Tensor, lengths: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """Queries after the whole history.
+        """Compute queries after the whole history.
 
         Args:
-          profile: float32 [batch, profile], `UserTower.profile_of`; None where users have no features.
+          profile: float32 [batch, profile], `UserTower.profile_of`; None if users have no features.
           tokens: float32 [batch, time, dim], `ItemSide.tokens` of the clicks, oldest first, padded at the end.
-          lengths: int [batch], clicks that are real.
+          lengths: int [batch], number of real entries.
           training: whether dropout is on.
 
         Returns:
@@ -56,7 +56,15 @@ class StudentTower(tf.keras.layers.Layer):
         positions: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """Queries inside sequences: query j is user `users[j]` after position `positions[j]` (-1: before any).
+        """Compute queries inside sequences: query j is user `users[j]` after position `positions[j]`.
+
+        Args:
+          profile: as in `call`.
+          tokens: as in `call`.
+          lengths: as in `call`.
+          users: int [queries], rows of the batch.
+          positions: int [queries], positions in the sequences; -1 is before the first click.
+          training: whether dropout is on.
 
         Returns:
           float32 [queries, width].

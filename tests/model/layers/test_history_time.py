@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.values import HistoryTime
-from recall.model.layers.attention import CausalSelfAttention, by_length
+from recall.model.layers.attention import CausalSelfAttention, group_by_length
 from recall.model.layers.history_time import BUCKETS, AgeBias, ClickTimes, duration_buckets
 from recall.model.towers.history_encoders import HISTORY_ENCODERS, HistoryEncoder
 from recall.model.towers.query import UserTower
@@ -148,7 +148,7 @@ def test_attention_is_causal_softmax_attention_with_a_bias_per_head_and_age() ->
     layer = CausalSelfAttention(heads, DIM, dropout=0.0, ages=True)
     lengths = [TIME, 4, 0]
     real = tf.concat([tokens()[user, :length] for user, length in enumerate(lengths)], axis=0)  # [10, dim]
-    groups = by_length(tf.constant(lengths), sequences())
+    groups = group_by_length(tf.constant(lengths), sequences())
     layer(real, groups)
     layer.age_bias.rows.assign(tf.random.stateless_normal([BUCKETS, heads], [9, 9]))
     found = tf.split(layer(real, groups), lengths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from recall.model.towers.appeal import Appeal, asking_for_appeal, with_appeal
+from recall.model.towers.appeal import Appeal, with_appeal, with_appeal_factor
 
 FEATURES = tf.constant(np.random.default_rng(3).normal(size=(6, 4)), tf.float32)
 KNOWN = tf.constant([True, False, True, False, True, False])
@@ -23,20 +23,20 @@ def random_appeal(seed: int = 1) -> Appeal:
 
 def test_appeal_adds_the_same_to_an_items_score_for_every_query() -> None:
     appeal = random_appeal()(FEATURES, KNOWN)  # [items, 1]
-    scores = tf.matmul(asking_for_appeal(QUERIES), with_appeal(ITEMS, appeal), transpose_b=True)
+    scores = tf.matmul(with_appeal_factor(QUERIES), with_appeal(ITEMS, appeal), transpose_b=True)
     without = QUERIES.numpy() @ ITEMS.numpy().T
     np.testing.assert_allclose(scores, without + appeal.numpy().T, rtol=1e-5, atol=1e-6)
     assert np.ptp(appeal) > 0.1
 
 
 def test_vectors_without_appeal_score_as_if_there_was_no_such_dimension() -> None:
-    scores = tf.matmul(asking_for_appeal(QUERIES), with_appeal(ITEMS), transpose_b=True)
+    scores = tf.matmul(with_appeal_factor(QUERIES), with_appeal(ITEMS), transpose_b=True)
     np.testing.assert_allclose(scores, QUERIES.numpy() @ ITEMS.numpy().T, rtol=1e-5, atol=1e-6)
 
 
 def test_dimension_is_the_last_one_whatever_comes_before_the_vectors() -> None:
     sequences = tf.reshape(tf.range(24.0), [2, 4, 3])
-    for longer, last in ((with_appeal(sequences), 0.0), (asking_for_appeal(sequences), 1.0)):
+    for longer, last in ((with_appeal(sequences), 0.0), (with_appeal_factor(sequences), 1.0)):
         assert longer.shape == (2, 4, 4)
         np.testing.assert_array_equal(longer[..., :3], sequences)
         np.testing.assert_array_equal(longer[..., 3], np.full((2, 4), last))

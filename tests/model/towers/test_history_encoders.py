@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.model.layers.attention import by_length
+from recall.model.layers.attention import group_by_length
 from recall.model.layers.smoothing import CausalSmoothing
 from recall.model.towers.history_encoders import HISTORY_ENCODERS, HistoryEncoder
 
@@ -193,7 +193,7 @@ def test_a_smoothed_transformer_forgets_by_the_click_and_keeps_a_part_of_what_is
     layer = CausalSmoothing(DIM)
     layer.keep_logit.assign(np.log(np.arange(1, 9) / np.arange(8, 0, -1)))  # 1/9, 2/9, ... 8/9: one per dimension
     layer.high.assign(np.linspace(0, 1, DIM))
-    groups = by_length(LENGTHS)
+    groups = group_by_length(LENGTHS)
     real = tf.gather_nd(TOKENS, tf.concat([group.places for group in groups], axis=0))
     found = tf.scatter_nd(groups[0].places, layer(real, groups), TOKENS.shape).numpy()
     tokens = TOKENS.numpy().astype(np.float64)

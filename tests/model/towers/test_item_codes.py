@@ -148,8 +148,8 @@ def test_one_code_and_a_mean_are_trained_as_one_vector() -> None:
     for codes in (1, {"count": CODES, "pick": "mean"}):
         vectors = vectors_of(build(codes))
         assert vectors.vectors is None
-        assert vectors.apart() is vectors
-    trained = vectors_of(build({"count": CODES, "index": "mean"})).apart()
+        assert vectors.per_code() is vectors
+    trained = vectors_of(build({"count": CODES, "index": "mean"})).per_code()
     assert (trained.vector.shape, trained.meta.shape) == ((COUNT, CODES, DIM + 1), (COUNT, CODES, DIM))
 
 
