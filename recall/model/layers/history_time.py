@@ -42,7 +42,7 @@ class ClickTimes(NamedTuple):
 
     @classmethod
     def before_query(cls, age_ms: tf.Tensor, lengths: tf.Tensor) -> ClickTimes:
-        """Build times from ages of clicks, int64 [batch, time] milliseconds (negative: unknown), and lengths [batch]."""
+        """Build times from the ages of clicks, int64 [batch, time] ms (negative: unknown), and lengths [batch]."""
         place = tf.range(tf.shape(age_ms)[1])[tf.newaxis, :]
         following = tf.pad(age_ms[:, 1:], [[0, 0], [0, 1]])  # [batch, time]
         following = tf.where(place + 1 < lengths[:, tf.newaxis], following, 0)
