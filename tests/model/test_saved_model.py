@@ -1,4 +1,4 @@
-"""SavedModels give the vectors of the model, also where recall is not installed."""
+"""Tests that SavedModels give the vectors of the model, also where recall is not installed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Answers = dict[str, npt.NDArray[np.float32]]
 def answers(
     finished: Path, prepared_data: PreparedData, model: RecallModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Answers:
-    """What a process that never imports recall computes with the SavedModels."""
+    """Run the SavedModels in a process that never imports recall, and return their outputs."""
     folder = tmp_path_factory.mktemp("stranger")
     ids = prepared_data.item_ids.to_pylist()
     longest = max(map(len, HISTORIES))
@@ -82,7 +82,7 @@ def answers(
 def in_process(
     model: RecallModel, histories: list[list[int]], *, ages_hours: list[list[float]] | None = None
 ) -> npt.NDArray[np.float32]:
-    """User queries of the model, from the last known items of each history."""
+    """Compute user queries of the model from the last known items of each history."""
     rows = np.full((len(histories), HISTORY), -1, np.int32)
     age_ms = np.full((len(histories), HISTORY), -1, np.int64)
     for user, history in enumerate(histories):

@@ -20,7 +20,7 @@ from tests.training.conftest import SMALL, script_metric
 
 @pytest.fixture(scope="module")
 def killed(community: Path, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a training was that was killed in its second epoch."""
+    """Train until a kill in the second epoch, and return the folder of the training."""
     folder = tmp_path_factory.mktemp("killed")
     train_until_killed(community / "experiment.yaml", prepared.directory, folder / "model", SMALL, validation=2)
     return folder
@@ -28,7 +28,7 @@ def killed(community: Path, prepared: PreparedData, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def interrupted(killed: Path, tmp_path: Path) -> Path:
-    """The model directory of a killed training of one's own."""
+    """Return the model directory of a killed training, copied for one test."""
     shutil.copytree(killed, tmp_path / "run")
     return tmp_path / "run" / "model"
 

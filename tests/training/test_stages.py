@@ -1,4 +1,4 @@
-"""Training in stages: which clicks count, how the meta tower is initialised, and what one stage hands to the next."""
+"""Tests training in stages: which clicks count, how the meta tower is initialised, and what a stage hands on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = ("training.batch_size=256", "model.loss.uniform_negatives=16")
 
 
 def batches(prepared: PreparedData, config: Any, data: StageData, **columns: Any) -> dict[str, np.ndarray]:
-    """The only batch of all training records, once a stage has looked at it; `columns` replace some of its own."""
+    """Return the one batch of all training records after the selection of a stage; `columns` replace own columns."""
     model = RecallModel(config, prepared)
     dataset = training_dataset(
         prepared, model.user_rows, batch_size=prepared.training_records, history=50, shuffle_buffer=1, seed=1
@@ -150,7 +150,7 @@ def test_initialised_meta_tower_is_what_clicks_start_from(
     experiment: Experiment, prepared: PreparedData, content: Path, vectors: ContentVectors, tmp_path: Path
 ) -> None:
     def likeness(*stages: dict[str, Any]) -> float:
-        """Correlation of items' cosines by meta vector with those by the given vectors."""
+        """Correlate the cosines of items by meta vector with their cosines by the given vectors."""
         idle = {"name": "idle", "epochs": 1, "learning_rate": 1e-12, "table_learning_rate": 1e-12}
         config = experiment(*SMALL, f"training.stages={json.dumps([*stages, idle])}")
         trained = train(config, prepared, tmp_path / f"model{len(stages)}", saved_models=False)

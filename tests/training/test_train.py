@@ -52,7 +52,7 @@ def test_a_seed_gives_the_same_windows_and_model(
 
 
 def assert_same_training(one: Path, other: Path, prepared: PreparedData) -> None:
-    """Equal up to the order in which threads add up; on one machine that is mostly bit by bit."""
+    """Compare two trainings up to the order in which threads add; on one machine they are mostly equal bit by bit."""
     losses = [[entry["loss"] for entry in read_history(directory)] for directory in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     vectors = [validation_vectors(load_model(directory, prepared), prepared) for directory in (one, other)]

@@ -29,7 +29,7 @@ def layer() -> CodeAttention:
 
 
 def formula(layer: CodeAttention, fused: Array, tokens: Array, present: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Vectors [codes, dim] and attention [codes, modalities] of one item."""
+    """Compute vectors [codes, dim] and attention [codes, modalities] of one item."""
     vectors, attention = [], np.zeros((CODES, len(tokens)))
     for code, (direction, offset) in enumerate(zip(layer.directions.numpy(), layer.offsets.numpy(), strict=True)):
         there = np.flatnonzero(present)

@@ -1,4 +1,4 @@
-"""What every kind of fusion promises; a new one joins by being registered."""
+"""Tests the promises of every kind of fusion; a new one joins by being registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each kind of fusion against its formula, written down again for one item at a time in NumPy."""
+"""Tests each kind of fusion against its formula, written down again for one item at a time in NumPy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def gelu(inputs: Array) -> Array:
 
 
 def look(layer: TokenAttention, token: Array, others: list[Array]) -> tuple[Array, Array]:
-    """What a token finds in others, with the weights [heads, others]; nothing in none."""
+    """Attend from a token to others: the result and the weights [heads, others]; zeros without others."""
     kernel = layer.inputs.kernel.numpy().astype(np.float64)
     # Columns: the queries of all heads, their keys, their values.
     query, key, value = (kernel[:, part * DIM : (part + 1) * DIM].reshape(DIM, HEADS, -1) for part in range(3))

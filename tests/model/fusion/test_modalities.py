@@ -1,4 +1,4 @@
-"""From encoded features to modalities: what belongs together, what is missing, and what concatenation leaves alone."""
+"""Tests how encoded features become modalities: groups, missing values, and what concatenation leaves alone."""
 
 from __future__ import annotations
 

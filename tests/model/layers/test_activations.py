@@ -1,4 +1,4 @@
-"""The library's activations beside their formulas."""
+"""Tests the activations against their formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each kind of column on its way from the encoded table to the dense input, with what is missing on the way."""
+"""Tests each kind of column from the encoded table to the dense input, missing values included."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seed() -> None:
 
 
 def one(column: EncodedColumn, values: pa.Array, *, dim: int = 3) -> tuple[FeatureInput, np.ndarray]:
-    """A layer for one column and what it makes of all rows of a table of that column."""
+    """Build a layer for one column, and its output for all rows of a table of that column."""
     layer = FeatureInput([column], dim=dim, name="input")
     table = FeatureTable([column], pa.table({column.name: values}))
     return layer, layer(table.gather(tf.range(table.size))).numpy()

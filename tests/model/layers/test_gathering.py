@@ -1,4 +1,4 @@
-"""Gathering rows of a batch: values as `tf.gather` has them, gradients summed per row."""
+"""Tests the gathering of rows of a batch: values as from `tf.gather`, gradients summed per row."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CLICKED_MS = np.array(
 
 
 def bucket(duration_ms: int) -> int:
-    """In words: 1 is less than a second; each further bucket is twice as wide as the one before; 0 is no duration."""
+    """Compute the bucket in words: 1 is less than a second, each further one is twice as wide, 0 is no duration."""
     if duration_ms < 0:
         return 0
     return min(BUCKETS - 1, 1 + math.floor(math.log2(1 + duration_ms / SECOND)))

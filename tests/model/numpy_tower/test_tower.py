@@ -1,4 +1,4 @@
-"""The user tower in NumPy says what the user tower says, of every kind that it knows, and leaves the others alone."""
+"""Tests the user tower in NumPy against the Keras layer, for every kind that it covers; others have no NumPy form."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OTHERS = [
 
 
 def model_of(experiment: Experiment, prepared: PreparedData, overrides: tuple[str, ...]) -> RecallModel:
-    """A model all of whose numbers say something: those that start at zero would hide a missing term."""
+    """Build a model without zero weights, since weights that start at zero would hide a missing term."""
     model = RecallModel(experiment(*overrides), prepared)
     model.build_layers()
     random = np.random.default_rng(1)
@@ -58,7 +58,7 @@ def arrays_of(model: RecallModel, prepared: PreparedData) -> NumpyUserTower | No
 
 
 def of_tower(model: RecallModel, users: list[str], *, timed: bool) -> np.ndarray:
-    """What the tower says: histories without what is unknown, cut and padded by hand."""
+    """Compute the queries of the Keras tower from known clicks, cut and padded by hand."""
     history = np.full((len(users), LENGTH), -1, np.int32)
     age_ms = np.full((len(users), LENGTH), -1, np.int64)
     for line, (rows, hours) in enumerate(zip(HISTORIES, AGES_HOURS, strict=True)):

@@ -1,4 +1,4 @@
-"""Appeal: one number per item, from its posterior, that moves its score alike for every query."""
+"""Tests the appeal: one number per item, from its posterior, that moves its score alike for every query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The category head: its targets and loss by hand, and what it does to a model."""
+"""Tests the category head: its targets and loss by hand, and its effect on a model."""
 
 from __future__ import annotations
 

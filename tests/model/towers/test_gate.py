@@ -1,4 +1,4 @@
-"""The gate's promises: a share between 0 and 1, and, where asked for, one that never falls as counts grow."""
+"""Tests the gate's promises: a share between 0 and 1, which with `monotone` never falls as counts grow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = np.ndarray
 
 
 def posterior(exposures: Array, clicks: Array, age_hours: Array) -> tf.Tensor:
-    """float32 [..., 4] as the pipeline makes it, the smoothed CTR included."""
+    """Build posteriors, float32 [..., 4], as the pipeline does, with the smoothed CTR."""
     ctr = (clicks + PRIOR_CTR * STRENGTH) / (exposures + STRENGTH)
     return tf.constant(np.stack([exposures, clicks, ctr, age_hours], axis=-1), tf.float32)
 
 
 def random_gate(width: int, *, monotone: bool, seed: int) -> Gate:
-    """A gate with weights of every sign, large ones too."""
+    """Build a gate with weights of every sign, large ones too."""
     gate = Gate(width, hidden=5, monotone=monotone)
     random = np.random.default_rng(seed)
     gate.set_weights([random.normal(scale=random.choice([0.3, 1, 3]), size=weight.shape) for weight in gate.weights])
@@ -29,7 +29,7 @@ def random_gate(width: int, *, monotone: bool, seed: int) -> Gate:
 
 
 def features(exposures: Array, clicks: Array, age_hours: Array, *, trained_on: Array | None = None) -> tf.Tensor:
-    """What the gate sees; without `trained_on` ids have learned from all clicks so far."""
+    """Build the features of the gate; without `trained_on` the ids were trained on all clicks so far."""
     learned = learned_feature(tf.constant(clicks if trained_on is None else trained_on, tf.float32))
     return gate_features(posterior_features(posterior(exposures, clicks, age_hours), prior_ctr=PRIOR_CTR), learned)
 
@@ -39,7 +39,7 @@ def shares(gate: Gate, exposures: Array, clicks: Array, age_hours: Array, *, tra
 
 
 def journeys(seed: int, *, with_clicks: bool) -> tuple[Array, Array, Array]:
-    """[50, 30] exposures that grow along the second axis; clicks grow with them or stay; the age stays."""
+    """Build [50, 30] posteriors: exposures grow along the second axis, clicks grow or stay, the age stays."""
     random = np.random.default_rng(seed)
     shown = np.cumsum(random.integers(0, 2 ** random.integers(1, 16, (50, 1)), (50, 30)), axis=1)
     first = random.integers(0, shown[:, :1] + 1)

@@ -1,4 +1,4 @@
-"""The contract of history encoders, kept by every registered one, and what tells them apart."""
+"""Tests the contract of history encoders with every registered one, and the differences between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = tf.constant(np.random.default_rng(7).normal(size=(5, LONGEST, DIM)), tf
 
 
 def make_encoder(kind: str, *, seed: int = 13, **settings: Any) -> HistoryEncoder:
-    """An encoder with random weights everywhere, also where fresh ones are zero."""
+    """Build an encoder with random weights everywhere, also where fresh ones are zero."""
     if kind == SMOOTHED:
         kind, settings = "transformer", {"transformer": {"smoothing": 0.6}, **settings}
     config = ModelConfig(dim=DIM, **{"dropout": 0.0, **settings})

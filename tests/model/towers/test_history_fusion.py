@@ -1,4 +1,4 @@
-"""The gate over several histories: those that are absent have no say, those that are there share it."""
+"""Tests the gate over several histories: absent ones have no weight, present ones share it."""
 
 from __future__ import annotations
 

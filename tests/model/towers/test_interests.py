@@ -1,4 +1,4 @@
-"""Interest extractors against their formulas in NumPy, what all of them promise, and the user tower that has them."""
+"""Tests interest extractors against their formulas in NumPy, their common promises, and the user tower with them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def softmax(scores: Array, axis: int) -> Array:
 
 
 def attention_of(extractor: AttentionInterests, clicks: Array) -> Array:
-    """A = softmax(W2 tanh(W1 H) + recency), V = A H, with H [clicks, dim], newest last."""
+    """Compute V = A H with A = softmax(W2 tanh(W1 H) + recency) and H [clicks, dim], newest last."""
     hidden, score = extractor.hidden.kernel.numpy(), extractor.score.kernel.numpy()
     recency = extractor.recency.numpy()[: len(clicks)][::-1]  # [clicks, interests]; row 0 of the weight is age 0
     weights = softmax(np.tanh(clicks @ hidden) @ score + recency, axis=0)
@@ -60,7 +60,7 @@ def attention_of(extractor: AttentionInterests, clicks: Array) -> Array:
 
 
 def routing_of(extractor: RoutingInterests, clicks: Array) -> Array:
-    """Algorithm 1 of MIND with a fixed number of capsules and three iterations."""
+    """Run algorithm 1 of MIND with a fixed number of capsules and three iterations."""
     mapped = clicks @ extractor.bilinear.kernel.numpy()
     logits = extractor.start.numpy()[: len(clicks)].astype(np.float64)  # [clicks, interests]
     capsules = np.zeros((COUNT, DIM))

@@ -1,4 +1,4 @@
-"""The item side in all its structures: what each promises of its vectors, and what each must not look at."""
+"""Tests the item side in all its structures: the promises of each for its vectors, and the inputs it must not read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BEHAVIOUR_NAMES = [column.name for column in BEHAVIOUR]
 
 
 def changed(features: Features, names: Sequence[str]) -> Features:
-    """The features with those named rolled by one item, which gives nearly every item other values."""
+    """Roll the named features by one item, which gives nearly every item other values."""
     return {name: tf.roll(values, 1, axis=0) if name in names else values for name, values in features.items()}
 
 

@@ -1,4 +1,4 @@
-"""The item side with codes: which vectors items have, what is made of their mean, and what goes into an index."""
+"""Tests the item side with codes: the vectors of items, the use of their mean, and the vectors for an index."""
 
 from __future__ import annotations
 

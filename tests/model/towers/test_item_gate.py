@@ -1,4 +1,4 @@
-"""The gate of the item side, which mixes what both towers say, and the appeal that its vectors end in."""
+"""Tests the gate of the item side, which mixes both towers, and the appeal at the end of its vectors."""
 
 from __future__ import annotations
 

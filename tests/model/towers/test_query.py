@@ -32,7 +32,7 @@ def model_config(**settings: Any) -> ModelConfig:
 
 
 def without_appeal(queries: tf.Tensor) -> np.ndarray:
-    """The queries without their last dimension, which is 1 in each."""
+    """Remove the last dimension of queries, which is 1 in each."""
     queries = np.asarray(queries)
     np.testing.assert_array_equal(queries[:, -1], np.ones(len(queries)))
     return queries[:, :-1]

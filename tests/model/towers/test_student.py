@@ -1,4 +1,4 @@
-"""The small user tower: the same query inside a sequence as after it, and inputs that it leaves as they are."""
+"""Tests the student tower: the same query inside a sequence as after it, and no gradient to its inputs."""
 
 from __future__ import annotations
 
