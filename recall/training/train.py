@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -75,9 +76,7 @@ def train(
         return model
     student_history = None
     if config.model.student and config.model.student.stage == "frozen":
-        student = TrainingProgress(work / "student", StudentStage(model), fingerprint=fingerprint)
-        fit(model, prepared, student, resume=resume, verbose=verbose)
-        student_history = student.history
+        student_history = _train_student(model, prepared, work, fingerprint, resume=resume, verbose=verbose)
     publish_model(
         model,
         prepared,
@@ -102,3 +101,12 @@ def _connect_workers(config: Config, prepared: PreparedData) -> Workers | None:
         return None
     cluster.check(config, records=prepared.training_records)
     return Workers.of(cluster)
+
+
+def _train_student(
+    model: RecallModel, prepared: PreparedData, work: Path, fingerprint: str, *, resume: bool, verbose: int
+) -> list[dict[str, Any]]:
+    """Train the student of a trained model, and return its history."""
+    progress = TrainingProgress(work / "student", StudentStage(model), fingerprint=fingerprint)
+    fit(model, prepared, progress, resume=resume, verbose=verbose)
+    return progress.history
