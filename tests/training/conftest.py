@@ -15,6 +15,7 @@ from recall.model.recall_model import RecallModel
 from recall.training import validation
 from recall.training.train import train
 from tests.conftest import Experiment
+from tests.helpers.made_once import MakeOnce
 
 # A model that is quickly traced, for what does not depend on what is learned.
 SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")
@@ -22,20 +23,26 @@ LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20
 
 
 @pytest.fixture(scope="session")
-def trained(experiment: Experiment, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("trained") / "model"
-    train(experiment(*LEARNING), prepared, directory, fingerprint="this", saved_models=False)
-    return directory
+def trained(experiment: Experiment, prepared: PreparedData, made_once: MakeOnce) -> Path:
+    """Return the directory of a trained model with fingerprint "this", the only one of its folder. Tests share it."""
+    config = experiment(*LEARNING)
+    folder = made_once(
+        "trained",
+        config.to_yaml(),
+        lambda folder: train(config, prepared, folder / "model", fingerprint="this", saved_models=False),
+    )
+    return folder / "model"
 
 
 def validation_vectors(model: RecallModel, prepared: PreparedData) -> np.ndarray:
+    """Encode the items as of the validation."""
     return encode_items(model, prepared.posterior("validation").stacked())[0]
 
 
 def recall_at(model: RecallModel, prepared: PreparedData, k: int) -> float:
-    """Share of the validation clicks among the k best items; seen ones do not count, ties count against.
+    """Compute the share of validation clicks among the k best items; seen items are left out, ties count against.
 
-    Items that nobody had been shown compete with each other alone, and so do the others.
+    Items without exposures are ranked among themselves, and so are the others.
     """
     examples = read_examples(prepared.shards("validation"))
     cold = prepared.posterior("validation").exposures == 0
@@ -49,7 +56,7 @@ def recall_at(model: RecallModel, prepared: PreparedData, k: int) -> float:
 
 
 def script_metric(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[float]:
-    """Replaces the validation metric by given values; returns those used so far."""
+    """Replace the validation metric by given values, and return the list of the values used so far."""
     used: list[float] = []
 
     def next_value(*arguments: Any, **keywords: Any) -> float:
