@@ -6,7 +6,7 @@ SOURCES = recall pipelines tests benchmarks examples
 # A process for each core, as far as memory goes; each file of tests stays in one, for what its tests share.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo check test lint clean
+.PHONY: install demo check quick test lint clean
 
 install: .venv/installed
 
@@ -25,7 +25,11 @@ lint: install
 	$(RUFF) format --check --config .ci/ruff.toml $(wildcard $(SOURCES))
 	$(BIN)/mypy recall pipelines
 
-check: install lint
+# Lint and types beside the tests: together they take less than three minutes of two cores.
+check: install
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
+quick: install
 	$(PYTEST) -m "not slow"
 
 test: install lint
