@@ -1,14 +1,16 @@
-"""Defines the `model` section of the experiment file: the towers, how they are joined, and their training objective.
+"""Defines the `model` section of the experiment file: the towers and how they are joined.
 
-Sub-sections come before the section that holds them: start at `ModelConfig`, the last class.
+Sub-sections come before the section that holds them: start at `ModelConfig`, the last class. `objectives.py` has what
+the model is trained for.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from recall.config.objectives import ColdSimulation, LossConfig, StudentConfig
 from recall.config.strict import Strict
 from recall.config.values import Probability
 
@@ -133,115 +135,6 @@ class ItemCodesConfig(Strict):
     def are_served_apart(self) -> bool:
         """Tell whether an item has several vectors in the index."""
         return self.are_trained_apart and self.index != "mean"
-
-
-class ColdSimulation(Strict):
-    """Show candidates in training as they would look if they were new.
-
-    The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and also with
-    probability `unseen` whatever the exposures: an item published after the training is served without a trained id,
-    but soon has a posterior. `brand_new` removes the posterior, too.
-    """
-
-    enabled: bool = True
-    max_probability: Probability = 0.8
-    half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
-    unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
-    brand_new: Probability = Field(default=0.0, description="share of candidates shown without id and posterior")
-    own_share: bool = Field(
-        default=True,
-        description="with an id hide its author (or another feature beside it), as often as that learned from it alone",
-    )
-
-
-class LossConfig(Strict):
-    """Configure the training objective: weights of its terms, and where negatives come from."""
-
-    item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
-    behaviour: NonNegativeFloat = Field(default=0.3, description="query against the behaviour tower alone")
-    meta: NonNegativeFloat = Field(default=0.3, description="query against the meta tower alone")
-    towers_move_query: bool = Field(
-        default=False, description="whether the two losses above also train the query side, or the item towers alone"
-    )
-    triplet: NonNegativeFloat = Field(default=0.3, description="alignment of both towers of the same item")
-    margin: NonNegativeFloat = 0.2
-    triplet_negatives: Literal["all", "hard"] = "all"
-    softmax: Literal["sampled", "full"] = Field(
-        default="sampled",
-        description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the target that all items have alike, with softmax: full; against overfitting",
-    )
-    mask_seen: bool = Field(
-        default=False,
-        description="leave what the user clicked before out of the softmax, as evaluation.exclude_seen does in ranking",
-    )
-    logq: bool = Field(default=True, description="subtract the log of how often a candidate is drawn")
-    negatives: Literal["none", "exposed", "catalogue"] = Field(
-        default="exposed", description="what uniform negatives are drawn from, beside the in-batch ones"
-    )
-    uniform_negatives: NonNegativeInt = Field(default=512, description="uniform negatives per batch")
-
-    @model_validator(mode="after")
-    def _full_softmax_has_negatives(self) -> LossConfig:
-        if self.softmax == "full" and self.negatives == "none":
-            raise ValueError(
-                "softmax: full ranks against the catalogue, but negatives: none leaves nothing of it; "
-                "use negatives: exposed or negatives: catalogue"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _labels_are_smoothed_over_all_items(self) -> LossConfig:
-        if self.label_smoothing and self.softmax != "full":
-            raise ValueError(
-                f"label_smoothing {self.label_smoothing} spreads targets over all items, but softmax: sampled meets a "
-                "few of them; use softmax: full, or remove label_smoothing"
-            )
-        return self
-
-
-class StudentLoss(Strict):
-    """Weigh the terms of the student's objective."""
-
-    item: NonNegativeFloat = Field(default=1.0, description="its query against the item vectors that are served")
-    query: NonNegativeFloat = Field(default=1.0, description="its query towards that of the large tower")
-    scores: NonNegativeFloat = Field(default=1.0, description="its scores of the candidates towards the large tower's")
-
-    @model_validator(mode="after")
-    def _something_is_taught(self) -> StudentLoss:
-        if not (self.item or self.query or self.scores):
-            raise ValueError("item, query and scores are all 0, so the student learns nothing; raise one of them")
-        return self
-
-
-class StudentConfig(Strict):
-    """Configure a cheap second user tower: last clicks pooled, profile, one MLP; `mean` is `{kind: mean}`."""
-
-    # Validation recall@50 that is lost on the simulated community and on MovieLens, one seed: by attention 1.2% and
-    # 0.1% (joint), 0.3% and 0.6% (frozen); by the mean 2.0% and 6.0% (joint), 1.2% and 4.9% (frozen), 3.6% and 5.5%
-    # (frozen, with loss.item alone).
-    kind: Literal["mean", "attention"] = Field(
-        default="attention", description="how clicks are pooled: their mean, or attention pooling with recency"
-    )
-    hidden: tuple[PositiveInt, ...] = (64,)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    loss: StudentLoss = StudentLoss()
-    temperature: PositiveFloat = Field(
-        default=2.0, description="loss.scores: what the logits of both are divided by; above 1 the rear counts more"
-    )
-    stage: Literal["joint", "frozen"] = Field(
-        default="joint", description="trained beside the large tower; or after it, with the best of it as it is"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kind_alone(cls, content: Any) -> Any:
-        return {"kind": content} if isinstance(content, str) else content
 
 
 class ModelConfig(Strict):

@@ -55,8 +55,8 @@ def write_json(path: Path, content: Mapping[str, Any], *, checksummed: bool = Fa
 
     Args:
       path: the file.
-      content: what it holds.
-      checksummed: with a last key crc32c, the CRC-32C of all bytes before its value; `read_json` compares it.
+      content: the mapping to write.
+      checksummed: whether to add a last key crc32c, the CRC-32C of all bytes before its value, for `read_json`.
     """
     if checksummed:
         content = {key: value for key, value in content.items() if key != _OWN_CHECKSUM} | {_OWN_CHECKSUM: ""}
@@ -117,7 +117,7 @@ def publish(
     Args:
       directory: final place; an artefact that is already there is replaced.
       manifest: JSON-serialisable content; may be filled inside the block. `files` is added here.
-      name: of the manifest's file.
+      name: file name of the manifest.
       parts: see `seal`.
 
     Raises:
@@ -149,8 +149,8 @@ def seal(directory: Path, manifest: dict[str, Any], *, name: str = MANIFEST, par
     Args:
       directory: holds all files.
       manifest: the content; `files` is added.
-      name: of the manifest's file.
-      parts: folders in it that were sealed by themselves; their own manifests vouch for what is below.
+      name: file name of the manifest.
+      parts: folders in it that were sealed by themselves and have manifests of their own.
     """
     sealed = {directory / name, *(path for part in parts for path in (directory / part).rglob("*"))}
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path not in sealed)
@@ -172,7 +172,7 @@ def read_manifest(
       made_by: the command that makes it, for the error message, e.g. `recall prepare`.
       verify: also compare every file's checksum (reads all bytes), or of those whose names it chooses; sizes and the
         manifest's own checksum are always compared.
-      name: of the manifest's file.
+      name: file name of the manifest.
 
     Raises:
       ArtifactError: no manifest, a file is missing, truncated or altered, or it lies outside of the directory.

@@ -116,7 +116,7 @@ def read_table(path: str | Path, *, format: str = "auto", columns: Sequence[str]
     Args:
       path: the file.
       format: csv, tsv, jsonl or parquet; auto decides by the ending.
-      columns: what to keep, in this order, each name once in the result; default: all columns. Others are not parsed
+      columns: names to keep, in this order, each once in the result; default: all columns. Others are not parsed
         (except in JSON lines).
 
     Returns:
@@ -197,7 +197,7 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
     """Convert Python values to ids as `id_strings` does.
 
     Raises:
-      DataError: values of several types, or what is no Unicode text; begins with `what`.
+      DataError: values of several types, or one that is no Unicode text; begins with `what`.
     """
     try:
         return id_strings(pa.array(list(values), from_pandas=True))
@@ -236,7 +236,7 @@ def numbers(column: Column, *, what: str = "column") -> Float64s:
 
     Args:
       column: numbers, booleans or text.
-      what: how to call the column in an error.
+      what: name of the column in an error.
 
     Raises:
       DataError: some values are not numbers; says how many and shows the first.

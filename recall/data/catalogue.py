@@ -181,7 +181,7 @@ def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) ->
     """Return the ids of a table's rows, string [rows].
 
     Args:
-      column: of ids.
+      column: the ids.
       path: file of the table, for errors.
       format: format of the file, for errors.
       key: key of the experiment file that names the column, for errors.

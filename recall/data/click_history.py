@@ -70,8 +70,8 @@ def previous_triggers(rows: Int64s, time_ms: Int64s, earlier: Ranges, *, window_
     Args:
       rows: int64 [clicks], item rows.
       time_ms: int64 [clicks].
-      earlier: as `earlier_clicks`.
-      window_ms: how old the click may be.
+      earlier: the result of `earlier_clicks`.
+      window_ms: the largest age of the click.
     """
     previous = earlier.stops - 1
     recent = (earlier.lengths() > 0) & (time_ms - time_ms[previous] <= window_ms)
@@ -94,7 +94,7 @@ def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> Ragged:
     Args:
       rows: int64 [clicks], item rows of all clicks.
       first: bool [clicks], as `first_clicks`; only these can add an item.
-      earlier: for the examples in question, slices of the clicks.
+      earlier: ranges of the clicks, one per example.
 
     Returns:
       The items of each example, int64.
@@ -102,6 +102,6 @@ def seen_items(rows: Int64s, first: Bools, earlier: Ranges) -> Ragged:
     before = np.concatenate([[0], np.cumsum(first)])  # first clicks before a position
     positions = Ranges(before[earlier.starts], before[earlier.stops]).positions()
     items = rows[first][positions.values]
-    # Sorted as one number each, without a way back to their places: all that stands in a place is the item itself.
+    # Example and item are sorted as one number, so that the item is read off the sorted number.
     example = positions.owners * (int(rows.max(initial=0)) + 1)
     return Ragged(np.sort(example + items) - example, positions.offsets)

@@ -67,8 +67,8 @@ def plan_pieces(events: EventsConfig, *, section: str = "data.events", click_key
 
     Args:
       events: names and meaning of the columns.
-      section: where the experiment names them.
-      click_key: what the column of the click rule is called there.
+      section: section of the experiment file that names them.
+      click_key: key of the click rule's column in that section.
 
     Raises:
       DataError: no file matches, a file cannot be read, or lacks a column (says which there are).
@@ -107,7 +107,7 @@ def read_events(
     """Read a piece of the log, and separate usable rows from unusable ones.
 
     Args:
-      piece: what to read.
+      piece: the part of the log to read.
       events: names and meaning of the columns.
       known_items: ids of the catalogue; None accepts every item.
 
@@ -135,10 +135,10 @@ def validate_events(
     """Parse the columns, and set unusable rows aside with the first reason that applies.
 
     Args:
-      raw: columns user, item, time and, where the log has them, click, trigger and those of the weights, of any type.
+      raw: columns user, item, time and, where the log has them, click, trigger and columns of the weights, of any type.
       rows: int64 [rows], where each row stands in its file.
       events: unit of time, click rule and weights.
-      piece: where the rows come from, for errors and the rejected rows.
+      piece: source of the rows, for errors and the rejected rows.
       known_items: ids of the catalogue; None accepts every item.
 
     Returns:
@@ -182,7 +182,7 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     """Order the events of whole users, and drop exact duplicates.
 
     Args:
-      events: as `event_schema`, all events of each user that occurs, in any order.
+      events: columns of `event_schema`; all events of each user that occurs, in any order.
 
     Returns:
       The events by (user, time_ms, item, click, trigger), ids as dictionaries in the order of their text; and how

@@ -64,7 +64,7 @@ def example_schema(layout: str, split: int, *, weighted: bool = False, histories
     """Return the columns of a split's examples.
 
     Args:
-      layout: of the training records.
+      layout: layout of the training records.
       split: 0 train, 1 validation, 2 test.
       weighted: whether they carry the weight of the click (of each click, by user).
       histories: names of further histories, each with its items (or codes) and times.
@@ -93,7 +93,7 @@ class UserEvents:
       click: bool [events].
       trigger: int64 [events], row of the item that the log names as trigger, -1 where it names none.
       split: int8 [events].
-      weight: float32 [events], how much a click counts; None where all count once.
+      weight: float32 [events], weight of a click; None where all count once.
     """
 
     users: pa.StringArray
@@ -110,9 +110,9 @@ class UserEvents:
         """Look up item rows and splits.
 
         Args:
-          events: as `recall.data.events.sort_events` returns them.
+          events: the result of `recall.data.events.sort_events`.
           item_ids: string [items], the catalogue; holds every item of the events.
-          boundaries: of a split by time; None splits by last click.
+          boundaries: boundaries of a split by time; None splits by last click.
         """
         users = events["user"].combine_chunks()
         user = users.indices.to_numpy()
@@ -128,10 +128,10 @@ class ExampleBuilder:
     """Turn clicks into examples.
 
     Attributes:
-      posterior: of every item at every moment.
-      history: how many clicks an example carries.
-      trigger_window_ms: how old the previous click may be to count as trigger.
-      explicit_trigger: triggers come from the log alone.
+      posterior: posterior of every item at every moment.
+      history: number of clicks that an example carries.
+      trigger_window_ms: largest age of a previous click that counts as trigger.
+      explicit_trigger: whether triggers come from the log alone.
     """
 
     posterior: PosteriorHistory | PosteriorBlocks
@@ -172,13 +172,13 @@ class Clicks:
       users: string [users].
       user: positions in `users`.
       rows: item rows.
-      time_ms: when.
+      time_ms: moments of the clicks.
       split: 0 train, 1 validation, 2 test.
       trigger: row of the trigger item or -1.
-      posterior: of the item as of the click.
+      posterior: posterior of the item as of the click.
       earlier: the user's clicks strictly before.
       history: the last of these.
-      weight: how much the click counts; None where all count once.
+      weight: weight of the click; None where all count once.
       further: further histories by name, each with the entries that every click has of it.
     """
 

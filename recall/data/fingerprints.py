@@ -42,7 +42,7 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
 
     Args:
       config: the experiment, with the model's structure.
-      of_data: fingerprint of what it is trained on.
+      of_data: fingerprint of its training data.
     """
     sections: list[Any] = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
     if config.model.fusion.kind != "concat":

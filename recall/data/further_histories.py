@@ -38,11 +38,11 @@ class FurtherHistory:
     """Hold one further history of some users.
 
     Attributes:
-      users: string [users], sorted; those with an entry.
+      users: string [users], users with an entry, sorted.
       user: int64 [entries], positions in `users`, rising.
       codes: int64 [entries], item rows, or codes of the own vocabulary.
       time_ms: int64 [entries], rising within a user.
-      length: how many entries an example carries.
+      length: number of entries that an example carries.
     """
 
     users: pa.StringArray

@@ -29,7 +29,7 @@ class ItemAttributes:
     Attributes:
       ids: string [items], unique.
       table: row i is of item i: columns as `attribute_columns` makes them, null where the file has no value.
-      separators: by column of tags, what joins them where they come as one text.
+      separators: by column of tags, the separator of tags that come as one text.
     """
 
     ids: pa.StringArray
@@ -40,11 +40,11 @@ class ItemAttributes:
         """Return the values of a column.
 
         Args:
-          name: of the column.
-          what: asks for it, for the error.
+          name: name of the column.
+          what: the setting that asks for it, for the error.
 
         Raises:
-          DataError: there is none of this name; lists those that there are.
+          DataError: there is no column of this name; lists the names.
         """
         if name not in self.table.column_names:
             raise DataError(
@@ -77,7 +77,7 @@ class ItemAttributes:
 
         Args:
           ids: unique.
-          rows: raw values under the column names of the items file; what is absent is missing.
+          rows: raw values under the column names of the items file; absent values are missing.
 
         Raises:
           DataError: a value is not of its column's type.
@@ -110,7 +110,7 @@ def attribute_columns(items: pa.Table, features: Sequence[Feature], *, further: 
 
     Args:
       items: raw columns.
-      features: what is read from them.
+      features: features that are read from them.
       further: columns that are kept as they are.
 
     Raises:
@@ -152,7 +152,7 @@ def tag_lists(column: Column, *, separator: str | None) -> pa.ListArray:
 
     Args:
       column: lists, or text that is split.
-      separator: what text is split by; None: text is one tag.
+      separator: separator of the tags in a text; None: a text is one tag.
 
     Raises:
       DataError: lists of lists.

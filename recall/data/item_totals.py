@@ -57,7 +57,7 @@ class ItemTotals:
         Args:
           splits: codes of the splits that are known.
           at_ms: the moment that ages are counted to; None without a clock: all ages are 0.
-          prior: for the smoothed CTR.
+          prior: prior of the smoothed CTR.
         """
         chosen = list(splits)
         exposures, clicks = self.exposures[:, chosen].sum(axis=1), self.clicks[:, chosen].sum(axis=1)
@@ -74,11 +74,11 @@ def split_snapshots(
     """Compute the posterior of every item when each split is evaluated, and when the model is served.
 
     Args:
-      totals: of the whole log.
-      moments_ms: when `validation`, `test` and `serving` begin; None for a log without a clock.
+      totals: totals of the whole log.
+      moments_ms: start of `validation`, `test` and `serving`; None for a log without a clock.
       by_time: whether test comes after validation, so that it knows the validation events; otherwise both know
         the training events only.
-      prior: for the smoothed CTR.
+      prior: prior of the smoothed CTR.
     """
     known = {
         "validation": (TRAIN,),

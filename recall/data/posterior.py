@@ -114,9 +114,9 @@ class PosteriorHistory:
       clicks: int64 [entries], likewise.
       first_time_ms: int64 [entries], of the item's first event.
       bucket_ms: length of a bucket.
-      delay_ms: how long a closed bucket takes to become known.
-      prior: for the smoothed CTR.
-      clock: False for logs that only have an order: a lookup then gives training totals, whatever the time.
+      delay_ms: time until a closed bucket becomes known.
+      prior: prior of the smoothed CTR.
+      clock: False for logs that only have an order: lookups then ignore the time and give training totals.
     """
 
     item: Int32s

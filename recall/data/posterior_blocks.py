@@ -17,7 +17,7 @@ def block_starts(entries: Int64s, *, most: int) -> Int64s:
 
     Args:
       entries: int64 [items], entries of each item in the history.
-      most: entries of a block, which may have more by those of its last item.
+      most: entries of a block, which its last item may exceed.
 
     Returns:
       int64 [blocks], the row that each block begins with, rising from 0; one block at least.

@@ -63,7 +63,7 @@ class PreparedData:
     """Hold a published DIR/data. Files are read when they are asked for, and checked then; see `load`.
 
     Attributes:
-      directory: where it is.
+      directory: the directory.
       manifest: counts, split, posterior settings, schema of the examples, checksums.
     """
 
@@ -83,7 +83,7 @@ class PreparedData:
           verify: compare checksums now: of every file, or of `tables`, which are all but the shards of examples.
 
         Raises:
-          ArtifactError: it is not there, damaged, or of another format version; what reads a file raises it, too.
+          ArtifactError: it is not there, damaged, or of another format version. Members that read a file raise it, too.
         """
         directory = Path(directory)
 
@@ -255,7 +255,7 @@ class PreparedData:
         shards = self.manifest["shards"]
         code = SPLITS.index(split)
         paths = [shard_path(self.directory, code, shard=shard, shards=shards) for shard in range(shards)]
-        # A pass over the bytes is cheap against what is done with them, and TensorFlow names no file when it finds one
+        # A pass over the bytes is cheap against training on them, and TensorFlow names no file when it finds one
         # altered.
         return [self._file(path.name) for path in paths]
 

@@ -1,7 +1,6 @@
 """Writes and reads the tables of DIR/data: each file has its one writer and its one reader here.
 
-`pipelines` writes the shards of examples beside them; `prepared.py` opens the whole directory and knows which
-file holds what.
+`pipelines` writes the shards of examples beside them; `prepared.py` opens the whole directory.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class EncodedRows(NamedTuple):
       table: encoded columns.
       encoder: the encoder of these columns.
       titles: string [rows] for people, where the catalogue has some.
-      attributes: of items, the columns that filters and caps of served lists may name; see `item_attributes.py`.
+      attributes: columns of items that filters and caps of served lists may name; see `item_attributes.py`.
     """
 
     ids: pa.StringArray
@@ -100,7 +99,7 @@ def write_tables(
       snapshots: the posterior of every item at `serving`, `validation` and `test`.
       sampling_counts: int64 [items], training examples of each item.
       histories: clicks of each user at the end of the log.
-      further_histories: likewise by name of a further history.
+      further_histories: entries of each user at the end of the log, by name of a further history.
       history_vocabularies: item ids of the further histories of a domain of their own, by name.
       rejected: events that were set aside, with reasons.
       content_prior: prior CTRs from content, where the experiment asks for them.

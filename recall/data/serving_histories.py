@@ -20,7 +20,7 @@ class ServingHistories:
 
     def __init__(self, table: pa.Table) -> None:
         self._position = {user: position for position, user in enumerate(table["user_id"].to_pylist())}
-        # As NumPy has them: Arrow takes 4 us for each list.
+        # NumPy arrays, as Arrow takes 4 us for each list.
         lists = {name: flat(table[name]) for name in table.column_names if name != "user_id"}
         self._values = {name: own.values.to_numpy() for name, own in lists.items()}
         self._offsets = {name: own.offsets.to_numpy().astype(np.int64) for name, own in lists.items()}

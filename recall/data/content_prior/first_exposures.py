@@ -15,8 +15,8 @@ class FirstExposures:
 
     Args:
       history: counts with a clock.
-      limit: how many exposures of an item are its first.
-      items: how many items the catalogue has.
+      limit: number of exposures of an item that are its first.
+      items: number of items in the catalogue.
     """
 
     def __init__(self, history: PosteriorHistory, *, limit: int, items: int) -> None:
@@ -51,7 +51,7 @@ class FirstExposures:
         Args:
           least: events at the first moment.
           factor: > 1.
-          before_ms: only moments before this one, in Unix milliseconds.
+          before_ms: end of the moments, exclusive, in Unix milliseconds.
         """
         moments: list[int] = []
         wanted = float(least)

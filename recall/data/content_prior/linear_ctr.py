@@ -31,8 +31,8 @@ def design_matrix(columns: Sequence[EncodedColumn], table: pa.Table) -> sparse.c
     missing.
 
     Args:
-      columns: of the table, in order.
-      table: as `TableEncoder.encode` returns it.
+      columns: descriptions of the table's columns, in order.
+      table: a result of `TableEncoder.encode`.
     """
     blocks = [_block(column, table[column.name].combine_chunks()) for column in columns]
     return sparse.hstack([*blocks, sparse.csr_matrix((len(table), 0))]).tocsr()
@@ -87,10 +87,10 @@ class LogOdds:
           design: [items, width], scaled.
           exposures: float64 [items].
           clicks: float64 [items].
-          strength: of the posterior's prior.
-          inverse_penalty: of the squared weights, `C` of scikit-learn.
+          strength: strength of the posterior's prior.
+          inverse_penalty: inverse penalty of the squared weights, `C` of scikit-learn.
         """
-        # Imported by who fits: it takes a second, which everybody who serves would wait for.
+        # Imported here: it takes a second, which a serving process would wait for.
         from sklearn.linear_model import LogisticRegression
 
         count = len(exposures)
@@ -135,8 +135,8 @@ class ContentCtr:
     """Predict the CTR of items from raw rows, of the catalogue or new.
 
     Attributes:
-      encoder: of the features that speak.
-      log_odds: on the unscaled design.
+      encoder: encoder of the features in use.
+      log_odds: model on the unscaled design.
     """
 
     encoder: TableEncoder

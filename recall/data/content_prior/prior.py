@@ -47,9 +47,9 @@ class ContentPrior:
     """Hold the priors of the catalogue's items at all moments, and the model for new items.
 
     Attributes:
-      items: None where nothing could be fitted: all items then keep one prior.
+      items: priors by item; None where nothing could be fitted: all items then keep one prior.
       serving: the mean of the folds' models when serving begins; None likewise.
-      about: for the manifest: the moments and what was known then, and why there is no model.
+      about: entry of the manifest: the moments, the counts known then, and why there is no model.
     """
 
     items: ItemPriors | None
@@ -100,7 +100,7 @@ def fit_content_prior(
       item_ids: string [items], the catalogue.
       table: raw columns of the catalogue.
       history: counts of every item at every moment; its prior is kept where there is no model.
-      moments_ms: when validation, test and serving begin; None for a log without a clock.
+      moments_ms: start of validation, test and serving; None for a log without a clock.
     """
     settings = config.data.posterior.content_prior
     features = _features(config)
@@ -153,7 +153,7 @@ class _Fitting:
         """Fit a model per fold on the items of the other folds, which also choose its penalty."""
         models: list[LogOdds | None] = []
         penalties: list[float | None] = []
-        # The folds of a pair judge each other: models without either are all that both choices need.
+        # The folds of a pair judge each other: both choices need only models fitted without either fold.
         judges = {pair: self._judges(pair, exposures, clicks) for pair in range(0, _FOLDS, 2)}
         for fold in range(_FOLDS):
             penalty = self._best(judges[fold & ~1], fold ^ 1, exposures, clicks)
@@ -186,7 +186,7 @@ def _features(config: Config) -> list[Feature]:
     own, settings = config.data.items.id, config.data.posterior.content_prior
     content = [feature for feature in config.features.item if feature.type != "id"]
     ids = [feature for feature in config.features.item if feature.type == "id" and feature.source != own]
-    # Beside a vector its clusters say nothing more to a linear model, and they take long to place.
+    # Clusters add nothing to their vector in a linear model, and they take long to place.
     plain = [
         feature.model_copy(update={"clusters": (), "use": "vector"})
         if feature.type == "embedding" and feature.uses_vector

@@ -60,7 +60,7 @@ class Community:
       content: float32 [items, 16], unit length.
       appeal: float32 [items, 8], unit length.
       quality: float32 [items].
-      content_weight, taste_weight, bias: of the logit.
+      content_weight, taste_weight, bias: weights and bias of the logit.
     """
 
     interests: Float32s
@@ -114,12 +114,12 @@ def make_community(
 
     Args:
       rng: source of all randomness.
-      users: how many.
-      items: how many.
-      authors: how many; some publish much more than others.
-      topics: how many of `TOPICS` there are.
-      content_weight: of the match between interests and content.
-      taste_weight: of the match between taste and appeal.
+      users: number of users.
+      items: number of items.
+      authors: number of authors; some publish much more than others.
+      topics: number of `TOPICS` in use.
+      content_weight: weight of the match between interests and content.
+      taste_weight: weight of the match between taste and appeal.
       quality_spread: standard deviation of the quality.
     """
     topic_vectors = unit(rng.normal(size=(topics, _CONTENT_DIM)))

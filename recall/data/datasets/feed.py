@@ -71,7 +71,7 @@ class Feed:
         Args:
           rng: source of randomness.
           users: rows of users [active].
-          available: what each may be shown, bool [active, items].
+          available: items that each may be shown, bool [active, items].
           age_hours: hours since publication [items], negative before.
 
         Returns:
@@ -141,11 +141,11 @@ def run_feed(
     Args:
       rng: source of randomness.
       community: the truth, its bias set.
-      feed: at its beginning.
+      feed: a feed at its beginning.
       published_ms: Unix ms [items].
-      activity: relative [users].
+      activity: relative activity [users].
       days: length of the log.
-      exposures: about how many.
+      exposures: approximate number of exposures.
 
     Raises:
       ConfigError: so few exposures were asked for that there is none.

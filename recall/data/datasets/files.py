@@ -118,10 +118,10 @@ def read_delimited(
     Args:
       path: the file.
       columns: the column names: expected in the header line, or given to the columns in order.
-      delimiter: may have several characters, like MovieLens' `::`.
-      encoding: of the text.
-      header: the first line holds names.
-      quoted: values may be in double quotes.
+      delimiter: one or several characters, like MovieLens' `::`.
+      encoding: encoding of the text.
+      header: whether the first line holds names.
+      quoted: whether values may be in double quotes.
 
     Raises:
       DataError: unreadable, empty, another number of columns somewhere (says in which line), other names.
@@ -188,10 +188,10 @@ def as_number(table: pa.Table, column: str, kind: pa.DataType, *, path: Path, fi
     """Replace a string column by numbers.
 
     Args:
-      table: as read from `path`.
+      table: the table read from `path`.
       column: its name in the table; must not be missing in any row.
       kind: Arrow type of the result.
-      path: for the error message.
+      path: file, for the error message.
       first_line: line of the file that holds the table's row 0.
 
     Raises:

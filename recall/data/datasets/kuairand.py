@@ -31,13 +31,13 @@ def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Datas
 
     Args:
       folder: the unpacked folder, or the one above its `data` folder.
-      random_exposures: also read the log of videos that replaced recommended ones at random.
+      random_exposures: whether to read also the log of videos that replaced recommended ones at random.
 
     Returns:
       events: the logs one after the other, in the published order and with all published columns; user_id,
         video_id, time_ms (Unix ms) and is_click (0 or 1) are int64. Exact duplicates stay as published.
-      items: video_id int64, author_id, video_type, ..., tag, as strings of what was published.
-      users: user_id int64 and the profile, as strings of what was published.
+      items: video_id int64, author_id, video_type, ..., tag, as the published strings.
+      users: user_id int64 and the profile, as the published strings.
       All of it is in memory at once: for 27K (over 300 million exposures) point an experiment at the published files
       themselves.
 

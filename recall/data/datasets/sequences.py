@@ -26,8 +26,8 @@ def read_sequences(folder: str | Path, *, name: str | None = None) -> Dataset:
     (`time: position, time_unit: order`), and every row is a click.
 
     Args:
-      folder: where both files are.
-      name: which data set, e.g. Beauty; not needed if the folder holds one.
+      folder: folder of both files.
+      name: name of the data set, e.g. Beauty; not needed if the folder holds one.
 
     Returns:
       events: user_id, item_id, position int64 (0-based place in the user's sequence).

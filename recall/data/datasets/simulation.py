@@ -60,15 +60,15 @@ def simulate(
     Time goes in steps of an hour, each vectorised over its users and all items; memory is users x items bytes.
 
     Args:
-      users: how many.
-      items: how many; `published_before` of them exist when the log starts, the others appear evenly in time.
+      users: number of users.
+      items: number of items; `published_before` of them exist when the log starts, the others appear evenly in time.
       days: length of the log.
-      authors: how many.
-      topics: how many, at most 20.
-      exposures: about how many rows the log gets.
-      ctr: about which share of them is clicked.
-      content_weight: how far a click depends on what content shows.
-      taste_weight: how far it depends on what only behaviour shows.
+      authors: number of authors.
+      topics: number of topics, at most 20.
+      exposures: approximate number of rows of the log.
+      ctr: approximate share of clicked exposures.
+      content_weight: influence of traits that content shows on a click.
+      taste_weight: influence of traits that only behaviour shows on a click.
       quality_spread: standard deviation of an item's quality, which only behaviour shows.
       published_before: share of the items that is older than the log.
       text_missing: share of items without a text vector.

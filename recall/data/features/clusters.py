@@ -49,7 +49,7 @@ class HierarchicalKMeans:
         Args:
           vectors: float32 [rows, dim], finite; at least one row.
           levels: total nodes per level, each a multiple of the one before.
-          seed: of the draw and of the k-means starts.
+          seed: seed of the draw and of the k-means starts.
 
         Raises:
           ValueError: no vectors, or a level is no multiple of the one before.
@@ -136,7 +136,7 @@ def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
     count = max(1, min(children, len(vectors) // _MEMBERS_PER_CHILD))
     if count == 1:
         return vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    # Imported by who fits: it takes a second, which everybody who serves would wait for.
+    # Imported here: it takes a second, which a serving process would wait for.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -150,7 +150,7 @@ def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
 
 def _nearest(vectors: Float32s, centroids: Float32s) -> Int64s:
     """Find the position of the nearest centroid, the first of equals."""
-    # float64, so that a vector's node does not hang on which other vectors share its matrix product.
+    # float64, so that a vector's node does not depend on the other vectors in its matrix product.
     points = centroids.astype(np.float64)
     half_norms = (points**2).sum(axis=1) / 2  # [centroids]
     nearest = np.empty(len(vectors), np.int64)

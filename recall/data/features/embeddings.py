@@ -75,7 +75,7 @@ def vectors_of(column: pa.Array | pa.ChunkedArray, *, what: str = "vectors") -> 
 
     Args:
       column: lists of numbers, all of one length; null or empty where a row has no vector.
-      what: how to call the column in an error.
+      what: name of the column in an error.
 
     Returns:
       float32 [rows, dim], zeros where missing (dim is 0 if all are), and bool [rows], true where present.

@@ -29,9 +29,9 @@ class EncodedColumn:
     """Describe one column of an encoded table.
 
     Attributes:
-      name: of the column: the feature's, or NAME_cluster_LEVEL.
+      name: name of the column: the feature's, or NAME_cluster_LEVEL.
       feature: the feature that it was made of.
-      tower: which tower sees it.
+      tower: the tower that sees it.
       kind: code int32 (0 missing, 1 out of vocabulary), codes list<int32> (empty: missing), number float32 (null:
         missing), vector fixed_size_list<float32> (null: missing). Buckets and clusters are codes from 2.
       size: number of codes, 1 for a number, the dimension of a vector.
@@ -71,7 +71,7 @@ class TableEncoder:
           clicks: int64 [rows], training clicks of each row; an `id` feature counts these (an author's count is the
             clicks of all his items). Default: one per row. Other vocabularies count rows.
           fit_rows: bool [rows], rows on whose vectors clusters are placed; default: all that have one.
-          seed: of the clusters.
+          seed: seed of the clusters.
 
         Raises:
           DataError: a column is missing, holds other than the feature's type, or (embedding) no vector at all.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from recall.config.model import ColdSimulation
+from recall.config.objectives import ColdSimulation
 from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.data.prepared import PreparedData

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from recall.config.model import LossConfig
+from recall.config.objectives import LossConfig
 from recall.model.batches.dataset import Batch
 from recall.model.batches.negatives import NegativeSampler
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.config.model import LossConfig
+from recall.config.objectives import LossConfig
 from recall.model.batches.negatives import NegativeSampler
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import Targets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.config.model import StudentConfig
+from recall.config.objectives import StudentConfig
 from recall.model.objectives.ranked_queries import RankedQueries
 from recall.model.objectives.retrieval import Ranking, ranked_queries, retrieval_loss
 from recall.model.objectives.softmax import CHUNK, sum_over_chunks

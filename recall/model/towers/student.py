@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from recall.config.model import ModelConfig, StudentConfig
+from recall.config.model import ModelConfig
+from recall.config.objectives import StudentConfig
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
 from recall.model.towers.query import QueryHead
 

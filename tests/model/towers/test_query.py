@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from recall.config.model import ModelConfig, StudentConfig
+from recall.config.model import ModelConfig
+from recall.config.objectives import StudentConfig
 from recall.data.features.table_encoder import EncodedColumn
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.towers.history_encoders import HISTORY_ENCODERS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.config.model import ModelConfig, StudentConfig
+from recall.config.model import ModelConfig
+from recall.config.objectives import StudentConfig
 from recall.model.towers.student import StudentTower
 
 DIM, LONGEST, USERS = 8, 5, 4
