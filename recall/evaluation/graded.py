@@ -1,18 +1,18 @@
-"""How well scores order results with graded labels: pairs of one query that stand in the right order, and others."""
+"""Measures how well scores order results with graded labels, by counting the pairs of one query in the right order."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from recall.core.arrays import Int64s
+from recall.core.arrays import Float32s, Int64s
 
 
 class PairCounts(NamedTuple):
-    """Pairs of results of one query with different labels, over all queries.
+    """Count the pairs of results of one query with different labels, over all queries.
 
     Attributes:
       concordant: the higher label has the higher score.
@@ -26,10 +26,10 @@ class PairCounts(NamedTuple):
 
 
 def pair_counts(scores: npt.ArrayLike, labels: npt.ArrayLike, queries: npt.ArrayLike) -> PairCounts:
-    """Counts the pairs that a ranking puts into the right order.
+    """Count the pairs that a ranking puts into the right order.
 
-    All queries together are sorted once and their inversions counted bit by bit, so that time grows as n log^2 n with
-    the results, however many of them belong to one query.
+    All queries together are sorted once and their inversions are counted bit by bit. Time grows as n log^2 n with the
+    results, however many of them belong to one query.
 
     Args:
       scores: real numbers [results], higher is better.
@@ -57,11 +57,11 @@ def pair_counts(scores: npt.ArrayLike, labels: npt.ArrayLike, queries: npt.Array
 
 
 def positive_negative_ratio(scores: npt.ArrayLike, labels: npt.ArrayLike, queries: npt.ArrayLike) -> float | None:
-    """Positive to negative ratio (PNR): concordant over discordant pairs of results of the same query.
+    """Compute the positive-negative ratio (PNR): concordant over discordant pairs of results of the same query.
 
-    As in Zou et al., "Pre-trained Language Model based Ranking in Baidu Search" (KDD 2021), where it is taken per
-    query and averaged. Here the pairs of all queries are counted together: one query without a discordant pair would
-    make the average infinite. Ties in score are on neither side; `pair_counts` has them.
+    Zou et al., "Pre-trained Language Model based Ranking in Baidu Search" (KDD 2021), take it per query and average.
+    Departure: the pairs of all queries are counted together, since one query without a discordant pair would make the
+    average infinite. Ties in score are on neither side; `pair_counts` has them.
 
     Args:
       scores: real numbers [results], higher is better.
@@ -69,8 +69,8 @@ def positive_negative_ratio(scores: npt.ArrayLike, labels: npt.ArrayLike, querie
       queries: [results], which query each belongs to.
 
     Returns:
-      A number >= 0, 1 for scores that say nothing; inf if no pair is discordant and some are concordant; None without
-      a pair on either side.
+      A number >= 0, 1 for scores without information; inf if no pair is discordant and some are concordant; None
+      without a pair on either side.
 
     Raises:
       ValueError: as `pair_counts`.
@@ -81,20 +81,45 @@ def positive_negative_ratio(scores: npt.ArrayLike, labels: npt.ArrayLike, querie
     return counts.concordant / counts.discordant
 
 
+def graded_summary(ranks: Int64s, weights: Float32s, users: npt.NDArray[Any]) -> dict[str, int | float | None]:
+    """Measure whether a user's clicks of larger weight get better ranks than the user's other clicks.
+
+    PNR with the user for the query, the weight of the click for the label and the rank of its item for the score. A
+    user's clicks are asked for at different times: their scores are of different queries and cannot be compared, but
+    their ranks in the whole catalogue can.
+
+    Args:
+      ranks: int64 [examples], 1 is best.
+      weights: float32 [examples], weight of each click.
+      users: [examples], whose click it is; any dtype that sorts.
+
+    Returns:
+      {"pnr": ..., "pairs": n, "concordant": n, "discordant": n}: pairs of one user's clicks with different weights; the
+      rest of `pairs` has equal ranks. PNR is None without a discordant pair, where it is infinite or undefined.
+    """
+    counts = pair_counts(-ranks, weights, users)
+    return {
+        "pnr": counts.concordant / counts.discordant if counts.discordant else None,
+        "pairs": sum(counts),
+        "concordant": counts.concordant,
+        "discordant": counts.discordant,
+    }
+
+
 def _dense_ranks(query: Int64s, codes: Int64s) -> Int64s:
-    """Ranks from 0 by query, then code; equal ones share a rank."""
+    """Rank results from 0 by query, then code; equal ones share a rank."""
     width = int(codes.max(initial=0)) + 1
     return np.unique(query.astype(np.int64) * width + codes, return_inverse=True)[1].astype(np.int64)
 
 
 def _pairs(groups: Int64s) -> int:
-    """Pairs inside of the groups."""
+    """Count the pairs inside of the groups."""
     sizes = np.bincount(groups)
     return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _inversions(values: Int64s) -> int:
-    """Pairs in which the larger value >= 0 stands first.
+    """Count the pairs in which the larger of two values >= 0 stands first.
 
     Two values differ first in one bit, read from the highest. With values stably sorted by the bits above it, a pair
     is inverted if both are of one group and the one with the bit set stands first.

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from recall.config.evaluation import EvaluationConfig
-from recall.core.arrays import Int64s
+from recall.core.arrays import Float32s, Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
+from recall.evaluation.graded import graded_summary
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, score_blocks
 from recall.evaluation.scorers import EvaluationError, Scorer
 
@@ -40,6 +41,7 @@ def evaluate(
     clicks: Int64s,
     config: EvaluationConfig,
     categories: AskedCategories | None = None,
+    weights: Float32s | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Any]:
     """A model's part of metrics.json.
@@ -56,13 +58,15 @@ def evaluate(
       clicks: int64 [items], before the evaluated period.
       config: cut-offs, slices, and whether seen items are left out of the ranking.
       categories: of the items and of what the examples were asked with; ecology then says how far lists keep to them.
+      weights: float32 [examples], weight of each click; None where the log has no weights.
       block_bytes: memory for one block of scores; at least 16 examples are scored together.
 
     Returns:
       {"all": ..., "cold": ..., "by_exposures": [{"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}],
       "ecology": ..., "cold_among_cold": ...}, where ... are `metrics.summary` and `metrics.ecology`. With categories
       ecology has category_consistency@100 too: the share of listed items that have one in common with what was asked
-      with, of those that have any, in lists that were asked with any.
+      with, of those that have any, in lists that were asked with any. With weights there is "graded", a
+      `graded.graded_summary`: whether a user's clicks of larger weight rank above the user's other clicks.
 
     Raises:
       EvaluationError: scores are not finite or of another shape than the catalogue and the examples.
@@ -74,6 +78,7 @@ def evaluate(
         clicks=clicks,
         config=config,
         categories=categories,
+        weights=weights,
         block_bytes=block_bytes,
     ).metrics
 
@@ -86,6 +91,7 @@ def evaluate_examples(
     clicks: Int64s,
     config: EvaluationConfig,
     categories: AskedCategories | None = None,
+    weights: Float32s | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Evaluation:
     """The same with the rank of every example, for what needs more than means: arguments and errors of `evaluate`."""
@@ -116,6 +122,8 @@ def evaluate_examples(
     if categories:
         consistency = agreeing / comparable if comparable else None
         measured["ecology"][f"category_consistency@{LIST_LENGTH}"] = consistency
+    if weights is not None:
+        measured["graded"] = graded_summary(all_ranks, weights, examples.users)
     return Evaluation(measured, all_ranks, ranks_among_cold)
 
 

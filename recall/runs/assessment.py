@@ -60,7 +60,13 @@ class _Judge:
         exposures, clicks = self.posterior.exposures, self.posterior.clicks
         categories = asked_categories(self._config, self._prepared, examples, by_trigger=by_trigger)
         result = evaluate_examples(
-            scorer, examples, exposures=exposures, clicks=clicks, config=self._config.evaluation, categories=categories
+            scorer,
+            examples,
+            exposures=exposures,
+            clicks=clicks,
+            config=self._config.evaluation,
+            categories=categories,
+            weights=examples.weights if self._prepared.is_weighted else None,
         )
         self.metrics[name] = {**result.metrics, **about}
         self.ranks[name] = ranks_table(

@@ -78,6 +78,9 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
         f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
         "and (cold/cold) among cold items; coverage and cold share of lists of 100"
     )
+    if any("graded" in parts for parts in metrics["test"].values()):
+        columns["pnr"] = ("graded", "pnr")
+        caption += "; pnr: pairs of a user's clicks in the order of their weights, over pairs in the other order"
     table = Table(
         title="test", title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE, pad_edge=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import combinations
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recall.evaluation.graded import PairCounts, pair_counts, positive_negative_ratio
+from recall.evaluation.graded import PairCounts, graded_summary, pair_counts, positive_negative_ratio
 
 
 def counted_one_by_one(scores: list[float], labels: list[float], queries: list[str]) -> PairCounts:
@@ -62,6 +63,23 @@ def test_without_a_discordant_pair_it_is_infinite_and_without_any_pair_none() ->
     assert positive_negative_ratio([2, 1], [1, 0], [7, 8]) is None, "of different queries"
     assert positive_negative_ratio([1, 1], [1, 0], [7, 7]) is None, "tied"
     assert positive_negative_ratio([], [], []) is None
+
+
+def test_clicks_are_compared_with_other_clicks_of_their_user_by_rank() -> None:
+    # Of a, rank 3 has the largest weight: wrong against rank 1, right against rank 9; those two have equal weights.
+    users = np.array(["a", "b", "a", "a", "b", "c"])
+    ranks, weights = np.array([3, 4, 1, 9, 4, 1]), np.array([2, 1, 1, 1, 3, 9], np.float32)
+    expected = {"pnr": 1.0, "pairs": 3, "concordant": 1, "discordant": 1}  # the third pair, of b, has equal ranks
+    assert graded_summary(ranks, weights, users) == expected
+    assert json.loads(json.dumps(expected, allow_nan=False)) == graded_summary(ranks, weights, users)
+
+
+def test_clicks_without_a_discordant_pair_have_no_ratio() -> None:
+    users = np.array(["a", "a"])
+    right = graded_summary(np.array([1, 2]), np.array([2, 1], np.float32), users)
+    assert right == {"pnr": None, "pairs": 1, "concordant": 1, "discordant": 0}
+    equal = graded_summary(np.array([1, 2]), np.ones(2, np.float32), users)
+    assert equal == {"pnr": None, "pairs": 0, "concordant": 0, "discordant": 0}
 
 
 def test_what_cannot_be_compared_is_an_error() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 from collections import Counter
@@ -132,6 +134,27 @@ def test_ecology_describes_the_lists_of_the_first_hundred(case: Case, result: di
         "cold_share@100": pytest.approx(cold / slots),
         "novelty@100": pytest.approx(sum(-math.log2(share[item]) * count for item, count in shown.items()) / slots),
     }
+
+
+def test_weights_add_the_order_of_each_users_clicks_and_change_nothing_else(case: Case, result: dict[str, Any]) -> None:
+    rng = np.random.default_rng(8)
+    users, weights = rng.integers(0, 20, EXAMPLES).astype(str), rng.integers(1, 4, EXAMPLES).astype(np.float32)
+    ranks = case.slow_ranks(np.ones(ITEMS, bool))
+    orders = Counter(
+        np.sign((ranks[other] - ranks[one]) * (weights[one] - weights[other]))
+        for one, other in itertools.combinations(range(EXAMPLES), 2)
+        if users[one] == users[other] and weights[one] != weights[other]
+    )
+    examples = dataclasses.replace(case.examples, users=users)
+    settings = {"exposures": case.exposures, "clicks": case.clicks, "config": case.config}
+    found = evaluate(VectorScorer(case.queries, case.items), examples, weights=weights, **settings)
+    assert found.pop("graded") == {
+        "pnr": pytest.approx(orders[1] / orders[-1]),
+        "pairs": orders.total(),
+        "concordant": orders[1],
+        "discordant": orders[-1],
+    }
+    assert found == result
 
 
 def test_seen_items_compete_when_they_are_not_excluded(case: Case, result: dict[str, Any]) -> None:

@@ -111,6 +111,7 @@ def metric_tables(inputs: ReportInputs) -> list[Table]:
         _ranking_table(inputs, inputs.test, "cold_among_cold", "The same, ranked among cold items only", cold),
         _difference_table(inputs),
         _ecology_table(inputs),
+        _graded_table(inputs),
     ]
     return [table for table in tables if table.rows]
 
@@ -185,6 +186,22 @@ def _ecology_table(inputs: ReportInputs) -> Table:
         "category in common with the user's last clicks."
     )
     return Table("Ecology of the recalled lists", metrics, _model_rows(inputs, parts, metrics, best=best), note)
+
+
+def _graded_table(inputs: ReportInputs) -> Table:
+    """Show the order of clicks by weight per model; without rows where the log has no weights."""
+    parts = {model: inputs.test[model]["graded"] for model in inputs.models if inputs.test[model].get("graded")}
+    counts = ("pairs", "concordant", "discordant")
+    rows = [
+        row._replace(cells=[*row.cells, *(Cell(f"{parts[row.label][key]:,}") for key in counts)])
+        for row in _model_rows(inputs, parts, ["pnr"], best={"pnr": max})
+    ]
+    note = (
+        "Pairs: two test clicks of one user with different weights. Concordant: the click of larger weight has the "
+        "better rank; discordant: the worse. PNR: concordant over discordant, 1 for an order at random."
+    )
+    columns = ["PNR", *counts]
+    return Table("Order of a user's clicks by their weights", columns, rows, note)
 
 
 def _model_rows(

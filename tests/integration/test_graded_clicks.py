@@ -1,0 +1,72 @@
+"""A run on a log with weights: metrics.json, the terminal and the report say how clicks rank by their weights."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recall.config.experiment import Config, load_config
+from recall.evaluation.ranks import Ranks
+from tests.helpers.finished_run import SETTINGS, Outcome
+
+
+@pytest.fixture(scope="module")
+def settings(community: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("weighted") / "community"
+    shutil.copytree(community, folder)
+    log = pd.read_parquet(folder / "events.parquet")
+    log["stars"] = np.random.default_rng(4).integers(1, 4, len(log)).astype(float)
+    log.to_parquet(folder / "events.parquet")
+    return load_config(folder / "experiment.yaml", [*SETTINGS, "data.events.weight=stars"])
+
+
+def counted_one_by_one(ranks: pd.DataFrame) -> Counter[int]:
+    """Pairs of one user's clicks by the sign of their order: 1 concordant, -1 discordant, 0 of equal rank."""
+    found: Counter[int] = Counter()
+    for _, own in ranks.groupby("user"):
+        clicks = list(zip(own["rank"].tolist(), own["stars"].tolist(), strict=True))
+        for (one, weight), (other, other_weight) in itertools.combinations(clicks, 2):
+            if weight != other_weight:
+                found[int(np.sign((other - one) * (weight - other_weight)))] += 1
+    return found
+
+
+def test_the_order_of_clicks_by_weight_is_that_of_a_double_loop_over_the_log(finished: Path, settings: Config) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    log = pd.read_parquet(settings.data.events.path).rename(columns={"user_id": "user", "item_id": "item"})
+    stars = log[log.is_click == 1].drop_duplicates()[["user", "item", "time_ms", "stars"]]
+    published = Ranks.load(finished)
+    for split in ("test", "validation"):
+        for model in published.models(split):
+            ranks = published.table(split, model).to_pandas().astype({"user": str, "item": str})
+            joined = ranks.merge(stars, on=["user", "item", "time_ms"], validate="one_to_one")
+            assert len(joined) == len(ranks)
+            orders = counted_one_by_one(joined)
+            assert orders[1] > 0 < orders[-1]
+            assert metrics[split][model]["graded"] == {
+                "pnr": pytest.approx(orders[1] / orders[-1]),
+                "pairs": orders.total(),
+                "concordant": orders[1],
+                "discordant": orders[-1],
+            }
+
+
+def test_the_terminal_and_the_report_show_the_ratio(
+    finished: Path, settings: Config, command: Callable[..., Outcome]
+) -> None:
+    shown = command("evaluate", "--run", finished)
+    assert shown.code == 0
+    ratio = json.loads((finished / "metrics.json").read_text())["test"]["popularity"]["graded"]["pnr"]
+    assert "pnr" in shown.out
+    assert f"{ratio:.4f}" in shown.out
+    page = (finished / "report.html").read_text()
+    assert "Order of a user" in page
+    assert f"{ratio:.4f}" in page
