@@ -1,4 +1,4 @@
-"""Content vectors of a catalogue, wherever they come from: scaled to unit length, and checked."""
+"""Reads and checks the content vectors of a catalogue, from a run or a file, and scales them to unit length."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class ContentVectors:
-    """One vector per item, compared by cosine; `checked` is the way in.
+    """Hold one vector per item, compared by cosine; make it with `checked`.
 
     Attributes:
-      name: how people call them.
+      name: of the set, for people.
       unit: float32 [items, dim], of unit length; zeros where an item has none.
       present: bool [items], whether the item has one.
     """
@@ -35,7 +35,7 @@ class ContentVectors:
 
     @classmethod
     def checked(cls, name: str, column: Column) -> ContentVectors:
-        """Takes a list column, a row per item, null (or zeros) where an item has no vector.
+        """Check a list column and scale its rows: a row per item, null (or zeros) where an item has no vector.
 
         Raises:
           DataError: fewer than two items have a vector, all have the same, or one holds NaN or infinity.
@@ -55,21 +55,21 @@ class ContentVectors:
         return cls(name, unit, present)
 
     def only(self, chosen: Bools) -> ContentVectors:
-        """The same without the items that are not chosen (bool [items])."""
+        """Leave out the vectors of items that are not chosen (bool [items])."""
         kept = self.present & chosen
         return ContentVectors(self.name, np.where(kept[:, np.newaxis], self.unit, np.float32(0)), kept)
 
     @property
     def coverage(self) -> float:
-        """Share of the catalogue that has a vector."""
+        """Return the share of the catalogue that has a vector."""
         return float(self.present.mean())
 
 
 def on_common_items(sets: Sequence[ContentVectors]) -> list[ContentVectors]:
-    """The sets on the items that all of them cover, so that they answer about the same.
+    """Restrict all sets to the items that each of them covers, so that they can be compared.
 
     Raises:
-      DataError: these are fewer than two.
+      DataError: the sets share fewer than two items.
     """
     common = np.logical_and.reduce([one.present for one in sets])
     if common.sum() < 2:
@@ -81,23 +81,23 @@ def on_common_items(sets: Sequence[ContentVectors]) -> list[ContentVectors]:
 
 
 def prepared_vectors(prepared: PreparedData) -> list[ContentVectors]:
-    """The vectors of every `embedding` feature of `features.meta`, but those that the run keeps as clusters alone."""
+    """List the vectors of every `embedding` feature of `features.meta` that the run keeps, not as clusters alone."""
     columns = [column for column in prepared.item_encoder.columns if column.tower == "meta" and column.kind == "vector"]
     return [ContentVectors.checked(column.name, prepared.items[column.name]) for column in columns]
 
 
 def read_vectors(name: str, path: Path, prepared: PreparedData, *, id_column: str) -> ContentVectors:
-    """Reads vectors that the experiment does not name.
+    """Read vectors that the experiment does not name.
 
     Args:
-      name: how to call them.
+      name: of the set.
       path: `.npy` whose row i belongs to row i of the run's catalogue, which is line i of the items file; or Parquet
         with a column of item ids and one list column. Ids that the catalogue lacks are passed over.
       prepared: the run's data.
-      id_column: of the items file; `item_id` will do as well.
+      id_column: of the items file; `item_id` is accepted, too.
 
     Raises:
-      DataError: names the file and says what is wrong.
+      DataError: the file cannot be used; the message names it and the fault.
     """
     if not path.is_file():
         raise DataError(f"vectors {name}: {path}: no such file; expected name=path.npy or name=path.parquet")
@@ -129,7 +129,7 @@ def read_vectors(name: str, path: Path, prepared: PreparedData, *, id_column: st
 
 
 def _columns(table: pa.Table, path: Path, *, id_column: str) -> tuple[pa.StringArray, pa.ChunkedArray]:
-    """Item ids and vectors of a Parquet table."""
+    """Extract item ids and vectors of a Parquet table."""
     names = list(dict.fromkeys([id_column, "item_id"]))
     ids = next((name for name in names if name in table.column_names), None)
     lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]

@@ -1,4 +1,4 @@
-"""Baselines that every model has to beat: popularity, and item-kNN on clicks."""
+"""Scores items by the baselines that every model has to beat: popularity, and item-kNN on clicks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK_ENTRIES = 1 << 22
 
 
 class PopularityScorer:
-    """Every user gets the most clicked items.
+    """Score items by their clicks: every user gets the most clicked items.
 
     Args:
       clicks: int64 [items], training clicks.
@@ -31,19 +31,19 @@ class PopularityScorer:
 
     @property
     def item_count(self) -> int:
-        """Size of the catalogue."""
+        """Return the size of the catalogue."""
         return len(self._scores)
 
     def scores(self, start: int, stop: int) -> Float32s:
-        """The same order for each example, float32 [stop - start, items]."""
+        """Give each example the same order, float32 [stop - start, items]."""
         return np.tile(self._scores, (stop - start, 1))
 
 
 class ItemKnnScorer:
-    """Scores an item by the sum of its similarities to the items of the user's history.
+    """Score an item by the sum of its similarities to the items of the user's history.
 
-    History items count once, however often they were clicked. Items near nothing in the history score 0, cold
-    items among them.
+    An item of the history counts once, however often it was clicked. Items without a similar item in the history
+    score 0, cold items among them.
 
     Args:
       similarities: sparse float32 [items, items] from `item_similarities`.
@@ -58,11 +58,11 @@ class ItemKnnScorer:
 
     @property
     def item_count(self) -> int:
-        """Size of the catalogue."""
+        """Return the size of the catalogue."""
         return int(self._similarities.shape[0])
 
     def scores(self, start: int, stop: int) -> Float32s:
-        """Sums of similarities, float32 [stop - start, items]."""
+        """Add up similarities, float32 [stop - start, items]."""
         history = self._history[start:stop]
         clicked = _incidence(history.owners, history.values, shape=(stop - start, self.item_count))
         scores: Float32s = (clicked.astype(np.float32) @ self._similarities).toarray()
@@ -76,12 +76,12 @@ def item_similarities(
     item_count: int,
     neighbours: int = 200,
 ) -> sparse.csr_array:
-    """Cosine between items over the users who clicked them.
+    """Compute the cosine between items over the users who clicked them.
 
     users of both / sqrt(users of one * users of the other): Sarwar et al., WWW 2001, with clicks for ratings, each
     user and item once. Row i keeps the most similar items of i, and the scorer adds up the rows of the history as
-    Deshpande & Karypis (TOIS 2004) do; Sarwar et al. keep the neighbours of the candidate instead. How many are
-    kept matters little: on MovieLens 100k recall@50 stays within 0.353 and 0.364 from 50 neighbours to all 1,682.
+    Deshpande & Karypis (TOIS 2004) do; Sarwar et al. keep the neighbours of the candidate instead. Their number
+    matters little: on MovieLens 100k recall@50 stays within 0.353 and 0.364 from 50 neighbours to all 1,682.
 
     Memory is bounded by blocks of items; time is the sum over users of their clicks squared.
 
@@ -107,7 +107,7 @@ def item_similarities(
 
 
 def _incidence(rows: AnyInts, columns: AnyInts, *, shape: tuple[int, int]) -> sparse.csr_array:
-    """Sparse int32 matrix with a 1 for each pair, repeated or not."""
+    """Build a sparse int32 matrix with a 1 for each pair, repeated or not."""
     matrix = sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1
@@ -115,7 +115,7 @@ def _incidence(rows: AnyInts, columns: AnyInts, *, shape: tuple[int, int]) -> sp
 
 
 def _item_blocks(clicked: sparse.csr_array, clicked_by: sparse.csr_array) -> Iterable[tuple[int, int]]:
-    """Ranges of items whose rows of the co-click matrix fit into a block together."""
+    """Cut the items into ranges whose rows of the co-click matrix fit into one block."""
     item_count = clicked.shape[1]
     most_entries = np.minimum(clicked_by @ np.diff(clicked.indptr).astype(np.int64), item_count)  # [items]
     block = np.cumsum(most_entries) // _BLOCK_ENTRIES
@@ -124,7 +124,7 @@ def _item_blocks(clicked: sparse.csr_array, clicked_by: sparse.csr_array) -> Ite
 
 
 def _nearest(together: sparse.csr_array, *, start: int, norms: Float64s, neighbours: int) -> sparse.csr_array:
-    """The strongest cosines of each row, from counts of common users; float32 CSR [rows, items]."""
+    """Keep the strongest cosines of each row, from counts of common users; float32 CSR [rows, items]."""
     together.sort_indices()
     row = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))  # [entries]
     cosine = together.data / (norms[start + row] * norms[together.indices])  # [entries]
@@ -138,7 +138,7 @@ def _nearest(together: sparse.csr_array, *, start: int, norms: Float64s, neighbo
 
 
 def _strongest(values: Float64s, count: int) -> Bools:
-    """Marks the `count` largest values; of equal ones at the end the first."""
+    """Mark the `count` largest values; of equal ones at the end the first."""
     last = np.partition(values, len(values) - count)[len(values) - count]
     chosen = values > last
     chosen[np.flatnonzero(values == last)[: count - np.count_nonzero(chosen)]] = True

@@ -1,4 +1,4 @@
-"""Whether a difference between two models could be chance: intervals of paired differences, by resampling users."""
+"""Tests whether a difference between two models could be chance: paired differences, with users resampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLUSTERS_PER_KIND = 12
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two means and how far chance may have moved it.
+    """Hold a difference of two means and its confidence interval.
 
     Attributes:
       difference: mean of the first minus mean of the second, over all examples.
@@ -27,7 +27,7 @@ class Interval:
       high: upper end of the interval.
       confidence: share of such intervals that cover the true difference, nominally.
       examples: examples compared.
-      clusters: users, or whatever else was resampled.
+      clusters: groups that were resampled, e.g. users.
     """
 
     difference: float
@@ -39,12 +39,12 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """The difference is shown: it is not what chance alone would give."""
+        """Tell whether zero lies outside of the interval, so that chance alone does not explain the difference."""
         return self.low > 0 or self.high < 0
 
     @property
     def verdict(self) -> str:
-        """What the interval says about the first, in words: `better`, `worse` or `no difference shown`."""
+        """Put the result for the first into words: `better`, `worse` or `no difference shown`."""
         if not self.excludes_zero:
             return "no difference shown"
         return "better" if self.difference > 0 else "worse"
@@ -59,13 +59,13 @@ def paired_bootstrap(
     seed: int = 1,
     confidence: float = 0.95,
 ) -> Interval:
-    """Interval of the difference between two models on the same examples.
+    """Compute the interval of the difference between two models on the same examples.
 
     Whole clusters are drawn with replacement, as many as there are: the clicks of one user are not independent
     (cluster bootstrap: Field & Welsh, J. R. Statist. Soc. B 2007). The statistic is the ratio of summed differences
     to summed examples, so clusters weigh by their size. The interval is the percentile one (Efron & Tibshirani, An
     Introduction to the Bootstrap, 1993, chapter 13). On simulated clicks the nominal 95% covered 95% with 400 users,
-    93% with 100 and 92% with 30; the corrected one of their chapter 14 (BCa) covered no more.
+    93% with 100 and 92% with 30; the corrected interval of their chapter 14 (BCa) covered no more.
 
     Departure: an interval is extended to zero if the models differ in so few clusters that swapping them at random
     within each cluster (the sign-flip test) cannot give a p-value of 1 - confidence, e.g. in 5 users at 95%. If all
@@ -106,7 +106,7 @@ def paired_bootstrap(
 
 
 def _example_values(values: npt.ArrayLike, name: str) -> Float64s:
-    """Mean over seeds, float64 [examples]."""
+    """Average over seeds, float64 [examples]."""
     array = np.asarray(values, np.float64)
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"{name}: expected values [examples] or [seeds, examples], found shape {array.shape}")
@@ -116,16 +116,16 @@ def _example_values(values: npt.ArrayLike, name: str) -> Float64s:
 
 
 def _kinds(totals: Float64s) -> tuple[Float64s, Int64s]:
-    """Distinct rows of [clusters, 2], and how many clusters have each of them; [kinds, 2] and [kinds]."""
+    """Find the distinct rows of [clusters, 2] and the number of clusters of each; [kinds, 2] and [kinds]."""
     kinds, count = np.unique(totals, axis=0, return_counts=True)
     return kinds, count
 
 
 def _resampled_means(kinds: Float64s, count: Int64s, *, resamples: int, rng: np.random.Generator) -> Float64s:
-    """Mean difference of each resample, [resamples].
+    """Compute the mean difference of each resample, [resamples].
 
-    Clusters with the same sum and size are one kind: which of them is drawn makes no difference, so that the number
-    drawn of each kind is multinomial. This is the same distribution as that of drawing clusters one by one.
+    Clusters with the same sum and size are one kind: it makes no difference which of them is drawn, so that the number
+    drawn of each kind is multinomial. The distribution is the same as with clusters drawn one by one.
     """
     clusters = int(count.sum())
     few_kinds = len(kinds) * _CLUSTERS_PER_KIND < clusters

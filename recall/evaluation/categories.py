@@ -1,4 +1,4 @@
-"""Categories of recalled items beside those that were asked with: do lists keep to the subject?"""
+"""Compares the categories of recalled items with the categories that the query asked with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from recall.core.arrays import AnyInts, Int32s, Intps
 from recall.core.ragged import Ragged
 
 LAST_CLICKS = 10
-"""How many of a user's last clicks say what the user asks with."""
+"""Number of last clicks whose categories a user asks with."""
 
 
 @dataclass(frozen=True)
 class AskedCategories:
-    """What a catalogue's items and a list of examples have of one feature, `category` or `tags`.
+    """Hold the values of one feature, `category` or `tags`, of the catalogue's items and of the examples' queries.
 
     Attributes:
       items: sparse [items, values], 1 where an item has a value.
-      asked: sparse [examples, values], above 0 where one of the items that an example was asked with has it.
+      asked: sparse [examples, values], above 0 where an item that the example asks with has the value.
     """
 
     items: sparse.csr_array
@@ -28,14 +28,14 @@ class AskedCategories:
 
     @classmethod
     def of_histories(cls, items: sparse.csr_array, history: Ragged) -> AskedCategories:
-        """Asked with the user's last `LAST_CLICKS` clicks: item rows of each example, oldest first."""
+        """Take the values of the user's last `LAST_CLICKS` clicks: item rows of each example, oldest first."""
         kept = np.minimum(history.lengths, LAST_CLICKS)
         places = Ragged.from_spans(history.offsets[1:] - kept, kept)
         return cls._asked_with(items, places.owners, history.values[places.values], examples=len(kept))
 
     @classmethod
     def of_triggers(cls, items: sparse.csr_array, triggers: Int32s) -> AskedCategories:
-        """Asked with the trigger item, int32 [examples]."""
+        """Take the values of the trigger item, int32 [examples]."""
         return cls._asked_with(items, np.arange(len(triggers)), triggers, examples=len(triggers))
 
     @classmethod
@@ -46,12 +46,12 @@ class AskedCategories:
         return cls(items, sparse.csr_array(clicked @ items))
 
     def agreement(self, examples: slice, lists: AnyInts) -> tuple[int, int]:
-        """How many recalled items have a value in common with what was asked with, and how many could have.
+        """Count the recalled items that share a value with their query, and the items that could.
 
-        Items without a value, and examples that asked with none, neither agree nor disagree.
+        Items without a value, and examples whose query has none, neither agree nor disagree.
 
         Args:
-          examples: the rows of `asked` that the lists answer.
+          examples: rows of `asked` that the lists answer.
           lists: integer [examples, k] of item rows; -1 is an empty slot.
         """
         asked = self.asked[examples]

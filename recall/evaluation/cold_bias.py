@@ -1,8 +1,8 @@
-"""Cold bias: how much of the lists new items get, as one number that works inside any inner-product index.
+"""Chooses and applies the cold bias: the share of the lists that new items get, as one number in any index.
 
-A model's scores say how likely a click is, and nearly always that is a known item. How many places new content shall
-have all the same is a decision of the feed. The bias makes it: bias / (1 + exposures / 5) is added to the scores of
-an item, through the last dimension of its vector, for which every query holds a 1.
+A model's scores say how likely a click is, and nearly always the most likely one is on a known item. The share of new
+content is a decision of the feed. The bias makes this decision: bias / (1 + exposures / 5) is added to the scores of an
+item, through the last dimension of its vector, where every query holds a 1. Any inner-product index can search it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.2
 
 
 def cold_weights(exposures: Int64s) -> Float32s:
-    """What the bias is multiplied with: 1 without exposures, half at five, 1/21 at 100; float32 [items]."""
+    """Compute the factor of the bias: 1 without exposures, 1/2 at five, 1/21 at 100; float32 [items]."""
     return (1 / (1 + exposures / HALF_EXPOSURES)).astype(np.float32)
 
 
 def with_cold_bias(vectors: Float32s, exposures: Int64s, bias: float) -> Float32s:
-    """Served vectors with the bias in their last dimension: a copy.
+    """Copy served vectors and put the bias into their last dimension.
 
     Args:
       vectors: float32 [items, width] or [items, codes, width] of `encode_items`; the last dimension is added to every
@@ -44,10 +44,10 @@ def with_cold_bias(vectors: Float32s, exposures: Int64s, bias: float) -> Float32
 
 @dataclasses.dataclass(frozen=True)
 class ColdBias:
-    """The chosen bias, and what was found on validation at each of the others.
+    """Hold the chosen bias, and the recall on validation at each bias tried.
 
     Attributes:
-      bias: the choice.
+      bias: the chosen one.
       curve: one entry per bias tried: bias, recall@50 (all targets), cold_recall@50 (targets without exposures).
     """
 
@@ -66,20 +66,20 @@ def choose_cold_bias(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> ColdBias:
-    """The largest bias that costs validation recall@50 at most `tolerance` of its best, and never less than 0.
+    """Choose the largest bias that costs validation recall@50 at most `tolerance` of its best, and never less than 0.
 
-    Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever:
-    the tolerance is what their exploration may cost.
+    Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever.
+    The tolerance is the price of their exploration.
 
     Args:
       scorer: the model, its vectors without a bias.
       examples: validation clicks.
       exposures: int64 [items], before the validation period.
       absent: bool [items], items that came only after the validation period. A catalogue of that day would not hold
-        them; ranked as candidates they would make cold items look worse than they will be.
-      temperature: what the model divides scores by to get logits; biases are tried in multiples of it.
+        them; as candidates they would make cold items look worse than they will be.
+      temperature: divisor from scores to logits; biases are tried in multiples of it.
       tolerance: relative, in [0, 1).
-      exclude_seen: whether what the user clicked before is left out of the ranking.
+      exclude_seen: whether items that the user clicked before are left out of the ranking.
       block_bytes: memory for a block of scores.
     """
     is_cold = exposures[examples.targets] == 0
@@ -111,10 +111,10 @@ def choose_cold_bias(
 
 
 def biased_scores(block: ScoreBlock, bias: float, *, weights: Float32s, target_weights: Float32s) -> ScoreBlock:
-    """Scores as they are with a bias.
+    """Add a bias to the scores of a block.
 
     Args:
-      block: [block, items] scores without it.
+      block: scores [block, items] without it.
       bias: added to the score of an item of weight 1.
       weights: float32 [items], `cold_weights`.
       target_weights: float32 [block], of the targets.

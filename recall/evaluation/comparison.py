@@ -1,4 +1,4 @@
-"""Two models on the same examples: whether one is better, for everything and for each slice of metrics.json."""
+"""Compares two models on the same examples, for all of them and for each slice of metrics.json."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HEADLINE_SLICES = ("all", "cold", "cold_among_cold")
 
 
 class Slice(NamedTuple):
-    """Some of the examples, named as in metrics.json.
+    """Name some of the examples as metrics.json does.
 
     Attributes:
       name: `all`, `cold`, `cold_among_cold` or `by_exposures`.
-      low: fewest exposures of the last.
-      high: most exposures of the last; None: no limit.
+      low: fewest exposures, of `by_exposures` alone.
+      high: most exposures, likewise; None: no limit.
     """
 
     name: str
@@ -37,25 +37,25 @@ class Slice(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For people: `cold among cold`, `1–9 exposures`."""
+        """Return the name for people: `cold among cold`, `1–9 exposures`."""
         if self.low is None:
             return self.name.replace("_", " ")
         return f"{bucket_label({'from': self.low, 'to': self.high})} exposures"
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the entries of the JSON output."""
         return {"slice": self.name} | ({} if self.low is None else {"from": self.low, "to": self.high})
 
 
 @dataclass(frozen=True)
 class SliceComparison:
-    """The two models on some of the examples.
+    """Hold the result of two models on some of the examples.
 
     Attributes:
-      part: which examples.
+      part: the examples.
       first: metric of the first model; None without examples.
       second: metric of the second model on the same examples.
-      interval: of the first minus the second, users resampled; None without examples.
+      interval: first minus second, with users resampled; None without examples.
     """
 
     part: Slice
@@ -65,16 +65,16 @@ class SliceComparison:
 
     @property
     def examples(self) -> int:
-        """Examples of the slice."""
+        """Count the examples of the slice."""
         return self.interval.examples if self.interval else 0
 
     @property
     def verdict(self) -> str:
-        """What the interval says about the first model, in words."""
+        """Put the result for the first model into words."""
         return self.interval.verdict if self.interval else "no examples"
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the entries of the JSON output."""
         interval = self.interval
         return {
             **self.part.record(),
@@ -91,13 +91,13 @@ class SliceComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another.
+    """Hold the comparison of one model with another.
 
     Attributes:
       first: (run directory, model) that the verdicts are about.
-      second: (run directory, model) that it is held against.
-      unpaired: examples of the first and of the second that the other was not asked about; they are left out.
-      slices: what came of the others.
+      second: (run directory, model) that it is compared with.
+      unpaired: number of examples that only the first, and only the second, was asked about; they are left out.
+      slices: results on the shared examples.
     """
 
     first: tuple[str, str]
@@ -106,7 +106,7 @@ class Comparison:
     slices: Sequence[SliceComparison]
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the entries of the JSON output."""
         sides = zip(("first", "second"), (self.first, self.second), self.unpaired, strict=True)
         named = {side: {"run": run, "model": model, "unpaired": left} for side, (run, model), left in sides}
         return {**named, "slices": [part.record() for part in self.slices]}
@@ -122,10 +122,10 @@ def compare_runs(
     other: str | None = None,
     allow_partial: bool = False,
 ) -> list[Comparison]:
-    """Compares runs by the ranks that they published.
+    """Compare runs by the ranks that they published.
 
-    Slices by exposures are those of the first run. Within one run, a model that was asked about fewer examples (those
-    with a trigger) is compared on these.
+    Slices by exposures are taken from the first run. Within one run, a model that was asked about fewer examples (the
+    ones with a trigger) is compared on these.
 
     Args:
       first: run directory.
@@ -166,7 +166,7 @@ def compare_runs(
 
 
 def differences(ranks: Ranks, *, metric: str, split: str = "test") -> dict[str, dict[str, Interval]]:
-    """Intervals of a run's configured model minus each other one: slice -> other model -> interval.
+    """Compute intervals of a run's configured model minus each other model: slice -> other model -> interval.
 
     Slices are `all`, `cold` and `cold_among_cold`; a model that shares no example of a slice is left out there.
     """
@@ -184,11 +184,11 @@ def differences(ranks: Ranks, *, metric: str, split: str = "test") -> dict[str, 
 
 
 def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, int]]:
-    """Joins two tables of ranks by (user, item, time).
+    """Join two tables of ranks by (user, item, time).
 
     Returns:
       A row per shared example, with the first's `user` and `exposures` and both sides' `rank` and `rank_among_cold`
-      (suffixes _first and _second), and how many of each table have no partner.
+      (suffixes _first and _second), and the number of rows of each table without a partner.
     """
     sides = []
     for table in (first, second):
@@ -203,7 +203,7 @@ def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, i
 
 
 def _slices(pairs: pd.DataFrame, *, exposure_buckets: Sequence[int]) -> Iterator[tuple[Slice, Bools, str]]:
-    """Each slice, its members bool [pairs], and the column of ranks that counts there."""
+    """List the slices: each with its members, bool [pairs], and the column of ranks that counts there."""
     everything = np.ones(len(pairs), bool)
     cold = pairs["rank_among_cold_first"].notna().to_numpy()
     yield Slice("all"), everything, "rank"

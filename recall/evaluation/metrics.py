@@ -1,7 +1,7 @@
-"""Ranking metrics from ranks, and what the recommended lists do to the catalogue as a whole.
+"""Computes ranking metrics from ranks, and measures how recommended lists spread over the catalogue.
 
-All functions are pure: arrays in, numbers out. A mean over nothing is None (null in JSON), never 0: it was not
-measured, which is something else than a bad result.
+All functions are pure: arrays in, numbers out. A mean over nothing is None (null in JSON), never 0: a value that was
+not measured is different from a bad one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recall.core.arrays import AnyInts, Bools, Float64s, Int64s
 
 
 def recall_at(ranks: Int64s, k: int) -> float | None:
-    """Share of examples whose only target is among the first k.
+    """Compute the share of examples whose only target is among the first k.
 
     Args:
       ranks: int64 [examples], 1 is best; ties already counted against the target.
@@ -29,15 +29,15 @@ def recall_at(ranks: Int64s, k: int) -> float | None:
 
 
 def hit_rate_at(ranks: Int64s, k: int) -> float | None:
-    """Share of examples with at least one target among the first k: recall, as there is one target per example."""
+    """Compute the share of examples with a target among the first k: recall, as each example has one target."""
     return recall_at(ranks, k)
 
 
 def ndcg_at(ranks: Int64s, k: int) -> float | None:
-    """Mean of 1 / log2(1 + rank) where rank <= k, and 0 elsewhere.
+    """Average 1 / log2(1 + rank) where rank <= k, and 0 elsewhere.
 
-    Normalised discounted cumulative gain (Järvelin & Kekäläinen, TOIS 2002) of one relevant item: the ideal list
-    has it first and a gain of 1, so nothing is left to normalise.
+    Normalised discounted cumulative gain (Järvelin & Kekäläinen, TOIS 2002) of one relevant item: the ideal
+    list has it first and a gain of 1, so that the gain is normalised already.
 
     Args:
       ranks: int64 [examples], 1 is best.
@@ -50,12 +50,12 @@ def ndcg_at(ranks: Int64s, k: int) -> float | None:
 
 
 def mrr(ranks: Int64s) -> float | None:
-    """Mean reciprocal rank over the whole ranking, not cut at any k; None without examples."""
+    """Compute the mean reciprocal rank over the whole ranking, not cut at any k; None without examples."""
     return _mean(1.0 / ranks)
 
 
 def summary(ranks: Int64s, ks: Sequence[int]) -> dict[str, int | float | None]:
-    """All ranking metrics of a group of examples.
+    """Compute all ranking metrics of a group of examples.
 
     Args:
       ranks: int64 [examples], 1 is best.
@@ -76,7 +76,7 @@ def summary(ranks: Int64s, ks: Sequence[int]) -> dict[str, int | float | None]:
 
 
 def example_values(metric: str, ranks: AnyInts) -> Float64s:
-    """What each example adds to a ranking metric: the metric is the mean of these.
+    """Compute the value of each example in a ranking metric: the metric is their mean.
 
     Args:
       metric: `recall@k`, `hit_rate@k` or `ndcg@k` with any k >= 1, or `mrr`.
@@ -115,7 +115,7 @@ def chance(metric: str, candidates: int) -> float:
 
 
 def recommendation_counts(lists: AnyInts, item_count: int) -> Int64s:
-    """How often each item was recommended.
+    """Count how often each item was recommended.
 
     Args:
       lists: integer [examples, k] of item rows; -1 is an empty slot.
@@ -128,12 +128,12 @@ def recommendation_counts(lists: AnyInts, item_count: int) -> Int64s:
 
 
 def coverage(counts: Int64s) -> float | None:
-    """Share of the catalogue that was recommended at least once; None for an empty catalogue."""
+    """Compute the share of the catalogue that was recommended at least once; None for an empty catalogue."""
     return _mean(counts > 0)
 
 
 def gini(counts: Int64s) -> float | None:
-    """Gini index of how recommendations spread over the whole catalogue, never recommended items included.
+    """Compute the Gini index of recommendations over the whole catalogue, never recommended items included.
 
     sum_i (2 i - n - 1) x_i / (n sum_i x_i) with x rising and i from 1 to n: 0 if all items are recommended equally
     often, (n - 1) / n if one item takes everything.
@@ -153,7 +153,7 @@ def gini(counts: Int64s) -> float | None:
 
 
 def cold_share(counts: Int64s, cold: Bools) -> float | None:
-    """Share of the filled slots that hold a cold item.
+    """Compute the share of the filled slots that hold a cold item.
 
     Args:
       counts: int64 [items], recommendations per item.
@@ -167,11 +167,11 @@ def cold_share(counts: Int64s, cold: Bools) -> float | None:
 
 
 def novelty(counts: Int64s, exposures: Int64s) -> float | None:
-    """Mean self-information of the recommended items in bits: how surprising it is to be shown them.
+    """Average the self-information of the recommended items, in bits: the surprise of seeing them.
 
     -log2 p(item), averaged over the filled slots (Zhou et al., PNAS 2010; Vargas & Castells, RecSys 2011), where
     p(item) = (exposures + 1) / (all exposures + items). The added one is our departure: it keeps the surprise of
-    an item that nobody has seen finite, and equal to that of a uniform draw if nobody has seen anything.
+    an item without exposures finite, and equal to the surprise of a uniform draw if no item has any.
 
     Args:
       counts: int64 [items], recommendations per item.
@@ -188,7 +188,7 @@ def novelty(counts: Int64s, exposures: Int64s) -> float | None:
 
 
 def ecology(counts: Int64s, *, exposures: Int64s, cold: Bools, k: int) -> dict[str, float | None]:
-    """What lists of length k do to the catalogue.
+    """Measure how lists of length k spread over the catalogue.
 
     Args:
       counts: int64 [items] from `recommendation_counts`.

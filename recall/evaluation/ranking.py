@@ -1,11 +1,11 @@
-"""Exact ranks and lists over the whole catalogue, from whatever scores items.
+"""Ranks targets and lists items exactly over the whole catalogue, from the scores of any `Scorer`.
 
 Scores are made block by block of examples. Each block gives the rank of every target, by counting the items that
 score as much or more, and the best items of every example; nothing is sorted and nothing is sampled.
 
 Ties count against the model, in ranks and lists alike: an item is in the list of length k exactly if its rank is
-at most k. Of items that tie across the end of the list none is listed and the slots stay empty, so that a model
-which cannot tell items apart gets no credit for the order of the items file.
+at most k. Of items that tie across the end of the list none is listed and the slots stay empty. A model that scores all
+items alike therefore gets no credit for the order of the items file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _LEAST_BLOCK = 16
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
-    """Held-out clicks, one target each.
+    """Hold held-out clicks, one target each.
 
     Attributes:
-      users: [examples], user ids; any dtype, carried along for whoever shows lists.
+      users: [examples], user ids; any dtype.
       targets: int32 [examples], item row of the click.
       history: per example the last clicked item rows strictly before it, oldest first.
       seen: per example all item rows that the user clicked strictly before it.
@@ -69,16 +69,16 @@ def _require_whole(lists: Ragged, name: str) -> None:
 def ranks(
     scorer: Scorer, examples: EvaluationSet, *, exclude_seen: bool = True, block_bytes: int = BLOCK_BYTES
 ) -> Int64s:
-    """Exact ranks of the targets among the whole catalogue.
+    """Rank the targets exactly among the whole catalogue.
 
     Args:
       scorer: the model.
-      examples: targets, and what was seen before them.
+      examples: targets, and the items seen before them.
       exclude_seen: leave out the items that the user clicked before; the target itself always stays.
       block_bytes: memory for one block of scores.
 
     Returns:
-      int64 [examples]: 1 + how many other items score at least as much as the target.
+      int64 [examples]: 1 + the number of other items that score at least as much as the target.
 
     Raises:
       EvaluationError: as `evaluate`.
@@ -90,11 +90,11 @@ def ranks(
 def top_items(
     scorer: Scorer, examples: EvaluationSet, k: int, *, exclude_seen: bool = True, block_bytes: int = BLOCK_BYTES
 ) -> Int32s:
-    """The best k items of each example, best first.
+    """List the best k items of each example, best first.
 
     Args:
       scorer: the model.
-      examples: what was seen before.
+      examples: items seen before.
       k: length of the lists.
       exclude_seen: leave out the items that the user clicked before.
       block_bytes: memory for one block of scores.
@@ -111,13 +111,13 @@ def top_items(
 
 
 def best_items(row: Float32s, k: int) -> Intps:
-    """Items that score above the (k+1)-th best of one example, best first, equal scores by row.
+    """List the items that score above the (k+1)-th best of one example, best first, equal scores by row.
 
     The maxima of disjoint groups give a cheap lower bound for the (k+1)-th best score; only the few items that
     reach it are partitioned: 2 s for 20,000 rows of 50,000 items, where argpartition of whole rows takes 12 s.
 
     Args:
-      row: float32 [items]; -inf marks what must not be listed.
+      row: float32 [items]; -inf marks items that must not be listed.
       k: at most this many.
 
     Returns:
@@ -134,7 +134,7 @@ def best_items(row: Float32s, k: int) -> Intps:
 
 
 def _lower_bound(row: Float32s, k: int) -> np.float32:
-    """A value that at least k items of the row reach."""
+    """Find a value that at least k items of the row reach."""
     depth = len(row) // (8 * k)
     if depth < 2:
         return row.min()
@@ -145,10 +145,10 @@ def _lower_bound(row: Float32s, k: int) -> np.float32:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreBlock:
-    """Scores of consecutive examples, with -inf for the items that are not ranked.
+    """Hold the scores of consecutive examples, with -inf for the items that are not ranked.
 
     Attributes:
-      examples: which of the examples these are.
+      examples: positions of the examples.
       scores: float32 [block, items].
       target_scores: float32 [block], read before anything was masked and from the same array, so that a target
         ties with itself.
@@ -161,17 +161,17 @@ class ScoreBlock:
     target_is_masked: Bools
 
     def ranks(self) -> Int64s:
-        """Ranks among all items, int64 [block]."""
+        """Rank the targets among all items, int64 [block]."""
         # A target that was not masked has counted itself.
         return _count_reached(self.scores, self.target_scores) + self.target_is_masked
 
     def ranks_among(self, items: Intps, *, rows: Intps) -> Int64s:
-        """Ranks of the targets of some rows among some items, the targets being of them; int64 [rows]."""
+        """Rank the targets of some rows among some items, which include the targets; int64 [rows]."""
         scores = self.scores[np.ix_(rows, items)]  # [rows, items]
         return _count_reached(scores, self.target_scores[rows]) + self.target_is_masked[rows]
 
     def best_items(self, k: int) -> Int32s:
-        """Lists of the best items, int32 [block, k], -1 where empty."""
+        """List the best items, int32 [block, k], -1 where empty."""
         lists = np.full((len(self.scores), k), -1, np.int32)
         for slots, row in zip(lists, self.scores, strict=True):
             best = best_items(row, k)
@@ -180,7 +180,7 @@ class ScoreBlock:
 
 
 def _count_reached(scores: Float32s, thresholds: Float32s) -> Int64s:
-    """How many scores of each row [rows, items] reach the row's threshold [rows]; int64 [rows]."""
+    """Count the scores of each row [rows, items] that reach the row's threshold [rows]; int64 [rows]."""
     # Row by row: count_nonzero of a flat bool array is vectorised, along an axis it takes 6 times as long.
     pairs = zip(scores, thresholds, strict=True)
     return np.array([np.count_nonzero(row >= threshold) for row, threshold in pairs], np.int64)
@@ -189,7 +189,7 @@ def _count_reached(scores: Float32s, thresholds: Float32s) -> Int64s:
 def score_blocks(
     scorer: Scorer, examples: EvaluationSet, *, exclude_seen: bool, block_bytes: int
 ) -> Iterator[ScoreBlock]:
-    """Scores all examples in blocks of about `block_bytes`, at least 16 at a time.
+    """Score all examples in blocks of about `block_bytes`, at least 16 at a time.
 
     Raises:
       EvaluationError: scores are not finite or of another shape than catalogue and examples.

@@ -1,4 +1,4 @@
-"""DIR/ranks, what `recall evaluate` publishes beside metrics.json: where each model put the target of each example."""
+"""Writes and reads DIR/ranks, published beside metrics.json: the rank of each example's target by each model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ranks_table(
     ranks: Int64s,
     ranks_among_cold: Int64s,
 ) -> pa.Table:
-    """One model's ranks as they are kept.
+    """Build the table of one model's ranks.
 
     Args:
       users: object [examples], user ids.
@@ -76,12 +76,12 @@ def write_ranks(
     evaluation: EvaluationConfig,
     made_of: Mapping[str, str],
 ) -> None:
-    """Publishes DIR/ranks: test.parquet and validation.parquet, a row per model and example.
+    """Publish DIR/ranks: test.parquet and validation.parquet, a row per model and example.
 
     Args:
       run: the run directory.
       tables: split -> model -> a table of `SCHEMA`.
-      fingerprint: of all that the evaluation was made of.
+      fingerprint: hash of all inputs of the evaluation.
       configured: name of the configured model.
       catalogue: number of items that were ranked.
       evaluation: slices, and whether seen items were left out.
@@ -108,11 +108,11 @@ def write_ranks(
 
 @dataclass(frozen=True)
 class Ranks:
-    """The published ranks of a run; tables are read when they are asked for.
+    """Open the published ranks of a run; tables are read on demand.
 
     Attributes:
       run: the run directory.
-      manifest: what `write_ranks` noted.
+      manifest: written by `write_ranks`.
     """
 
     run: Path
@@ -120,7 +120,7 @@ class Ranks:
 
     @classmethod
     def load(cls, run: str | Path) -> Ranks:
-        """Opens DIR/ranks and checks every byte; neither the experiment's input files nor its models are needed.
+        """Open DIR/ranks and check every byte; neither the experiment's input files nor its models are needed.
 
         Raises:
           ArtifactError: there are no ranks, they are damaged, or a model was trained again since.
@@ -146,14 +146,14 @@ class Ranks:
 
     @property
     def configured(self) -> str:
-        """Name of the configured model."""
+        """Return the name of the configured model."""
         return str(self.manifest["configured"])
 
     def models(self, split: str) -> list[str]:
-        """Models and baselines that were evaluated on a split, the configured one first.
+        """List the models and baselines that were evaluated on a split, the configured one first.
 
         Raises:
-          RecallError: there is no such split; names those that are there.
+          RecallError: there is no such split; names the splits that exist.
         """
         models: dict[str, list[str]] = self.manifest["models"]
         if split not in models:
@@ -161,10 +161,10 @@ class Ranks:
         return models[split]
 
     def table(self, split: str, model: str) -> pa.Table:
-        """The ranks of one model, in order of (time, user, item), as a table of `SCHEMA`.
+        """Read the ranks of one model, in order of (time, user, item), as a table of `SCHEMA`.
 
         Raises:
-          RecallError: there is no such split or model; names those that are there.
+          RecallError: there is no such split or model; names the existing ones.
         """
         if model not in (known := self.models(split)):
             raise RecallError(

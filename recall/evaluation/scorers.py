@@ -11,38 +11,42 @@ from recall.core.errors import RecallError
 
 
 class EvaluationError(RecallError):
-    """A model's scores or vectors cannot be ranked, or do not belong to the examples."""
+    """Report that a model's scores or vectors cannot be ranked, or do not belong to the examples."""
 
 
 class Scorer(Protocol):
-    """Whatever gives every item of the catalogue a score for an example."""
+    """Give every item of the catalogue a score for an example."""
 
     @property
     def item_count(self) -> int:
-        """Size of the catalogue."""
+        """Return the size of the catalogue."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether all scores are known to be finite; those of others are looked through."""
+        """Tell whether all scores are known to be finite; else every score is checked."""
 
     def scores(self, start: int, stop: int) -> Float32s:
-        """Finite float32 [stop - start, items], higher is better; a new array that the caller may overwrite."""
+        """Score all items for some examples.
+
+        Returns:
+          Finite float32 [stop - start, items], higher is better; a new array that the caller may overwrite.
+        """
 
 
 class VectorScorer:
-    """Scores by inner product of query and item vectors.
+    """Score by inner product of query and item vectors.
 
-    Items with equal vectors get equal scores, always: a matmul may round the same inner product differently in
-    different columns (OpenBLAS does in blocks of one or two queries), and a tie that is broken by rounding would not
-    count against the model. The score of the first is therefore given to the others. New items without content
-    are the case where this matters.
+    Items with equal vectors always get equal scores. A matmul may round the same inner product differently in different
+    columns (OpenBLAS does in blocks of one or two queries), and a tie that is broken by rounding would not count
+    against the model. The score of the first is therefore given to the others. This matters for new items without
+    content.
 
     Args:
       queries: float32 [examples, dim].
       items: float32 [items, dim].
 
     Raises:
-      EvaluationError: the widths differ, or a vector holds NaN or infinity; says whether query or item vectors do.
+      EvaluationError: the widths differ, or a vector holds NaN or infinity; the message names the side.
     """
 
     def __init__(self, queries: Float32s, items: Float32s) -> None:
@@ -63,25 +67,25 @@ class VectorScorer:
 
     @property
     def item_count(self) -> int:
-        """Size of the catalogue."""
+        """Return the size of the catalogue."""
         return self._columns.shape[1]
 
     @property
     def is_finite(self) -> bool:
-        """Whether the vectors are too short for an inner product that float32 cannot hold."""
+        """Tell whether the vectors are short enough that every inner product fits into float32."""
         return self._largest < 1e38
 
     def scores(self, start: int, stop: int) -> Float32s:
-        """Inner products, float32 [stop - start, items]."""
+        """Compute inner products, float32 [stop - start, items]."""
         scores = self._queries[start:stop] @ self._columns  # [examples, items]
         scores[:, self._repeats] = scores[:, self._originals]
         return scores
 
 
 class MultiVectorScorer:
-    """Scores by the best of several query or item vectors: the largest of their inner products.
+    """Score by the best of several query or item vectors: the largest of their inner products.
 
-    Exact, and equal item vectors get equal scores, as `VectorScorer` has it.
+    Scores are exact, and equal item vectors get equal scores, as in `VectorScorer`.
 
     Args:
       queries: float32 [examples, interests, dim]; [examples, dim] if items have several vectors.
@@ -105,16 +109,16 @@ class MultiVectorScorer:
 
     @property
     def item_count(self) -> int:
-        """Size of the catalogue."""
+        """Return the size of the catalogue."""
         return self._scorers[0].item_count
 
     @property
     def is_finite(self) -> bool:
-        """Whether the vectors are too short for an inner product that float32 cannot hold."""
+        """Tell whether the vectors are short enough that every inner product fits into float32."""
         return all(scorer.is_finite for scorer in self._scorers)
 
     def scores(self, start: int, stop: int) -> Float32s:
-        """The largest inner products, float32 [stop - start, items]."""
+        """Compute the largest inner products, float32 [stop - start, items]."""
         firsts = [interest * self._examples for interest in range(self._interests)]
         parts = (scorer.scores(first + start, first + stop) for scorer in self._scorers for first in firsts)
         best = next(parts)  # [examples, items]
@@ -124,14 +128,14 @@ class MultiVectorScorer:
 
 
 def vector_scorer(queries: Float32s, items: Float32s) -> Scorer:
-    """The scorer of the vectors of `encode_queries` and `encode_items`, of either of which there may be several."""
+    """Choose the scorer of the vectors of `encode_queries` and `encode_items`; either may have several per row."""
     return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)
 
 
 def _repeated_rows(
     vectors: Float32s,
 ) -> tuple[Intps, Intps]:
-    """Rows that equal an earlier row, and for each of them the first row that it equals; both [repeats]."""
+    """Find the rows that equal an earlier row, and for each the first row that it equals; both [repeats]."""
     if not vectors.size:
         return np.empty(0, np.intp), np.empty(0, np.intp)
     # Compared as bytes, which is quick; adding zero makes -0.0, equal but of other bytes, a 0.0.

@@ -1,4 +1,4 @@
-"""How good a model is, for everything and for what is new: the slices that metrics.json reports."""
+"""Evaluates a model on all examples and on slices by exposures: a model's part of metrics.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIST_LENGTH = 100
 
 
 class Evaluation(NamedTuple):
-    """What one model makes of the examples.
+    """Hold the metrics of one model and its rank of every example.
 
     Attributes:
       metrics: its part of metrics.json, see `evaluate`.
@@ -44,28 +44,28 @@ def evaluate(
     weights: Float32s | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Any]:
-    """A model's part of metrics.json.
+    """Compute a model's part of metrics.json.
 
     Cold items had no exposure and no click before the evaluated period. Lists and `cold_among_cold` come from the
     same scores as the ranks. The lists do not depend on the targets: a target that the user clicked before is
     ranked, as every target is, but not listed if seen items are excluded. With at most k cold items any model has
-    a `cold_among_cold` recall@k of 1: read it against k / number of cold items, which is chance.
+    a `cold_among_cold` recall@k of 1: compare it with chance, k / number of cold items.
 
     Args:
       scorer: the model.
-      examples: what was clicked in the evaluated period.
+      examples: clicks of the evaluated period.
       exposures: int64 [items], before the evaluated period.
       clicks: int64 [items], before the evaluated period.
       config: cut-offs, slices, and whether seen items are left out of the ranking.
-      categories: of the items and of what the examples were asked with; ecology then says how far lists keep to them.
+      categories: values of the items and of the queries; ecology then has the share of listed items that agree.
       weights: float32 [examples], weight of each click; None where the log has no weights.
       block_bytes: memory for one block of scores; at least 16 examples are scored together.
 
     Returns:
       {"all": ..., "cold": ..., "by_exposures": [{"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}],
       "ecology": ..., "cold_among_cold": ...}, where ... are `metrics.summary` and `metrics.ecology`. With categories
-      ecology has category_consistency@100 too: the share of listed items that have one in common with what was asked
-      with, of those that have any, in lists that were asked with any. With weights there is "graded", a
+      ecology has category_consistency@100, too: of the listed items with a category, in lists whose query has one, the
+      share with a category in common with the query. With weights there is "graded", a
       `graded.graded_summary`: whether a user's clicks of larger weight rank above the user's other clicks.
 
     Raises:
@@ -94,7 +94,7 @@ def evaluate_examples(
     weights: Float32s | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Evaluation:
-    """The same with the rank of every example, for what needs more than means: arguments and errors of `evaluate`."""
+    """Compute the metrics and the rank of every example; arguments and errors are those of `evaluate`."""
     _require_catalogue(scorer.item_count, exposures=exposures, clicks=clicks)
     cold = (exposures == 0) & (clicks == 0)  # [items]
     cold_items = np.flatnonzero(cold)
@@ -137,11 +137,11 @@ def validation_metric(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> float:
-    """One number to stop training by, exact on the whole catalogue.
+    """Compute the one number that training is stopped by, exact on the whole catalogue.
 
-    With `exposures` targets that nobody had been shown are ranked among such items, all others among the others. How
-    both share a list is decided after the training, by the cold bias; while it lasts, cold items sink as the
-    model learns what is popular, and training would stop at a model that knows little.
+    With `exposures`, targets without exposures are ranked among such items, all others among the others. The cold bias
+    decides after the training how both share a list. During the training cold items sink as the model learns
+    popularity, and a metric over both would stop the training too early.
 
     Args:
       scorer: the model.
@@ -149,7 +149,7 @@ def validation_metric(
       metric: recall or ndcg.
       k: cut-off.
       exposures: int64 [items], before the validation period.
-      exclude_seen: whether what the user clicked before is left out of the ranking.
+      exclude_seen: whether items that the user clicked before are left out of the ranking.
       block_bytes: memory for a block of scores.
 
     Raises:
@@ -193,13 +193,13 @@ def _require_catalogue(item_count: int, **arrays: Int64s) -> None:
 
 
 def metric_value(part: Mapping[str, Any], metric: str) -> float:
-    """A metric as a number; NaN where it is absent or null (a slice without examples)."""
+    """Read a metric as a number; NaN where it is absent or null (a slice without examples)."""
     value = part.get(metric)
     return float("nan") if value is None else float(value)
 
 
 def bucket_label(bucket: Mapping[str, Any]) -> str:
-    """The exposures that a slice covers: `0`, `1–9`, `≥ 1,000`."""
+    """Name the exposures that a slice covers: `0`, `1–9`, `≥ 1,000`."""
     low, high = bucket["from"], bucket.get("to")
     if high is None:
         return f"≥ {low:,}"

@@ -1,11 +1,11 @@
-"""Vectors that have been made, by the hash of their content: saved batch by batch, found again, lined up with items.
+"""Saves encoded vectors by the hash of their content, finds them again, and lines them up with items.
 
-    OUT/manifest.json                what was made, by which encoder, and how many items have no vector for which reason
+    OUT/manifest.json                vectors, encoder, and the number of items without a vector by reason
     OUT/text.npy, OUT/image.npy      float32 [items, dim], row i = line i of the items file, zeros where there is none
     OUT/text/part-00000.parquet ...  item_id, vector, content_hash; parts in order are the items in order
     OUT/rejected.parquet             items whose content could not be encoded, each with the reason
 
-While a run lasts, batches lie beside it in `.OUT-embedding/ENCODER/`; what a killed run leaves there is not made again.
+During a run, batches lie beside OUT in `.OUT-embedding/ENCODER/`; a later run reuses the batches of a killed one.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _PLAIN: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
 
 
 def hash_array(column: Column) -> npt.NDArray[np.bytes_]:
-    """Content hashes, none missing, as a NumPy array that sorts and searches without Python objects."""
+    """Convert content hashes, none missing, to a NumPy array that sorts and searches without Python objects."""
     return np.array(column.to_pylist(), _HASH)
 
 
 def is_among(hashes: npt.NDArray[np.bytes_], known: npt.NDArray[np.bytes_]) -> Bools:
-    """Which hashes are in a sorted array, bool [hashes]."""
+    """Mark the hashes that are in a sorted array, bool [hashes]."""
     if not len(known):
         return np.zeros(len(hashes), bool)
     places = np.searchsorted(known, hashes)
@@ -52,16 +52,16 @@ def is_among(hashes: npt.NDArray[np.bytes_], known: npt.NDArray[np.bytes_]) -> B
 
 @dataclass(frozen=True)
 class Batches:
-    """A folder for the batches of one encoder and modality, which all workers reach.
+    """Save batches of one encoder and modality in a folder that all workers reach.
 
     Attributes:
-      folder: made by the first `save`.
+      folder: its path; the first `save` makes it.
     """
 
     folder: str
 
     def save(self, hashes: Sequence[str], vectors: Float32s) -> None:
-        """Saves a batch [n] and [n, dim]; it is there whole or not at all, however the process ends."""
+        """Save hashes [n] and vectors [n, dim]; the file appears whole or not at all, however the process ends."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         # A bundle that a runner repeats begins its batches with the same content, and so writes the same file.
@@ -72,13 +72,13 @@ class Batches:
         os.replace(temporary, path)
 
     def embedded(self) -> Embedded:
-        """What is there."""
+        """Return the vectors that are in the folder."""
         return Embedded(tuple(sorted(Path(self.folder).glob("[0-9a-f]*.parquet"))))
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors of one encoder and modality.
+    """Read vectors of one encoder and modality.
 
     Attributes:
       files: Parquet with `content_hash` and `vector`; a hash may be in several, or null.
@@ -88,7 +88,7 @@ class Embedded:
 
     @classmethod
     def published(cls, directory: Path, modality: str, *, encoder: str) -> Embedded:
-        """The vectors of an earlier run, or none if another encoder made them or the files are damaged."""
+        """Find the vectors of an earlier run; none if another encoder made them or the files are damaged."""
         try:
             manifest = read_manifest(directory, made_by=MADE_BY, verify=True)
         except ArtifactError:
@@ -101,12 +101,12 @@ class Embedded:
         return Embedded(self.files + other.files)
 
     def hashes(self) -> npt.NDArray[np.bytes_]:
-        """All hashes, sorted, each once."""
+        """Collect all hashes, sorted, each once."""
         found = [hash_array(pq.read_table(path, columns=["content_hash"])[0].drop_null()) for path in self.files]
         return np.unique(np.concatenate([np.zeros(0, _HASH), *found]))
 
     def tables(self) -> Iterator[tuple[npt.NDArray[np.bytes_], Float32s]]:
-        """File by file hashes [n] and vectors [n, dim]."""
+        """Read hashes [n] and vectors [n, dim] file by file."""
         for path in self.files:
             table = pq.ParquetFile(path).read(columns=["content_hash", "vector"])
             table = table.filter(table["content_hash"].is_valid())
@@ -115,16 +115,16 @@ class Embedded:
 
 
 def line_up(path: Path, hashes: npt.NDArray[np.bytes_], embedded: Embedded, *, dim: int) -> tuple[Float32s, Bools]:
-    """Writes the `.npy` file of a catalogue without ever holding all vectors in memory.
+    """Write the `.npy` file of a catalogue without ever holding all vectors in memory.
 
     Args:
-      path: where.
+      path: of the file.
       hashes: [items], empty where an item has no content.
-      embedded: where the vectors are.
-      dim: their length.
+      embedded: the vectors.
+      dim: length of a vector.
 
     Returns:
-      The file, mapped into memory, float32 [items, dim]; and which items have a vector, bool [items].
+      The file, mapped into memory, float32 [items, dim]; and a mark for items with a vector, bool [items].
     """
     vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(hashes), dim))
     present = np.zeros(len(hashes), bool)
@@ -144,7 +144,7 @@ def line_up(path: Path, hashes: npt.NDArray[np.bytes_], embedded: Embedded, *, d
 
 def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vectors: Float32s,
                 present: Bools) -> None:  # fmt: skip
-    """Writes `item_id`, `vector`, `content_hash`, a row per item; the last two are null where there is no vector."""
+    """Write `item_id`, `vector`, `content_hash`, a row per item; the last two are null where there is no vector."""
     folder.mkdir()
     for part, start in enumerate(range(0, len(ids), _ROWS_PER_PART)):
         rows = slice(start, min(start + _ROWS_PER_PART, len(ids)))
@@ -160,10 +160,10 @@ def write_parts(folder: Path, ids: pa.Array, hashes: npt.NDArray[np.bytes_], vec
 
 
 def require_replaceable(directory: Path, modalities: Sequence[str]) -> None:
-    """Looks whether publishing there would take something away that nobody asked to lose.
+    """Check that publishing into a folder deletes nothing but vectors that are made anew.
 
     Raises:
-      ArtifactError: there are other files, or vectors of a modality that this run does not make.
+      ArtifactError: the folder holds other files, or vectors of a modality that this run does not make.
     """
     if not directory.exists():
         return

@@ -1,6 +1,6 @@
-"""What turns text and images into vectors: the contract, the encoders by name, and how one is loaded.
+"""Defines the contract of encoders of text and images, names the built-in ones, and loads them.
 
-An encoder of one's own is a class that is given by its dotted path, `package.module:Class`; it needs no more than this:
+A user's encoder is a class, given by its dotted path, `package.module:Class`. This is all it needs:
 
     class Lengths:
         modalities = ("text",)
@@ -36,51 +36,54 @@ ENCODERS = {
     "sentence-transformers": "recall.content.encode.pretrained:SentenceTransformersEncoder",
     "vision": "recall.content.encode.pretrained:VisionEncoder",
 }
-"""Encoders by name; any other name is taken for the dotted path of a class."""
+"""Encoders by name; any other name is read as the dotted path of a class."""
 
-# To be raised when what reaches an encoder changes: how texts are joined, images turned and shrunk.
+# Raise it when the input of encoders changes: how texts are joined, images turned and shrunk.
 _RECIPE = 1
 
 
 class Encoder(Protocol):
-    """What every encoder says of itself. It is made with `(model, revision=...)`, once per process.
+    """Describe an encoder: the members that each has. It is made with `(model, revision=...)`, once per process.
 
     Attributes:
-      modalities: what it can encode, of `MODALITIES`.
+      modalities: kinds of content that it can encode, of `MODALITIES`.
       dim: length of its vectors.
       fingerprint: changes whenever the same content may get another vector, and only then: vectors are reused by it.
     """
 
     @property
-    def modalities(self) -> Sequence[str]: ...
+    def modalities(self) -> Sequence[str]:
+        """Return the kinds of content that it can encode."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Return the length of its vectors."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Return the identity of its weights."""
 
 
 class TextEncoder(Encoder, Protocol):
-    """An encoder with `text` among its modalities."""
+    """Encode texts: an encoder with `text` among its modalities."""
 
     def encode_texts(self, texts: Sequence[str]) -> Float32s:
-        """Vectors [texts, dim]; zeros where it finds nothing to encode."""
+        """Return vectors [texts, dim]; zeros where a text has nothing to encode."""
 
 
 class ImageEncoder(Encoder, Protocol):
-    """An encoder with `image` among its modalities."""
+    """Encode images: an encoder with `image` among its modalities."""
 
     def encode_images(self, images: Sequence[Image]) -> Float32s:
-        """Vectors [images, dim] of RGB images of any size."""
+        """Return vectors [images, dim] of RGB images of any size."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder, and which model in it; small enough to travel to workers, which load it themselves.
+    """Name an encoder and its model; small enough to send to workers, which load the model themselves.
 
     Attributes:
-      model: a local folder or, with a network, a name on the hub; own encoders get it as it is.
+      model: a local folder or, with a network, a name on the hub; a user's encoder gets it unchanged.
       kind: a name in `ENCODERS`, or the dotted path of a class.
       revision: branch, tag or commit on the hub; default: its main branch.
     """
@@ -95,7 +98,7 @@ _lock = threading.Lock()
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """The encoder; it is loaded once per process, however many threads ask for it.
+    """Load an encoder, once per process, however many threads ask for it.
 
     Raises:
       ConfigError: no such encoder, or the class lacks what `Encoder` asks for.
@@ -110,15 +113,15 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
 
 
 def identity(spec: EncoderSpec, encoder: Encoder) -> str:
-    """Fingerprint of all that decides which vector content gets."""
+    """Compute the fingerprint of everything that decides the vector of some content."""
     return fingerprint(spec.kind, encoder.fingerprint, encoder.dim, _RECIPE)
 
 
 def encode(encoder: Encoder, modality: str, contents: Sequence[Any]) -> Float32s:
-    """Vectors [contents, dim] of texts or images.
+    """Encode texts or images as vectors [contents, dim].
 
     Raises:
-      DataError: the encoder gave something else.
+      DataError: the encoder returns another shape.
     """
     if modality == "text":
         vectors = cast("TextEncoder", encoder).encode_texts(contents)
@@ -134,10 +137,10 @@ def encode(encoder: Encoder, modality: str, contents: Sequence[Any]) -> Float32s
 
 
 def require_extra(module: str) -> Any:
-    """A module of the optional extra.
+    """Import a module of the optional extra.
 
     Raises:
-      RecallError: it is not installed; says how to.
+      RecallError: it is not installed; the message says how to install it.
     """
     try:
         return import_module(module)

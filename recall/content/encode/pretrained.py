@@ -1,4 +1,4 @@
-"""Encoders that others have trained, from a local folder or, with a network, from the Hugging Face hub.
+"""Wraps pretrained encoders, from a local folder or, with a network, from the Hugging Face hub.
 
 Needs `pip install 'recall[content]'`; nothing is imported before an encoder is made.
 """
@@ -25,9 +25,9 @@ _OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.o
 
 
 class SentenceTransformersEncoder:
-    """Any model of sentence-transformers: texts, and images where the model takes them (CLIP and its like).
+    """Encode by any model of sentence-transformers: texts, and images where the model takes them (e.g. CLIP).
 
-    Texts longer than the model's `max_seq_length` are cut there, as the library does it.
+    The library cuts texts at the model's `max_seq_length`.
     Source: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019.
     """
 
@@ -39,7 +39,7 @@ class SentenceTransformersEncoder:
             self._model = library.SentenceTransformer(str(folder))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(model, "sentence-transformers", error) from error
-        # Releases before 5.4 do not say it; of theirs only CLIP takes images.
+        # Releases before 5.4 do not say it; of their models only CLIP takes images.
         before = MODALITIES if type(self._model[0]).__name__ == "CLIPModel" else ("text",)
         self.modalities = tuple(name for name in MODALITIES if name in getattr(self._model, "modalities", before))
         probe: list[Any] = ["a"] if "text" in self.modalities else [_blank_image()]
@@ -47,11 +47,11 @@ class SentenceTransformersEncoder:
         self.fingerprint = _folder_fingerprint(folder)
 
     def encode_texts(self, texts: Sequence[str]) -> Float32s:
-        """Vectors [texts, dim]."""
+        """Encode texts as vectors [texts, dim]."""
         return self._encode(list(texts))
 
     def encode_images(self, images: Sequence[Image]) -> Float32s:
-        """Vectors [images, dim]."""
+        """Encode images as vectors [images, dim]."""
         return self._encode(list(images))
 
     def _encode(self, contents: list[Any]) -> Float32s:
@@ -59,10 +59,10 @@ class SentenceTransformersEncoder:
 
 
 class VisionEncoder:
-    """Image models of transformers by their pooled output: DINOv2, ViT, Swin, ConvNeXt, CLIP, SigLIP, ...
+    """Encode by the pooled output of an image model of transformers: DINOv2, ViT, Swin, ConvNeXt, CLIP, SigLIP, ...
 
-    CLIP and its like give image features in the space of their texts. Of a model whose checkpoint was saved without
-    the pooling layer, which transformers would then fill with random numbers, it takes the class token.
+    CLIP and SigLIP give image features in the space of their texts. Where a checkpoint was saved without the pooling
+    layer, which transformers would fill with random numbers, the class token is the vector.
     """
 
     modalities = ("image",)
@@ -87,7 +87,7 @@ class VisionEncoder:
         self.fingerprint = _folder_fingerprint(folder)
 
     def encode_images(self, images: Sequence[Image]) -> Float32s:
-        """Vectors [images, dim]."""
+        """Encode images as vectors [images, dim]."""
         inputs = self._processor(images=list(images), return_tensors="pt").to(self._device)
         with self._torch.inference_mode():
             if hasattr(self._model, "get_image_features"):
@@ -104,7 +104,7 @@ class VisionEncoder:
 
 
 def _model_folder(model: str, *, revision: str | None, owner: str | None) -> Path:
-    """The folder of a model; one of the hub is downloaded unless it is in the hub's cache."""
+    """Find the folder of a model; a model of the hub is downloaded unless it is in the hub's cache."""
     folder = Path(model)
     if folder.is_dir():
         return folder
@@ -112,7 +112,7 @@ def _model_folder(model: str, *, revision: str | None, owner: str | None) -> Pat
     hub = require_extra("huggingface_hub")
     try:
         return Path(hub.snapshot_download(name, revision=revision, ignore_patterns=_OTHER_FRAMEWORKS))
-    except Exception as error:  # those of the hub's HTTP library, which is not the same in all releases
+    except Exception as error:  # of the hub's HTTP library, which differs between releases
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
             f"model {model}: is no folder here, and {name} did not come from the hub ({first}); "
@@ -121,14 +121,14 @@ def _model_folder(model: str, *, revision: str | None, owner: str | None) -> Pat
 
 
 def _folder_fingerprint(folder: Path) -> str:
-    """Of all that can change vectors: equal for copies of a model, wherever they lie."""
+    """Hash all files that can change vectors: copies of a model in different folders have the same fingerprint."""
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"}
     seen = {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.parts)}
     return fingerprint({name.as_posix(): [path.stat().st_size, checksum(path)] for name, path in seen.items()})
 
 
 def _silence() -> None:
-    """Keeps progress bars of loading off the terminal, which the pipeline's own line is on."""
+    """Turn off progress bars of loading; the pipeline has its own line on the terminal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns in every forked worker
     logging = require_extra("transformers").utils.logging
     logging.disable_progress_bar()

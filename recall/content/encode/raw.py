@@ -1,4 +1,4 @@
-"""Raw content: the texts and the image files of a catalogue, what identifies each, and why some cannot be used."""
+"""Reads the texts and the image files of a catalogue, hashes them, and rejects the unusable ones with a reason."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LONGEST_SIDE = 1024
 
 
 class UnusableContentError(Exception):
-    """One item's content cannot be encoded; the message is the reason, the same for all that fail in this way."""
+    """Report that one item's content cannot be encoded; the message is the reason, equal for equal failures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawContent:
-    """Where a catalogue's content is.
+    """Locate the content of a catalogue.
 
     Attributes:
       items: the items file.
@@ -55,17 +55,17 @@ class RawContent:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What there is to encode."""
+        """List the kinds of content to encode."""
         return (*(["text"] if self.text else []), *(["image"] if self.image else []))
 
     @property
     def folder(self) -> Path:
-        """What image paths are relative to."""
+        """Return the folder that image paths are relative to."""
         return (self.image_root or self.items.parent).resolve()
 
 
 def read_raw_content(source: RawContent) -> pa.Table:
-    """Reads the content of every item.
+    """Read the content of every item.
 
     Returns:
       `item_id` and, as given, `text` (the columns' texts joined by ". ") and `image` (paths), string [items], in the
@@ -88,15 +88,15 @@ def read_raw_content(source: RawContent) -> pa.Table:
 
 
 def content_hash(content: bytes) -> str:
-    """What content is known by: the first 128 bits of its SHA-256, 32 hex digits."""
+    """Compute the hash that identifies content: the first 128 bits of its SHA-256, 32 hex digits."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file.
+    """Read the bytes of an image file.
 
     Raises:
-      UnusableContentError: there is none, or it cannot be read.
+      UnusableContentError: there is no such file, or it cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -112,12 +112,12 @@ def read_image_file(path: Path) -> bytes:
 
 
 def decode_image(content: bytes) -> Image:
-    """An image as people see it: RGB, turned as its camera says, of an animation the first frame.
+    """Decode an image as people see it: RGB, turned by its EXIF orientation, of an animation the first frame.
 
-    It is shrunk to at most 1,024 pixels on its longer side, which is more than image models look at.
+    It is shrunk to at most 1,024 pixels on its longer side, more than image models look at.
 
     Raises:
-      UnusableContentError: truncated, of an unknown format, or so large that decoding it might fill the memory.
+      UnusableContentError: the image is truncated, of an unknown format, or too large to be decoded in memory.
     """
     images, operations = require_extra("PIL.Image"), require_extra("PIL.ImageOps")
     try:
@@ -133,13 +133,13 @@ def decode_image(content: bytes) -> Image:
 
 
 def _joined(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Both texts where both are there, else the one that is."""
+    """Join two texts where both exist, else keep the existing one."""
     # Not with null_handling="skip": in pyarrow 25 it leaves rows out in which all are null.
     return pc.coalesce(pc.binary_join_element_wise(first, second, BETWEEN_TEXTS), first, second)
 
 
 def _strings(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    """Text, stripped, null where blank."""
+    """Convert a column to stripped text, null where blank."""
     if pa.types.is_nested(column.type):
         raise DataError(f"{what} holds values of type {column.type}; expected one text per row")
     # Chunk by chunk: the texts of a catalogue may exceed the 2 GB of one Arrow string array.

@@ -1,4 +1,4 @@
-"""Measures what content vectors are worth by themselves.
+"""Measures the quality of content vectors by themselves.
 
-Imports `recall.core`, `recall.config`, `recall.data` and `recall.evaluation`. Start at `evaluation.py`.
+Imports all packages up to `recall.model`, and `recall.content.vectors`. Start at `evaluation.py`.
 """

@@ -1,4 +1,4 @@
-"""What content vectors are worth before any model is trained on them, on the held-out clicks of a prepared run."""
+"""Judges content vectors on the held-out clicks of a prepared run, before any model is trained on them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from recall.model.batches.dataset import Examples, read_examples
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """How vectors are judged.
+    """Hold the settings of the judgement.
 
     Attributes:
-      split: whose clicks are asked about.
-      last: how many of a user's last clicks the next one is compared with.
+      split: split of the clicks.
+      last: number of a user's last clicks that the next one is compared with.
       ks: cut-offs of recall.
       neighbours: nearest items whose tags are looked at.
       draws: random and popular items that each click is compared with.
-      limit: at most this many clicks are asked about, and this many items for tags and uniformity, drawn at random.
+      limit: largest number of clicks, and of items for tags and uniformity, drawn at random.
       seed: of all draws.
     """
 
@@ -61,16 +61,16 @@ class JudgeSettings:
 def judge_content(
     vectors: Sequence[ContentVectors], prepared: PreparedData, settings: JudgeSettings | None = None
 ) -> dict[str, Any]:
-    """Judges sets of vectors by the same clicks, the same items drawn beside them, and the same tags.
+    """Judge sets of vectors by the same clicks, the same random items, and the same tags.
 
-    Everything is point in time: a click is compared with what the user had clicked before it and with items that had
-    been shown by then; popularity and what is cold are as of the start of the split. Each set is judged on the
-    items that it covers, so that sets of different coverage answer about different items.
+    Everything is point in time: a click is compared with the user's earlier clicks and with items that had been shown
+    by then; popularity and cold items are taken at the start of the split. Each set is judged on the items that it
+    covers, so that sets of different coverage are judged on different items.
 
     Args:
       vectors: the sets, with names of their own.
       prepared: a prepared run; no model is needed.
-      settings: how.
+      settings: of the judgement; default: `JudgeSettings()`.
 
     Returns:
       JSON-serialisable {"split", "last", "items", "clicks": {"of_split", "asked"}, "vectors": {NAME: ...}}. Per set:
@@ -101,7 +101,7 @@ def judge_content(
 
 
 class _Judge:
-    """Judges one set of vectors after the other, each with the same draws."""
+    """Judge one set of vectors after the other, each with the same draws."""
 
     def __init__(self, prepared: PreparedData, examples: Examples, settings: JudgeSettings) -> None:
         self._examples, self._settings = examples, settings
@@ -157,9 +157,12 @@ class _Judge:
 
 
 def tag_matrices(prepared: PreparedData) -> dict[str, sparse.csr_array]:
-    """Which item has which value of every `tags` and `category` feature of meta: sparse [items, codes], 1 where it has.
+    """Build a matrix of items and values for every `tags` and `category` feature of meta.
 
     Values that share the out-of-vocabulary code are left out: they are not the same value.
+
+    Returns:
+      Feature -> sparse int32 [items, codes], 1 where an item has a value.
     """
     kinds = {encoder.feature.name: encoder.feature.type for _, encoder in prepared.item_encoder.features}
     found = {}

@@ -1,4 +1,4 @@
-"""The last-N test: whether the next click lies nearer to what the user clicked last than other items do."""
+"""Tests whether the next click lies nearer to the user's last clicks than other items do: the last-N test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIMILARITIES: tuple[Similarity, ...] = ("mean", "max")
 
 
 class Answerable(NamedTuple):
-    """The examples that a set of vectors can be asked about, with items counted among those that have a vector.
+    """Hold the examples that a set of vectors can answer, with items numbered among the items with a vector.
 
     Attributes:
-      examples: their targets, histories and seen items are rows of the items with a vector.
-      chosen: intp [examples], which of the given examples these are.
-      left_out: why others were left out, and how many: the target has no vector, the user had clicked it before
-        (which its similarity to itself would decide), or no item of the history has a vector.
+      examples: targets, histories and seen items are rows of the items with a vector.
+      chosen: intp [examples], positions among the given examples.
+      left_out: reason -> number of other examples: the target has no vector, the user had clicked it before (its
+        similarity to itself would decide), or no item of the history has a vector.
     """
 
     examples: EvaluationSet
@@ -33,7 +33,7 @@ class Answerable(NamedTuple):
 
 
 def answerable(examples: EvaluationSet, present: Bools) -> Answerable:
-    """Keeps what can be asked of the items that have a vector (bool [items])."""
+    """Select the examples that can be answered from the items with a vector (`present`, bool [items])."""
     place = np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)  # [items]
     targets = place[examples.targets]
     history, seen = (_replaced(lists, place) for lists in (examples.history, examples.seen))
@@ -57,16 +57,16 @@ def answerable(examples: EvaluationSet, present: Bools) -> Answerable:
 
 
 def last_n_scorer(unit: Float32s, history: Ragged, *, last: int, similarity: Similarity) -> Scorer:
-    """Scores items by their cosine to the last clicks: the mean of the similarities, or the largest.
+    """Build a scorer of items by their cosine to the last clicks: the mean of the similarities, or the largest.
 
     Args:
       unit: float32 [items, dim], of unit length.
       history: clicked rows per example, oldest first, at least one.
-      last: how many of the last clicks count.
+      last: number of last clicks that count.
       similarity: mean or max.
 
     Returns:
-      A scorer that holds the clicked vectors: for max float32 [examples, last, dim].
+      A scorer; for max it holds the clicked vectors, float32 [examples, last, dim].
     """
     column = np.arange(last)
     places = history.offsets[1:, np.newaxis] - 1 - column  # [examples, last], the newest first
@@ -80,7 +80,7 @@ def last_n_scorer(unit: Float32s, history: Ragged, *, last: int, similarity: Sim
 
 
 def uniform_draws(first_time_ms: Int64s, times_ms: Int64s, *, count: int, rng: np.random.Generator) -> Int32s:
-    """Items drawn uniformly from those that had been shown before each example.
+    """Draw items uniformly from the items that had been shown before each example.
 
     Args:
       first_time_ms: int64 [items], of the first exposure; the largest int64 for never.
@@ -98,7 +98,7 @@ def uniform_draws(first_time_ms: Int64s, times_ms: Int64s, *, count: int, rng: n
 
 
 def popular_draws(clicks: Int64s, *, examples: int, count: int, rng: np.random.Generator) -> Int32s:
-    """Items drawn in proportion to their clicks (int64 [items]); int32 [examples, count], -1 without any click."""
+    """Draw items in proportion to their clicks (int64 [items]); int32 [examples, count], -1 without any click."""
     total = np.cumsum(clicks)
     if not len(total) or not total[-1]:
         return np.full((examples, count), -1, np.int32)
@@ -107,11 +107,11 @@ def popular_draws(clicks: Int64s, *, examples: int, count: int, rng: np.random.G
 
 
 class LastN(NamedTuple):
-    """What a similarity makes of each example.
+    """Hold the rank and the AUC of each example by one similarity.
 
     Attributes:
       ranks: int64 [examples], of the target in the catalogue by similarity alone; ties count against it.
-      auc: per kind of other items float64 [examples], share of them that are less similar than the target, ties
+      auc: kind of other items -> float64 [examples], share of them that are less similar than the target, ties
         counting half; NaN where none was left to compare with.
     """
 
@@ -122,13 +122,13 @@ class LastN(NamedTuple):
 def last_n_test(
     scorer: Scorer, examples: EvaluationSet, others: Mapping[str, Int32s], *, block_bytes: int = BLOCK_BYTES
 ) -> LastN:
-    """Compares each target with other items and with the catalogue; what the user has seen is in neither.
+    """Compare each target with other items and with the catalogue, both without the items that the user has seen.
 
     Args:
       scorer: of `last_n_scorer`.
       examples: of `answerable`.
-      others: by kind int32 [examples, count] rows to compare the target with, -1 for none. The target itself and
-        what the user has seen are passed over.
+      others: kind -> int32 [examples, count], rows to compare the target with, -1 for none. The target itself and
+        seen items are passed over.
       block_bytes: memory for a block of scores.
     """
     ranks = np.empty(len(examples), np.int64)
@@ -147,7 +147,7 @@ def last_n_test(
 
 
 def last_n_summary(result: LastN, chosen: Bools, ks: Sequence[int]) -> dict[str, Any]:
-    """Means over the chosen examples (bool [examples]); None where there is nothing to average."""
+    """Average over the chosen examples (bool [examples]); None where there is nothing to average."""
     measured: dict[str, Any] = {"examples": int(chosen.sum())}
     for kind, values in result.auc.items():
         compared = values[chosen & ~np.isnan(values)]
@@ -175,6 +175,6 @@ def chance_summary(
 
 
 def _replaced(lists: Ragged, place: Int32s) -> Ragged:
-    """The lists with other row numbers, without those that have none."""
+    """Renumber the rows of lists by `place`, and drop the rows without a number."""
     values = place[lists.values]
     return Ragged(values, lists.offsets).where(values >= 0)

@@ -1,4 +1,4 @@
-"""Whether near content has common tags, and how vectors lie on the sphere: alignment and uniformity."""
+"""Measures whether near content has common tags, and how vectors lie on the sphere: alignment and uniformity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNIFORMITY_T = 2.0
 
 
 def nearest(unit: Float32s, queries: Intps, k: int) -> Intps:
-    """The k nearest rows of some rows by cosine, without the row itself; intp [queries, k] in any order.
+    """Find the k nearest rows of some rows by cosine, without the row itself; intp [queries, k] in any order.
 
     Args:
       unit: float32 [items, dim], of unit length.
@@ -35,12 +35,12 @@ def nearest(unit: Float32s, queries: Intps, k: int) -> Intps:
 
 
 def share_with_common_tag(tags: sparse.csr_array, rows: Intps, others: Intps) -> float:
-    """Share of pairs that have a tag in common.
+    """Compute the share of pairs that have a tag in common.
 
     Args:
       tags: sparse [items, tags], 1 where an item has a tag.
       rows: intp [rows], one side of the pairs.
-      others: intp [rows, k], the other sides of each.
+      others: intp [rows, k], the k other sides of each row.
     """
     left = np.repeat(rows, others.shape[1])
     common = tags[left].multiply(tags[others.ravel()]).sum(axis=1)
@@ -50,16 +50,16 @@ def share_with_common_tag(tags: sparse.csr_array, rows: Intps, others: Intps) ->
 def tag_agreement(
     unit: Float32s, tags: sparse.csr_array, *, k: int, limit: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Share of an item's k nearest by content that share at least one tag with it, beside that of random items.
+    """Compute the share of an item's k nearest items that have a tag in common with it, beside random items.
 
     The k-nearest-neighbour test of representations with sets of labels in place of classes, as a share of the
-    neighbours and without a vote. Items without a tag are neither asked nor found: they may be of any kind.
+    neighbours and without a vote. Items without a tag are neither queries nor neighbours: they may be of any kind.
 
     Args:
       unit: float32 [items, dim], of unit length; zeros for items without a vector, which are left out.
       tags: sparse [items, tags], 1 where an item has a tag.
       k: neighbours per item.
-      limit: asks at most this many items, drawn at random; neighbours are looked for among all.
+      limit: largest number of queries, drawn at random; neighbours are searched among all items.
       rng: source of randomness.
 
     Returns:
@@ -82,7 +82,7 @@ def tag_agreement(
 
 
 def alignment(left: Float32s, right: Float32s) -> float | None:
-    """Mean squared distance of vectors that belong together; 0 is best.
+    """Compute the mean squared distance of vectors that belong together; 0 is best.
 
     E |f(x) - f(y)|^2, Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and
     Uniformity on the Hypersphere" (ICML 2020), with their exponent of 2.
@@ -100,7 +100,7 @@ def alignment(left: Float32s, right: Float32s) -> float | None:
 
 
 def uniformity(unit: Float32s) -> float | None:
-    """How evenly vectors spread over the sphere; lower is more even.
+    """Measure how evenly vectors spread over the sphere; lower is more even.
 
     log E exp(-2 |f(x) - f(y)|^2) over pairs of different items, in blocks (Wang & Isola, ICML 2020, t = 2).
 

@@ -1,4 +1,4 @@
-"""Does the content prior know which items will be clicked? Judged on what came of their first exposures."""
+"""Judges the content prior by the clicks of each item's first exposures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _BINS = 10
 
 
 def judge_content_prior(prepared: PreparedData, *, first_exposures: int) -> dict[str, Any]:
-    """Calibration and ranking of the prior as known when validation and test begin, on what they then showed.
+    """Measure calibration and ranking of the prior at the start of validation and of test, on their clicks.
 
-    Judged are clicks among each item's first exposures that were not known when the period began. Beside the content
-    prior stand the prior of all items and, as a ceiling, the CTR of the item's later exposures, smoothed; the latter
-    on the items that have some (`followed`).
+    The clicks are among each item's first exposures and were not known when the period began. The prior of all items is
+    measured beside the content prior and, as a ceiling, the smoothed CTR of the item's later exposures, on the items
+    that have some (`followed`).
 
     Args:
       prepared: data with a content prior.
-      first_exposures: how many exposures of an item are its first.
+      first_exposures: number of exposures of an item that count as its first.
 
     Returns:
-      Of `validation` and `test` the parts `all`, `new` (items without any exposure before) and `followed`; each holds
-      items, exposures, `observed` CTR and, of each prior, what `calibration` returns. A part without items holds
-      no more than their number.
+      For `validation` and `test` the parts `all`, `new` (items without any exposure before) and `followed`; each holds
+      items, exposures, `observed` CTR and, for each prior, the result of `calibration`. A part without items holds
+      their number alone.
 
     Raises:
       ArtifactError: the data has no content prior.
@@ -72,11 +72,11 @@ def judge_content_prior(prepared: PreparedData, *, first_exposures: int) -> dict
 
 
 def calibration(predicted: Float64s, exposures: Float64s, clicks: Float64s) -> dict[str, Any]:
-    """How well predicted CTRs fit counts; all arguments are float64 [items], each item with some exposure.
+    """Measure how well predicted CTRs fit counts; all arguments are float64 [items], each item with some exposure.
 
     Returns:
       predicted: mean over exposures.
-      auc: how often a click's item is predicted above that of an exposure without click; None without both.
+      auc: how often the item of a click is predicted above the item of an exposure without click; None without both.
       calibration_error: expected calibration error, mean |predicted - observed| of tenths of the exposures in order of
         the prediction; items of one prediction stay together.
       log_loss: mean over exposures.

@@ -1,4 +1,4 @@
-"""DIR/content, what `recall content train` publishes: the one writer and the one reader of its files."""
+"""Writes and reads DIR/content, which `recall content train` publishes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ITEMS, _WEIGHTS, _CLUSTERS, _HISTORY, _JUDGED = (
 
 @dataclass(frozen=True)
 class TrainedContent:
-    """A published DIR/content.
+    """Open a published DIR/content.
 
     Attributes:
-      directory: where it is.
+      directory: its path.
       manifest: the encoder's shape, weights of the losses, best epoch, counts, checksums.
     """
 
@@ -46,26 +46,26 @@ class TrainedContent:
 
     @classmethod
     def load(cls, directory: str | Path) -> TrainedContent:
-        """Opens what `recall content train` published.
+        """Open a directory that `recall content train` published, and check every byte.
 
         Raises:
-          ArtifactError: it is not there, or damaged.
+          ArtifactError: it is missing or damaged.
         """
         return cls(Path(directory), read_manifest(Path(directory), made_by="recall content train", verify=True))
 
     @cached_property
     def vectors(self) -> Float32s:
-        """float32 [items, dim], row i of line i of the items file; zeros where an item has none."""
+        """Load the vectors, float32 [items, dim]: row i of line i of the items file, zeros where an item has none."""
         return np.asarray(np.load(self.directory / VECTORS, allow_pickle=False), np.float32)
 
     @cached_property
     def items(self) -> pa.Table:
-        """item_id, vector (null where an item has none), and cluster_LEVEL int32 (null likewise)."""
+        """Load the columns item_id, vector (null where an item has none), and cluster_LEVEL int32 (null likewise)."""
         return pq.read_table(self.directory / _ITEMS)
 
     @cached_property
     def encoder(self) -> ContentEncoder:
-        """The encoder with its weights."""
+        """Load the encoder with its weights."""
         encoder = ContentEncoder.from_settings(self.manifest["encoder"])
         with np.load(self.directory / _WEIGHTS, allow_pickle=False) as arrays:
             encoder.set_weights([arrays[f"arr_{place}"] for place in range(len(arrays.files))])
@@ -73,22 +73,22 @@ class TrainedContent:
 
     @cached_property
     def clusters(self) -> HierarchicalKMeans | None:
-        """The tree that gives virtual ids, to new vectors too; None if none were asked for."""
+        """Load the tree that gives virtual ids, to new vectors, too; None if no clusters were asked for."""
         path = self.directory / _CLUSTERS
         return HierarchicalKMeans.load(path) if path.exists() else None
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Per epoch what `teach` noted."""
+        """Read the training history, one entry per epoch of `teach`."""
         return list(json.loads((self.directory / _HISTORY).read_text()))
 
     @property
     def judged(self) -> dict[str, Any]:
-        """Base vectors and trained vectors, judged on validation clicks by `judge_content`."""
+        """Read the results of `judge_content` for base vectors and trained vectors on validation clicks."""
         return dict(json.loads((self.directory / _JUDGED).read_text()))
 
     def encode(self, base: Mapping[str, Float32s]) -> Float32s:
-        """Vectors of items that may be new.
+        """Encode items that may be new.
 
         Args:
           base: feature -> float32 [items, width], zeros where an item has none; a feature that is left out is missing.
@@ -129,16 +129,16 @@ def write_content(
     seed: int,
     fingerprint: str,
 ) -> None:
-    """Publishes what training gave.
+    """Publish the result of the training.
 
     Args:
       directory: DIR/content.
-      taught: vectors and encoder.
+      taught: vectors and encoder of the best epoch.
       item_ids: string [items].
-      levels: of the virtual ids. Centroids are placed by the items that training looked at, all get ids.
-      judged: what `judge_content` said.
+      levels: of the virtual ids. Centroids are placed by the items that training used; all items get ids.
+      judged: results of `judge_content`.
       seed: of the clusters.
-      fingerprint: of everything that the vectors depend on.
+      fingerprint: hash of everything that the vectors depend on.
     """
     present = np.asarray(taught.vectors.any(axis=1), bool)
     manifest = {

@@ -1,4 +1,4 @@
-"""What the training of content vectors is stopped by: the last-N test on validation clicks."""
+"""Computes the criterion that stops the training of content vectors: the last-N test on validation clicks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from recall.model.batches.dataset import read_examples
 
 
 class LastNCriterion:
-    """Mean of the last-N AUC over kinds of clicks and of rivals, on the same validation clicks every time.
+    """Average the last-N AUC over kinds of clicks and of negatives, on the same validation clicks every time.
 
-    Random rivals alone would reward vectors that tell popular items from others, popular ones alone those that
-    tell rare items from others; a good neighbourhood does neither. And clicks on items that training looked at show
-    how well it remembers, those on others what content vectors are for: both count the same.
+    Random negatives alone would reward vectors that separate popular items from others, popular negatives alone vectors
+    that separate rare items from others; a good neighbourhood does neither. Clicks on items that training used measure
+    memory, clicks on other items measure generalisation: both count the same.
 
     Args:
       prepared: the run's data.
       present: bool [items], items with a vector.
-      learned_from: bool [items], items that training looks at.
-      last: how many of a user's last clicks count.
-      limit: at most this many clicks, drawn at random.
-      draws: items of each kind that a click is compared with.
+      learned_from: bool [items], items that training uses.
+      last: number of a user's last clicks that count.
+      limit: largest number of clicks, drawn at random.
+      draws: number of items of each kind that a click is compared with.
       seed: of all draws.
 
     Raises:
-      DataError: no validation click can be asked about.
+      DataError: no validation click can be used.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LastNCriterion:
         }
 
     def __call__(self, unit: Float32s) -> float:
-        """Of vectors float32 [items, dim], of unit length where there is one: in [0, 1], 1/2 is chance."""
+        """Judge vectors float32 [items, dim], of unit length where there is one; in [0, 1], 1/2 is chance."""
         scorer = last_n_scorer(unit[self._present], self._asked.history, last=self._last, similarity="mean")
         found = last_n_test(scorer, self._asked, self._others).auc
         values = [auc[chosen] for auc in found.values() for chosen in self._slices]

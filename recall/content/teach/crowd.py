@@ -1,4 +1,4 @@
-"""What users clicked one after the other in the training period."""
+"""Lists pairs of items that users clicked one after the other in the training period."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BATCH = 8192
 
 
 class ClickPairs(NamedTuple):
-    """Items of one user, the second clicked after the first.
+    """Hold pairs of items of one user, the second clicked after the first.
 
     Attributes:
       before: int32 [pairs], item rows.
@@ -26,20 +26,20 @@ class ClickPairs(NamedTuple):
     after: Int32s
 
     def log_frequency(self, items: int) -> Float32s:
-        """log of the share of pairs that an item is second in, float32 [items]; of one that is in none, of one pair."""
+        """Compute the log of the share of pairs that an item is second in, at least of one pair; float32 [items]."""
         counts = np.bincount(self.after, minlength=items)
         return np.log(np.maximum(counts, 1) / max(1, len(self.after))).astype(np.float32)
 
 
 def click_pairs(prepared: PreparedData, present: Bools, *, window: int) -> ClickPairs:
-    """Every training click with each of the `window` clicks before it, of either layout of the records.
+    """Pair every training click with each of the `window` clicks before it, of either layout of the records.
 
     Point in time: the later one is a training click, and the earlier ones were clicked strictly before it.
 
     Args:
       prepared: the run's data.
       present: bool [items]; pairs with an item that has no vector are left out.
-      window: how many clicks before.
+      window: number of clicks before.
     """
     by_user = prepared.manifest["layout"] == "user"
     before, after = (_of_users if by_user else _of_clicks)(prepared, window)
@@ -82,7 +82,7 @@ def _pairs_at(
     targets: Int32s,
     window: int,
 ) -> ClickPairs:
-    """Each target with the last entries of `values[start:end]`."""
+    """Pair each target with the last entries of `values[start:end]`."""
     places = ends[:, np.newaxis] - 1 - np.arange(window)  # [targets, window]
     is_real = places >= starts[:, np.newaxis]
     return ClickPairs(values[places[is_real]], np.repeat(targets, is_real.sum(axis=1)))

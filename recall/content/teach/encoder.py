@@ -1,4 +1,4 @@
-"""From an item's base vectors to its content vector: a tower per modality, and a mean of what is there."""
+"""Encodes an item's base vectors as its content vector: a tower per modality, and a mean of the present ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from recall.model.fusion.masks import masked_softmax
 from recall.model.layers.features import dense_stack
 
 Inputs = tuple[tuple[tf.Tensor, tf.Tensor], ...]
-"""Per modality frames float32 [items, frames, width] and whether each is there, bool [items, frames]."""
+"""For each modality the frames float32 [items, frames, width], and marks of the present ones, bool [items, frames]."""
 
 _START_ROWS = 20_000
 _BATCH = 8192
 
 
 class ModalityShape(NamedTuple):
-    """What the encoder has to know of a modality; JSON-serialisable as a dict."""
+    """Describe a modality for the encoder; JSON-serialisable as a dict."""
 
     name: str
     features: tuple[str, ...]
@@ -29,7 +29,7 @@ class ModalityShape(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the encoder makes of some items."""
+    """Hold the output of the encoder for some items."""
 
     item: tf.Tensor  # [items, dim], of unit length; zeros without any base vector
     modalities: tf.Tensor  # [items, modalities, dim], likewise
@@ -37,18 +37,18 @@ class Encoded(NamedTuple):
 
 
 class ContentEncoder(tf.keras.layers.Layer):
-    """One unit vector per item.
+    """Encode each item as one unit vector.
 
-    A tower is W x + MLP(x) of a base vector x, whose MLP starts at zero. Frames of a modality share its tower and are
-    averaged; modalities are averaged by learned weights that start equal (softmax over those that the item has). What
-    is missing takes no part.
+    A tower is W x + MLP(x) of a base vector x, and the MLP starts at zero. Frames of a modality share its tower and are
+    averaged; modalities are averaged by learned weights that start equal (softmax over the modalities of the item).
+    Missing frames and modalities are left out.
 
     Args:
       shapes: the modalities.
-      dim: of the vectors.
+      dim: width of the vectors.
       hidden: widths of the MLPs.
-      dropout: after each hidden layer, in training.
-      input_dropout: of the numbers of base vectors, in training.
+      dropout: rate after each hidden layer, in training.
+      input_dropout: rate of the numbers of base vectors, in training.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ContentEncoder(tf.keras.layers.Layer):
         self(tuple((tf.zeros([1, 1, shape.width]), tf.ones([1, 1], tf.bool)) for shape in shapes))  # makes the weights
 
     def call(self, inputs: Inputs, training: bool = False) -> Encoded:
-        """See `Inputs`; one entry per modality, in order."""
+        """Encode `Inputs`, one entry per modality, in order."""
         states, present = [], []
         for (frames, is_there), projection, stack in zip(inputs, self.projections, self.stacks, strict=True):
             frames = self.hide(frames, training=training)
@@ -89,15 +89,15 @@ class ContentEncoder(tf.keras.layers.Layer):
         return Encoded(item, modalities, has)
 
     def start_from(self, modalities: Sequence[Modality], rows: Intps, *, seed: int) -> None:
-        """Lets each W keep as much of the base vectors as its width can, so that training starts from what they know.
+        """Set each W so that training starts from the cosines of the base vectors.
 
-        The leading right singular vectors of the base vectors, each modality in directions of its own as far as there
-        are enough: with at least as many dimensions as numbers in all base vectors, the start has their cosines side
-        by side; with fewer, as much of them as fits.
+        W maps the leading right singular vectors of the base vectors to orthonormal directions, each modality to its
+        own as far as there are enough. With at least as many dimensions as numbers in all base vectors, the start has
+        the cosines of `side_by_side`; with fewer, the best approximation of that width.
 
         Args:
-          modalities: those of the encoder, in order.
-          rows: items to look at; at most 20,000 of them are drawn.
+          modalities: base vectors of the encoder's modalities, in order.
+          rows: items to use; at most 20,000 of them are drawn.
           seed: of the draw and the directions.
         """
         rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ class ContentEncoder(tf.keras.layers.Layer):
             first += leading.shape[1]
 
     def vectors(self, modalities: Sequence[Modality]) -> Float32s:
-        """Content vectors of items; float32 [items, dim], zeros where an item has no base vector."""
+        """Compute the content vectors of items; float32 [items, dim], zeros where an item has no base vector."""
         count = len(modalities[0].frames)
         parts = [
             self(inputs_of(modalities, np.arange(start, min(start + _BATCH, count)))).item.numpy()
@@ -121,17 +121,17 @@ class ContentEncoder(tf.keras.layers.Layer):
         return np.concatenate(parts)
 
     def settings(self) -> dict[str, Any]:
-        """What `from_settings` makes an encoder of the same shape from; JSON-serialisable."""
+        """Return the arguments of `from_settings` for an encoder of the same shape; JSON-serialisable."""
         shapes = [shape._asdict() for shape in self.shapes]
         return {"modalities": shapes, "dim": self.dim, "hidden": list(self.hidden)}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> ContentEncoder:
-        """An encoder with weights of its own; set them with `set_weights`."""
+        """Make an encoder with initial weights; set them with `set_weights`."""
         shapes = [ModalityShape(one["name"], tuple(one["features"]), one["width"]) for one in settings["modalities"]]
         return cls(shapes, dim=settings["dim"], hidden=settings["hidden"])
 
 
 def inputs_of(modalities: Sequence[Modality], rows: Intps) -> Inputs:
-    """Base vectors of some items as the encoder reads them."""
+    """Select the base vectors of some items as inputs of the encoder."""
     return tuple((tf.constant(one.frames[rows]), tf.constant(one.present[rows])) for one in modalities)

@@ -21,12 +21,12 @@ def modality_contrast(
     further: tuple[tf.Tensor, tf.Tensor] | None = None,
     weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """InfoNCE of one direction: a modality of an item finds another modality of the same item.
+    """Compute InfoNCE in one direction: a modality of an item finds another modality of the same item.
 
     mean_i -log exp(q_i . k_i / t) / sum_j exp(q_i . k_j / t) (van den Oord et al., 2018, eq. 4; both directions
     together are CLIP's loss, Radford et al., ICML 2021). With `further` keys the queue of MoCo (He et al., CVPR
-    2020, eq. 1). Departures: the keys of the batch are negatives beside those of the queue, and a key of the same item,
-    which a small catalogue's queue holds, is none.
+    2020, eq. 1). Departures: the keys of the batch are negatives beside the keys of the queue, and a key of the same
+    item, which the queue of a small catalogue holds, is no negative.
 
     Args:
       queries: float32 [rows, dim], of unit length.
@@ -55,13 +55,13 @@ def modality_contrast(
 
 
 def agreement_weights(left: tf.Tensor, right: tf.Tensor, *, items: tf.Tensor, strength: float) -> tf.Tensor:
-    """How far two modalities of an item are believed to belong together.
+    """Weigh items by how well their two modalities agree.
 
     1 - strength * (1 - max(0, 2 r - 1)), where r is the share of the batch's other items whose right side is less
-    similar to the left one, averaged over both directions: 1/2 for strangers, 1 for a pair that finds itself at once.
-    That a network fits clean pairs first, so that those which still disagree after a warm-up are suspect, is from
-    Huang et al., "Learning with Noisy Correspondence for Cross-modal Matching" (NeurIPS 2021); they split the losses
-    with a mixture model. The weight by rank is our own: it needs no fit and does not move with the temperature.
+    similar to the left one, averaged over both directions: 1/2 for unrelated sides, 1 for sides that are most
+    similar to each other. A network fits clean pairs first, so that pairs which still disagree after a warm-up are
+    suspect: Huang et al., "Learning with Noisy Correspondence for Cross-modal Matching" (NeurIPS 2021), who split the
+    losses with a mixture model. Departure: the weight by rank needs no fit and does not depend on the temperature.
 
     Args:
       left: float32 [rows, dim], of unit length.
@@ -93,19 +93,19 @@ def crowd_contrast(
     log_q: tf.Tensor,
     temperature: tf.Tensor,
 ) -> tf.Tensor:
-    """InfoNCE of an item and what the same user clicked next, corrected for how popular the negatives are.
+    """Compute InfoNCE of an item and the same user's next item, corrected for the popularity of the negatives.
 
     The sampled softmax of Yi et al. (RecSys 2019, eq. 3) with items on both sides. With the whole log_q the cosines
     learn log p(next | item), in which popular items are near to all. With none they learn log p(next | item) / p(next):
-    a batch holds popular items as often as negatives as they are next ones (as in skip-gram: Levy & Goldberg, NeurIPS
-    2014). Other users' next items are the negatives, but not those that are the item itself or its own next one.
+    a batch holds popular items as often as negatives as they are next items (as in skip-gram: Levy & Goldberg, NeurIPS
+    2014). Other users' next items are the negatives, except the item itself and its own next item.
 
     Args:
       before: float32 [pairs, dim], of unit length.
       after: float32 [pairs, dim], likewise.
       items_before: int [pairs].
       items_after: int [pairs].
-      log_q: float32 [pairs], what is taken off the logits of each next item; a common constant changes nothing.
+      log_q: float32 [pairs], subtracted from the logits of each next item; a common constant changes nothing.
       temperature: scalar > 0.
 
     Returns:
@@ -128,17 +128,17 @@ def crowd_contrast(
 def shared_tags_contrast(
     vectors: tf.Tensor, overlap: tf.Tensor, *, items: tf.Tensor, temperature: tf.Tensor
 ) -> tf.Tensor:
-    """Supervised contrast: items that share tags find each other.
+    """Compute the supervised contrastive loss: items that share tags find each other.
 
     mean_i sum_p w_ip -log exp(z_i . z_p / t) / sum_{a != i} exp(z_i . z_a / t) over items with positives
     (Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. 2, L_out). Departures: items have several
     labels, so that w_ip is not 1 / |P(i)| but the overlap of their tags, scaled to sum 1: with the cosine of TF-IDF
-    weights two items that share a rare tag pull more than two that share a common one. And an item is there once, not
+    weights two items that share a rare tag pull more than two that share a common one. And an item occurs once, not
     in two augmented views.
 
     Args:
       vectors: float32 [rows, dim], of unit length.
-      overlap: float32 [rows, rows], >= 0, how much the tags of two items have in common; 0 for nothing.
+      overlap: float32 [rows, rows], >= 0, overlap of the tags of two items; 0 without a common tag.
       items: int [rows]; the same item twice is neither positive nor negative.
       temperature: scalar > 0.
 
@@ -155,10 +155,10 @@ def shared_tags_contrast(
 
 
 def tag_cross_entropy(logits: tf.Tensor, tags: tf.Tensor) -> tf.Tensor:
-    """Softmax cross-entropy over tags with the items' TF-IDF weights for a distribution to tell.
+    """Compute the softmax cross-entropy over tags with the items' TF-IDF weights as the target distribution.
 
-    Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining" (ECCV 2018, section 2.2), who give each of
-    an image's k hashtags 1/k; here a tag counts as much as it tells.
+    Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining" (ECCV 2018, section 2.2), give each of
+    an image's k hashtags 1/k. Departure: a tag counts by its TF-IDF weight.
 
     Args:
       logits: float32 [rows, tags].
@@ -173,10 +173,10 @@ def tag_cross_entropy(logits: tf.Tensor, tags: tf.Tensor) -> tf.Tensor:
 
 
 class KeyQueue(tf.Module):
-    """The last `size` keys of a modality and whose they are.
+    """Keep the last `size` keys of a modality and their items.
 
-    The dictionary of He et al., "Momentum Contrast for Unsupervised Visual Representation Learning" (CVPR 2020): the
-    oldest keys make room for the new ones.
+    This is the dictionary of He et al., "Momentum Contrast for Unsupervised Visual Representation Learning" (CVPR
+    2020): new keys replace the oldest ones.
     """
 
     def __init__(self, size: int, dim: int) -> None:
@@ -187,12 +187,12 @@ class KeyQueue(tf.Module):
         self._pushed = tf.Variable(0, trainable=False, dtype=tf.int64, name="pushed")
 
     def entries(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Keys float32 [kept, dim] and their items int32 [kept]; kept grows from 0 to `size`."""
+        """Return keys float32 [kept, dim] and their items int32 [kept]; kept grows from 0 to `size`."""
         kept = tf.minimum(self._pushed, self.size)
         return self._keys[:kept], self._items[:kept]
 
     def push(self, keys: tf.Tensor, items: tf.Tensor) -> None:
-        """Takes in keys float32 [rows, dim] of items int32 [rows]; rows <= size."""
+        """Add keys float32 [rows, dim] of items int32 [rows]; rows <= size."""
         rows = tf.shape(items, tf.int64)[0]
         places = (self._pushed + tf.range(rows)) % self.size  # [rows]
         self._keys.scatter_update(tf.IndexedSlices(keys, places))
@@ -201,6 +201,6 @@ class KeyQueue(tf.Module):
 
 
 def follow(slow: tf.keras.layers.Layer, fast: tf.keras.layers.Layer, *, momentum: float) -> None:
-    """Moves the weights of one layer towards those of another of the same shape: s <- m s + (1 - m) f (eq. 2)."""
+    """Move the weights of one layer towards another layer of the same shape: s <- m s + (1 - m) f (eq. 2)."""
     for behind, ahead in zip(slow.weights, fast.weights, strict=True):
         behind.assign_sub((1 - momentum) * (behind - ahead))

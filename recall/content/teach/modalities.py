@@ -1,4 +1,4 @@
-"""The base vectors of a catalogue by modality: what the content encoder reads."""
+"""Groups the base vectors of a catalogue by modality, as the content encoder reads them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recall.core.errors import DataError
 
 @dataclass(frozen=True)
 class Modality:
-    """Base vectors of one kind; several of an item are frames, which one tower reads.
+    """Hold base vectors of one kind; several vectors of an item are frames, which one tower reads.
 
     Attributes:
       name: of the modality.
-      features: which embeddings these are, one per frame.
+      features: names of the embeddings, one per frame.
       frames: float32 [items, frames, width], of unit length; zeros where a frame is missing.
       present: bool [items, frames].
     """
@@ -30,19 +30,19 @@ class Modality:
 
     @property
     def width(self) -> int:
-        """Numbers per base vector."""
+        """Return the numbers per base vector."""
         return self.frames.shape[2]
 
 
 def group_modalities(vectors: Sequence[ContentVectors], modality_of: Mapping[str, str]) -> tuple[Modality, ...]:
-    """Puts embeddings of one modality side by side as frames.
+    """Put embeddings of one modality side by side as frames.
 
     Args:
       vectors: the embeddings, by the names of their features.
       modality_of: feature -> modality, `FeatureSchema.modalities`.
 
     Raises:
-      DataError: there is none, they have differing numbers of items, or those of one modality differ in width.
+      DataError: there is no embedding, their numbers of items differ, or the widths of one modality differ.
     """
     if not vectors:
         raise DataError(
@@ -76,9 +76,9 @@ def _modality(name: str, members: Sequence[ContentVectors]) -> Modality:
 
 
 def side_by_side(vectors: Sequence[ContentVectors], *, name: str) -> ContentVectors:
-    """All base vectors of an item in one, what one would have without training.
+    """Concatenate all base vectors of an item, the baseline without training.
 
-    The cosine of two items that have everything is the mean of their cosines. A part that is missing adds nothing.
+    The cosine of two items with all vectors is the mean of their cosines. A missing vector adds nothing.
     """
     joined = np.concatenate([one.unit for one in vectors], axis=1)  # [items, sum of widths]
     present = np.logical_or.reduce([one.present for one in vectors])

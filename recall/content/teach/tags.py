@@ -15,19 +15,19 @@ _LEAST_ITEMS = 2  # a tag of one item is that item's id under another name
 
 
 def tag_targets(matrices: Sequence[sparse.csr_array], learned_from: Bools) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Tags of several features in one space, and how much each tells of an item.
+    """Join the tags of several features in one space, and weigh each tag of an item.
 
     TF-IDF (Salton & Buckley, Information Processing & Management 24(5), 1988) with tf 1, as an item has a tag or not,
-    and idf = log(items with tags / items with the tag); the weights of an item are scaled to sum 1. What all
-    items have tells nothing, and what a single one has would name it: both are left out.
+    and idf = log(items with tags / items with the tag); the weights of an item are scaled to sum 1. A tag of
+    all items carries no information, and a tag of a single item would name it: both are left out.
 
     Args:
       matrices: per feature sparse [items, codes], 1 where an item has a value (`tag_matrices`).
       learned_from: bool [items], items that count; others have weights, too.
 
     Returns:
-      Both float32: TF-IDF weights [items, tags], rows of sum 1 or empty; and which item of those that count has which
-      tag, [items that count, tags], 0 or 1.
+      Both float32: TF-IDF weights [items, tags], rows of sum 1 or empty; and the tags of the items that count, [items
+      that count, tags], 0 or 1.
 
     Raises:
       DataError: no tag is left to learn from.
@@ -51,7 +51,7 @@ def tag_targets(matrices: Sequence[sparse.csr_array], learned_from: Bools) -> tu
 
 
 def tag_overlap(weights: sparse.csr_array) -> sparse.csr_array:
-    """Cosine of the tag weights of every two items; sparse float32 [items, items], an item without tags has none."""
+    """Compute the cosine of the tag weights of every two items; sparse float32 [items, items], 0 without tags."""
     lengths = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())  # [items]
     scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     unit = sparse.csr_array(weights.multiply(scale[:, np.newaxis]))
@@ -59,13 +59,13 @@ def tag_overlap(weights: sparse.csr_array) -> sparse.csr_array:
 
 
 def tag_graph(has: sparse.csr_array, *, threshold: float) -> sparse.coo_array:
-    """Which tags occur together, normalised for a graph convolution.
+    """Build the graph of tags that occur together, normalised for a graph convolution.
 
     D^-1/2 (A + I) D^-1/2 (Kipf & Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
     2017, eq. 2) with the idea of ML-GCN (Chen et al., CVPR 2019) that labels which occur together are neighbours.
     Departure: ML-GCN cuts the conditional probability P(i | j), which makes a directed graph. Here A_ij is
     items with both / sqrt(items with i * items with j), and 0 below the threshold: symmetric as the normalisation
-    wants it, and a tag that is on most items is nobody's neighbour for that alone.
+    requires, and a tag is no neighbour of others for the sole reason that it is on most items.
 
     Args:
       has: sparse [items, tags], 1 where an item has a tag; every tag is on some item.
@@ -87,7 +87,7 @@ def tag_graph(has: sparse.csr_array, *, threshold: float) -> sparse.coo_array:
 
 
 class TagClassifier(tf.keras.layers.Layer):
-    """Logits of an item's tags: z . w_t + b_t, with the w smoothed over a graph of tags.
+    """Predict logits of an item's tags: z . w_t + b_t, with the w smoothed over a graph of tags.
 
     ML-GCN (Chen et al., "Multi-Label Image Recognition with Graph Convolutional Networks", CVPR 2019, eq. 4-6): the
     classifier's weights are what graph convolutions (Kipf & Welling, ICLR 2017) make of tag embeddings, H <- f(A H W),
@@ -95,10 +95,10 @@ class TagClassifier(tf.keras.layers.Layer):
     identity, so that the smoothing is there from the first step.
 
     Args:
-      tags: how many.
-      dim: of the content vectors.
+      tags: number of tags.
+      dim: width of the content vectors.
       graph: normalised adjacency [tags, tags] of `tag_graph`; read if there are layers.
-      layers: graph convolutions; 0 leaves every tag by itself.
+      layers: number of graph convolutions; 0 uses no graph.
     """
 
     def __init__(self, tags: int, dim: int, *, graph: sparse.coo_array | None = None, layers: int = 0) -> None:
@@ -119,7 +119,7 @@ class TagClassifier(tf.keras.layers.Layer):
             self._graph = tf.sparse.reorder(tf.SparseTensor(places, graph.data, graph.shape))
 
     def weights_of_tags(self) -> tf.Tensor:
-        """The classifier's weights after smoothing, float32 [tags, dim]."""
+        """Compute the classifier's weights after smoothing, float32 [tags, dim]."""
         states = self.embeddings
         for layer, transform in enumerate(self.transforms):
             if layer:
@@ -128,5 +128,5 @@ class TagClassifier(tf.keras.layers.Layer):
         return states
 
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Vectors [items, dim] -> logits [items, tags]."""
+        """Map vectors [items, dim] to logits [items, tags]."""
         return tf.matmul(vectors, self.weights_of_tags(), transpose_b=True) + self.bias

@@ -1,4 +1,4 @@
-"""One step of teaching the content encoder: every loss on a batch of items and a batch of click pairs."""
+"""Trains the content encoder step by step: every loss on a batch of items and a batch of click pairs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _LEAST_TEMPERATURE = 0.01
 
 
 class Lessons(NamedTuple):
-    """What there is to learn from.
+    """Hold the training data of the content encoder.
 
     Attributes:
       modalities: base vectors.
       rows: intp [items that count], items of the training period with a base vector.
-      pairs: of clicks.
-      tags: TF-IDF weights, sparse [items, tags]; of no tags where none are learned from.
-      graph: of tags, or None.
-      weights: of the losses, all numbers; 0 is off.
+      pairs: click pairs.
+      tags: TF-IDF weights, sparse [items, tags]; without columns where no loss reads tags.
+      graph: graph of tags, or None.
+      weights: loss -> weight; 0 is off.
     """
 
     modalities: tuple[Modality, ...]
@@ -51,17 +51,17 @@ class Lessons(NamedTuple):
 
 
 class Teacher(tf.Module):
-    """The encoder with everything that is there for its training alone.
+    """Train the encoder; hold it with everything that training alone needs.
 
     Args:
-      lessons: what to learn from.
-      config: how.
-      seed: of the start.
+      lessons: training data.
+      config: of the encoder, the losses and the training.
+      seed: of the initial weights.
 
     Attributes:
-      encoder: what is taught.
-      slow: the momentum encoder that makes the keys, None without a queue.
-      queues: of keys, one per modality; none without a queue.
+      encoder: the trained encoder.
+      slow: momentum encoder of the keys; None without queues.
+      queues: queues of keys, one per modality; empty if they are off.
     """
 
     def __init__(self, lessons: Lessons, config: ContentConfig, *, seed: int) -> None:
@@ -87,7 +87,7 @@ class Teacher(tf.Module):
             self.slow = encoder_of(lessons.modalities, config)
             self.slow.set_weights(self.encoder.get_weights())
             self.queues = [KeyQueue(config.queue.size, config.dim) for _ in lessons.modalities]
-        # How often a batch draws an item differs from this by a factor that is the same for all, which softmax ignores.
+        # The true frequency in a batch differs by a factor that is the same for all items, which softmax ignores.
         log_frequency = lessons.pairs.log_frequency(lessons.tags.shape[0])  # [items]
         self._log_q = tf.constant(config.crowd.popularity_correction * log_frequency)
         layers = (self.encoder, self._classifier)
@@ -96,12 +96,12 @@ class Teacher(tf.Module):
         self._optimizer = tf.keras.optimizers.Adam(config.training.learning_rate)
 
     def step(self, items: Intps, pairs: Intps, *, trust: bool) -> dict[str, tf.Tensor]:
-        """Learns from some items and some click pairs.
+        """Take one step on some items and some click pairs.
 
         Args:
           items: rows of the catalogue.
           pairs: positions of `lessons.pairs`.
-          trust: whether every pair of modalities counts in full, as it does in the warm-up.
+          trust: whether every pair of modalities counts in full, as in the warm-up.
 
         Returns:
           The terms of the loss, weighted, and `loss`, their sum; scalars.
@@ -166,7 +166,7 @@ class Teacher(tf.Module):
         return {"loss": loss, **terms}
 
     def _modalities(self, encoded: Encoded, keys: tf.Tensor | None, items: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-        """Both directions of every two modalities, averaged."""
+        """Average the contrast over both directions of every two modalities."""
         temperature, strength = self._temperature("modalities"), self.config.noisy_pairs.strength
         terms = []
         for left, right in itertools.combinations(range(len(self.lessons.modalities)), 2):
@@ -192,7 +192,7 @@ class Teacher(tf.Module):
 
 
 def encoder_of(modalities: Sequence[Modality], config: ContentConfig) -> ContentEncoder:
-    """An encoder as the section `content` describes it."""
+    """Make an encoder as the section `content` describes it."""
     shapes = [ModalityShape(one.name, one.features, one.width) for one in modalities]
     return ContentEncoder(
         shapes, dim=config.dim, hidden=config.hidden, dropout=config.dropout, input_dropout=config.input_dropout

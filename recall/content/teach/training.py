@@ -1,4 +1,4 @@
-"""Teaching content vectors: what there is to learn from, the loop, and the best of its epochs."""
+"""Trains content vectors: collects the training data, runs the loop, and keeps the best of its epochs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _AUTO = {"modalities": 0.1, "shared_tags": 0.1, "crowd": 1.0, "tags": 0.1}
 
 
 class Taught(NamedTuple):
-    """What training gives.
+    """Hold the result of the training.
 
     Attributes:
-      encoder: with the weights of the best epoch.
-      modalities: what it was trained on.
+      encoder: encoder with the weights of the best epoch.
+      modalities: base vectors that it was trained on.
       vectors: float32 [items, dim], of unit length; zeros where an item has no base vector.
-      learned_from: bool [items], items that training looked at.
-      weights: of the losses as they were used.
-      history: per epoch: epoch (0 is the start, before any step), the criterion, the loss and its terms.
-      best_epoch: of the criterion.
+      learned_from: bool [items], items that training used.
+      weights: loss -> weight as it was used.
+      history: one entry per epoch: epoch (0 is the start, before any step), the criterion, the loss and its terms.
+      best_epoch: epoch with the best criterion.
     """
 
     encoder: ContentEncoder
@@ -52,18 +52,18 @@ class Taught(NamedTuple):
 def teach(
     config: Config, prepared: PreparedData, *, on_epoch: Callable[[dict[str, Any]], None] | None = None
 ) -> Taught:
-    """Trains an encoder as the section `content` says, and keeps the epoch with the best last-N AUC on validation.
+    """Train an encoder as the section `content` says, and keep the epoch with the best last-N AUC on validation.
 
-    The start counts as an epoch, so that the vectors are no worse by that criterion than the compressed base vectors.
+    The start counts as an epoch, so that the vectors are no worse by this criterion than the compressed base vectors.
 
     Args:
       config: the experiment.
-      prepared: the data that it names, prepared.
-      on_epoch: is told of each epoch as it stands in the history.
+      prepared: its prepared data.
+      on_epoch: called with the history entry of each epoch.
 
     Raises:
-      DataError: there are no base vectors or they do not fit together, a loss that is asked for by a number has
-        nothing to learn from, no loss is left, or no validation click can be asked about.
+      DataError: there are no base vectors or they do not fit together, a loss with a weight given as a number has no
+        data, no loss is left, or no validation click can be used.
     """
     settings = config.content.training
     lessons = lessons_of(config, prepared)
@@ -102,11 +102,11 @@ def teach(
 
 
 def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
-    """What the prepared data has to learn from, and the weights of the losses with `auto` resolved.
+    """Collect the training data, and resolve weights of losses that are `auto`.
 
     Point in time: items count if they had been shown or clicked before the validation period, clicks if they are
-    training examples. The base vectors and tags of later items are looked at by nothing, and neither are those of a
-    share of items that is held out: on them, the criterion sees what becomes of new ones.
+    training examples. The base vectors and tags of later items are not used, nor are those of a held-out share
+    of the items: on them, the criterion measures how new items are encoded.
 
     Raises:
       DataError: as `teach`.
@@ -148,19 +148,19 @@ def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
 
 
 def has_any(modalities: tuple[Modality, ...]) -> Bools:
-    """Which items have some base vector; bool [items]."""
+    """Mark the items with some base vector; bool [items]."""
     return np.logical_or.reduce([one.present.any(axis=1) for one in modalities])
 
 
 class Deck:
-    """Deals the numbers 0 to count - 1 in random order, each once before any comes again."""
+    """Deal the numbers 0 to count - 1 in random order, each once before any comes again."""
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         self._count, self._rng = count, rng
         self._rest = np.zeros(0, np.intp)
 
     def deal(self, hand: int) -> Intps:
-        """The next `hand` numbers, or all if there are fewer; intp [hand]."""
+        """Draw the next `hand` numbers, or all if there are fewer; intp [hand]."""
         hand = min(hand, self._count)
         if len(self._rest) < hand:
             self._rest = self._rng.permutation(self._count)
