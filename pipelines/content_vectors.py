@@ -1,4 +1,4 @@
-"""The content vectors job: texts and images of a catalogue -> vectors that `embedding` features read.
+"""Runs the content vectors job: texts and images of a catalogue -> vectors that `embedding` features read.
 
 python -m pipelines.content_vectors --items FILE --id COLUMN [--text COLUMN[,COLUMN]] [--image COLUMN] --model MODEL
                                     --out DIR [--encoder NAME] [--revision REVISION] [Beam options]
@@ -35,8 +35,9 @@ from recall.core.artifacts import publish
 from recall.core.errors import ConfigError, RecallError
 
 BATCH_SIZES = {"text": 256, "image": 32}
-"""How many contents are encoded, and then saved, at once; images lie decoded in memory."""
+"""Number of contents that are encoded, and then saved, at once; images lie decoded in memory."""
 
+_DESCRIPTION = "The content vectors job: texts and images of a catalogue -> vectors that `embedding` features read."
 _ROWS_PER_CHUNK = 8192
 # Content of one partition goes to one worker; few rows are still spread over several workers.
 _CONTENTS_PER_PARTITION = 4096
@@ -52,26 +53,27 @@ def embed_catalogue(
     options: PipelineOptions | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
-    """Gives vectors to a catalogue's content and publishes them as `directory`, whole or not at all.
+    """Encode a catalogue's content and publish the vectors as `directory`, whole or not at all.
 
-    What has a vector of the same encoder is not encoded again, be it in the folder that is replaced or from a run that
-    was killed. See `recall.content.encode.embedded` for the files.
+    Content with a vector of the same encoder is not encoded again: vectors of the replaced folder, or of a killed run,
+    are reused. See `recall.content.encode.embedded` for the files.
 
     Args:
       source: the items file and its columns.
       spec: the encoder.
-      directory: what is there already is replaced.
-      batch_size: how many contents are encoded, and then saved, at once; default: `BATCH_SIZES`.
-      options: of Beam; default: in this process, on one core. All workers must reach the folder, its parent and images.
-      announce: is told what comes next, in a few words.
+      directory: folder to publish; an existing one is replaced.
+      batch_size: number of contents that are encoded, and then saved, at once; default: `BATCH_SIZES`.
+      options: options of Beam; default: in this process, on one core. All workers must reach the folder, its parent
+        and the images.
+      announce: called with the name of each step, in a few words.
 
     Returns:
       The manifest.
 
     Raises:
-      ConfigError: no such encoder, or it cannot encode what is asked for.
+      ConfigError: no such encoder, or it cannot encode a modality that is asked for.
       DataError: the input or the model cannot be used, or no item got a vector.
-      ArtifactError: the folder cannot be written, or holds what this would take away.
+      ArtifactError: the folder cannot be written, or holds other files that would be lost.
     """
     directory = Path(directory).resolve()
     if batch_size is not None and batch_size < 1:
@@ -128,7 +130,7 @@ def embed_catalogue(
 
 
 def _hand_out(rows: pa.Table, known: Mapping[str, npt.NDArray[np.bytes_]], scratch: Scratch) -> int:
-    """Writes what workers read: hashes of what has a vector, and the catalogue in chunks; returns how many."""
+    """Write the hashes of encoded content and the catalogue in chunks, for the workers; return the number of chunks."""
     for name, hashes in known.items():
         scratch.write(f"known.{name}", 0, pa.table({"content_hash": np.char.decode(hashes, "ascii")}))
     starts = range(0, len(rows), _ROWS_PER_CHUNK)
@@ -139,7 +141,7 @@ def _hand_out(rows: pa.Table, known: Mapping[str, npt.NDArray[np.bytes_]], scrat
 
 @contextlib.contextmanager
 def _progress(job: EmbeddingJob, announce: Callable[[str], None]) -> Iterator[None]:
-    """Says every other second how far the workers are, which is seen in the folder that they all write to."""
+    """Announce the progress every other second, by the number of batches in the folder of all workers."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -157,7 +159,7 @@ def _progress(job: EmbeddingJob, announce: Callable[[str], None]) -> Iterator[No
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     arguments, beam_arguments = _parser().parse_known_args(argv)
     errors = Console(stderr=True)
     try:
@@ -189,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     # Beam's options come after ours: an abbreviation of one of ours may be the whole of one of Beam's.
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.content_vectors",
-        description=(__doc__ or "").splitlines()[0],
+        description=_DESCRIPTION,
         allow_abbrev=False,
     )
     parser.add_argument("--items", required=True, help="items file: CSV, TSV, JSON lines or Parquet")
@@ -209,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def counts_table(manifest: dict[str, Any]) -> Table:
-    """What became of the items, for people."""
+    """Build the table of counts of items, for people."""
     table = Table(title="content vectors", title_justify="left", box=box.SIMPLE)
     table.add_column("items")
     rows: dict[str, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""What the driver makes of the workers' batches: a vector or a reason for every row of the catalogue."""
+"""Joins the workers' batches with the catalogue: a vector or a reason for every row."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _REASONS_SHOWN = 3
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the items in one modality.
+    """Hold the counts and the rejected items of one modality.
 
     Attributes:
       rejected: `REJECTED_SCHEMA`, items whose content has no vector; row counts from 0.
-      counts: of items: embedded now, reused, missing (without content), failed by reason; and encoded, the distinct
-        contents behind those embedded now.
+      counts: numbers of items: embedded now, reused, missing (without content), failed by reason; and encoded, the
+        number of distinct contents of the items embedded now.
     """
 
     rejected: pa.Table
@@ -47,19 +47,19 @@ def write_modality(
     *,
     dim: int,
 ) -> Written:
-    """Writes the `.npy` and the Parquet parts of one modality.
+    """Write the `.npy` and the Parquet parts of one modality.
 
     Args:
-      folder: where.
-      name: of the modality.
+      folder: folder to write to.
+      name: name of the modality.
       rows: the catalogue's content, with `item_id` and a column called as the modality.
-      known: sorted hashes of what had a vector before.
-      embedded: the vectors there are now.
-      scratch: holds what the workers say of every row.
+      known: sorted hashes of content that had a vector before.
+      embedded: all vectors, old and new.
+      scratch: holds hash or reason of every row, from the workers.
       dim: length of the vectors.
 
     Raises:
-      DataError: not a single item has a vector, or some got lost on their way from the workers.
+      DataError: no item has a vector, or vectors from the workers are missing.
     """
     hashed = pa.concat_tables(scratch.read_all(f"hashed.{name}"))
     hashes = hash_array(hashed["content_hash"].fill_null(""))  # [items]
@@ -101,7 +101,7 @@ def write_modality(
 
 
 def _reasons(hashed: pa.Table, failed: Sequence[pa.Table]) -> list[str | None]:
-    """Why an item has no vector although it has content, None where it has either both or neither, [items]."""
+    """List why an item has no vector although it has content; None where it has both or neither, [items]."""
     table = pa.concat_tables([FAILED_SCHEMA.empty_table(), *failed])
     by_hash = dict(zip(table["content_hash"].to_pylist(), table["reason"].to_pylist(), strict=True))
     pairs = zip(hashed["reason"].to_pylist(), hashed["content_hash"].to_pylist(), strict=True)

@@ -1,7 +1,7 @@
-"""The transforms of the content vectors job: rows -> content that has no vector yet -> batches of vectors, saved.
+"""Transforms the catalogue in the content vectors job: rows -> content without a vector -> saved batches of vectors.
 
-One linear pipeline with one terminal collection. Elements are keyed by modality, as text and images go the same way.
-Equal content comes together before it is encoded, so that it is encoded once.
+The pipeline is linear with one terminal collection. Elements are keyed by modality, as text and images take the same
+steps. Equal content is grouped before it is encoded, so that it is encoded once.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ FAILED_SCHEMA = pa.schema([("content_hash", pa.string()), ("reason", pa.string()
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """What a worker needs.
+    """Hold the settings of a worker.
 
     Attributes:
       spec: the encoder.
-      identity: of the encoder as the driver loaded it.
-      image_root: what image paths are relative to.
+      identity: fingerprint of the encoder as the driver loaded it.
+      image_root: folder that image paths are relative to.
       scratch: holds `rows` (chunks of the catalogue's content) and, per modality, `known.MODALITY` (sorted hashes of
-        content that has a vector).
-      batches: where vectors of each modality are saved.
-      batch_sizes: how many contents of each modality are encoded, and then saved, at once.
-      partitions: how many parts the content of each modality is cut into.
+        content with a vector).
+      batches: modality -> folder of its vectors.
+      batch_sizes: modality -> number of contents that are encoded, and then saved, at once.
+      partitions: number of parts of the content of each modality.
     """
 
     spec: EncoderSpec
@@ -49,7 +49,7 @@ class EmbeddingJob:
 
 
 def embed_content(pipeline: beam.Pipeline, job: EmbeddingJob, *, chunks: int) -> beam.pvalue.PCollection[str]:
-    """Chunks of the catalogue -> saved batches of vectors; returns the names of the partitions."""
+    """Build the pipeline: chunks of the catalogue -> saved batches of vectors; return the names of the partitions."""
     return (
         pipeline
         | "ListChunks" >> beam.Create([(modality, chunk) for modality in job.batches for chunk in range(chunks)])
@@ -61,18 +61,21 @@ def embed_content(pipeline: beam.Pipeline, job: EmbeddingJob, *, chunks: int) ->
 
 
 class HashContent(beam.DoFn):
-    """(modality, chunk) -> ((modality, partition), content without a vector); hashes go to the scratch folder."""
+    """Hash content: (modality, chunk) -> ((modality, partition), content without a vector).
+
+    The hashes are written to the scratch folder.
+    """
 
     def __init__(self, job: EmbeddingJob) -> None:
         self._job = job
 
     def setup(self) -> None:
-        """Loads the hashes of what has a vector."""
+        """Load the hashes of content with a vector."""
         scratch = self._job.scratch
         self._known = {name: hash_array(scratch.read(f"known.{name}")["content_hash"]) for name in self._job.batches}
 
     def process(self, element: tuple[str, int]) -> Iterator[tuple[tuple[str, int], bytes]]:
-        """Reads and hashes the content of one chunk."""
+        """Read and hash the content of one chunk."""
         modality, chunk = element
         contents = self._job.scratch.read("rows", chunk)[modality].to_pylist()
         hashes, reasons = zip(*(self._hash(modality, content) for content in contents), strict=True)
@@ -86,7 +89,7 @@ class HashContent(beam.DoFn):
             yield (modality, partition), batch
 
     def _hash(self, modality: str, content: str | None) -> tuple[str | None, str | None]:
-        """The hash, or a reason why there is none; neither for missing content."""
+        """Compute the hash, or the reason why there is none; neither for missing content."""
         if content is None:
             return None, None
         if modality == "text":
@@ -98,16 +101,19 @@ class HashContent(beam.DoFn):
 
 
 class EmbedContent(beam.DoFn):
-    """((modality, partition), content) -> its name; vectors are saved, and what failed goes to the scratch folder."""
+    """Encode content: ((modality, partition), content) -> name of the partition.
+
+    Vectors are saved, and failures are written to the scratch folder.
+    """
 
     def __init__(self, job: EmbeddingJob) -> None:
         self._job = job
 
     def setup(self) -> None:
-        """Loads the model: once per process, and not at all where the driver has loaded it in this process.
+        """Load the model: once per process, and not again where the driver has loaded it in this process.
 
         Raises:
-          DataError: it is not the model that the driver has.
+          DataError: it is not the model of the driver.
         """
         self._encoder = load_encoder(self._job.spec)
         if (found := identity(self._job.spec, self._encoder)) != self._job.identity:
@@ -117,7 +123,7 @@ class EmbedContent(beam.DoFn):
             )
 
     def process(self, element: tuple[tuple[str, int], Iterable[bytes]]) -> Iterator[str]:
-        """Encodes the distinct contents of one partition, batch by batch."""
+        """Encode the distinct contents of one partition, batch by batch."""
         (modality, partition), streams = element
         table = from_bytes(streams)
         _, first = np.unique(hash_array(table["content_hash"]), return_index=True)
@@ -132,7 +138,7 @@ class EmbedContent(beam.DoFn):
         yield f"{modality}-{partition}"
 
     def _embed(self, modality: str, hashes: Sequence[str], contents: Sequence[str]) -> list[tuple[str, str]]:
-        """Saves the vectors of a batch; returns hashes and reasons of what has none."""
+        """Save the vectors of a batch; return hashes and reasons of content without one."""
         usable: list[tuple[str, Any]] = []
         failed: list[tuple[str, str]] = []
         for name, content in zip(hashes, contents, strict=True):

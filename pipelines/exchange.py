@@ -1,4 +1,4 @@
-"""How stages hand tables on: as bytes between workers, as files to later pipelines and to the driver."""
+"""Hands tables on between stages: as bytes between workers, as files to later pipelines and to the driver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recall.core.ordering import order_of
 from recall.core.tables import used_only
 
 Handed: TypeAlias = bytes | tuple[str, int, int]
-"""A table on its way to another stage: its bytes, or a file of the scratch folder, where in it, and how many."""
+"""A table on its way to another stage: its bytes, or file, position and length in the scratch folder."""
 
 _ENDING = ".arrow"
 _NARROW = (pa.int8(), pa.int16(), pa.int32())
@@ -26,9 +26,9 @@ _WAS_INT64 = {b"was": b"int64"}
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow IPC stream, its int64 columns in the smallest type that holds them.
+    """Write a table as an Arrow IPC stream, its int64 columns in the smallest type that holds them.
 
-    Bytes, as pickled slices of a RecordBatch take their parents' buffers along: 4 times as slow.
+    Bytes are sent since pickled slices of a RecordBatch take their parents' buffers along: 4 times as slow.
     """
     narrow = _narrowed(table.combine_chunks())
     sink = pa.BufferOutputStream()
@@ -38,7 +38,7 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(streams: Iterable[bytes]) -> pa.Table:
-    """The tables of one or more IPC streams, one after another."""
+    """Read the tables of one or more IPC streams as one table."""
     return pa.concat_tables([_widened(pa.ipc.open_stream(stream).read_all()) for stream in streams]).combine_chunks()
 
 
@@ -67,9 +67,9 @@ def _holds(kind: pa.DataType, low: int, high: int) -> bool:
 
 
 def partitioned(table: pa.Table, column: str, *, partitions: int) -> Iterator[tuple[int, bytes]]:
-    """Cuts a table by a stable hash of a string column, so that rows with one value stay together anywhere.
+    """Cut a table by a stable hash of a string column, so that rows with one value stay together on any machine.
 
-    Dictionaries arrive with no more than what their part needs.
+    Dictionaries hold only the values of their part.
     """
     codes = _partition_codes(table[column], partitions)
     order = order_of(codes)
@@ -99,7 +99,7 @@ def _small_dictionaries(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder that all workers reach, for tables by name and key, and for files on their way to the driver.
+    """Exchange tables by name and key, and files for the driver, in a folder that all workers reach.
 
     A file appears whole or not at all, and a bundle that runs twice writes the same file twice.
 
@@ -111,19 +111,20 @@ class Scratch:
 
     @property
     def storage(self) -> Storage:
-        """What holds the files."""
+        """Return the storage of the files."""
         return storage_at(self.folder)
 
     def write(self, name: str, key: int, table: pa.Table) -> None:
-        """Writes a table uncompressed, so that `read` can map it into memory."""
+        """Write a table uncompressed, so that `read` can map it into memory."""
         with self.storage.writing(_file(name, key)) as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
 
     def hand_on(self, name: str, key: int, parts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Handed]]:
-        """Keyed tables for a stage that groups them.
+        """Yield keyed tables for a stage that groups them.
 
-        In a folder that workers mount they lie in one file, and only their places travel: runners keep what they group
-        in memory (150 bytes per event with Beam's local one). Object stores, to which small reads are dear, are spared.
+        In a mounted folder all tables lie in one file, and only their positions are sent: runners keep grouped elements
+        in memory (150 bytes per event with Beam's local runner). In object stores, where small reads are slow, the
+        tables themselves are sent.
         """
         if not isinstance(self.storage, LocalStorage):
             yield from parts
@@ -136,7 +137,7 @@ class Scratch:
         yield from places
 
     def taken(self, handed: Handed) -> bytes:
-        """The bytes of a table that was handed on."""
+        """Return the bytes of a table that was handed on."""
         if isinstance(handed, bytes):
             return handed
         name, start, length = handed
@@ -145,21 +146,21 @@ class Scratch:
             return stream.read(length)
 
     def exists(self, name: str, key: int) -> bool:
-        """Whether there is a table; a stage writes none for a partition without rows."""
+        """Tell whether a table exists; a stage writes none for a partition without rows."""
         return self.storage.exists(_file(name, key))
 
     def read(self, name: str, key: int = 0) -> pa.Table:
-        """A table; of a local folder it is mapped into memory."""
+        """Read a table; from a local folder it is mapped into memory."""
         with self.storage.source(_file(name, key)) as source:
             return pa.ipc.open_file(source).read_all().combine_chunks()
 
     def each(self, name: str) -> Iterator[pa.Table]:
-        """The tables of all keys, in the order of the keys, each read when its turn comes."""
+        """Iterate over the tables of all keys, in the order of the keys; each is read on demand."""
         keys = sorted(int(found[len(name) + 1 : -len(_ENDING)]) for found in self.storage.names(f"{name}-*{_ENDING}"))
         return (self.read(name, key) for key in keys)
 
     def read_all(self, name: str) -> list[pa.Table]:
-        """The tables of all keys, in the order of the keys."""
+        """Read the tables of all keys, in the order of the keys."""
         return list(self.each(name))
 
 

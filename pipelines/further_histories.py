@@ -1,4 +1,4 @@
-"""What the driver makes of further histories: their vocabularies, what was set aside, and what the manifest says."""
+"""Prepares further histories in the driver: sources, vocabularies, rejected rows, and their part of the manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recall.data.splits import TimeBoundaries
 
 
 def plan_sources(data: DataConfig) -> list[Source]:
-    """The pieces of the log and of every further history, which may be the log once more.
+    """List the pieces of the log and of every further history, which may be the log once more.
 
     Raises:
       DataError: as `plan_log`.
@@ -33,10 +33,10 @@ def plan_sources(data: DataConfig) -> list[Source]:
 
 
 def build_vocabularies(scratch: Scratch, data: DataConfig, boundaries: TimeBoundaries | None) -> dict[str, Vocabulary]:
-    """Vocabularies of the own domains, written for the second pipeline.
+    """Build vocabularies of the own domains, and write them for the second pipeline.
 
-    Of a split by time only entries before validation count: later ones must not earn an item its own embedding,
-    which no training example would teach.
+    With a split by time only entries before validation count. An item of later entries alone must not get its own
+    embedding, as no training example would train it.
     """
     vocabularies = {}
     for name, settings in data.histories.items():
@@ -51,12 +51,12 @@ def build_vocabularies(scratch: Scratch, data: DataConfig, boundaries: TimeBound
 
 
 def recent_entries(scratch: Scratch, data: DataConfig) -> dict[str, pa.Table]:
-    """Per further history what every user's looked like at the end."""
+    """Read the last entries of every user, for each further history."""
     return {name: _concat(scratch, f"histories.{name}", RECENT_SCHEMA) for name in data.histories}
 
 
 def rejected_entries(scratch: Scratch, data: DataConfig) -> dict[str, pa.Table]:
-    """Rows set aside per further history; those of the log itself only where its own column is to blame."""
+    """Collect the rejected rows of each further history; from the log itself only faults of the history's column."""
     rejected = {}
     for name, settings in data.histories.items():
         rows = _concat(scratch, f"rejected.{name}", REJECTED_SCHEMA)
@@ -73,7 +73,7 @@ def rejected_entries(scratch: Scratch, data: DataConfig) -> dict[str, pa.Table]:
 def described(
     scratch: Scratch, data: DataConfig, vocabularies: dict[str, Vocabulary], rejected: dict[str, pa.Table]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the manifest says of each further history."""
+    """Describe each further history for the manifest."""
     for name, settings in data.histories.items():
         yield (
             name,

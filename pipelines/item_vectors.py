@@ -1,4 +1,4 @@
-"""The item vectors job: a trained run's catalogue -> RUN/vectors, as `recall vectors` makes it in one process.
+"""Runs the item vectors job: a trained run's catalogue -> RUN/vectors, as `recall vectors` makes it in one process.
 
 python -m pipelines.item_vectors --run DIR [--batch-size ITEMS] [Beam options]
 """
@@ -36,15 +36,18 @@ BATCH_SIZE = 8192
 
 _ROWS, _VECTORS, _POSTERIOR = "rows", "vectors", "posterior"
 _WEIGHT = "modality_weight."
+_DESCRIPTION = (
+    "The item vectors job: a trained run's catalogue -> RUN/vectors, as `recall vectors` makes it in one process."
+)
 
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """What a worker needs.
+    """Hold the settings of a worker.
 
     Attributes:
       model: folder of the item/ SavedModel; all workers mount it.
-      fingerprint: of the model, so that a worker that lives on does not answer with one that it loaded before.
+      fingerprint: fingerprint of the model, so that a long-lived worker does not use a model of an earlier job.
       columns: the encoded columns of the catalogue.
       scratch: holds `rows` by batch: the encoded columns and the posterior.
     """
@@ -56,20 +59,20 @@ class EncodingJob:
 
 
 class EncodeItems(beam.DoFn):
-    """Number of a batch -> the same, when its vectors are saved.
+    """Encode items: number of a batch -> the same number, when its vectors are saved.
 
-    TensorFlow is imported by the workers alone: a driver that pickles the step needs none of it.
+    TensorFlow is imported by the workers alone: the driver pickles the step without it.
     """
 
     def __init__(self, job: EncodingJob) -> None:
         self._job = job
 
     def setup(self) -> None:
-        """Loads the model, once per process."""
+        """Load the model, once per process."""
         _item_model(self._job.model, self._job.fingerprint)
 
     def process(self, batch: int) -> Iterator[int]:
-        """Encodes one batch of items."""
+        """Encode one batch of items."""
         import tensorflow as tf
 
         from recall.model.layers.features import FeatureTable
@@ -112,12 +115,12 @@ def _item_model(folder: str, fingerprint: str) -> Any:
 def encode_catalogue(
     run: str | Path, *, batch_size: int = BATCH_SIZE, options: PipelineOptions | None = None
 ) -> dict[str, Any]:
-    """Makes the vectors of a run's catalogue and publishes them as RUN/vectors, whole or not at all.
+    """Encode a run's catalogue and publish the vectors as RUN/vectors, whole or not at all.
 
     Args:
       run: the run's folder, which all workers mount; its model is trained.
-      batch_size: items that are encoded at once.
-      options: of Beam; default: in this process.
+      batch_size: number of items that are encoded at once.
+      options: options of Beam; default: in this process.
 
     Returns:
       The manifest.
@@ -160,7 +163,7 @@ def encode_catalogue(
 
 
 def _fingerprint(run: Path) -> str:
-    """Of the model, which belongs to the run's settings and data."""
+    """Return the fingerprint of the model, after a check that it belongs to the run's settings and data."""
     if not (run / "config.yaml").exists():
         raise ArtifactError(f"{run}: holds no run; start one with `recall run CONFIG.yaml --out {run}`")
     of_data = read_manifest(run / "data", made_by=f"recall prepare --run {run}")["fingerprint"]
@@ -191,9 +194,9 @@ def _lists(numbers: Float32s) -> pa.FixedSizeListArray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.item_vectors", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+        prog="python -m pipelines.item_vectors", description=_DESCRIPTION, allow_abbrev=False
     )
     parser.add_argument("--run", required=True, metavar="DIR", help="a run whose model is trained")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="items encoded, and saved, at once")

@@ -1,4 +1,4 @@
-"""Describes published training data: what DIR/data/manifest.json says beside the checksums."""
+"""Describes published training data: the entries of DIR/data/manifest.json beside the checksums."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def describe(
 
     Args:
       config: the experiment.
-      scratch: what the workers wrote, all of it.
+      scratch: all tables of the workers.
       log: summary of the log and its split.
       totals: events per item and split.
       content_prior: the fitted prior, where the experiment asks for one.
-      vocabularies: of histories whose items are not in the catalogue, by name.
+      vocabularies: history -> vocabulary of its items, where these are not in the catalogue.
       user_id_column: raw column of user ids.
     """
     data = config.data

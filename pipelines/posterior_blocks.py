@@ -1,4 +1,4 @@
-"""The posterior history of the log in the scratch folder: one table per block of items, so that nobody holds it all."""
+"""Writes and reads the posterior history in the scratch folder: a table per block of items, to bound memory."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def write_history(
     folder: Path,
     entries_per_block: int = _ENTRIES_PER_BLOCK,
 ) -> None:
-    """Puts the counts of all item partitions together, by rows of the catalogue.
+    """Join the counts of all item partitions, by rows of the catalogue.
 
     Args:
-      scratch: where the blocks go.
+      scratch: folder of the blocks.
       buckets: counts per item and bucket, a table per item partition, as `CountBuckets` leaves them.
       item_ids: string [items], the catalogue.
-      data: buckets, delay and clock.
-      prior: of the smoothed CTR.
-      folder: a local place for what lies between.
-      entries_per_block: see `block_starts`.
+      data: settings of buckets, delay and clock.
+      prior: prior of the smoothed CTR.
+      folder: local folder for temporary files.
+      entries_per_block: largest number of entries, see `block_starts`.
     """
     with tempfile.TemporaryDirectory(dir=folder) as between:
         parts, entries = Scratch(between), np.zeros(len(item_ids), np.int64)
@@ -63,7 +63,7 @@ def write_history(
 
 
 def read_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> PosteriorBlocks:
-    """The history that `write_history` left."""
+    """Open the history that `write_history` wrote."""
 
     def read(block: int) -> PosteriorHistory:
         return _with_settings(scratch.read(_BLOCKS, block), data=data, prior=prior)
@@ -72,12 +72,12 @@ def read_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> Posteri
 
 
 def history_tables(scratch: Scratch) -> Iterator[pa.Table]:
-    """The entries of the history, by item and bucket, a block at a time: `BUCKET_SCHEMA`."""
+    """Iterate over the entries of the history, by item and bucket, a block at a time: `BUCKET_SCHEMA`."""
     return (scratch.read(_BLOCKS, block) for block in range(len(scratch.read(_STARTS))))
 
 
 def whole_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> PosteriorHistory:
-    """All of it in memory, for what goes through the log from moment to moment."""
+    """Read the whole history into memory, for computations over all moments of the log."""
     return _with_settings(pa.concat_tables(history_tables(scratch)), data=data, prior=prior)
 
 
@@ -101,7 +101,7 @@ def _settings(data: DataConfig, prior: Prior) -> _Settings:
 
 
 def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:
-    """Entries of some rows of the catalogue, out of parts that are each in their order."""
+    """Collect the entries of some rows of the catalogue from parts that are each sorted by row."""
     slices = []
     for part in parts.each("part"):
         first, last = np.searchsorted(part["item"].to_numpy(), [start, stop])

@@ -1,4 +1,4 @@
-"""Running a pipeline: on which runner, and how errors of its workers come back."""
+"""Runs a pipeline: chooses the runner, and raises errors of its workers as they were raised there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 
 @contextlib.contextmanager
 def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """Yields a pipeline and runs it; errors of workers come back as what was raised there.
+    """Yield a pipeline and run it; an error of a worker is raised again as the same kind of error.
 
     Raises:
       RecallError: Dask is asked for and not installed, or its scheduler does not answer.
@@ -52,7 +52,7 @@ def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 
 
 def _prepare_dask(options: PipelineOptions) -> None:
-    """Checks what would otherwise fail late and unclearly, and spreads elements over the cluster."""
+    """Check the installation on the cluster before the run, and spread elements over its workers."""
     if importlib.util.find_spec("distributed") is None:
         raise RecallError(
             "the DaskRunner needs dask and distributed; pip install 'recall[dask]', here and on all workers"
@@ -86,7 +86,7 @@ def _prepare_dask(options: PipelineOptions) -> None:
 
 
 def _as_raised(error: Exception) -> Exception:
-    """Runners pass errors of workers on as text in an error of their own; finds ours and a full disk in it."""
+    """Find our errors, and a full disk, in a runner's error, which holds errors of workers as text."""
     text = str(error)
     if isinstance(error, RecallError):  # a runner in this process puts the name of its step behind the message
         return type(error)(re.sub(r" \[while running .*\]$", "", text, flags=re.DOTALL))

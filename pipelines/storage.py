@@ -28,46 +28,48 @@ from recall.data.events import Piece, plan_pieces, read_events
 
 
 class Storage(Protocol):
-    """Files by name. One appears whole or not at all; writing it again, as a retried task does, replaces it."""
+    """Store files by name. A file appears whole or not at all; a retried task writes it again and replaces it."""
 
     def make(self) -> None:
-        """Makes the folder."""
+        """Make the folder."""
 
     def writing(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """A new file, which is there when the block ends without an error."""
+        """Open a new file; it appears when the block ends without an error."""
 
     def source(self, name: str) -> contextlib.AbstractContextManager[pa.NativeFile]:
-        """The bytes of a file, for Arrow."""
+        """Open a file for Arrow."""
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Tell whether a file exists."""
 
     def names(self, pattern: str) -> list[str]:
-        """The files whose names match a pattern of shells."""
+        """List the files whose names match a shell pattern, sorted."""
 
     def fetch(self, name: str, destination: Path) -> None:
-        """Moves or copies a file to a local place."""
+        """Move or copy a file to a local path."""
 
     def remove(self) -> None:
-        """Deletes the folder with all that is in it."""
+        """Delete the folder with all its files."""
 
 
 def storage_at(location: str) -> Storage:
-    """By `scheme://` what FileSystems reach, else a local folder."""
+    """Choose the storage of a location: Beam's FileSystems for `scheme://...`, else a local folder."""
     return BeamStorage(location) if is_uri(location) else LocalStorage(Path(location))
 
 
 @dataclass(frozen=True)
 class LocalStorage:
-    """A folder; with several machines, one that all of them mount."""
+    """Store files in a folder; with several machines, in one that all of them mount."""
 
     folder: Path
 
     def make(self) -> None:
+        """Make the folder."""
         self.folder.mkdir(parents=True)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Open a new file; it appears when the block ends without an error."""
         path = self.folder / name
         temporary = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -86,29 +88,35 @@ class LocalStorage:
             temporary.unlink(missing_ok=True)
 
     def source(self, name: str) -> contextlib.AbstractContextManager[pa.NativeFile]:
+        """Open a file for Arrow."""
         # Mapped: workers on one machine share the memory.
         return pa.memory_map(str(self.folder / name))
 
     def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
         return (self.folder / name).exists()
 
     def names(self, pattern: str) -> list[str]:
+        """List the files whose names match a shell pattern, sorted."""
         return sorted(path.name for path in self.folder.glob(pattern))
 
     def fetch(self, name: str, destination: Path) -> None:
+        """Move a file to a local path."""
         shutil.move(self.folder / name, destination)
 
     def remove(self) -> None:
+        """Delete the folder with all its files."""
         shutil.rmtree(self.folder)
 
 
 @dataclass(frozen=True)
 class BeamStorage:
-    """A folder of an object store or of HDFS, by its URI."""
+    """Store files in a folder of an object store or of HDFS, by its URI."""
 
     uri: str
 
     def make(self) -> None:
+        """Make the folder."""
         try:
             FileSystems.mkdirs(self.uri)
         except ValueError as error:
@@ -116,7 +124,8 @@ class BeamStorage:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        # By way of a local file: an upload that is broken off by an error must not leave half an object.
+        """Open a new file; it appears when the block ends without an error."""
+        # Through a local file: an upload that an error breaks off must not leave half an object.
         with tempfile.TemporaryFile() as stream:
             yield stream
             stream.seek(0)
@@ -127,31 +136,36 @@ class BeamStorage:
 
     @contextlib.contextmanager
     def source(self, name: str) -> Iterator[pa.NativeFile]:
+        """Open a file for Arrow."""
         with FileSystems.open(self._path(name), compression_type=CompressionTypes.UNCOMPRESSED) as remote:
             yield pa.BufferReader(remote.read())
 
     def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
         return bool(FileSystems.exists(self._path(name)))
 
     def names(self, pattern: str) -> list[str]:
+        """List the files whose names match a shell pattern, sorted."""
         found = [FileSystems.split(path)[1] for path in matching(self._path("*"))]
         return sorted(fnmatch.filter(found, pattern))
 
     def fetch(self, name: str, destination: Path) -> None:
+        """Copy a file to a local path."""
         download(self._path(name), destination)
 
     def remove(self) -> None:
-        FileSystems.delete([f"{self.uri}/"])  # object stores have no folders; the slash says that all below is meant
+        """Delete the folder with all its files."""
+        FileSystems.delete([f"{self.uri}/"])  # object stores have no folders; the slash means all files below
 
     def _path(self, name: str) -> str:
         return str(FileSystems.join(self.uri, name))
 
 
 def matching(pattern: str) -> list[str]:
-    """URIs that match a glob, sorted.
+    """List the URIs that match a glob, sorted.
 
     Raises:
-      DataError: nothing here speaks the scheme.
+      DataError: no installed file system supports the scheme.
     """
     try:
         return sorted(found.path for match in FileSystems.match([pattern]) for found in match.metadata_list)
@@ -160,12 +174,12 @@ def matching(pattern: str) -> list[str]:
 
 
 def size(uri: str) -> int:
-    """Bytes of a file."""
+    """Return the size of a file in bytes."""
     return int(FileSystems.match([uri])[0].metadata_list[0].size_in_bytes)
 
 
 def download(uri: str, destination: Path) -> None:
-    """Copies a file to a local place as it is, compressed or not."""
+    """Copy a file to a local path as it is, compressed or not."""
     with (
         FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as remote,
         destination.open("wb") as stream,
@@ -181,7 +195,7 @@ def _no_filesystem(uri: str) -> DataError:
 
 
 def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: str = "click") -> list[Piece]:
-    """As `plan_pieces`, for URIs too: each file is then one piece, at whose columns only a worker looks.
+    """Plan the pieces of a log like `plan_pieces`, for URIs, too: a file is then one piece, opened by a worker alone.
 
     Raises:
       DataError: as `plan_pieces`; or no file matches, or Beam knows no such file system.
@@ -194,7 +208,7 @@ def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: s
 
 
 def read_log(piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None) -> tuple[pa.Table, pa.Table]:
-    """As `read_events`, for URIs too."""
+    """Read events like `read_events`, for URIs, too."""
     if not is_uri(piece.path):
         return read_events(piece, events, known_items=known_items)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What the driver makes of the workers' tables: checks, split, posterior history, encoded tables."""
+"""Summarises the workers' tables in the driver: checks, split, totals, encoded tables."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _READ_SCHEMA = pa.schema([("history", pa.string()), ("accepted", pa.int64())])
 
 
 class HeldOut(NamedTuple):
-    """What follows from the split.
+    """Hold the results of the split.
 
     Attributes:
-      boundaries: of a split by time, else None.
-      prior: of the smoothed CTR, from the training events.
-      moments_ms: when validation, test and serving begin; None for a log without a clock.
+      boundaries: boundaries of a split by time, else None.
+      prior: prior of the smoothed CTR, from the training events.
+      moments_ms: starts of validation, test and serving; None for a log without a clock.
     """
 
     boundaries: TimeBoundaries | None
@@ -43,13 +43,13 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class LogSummary:
-    """Totals of the log.
+    """Hold totals of the log.
 
     Attributes:
-      totals: sums over the partitions, as `SortUsers` names them; splits are those by last click.
-      last_time_ms: of the last event.
-      last_training_ms: of the last training event, if the split is by last click.
-      histogram: of the times, if the split is by time.
+      totals: sums over the partitions, as `SortUsers` names them; splits are by last click.
+      last_time_ms: time of the last event.
+      last_training_ms: time of the last training event, if the split is by last click.
+      histogram: histogram of the times, if the split is by time.
     """
 
     totals: dict[str, int]
@@ -59,7 +59,7 @@ class LogSummary:
 
     @classmethod
     def read(cls, scratch: Scratch, split: SplitConfig) -> LogSummary:
-        """Adds up what the workers wrote."""
+        """Add up the summaries of the workers."""
         parts = scratch.read_all("summary")
         columns: dict[str, list[int]] = pa.concat_tables(parts).to_pydict() if parts else {}
         histogram = None
@@ -71,7 +71,7 @@ class LogSummary:
         return cls({name: sum(values) for name, values in columns.items()}, last_time_ms, last_training_ms, histogram)
 
     def counts(self, rejected: pa.Table) -> dict[str, Any]:
-        """The part of the manifest's counts that is known before any example is written."""
+        """Return the manifest's counts that are known before any example is written."""
         totals = self.totals
         return {
             "rows_read": totals["events"] + totals["duplicates"] + len(rejected),
@@ -80,7 +80,7 @@ class LogSummary:
         }
 
     def split(self, data: DataConfig) -> HeldOut:
-        """Finds boundaries and prior.
+        """Find boundaries and prior.
 
         Raises:
           DataError: a split has no clicks.
@@ -124,14 +124,14 @@ class OrderedLog:
 
 
 def reasons(rejected: pa.Table) -> dict[str, int]:
-    """Rejected rows per reason, most frequent first."""
+    """Count rejected rows per reason, most frequent first."""
     counts = rejected.group_by("reason").aggregate([("reason", "count")])
     pairs = zip(counts["reason"].to_pylist(), counts["reason_count"].to_pylist(), strict=True)
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
 def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> None:
-    """Raises DataError if the log has no rows, no row that can be used, or no click."""
+    """Raise DataError if the log has no rows, no usable row, or no click."""
     if not summary.totals and not len(rejected):
         raise DataError(f"{path}: the log has no rows; expected at least some exposures and clicks")
     if not summary.totals:
@@ -148,13 +148,13 @@ def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> Non
 
 
 def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, clock: bool) -> None:
-    """Raises DataError if events got lost between the stages of the first pipeline, as some runners do in silence.
+    """Raise DataError if events got lost between the stages of the first pipeline, as with some runners.
 
     Args:
-      scratch: what the workers wrote.
-      summary: read from it.
-      pieces: how many there were to read.
-      clock: whether the log has one; without, only training events are counted per item.
+      scratch: tables of the workers.
+      summary: totals, read from `scratch`.
+      pieces: number of pieces to read.
+      clock: whether the log has a clock; without, only training events are counted per item.
     """
     read = pa.concat_tables([_READ_SCHEMA.empty_table(), *scratch.read_all("read")])
     if len(read) != pieces:
@@ -170,7 +170,7 @@ def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, cloc
 
 
 def require_all_written(scratch: Scratch, summary: LogSummary) -> None:
-    """Raises DataError if not every click became an example."""
+    """Raise DataError if not every click became an example."""
     written = scratch.read_all("written")
     examples = sum(sum(table[f"{name}_examples"].to_pylist()) for table in written for name in SPLITS)
     if examples != summary.totals["clicks"]:
@@ -185,7 +185,7 @@ def _lost(what: str, scratch: Scratch) -> DataError:
 
 
 def item_totals(scratch: Scratch, *, items: int) -> ItemTotals:
-    """Events per item and split of the whole log."""
+    """Count the events of the whole log per item and split."""
     return ItemTotals.of_parts((BucketCounts.from_tables([table]) for table in scratch.each("totals")), items=items)
 
 
@@ -197,10 +197,10 @@ def encode_tables(
     item_clicks: Int64s,
     user_clicks: pa.Table,
 ) -> tuple[EncodedRows, EncodedRows, str]:
-    """Fits both encoders and encodes the catalogue and the users.
+    """Fit both encoders and encode the catalogue and the users.
 
     Args:
-      config: features and seed.
+      config: experiment, with features and seed.
       items: the catalogue.
       users: the profiles, if there is a file.
       item_clicks: int64 [items], training clicks.
@@ -226,7 +226,7 @@ def encode_tables(
 
 
 def _all_users(config: Config, users: UserTable | None, user_clicks: pa.Table) -> tuple[pa.StringArray, pa.Table, str]:
-    """Ids, raw table and its id column: the users file and, after it, users with training clicks that it lacks."""
+    """Join the users file and, after it, users with training clicks that it lacks: ids, raw table, its id column."""
     trained = user_clicks.filter(pc.greater(user_clicks["clicks"], 0))["user"].combine_chunks()
     if users is None:
         ids = trained.take(pc.array_sort_indices(trained))

@@ -1,4 +1,4 @@
-"""The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest.
+"""Runs the training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest.
 
 python -m pipelines.training_data --config CONFIG.yaml --out DIR/data [--scratch URI] [--set key=value] [Beam options]
 """
@@ -50,6 +50,7 @@ from recall.data.item_totals import ItemTotals, split_snapshots
 from recall.data.prepared import FORMAT_VERSION
 from recall.data.prepared_files import write_tables
 
+_DESCRIPTION = "The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest."
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
 _BYTES_PER_PARTITION = 64 << 20
 
@@ -63,23 +64,23 @@ def prepare(
     scratch: str | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
-    """Makes the training data and publishes it as `directory`, whole or not at all.
+    """Prepare the training data and publish it as `directory`, whole or not at all.
 
     Args:
       config: the experiment.
-      directory: DIR/data; what is there already is replaced.
-      fingerprint: kept in the manifest, for the caller to see whether the data is up to date.
-      options: of Beam; default: in this process, on one core.
-      scratch: where workers leave what they hand on: a folder that all of them mount, or a URI that Beam's FileSystems
-        know, such as gs://bucket/folder; default: inside `directory`, which all workers must mount then. What is put
-        there is removed at the end, unless the process is killed.
-      announce: is told what comes next, in a few words.
+      directory: DIR/data; an existing one is replaced.
+      fingerprint: kept in the manifest, so that the caller can tell whether the data is up to date.
+      options: options of Beam; default: in this process, on one core.
+      scratch: folder for intermediate tables: one that all workers mount, or a URI that Beam's FileSystems know, such
+        as gs://bucket/folder; default: inside `directory`, which all workers must mount then. Its files are removed at
+        the end, unless the process is killed.
+      announce: called with the name of each step, in a few words.
 
     Returns:
       The manifest.
 
     Raises:
-      DataError: the input cannot be used; nothing was written. What can be known cheaply is known at once.
+      DataError: the input cannot be used; nothing was written. Cheap checks come first.
       ArtifactError: the directory cannot be written.
     """
     announce("looking at the input files")
@@ -111,7 +112,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _scratch_folder(parent: str | Path) -> Iterator[Scratch]:
-    """Make a folder for the tables that workers hand on, and remove it at the end."""
+    """Make a folder for intermediate tables, and remove it at the end."""
     parent = parent.rstrip("/") if isinstance(parent, str) and is_uri(parent) else Path(parent).resolve()
     scratch = Scratch(f"{parent}/scratch.{uuid.uuid4().hex[:8]}")
     scratch.storage.make()
@@ -247,8 +248,11 @@ def _partitions(pieces: Sequence[Source], shards: int) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.training_data", description=__doc__.splitlines()[0])
+    """Run the command line, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.training_data",
+        description=_DESCRIPTION,
+    )
     parser.add_argument("--config", required=True, help="experiment file")
     parser.add_argument("--out", required=True, help="folder to publish, DIR/data")
     parser.add_argument(
@@ -276,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def counts_table(manifest: dict[str, Any]) -> Table:
-    """The counts of a manifest, for people."""
+    """Build the table of a manifest's counts, for people."""
     counts = manifest["counts"]
     table = Table(title="training data", title_justify="left", show_header=False, box=box.SIMPLE)
     table.add_column("what")

@@ -1,7 +1,8 @@
-"""The transforms of the training data job. Elements are (partition, a batch as Arrow IPC bytes, or where these are).
+"""Transforms the log in the training data job: pieces of the log -> ordered events and counts -> shards of examples.
 
-Two linear pipelines, each with one terminal collection and without side outputs, so that runners which lose those
-work too. What the driver or the second pipeline needs lies in a scratch folder under a name made of the key.
+Elements are (partition, batch); a batch is Arrow IPC bytes or their position in a file. There are two linear pipelines,
+each with one terminal collection and without side outputs, which some runners lose. Tables for the driver or the second
+pipeline lie in a scratch folder under a name made of the key.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from recall.data.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, spl
 from recall.data.tfrecords import encode_examples, frame_records
 
 THE_LOG = ""
-"""Stands where otherwise the name of a further history stands."""
+"""Name of the log itself, beside the names of further histories."""
 
 Source = tuple[str, Piece]
 
@@ -42,14 +43,16 @@ Source = tuple[str, Piece]
 def collect_events(
     pipeline: beam.Pipeline, pieces: Sequence[Source], *, data: DataConfig, scratch: Scratch, partitions: int
 ) -> beam.pvalue.PCollection[int]:
-    """Log files -> ordered events per user partition, and counts per item and bucket, in the scratch folder.
+    """Add the steps of the first pipeline: log files -> ordered events per user, and counts per item and bucket.
+
+    Both are written to the scratch folder.
 
     Args:
-      pipeline: what to add the steps to.
-      pieces: what to read, of the log and of further histories.
-      data: columns, split and buckets.
+      pipeline: pipeline to add the steps to.
+      pieces: pieces of the log and of further histories to read.
+      data: settings of columns, split and buckets.
       scratch: holds `catalogue` (item ids) if events of other items are to be rejected.
-      partitions: how many parts users, and items, are cut into.
+      partitions: number of parts of the users, and of the items.
 
     Returns:
       Keys of the item partitions that were written.
@@ -66,7 +69,11 @@ def collect_events(
 
 
 def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCollection[int]:
-    """Ordered events -> TFRecord shards, and totals in the scratch folder; returns the numbers of the shards."""
+    """Add the steps of the second pipeline: ordered events -> TFRecord shards, and totals in the scratch folder.
+
+    Returns:
+      Numbers of the shards.
+    """
     return (
         pipeline
         | "ListShards" >> beam.Create(list(range(job.data.shards)))  # which spreads them over the workers
@@ -75,7 +82,10 @@ def write_examples(pipeline: beam.Pipeline, job: ExampleJob) -> beam.pvalue.PCol
 
 
 class ReadEvents(beam.DoFn):
-    """(number, source) -> (user partition, (history, events or entries)); rejected rows go to the scratch folder."""
+    """Read the log: (number, source) -> (user partition, (history, events or entries)).
+
+    Rejected rows are written to the scratch folder.
+    """
 
     def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
         self._logs = {THE_LOG: data.events, **data.further_logs}
@@ -84,12 +94,12 @@ class ReadEvents(beam.DoFn):
         self._known_items: pa.StringArray | None = None
 
     def setup(self) -> None:
-        """Loads the catalogue, which would be too large for the graph."""
+        """Load the catalogue, which would be too large for the graph."""
         if self._scratch.exists("catalogue", 0):
             self._known_items = self._scratch.read("catalogue")["item"].combine_chunks()
 
     def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, Handed]]]:
-        """Reads, validates and partitions one piece."""
+        """Read, validate and partition one piece."""
         number, (history, piece) = element
         known = None if history in self._own else self._known_items
         events, rejected = read_log(Piece(*piece), self._logs[history], known_items=known)
@@ -104,13 +114,16 @@ class ReadEvents(beam.DoFn):
 
 
 class SortUsers(beam.DoFn):
-    """(user partition, batches of events) -> (item partition, counts); ordered events go to the scratch folder."""
+    """Order events: (user partition, batches of events) -> (item partition, counts).
+
+    Ordered events are written to the scratch folder.
+    """
 
     def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
         self._data, self._scratch, self._partitions = data, scratch, partitions
 
     def process(self, element: tuple[int, Iterable[tuple[str, Handed]]]) -> Iterator[tuple[int, Handed]]:
-        """Orders the events, drops duplicates, and counts."""
+        """Order the events, drop duplicates, and count."""
         partition, sources = element
         batches = defaultdict(list)
         for history, batch in sources:
@@ -146,13 +159,16 @@ class SortUsers(beam.DoFn):
 
 
 class CountBuckets(beam.DoFn):
-    """(item partition, counts of parts of the log) -> key; the counts of the log go to the scratch folder."""
+    """Add up counts: (item partition, counts of parts of the log) -> partition.
+
+    The counts of the whole log are written to the scratch folder.
+    """
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
 
     def process(self, element: tuple[int, Iterable[Handed]]) -> Iterator[int]:
-        """Adds up the counts of each item and bucket."""
+        """Add up the counts of each item and bucket."""
         partition, batches = element
         table = from_bytes(self._scratch.taken(batch) for batch in batches)
         items = table["item"].combine_chunks().dictionary_encode()
@@ -163,15 +179,15 @@ class CountBuckets(beam.DoFn):
 
 @dataclass(frozen=True)
 class ExampleJob:
-    """What a worker needs to write examples.
+    """Hold the settings of a worker that writes examples.
 
     Attributes:
-      data: history, triggers, layout, number of shards.
+      data: settings of history, triggers, layout, number of shards.
       scratch: holds `catalogue` (item ids), the posterior history (`write_history`), `item_priors` if items have
         priors of their own, `events`, and of each further history `entries` and, for an own domain, `vocabulary`.
-      partitions: how many parts the users were cut into; shard i takes every shards-th, beginning with i.
-      boundaries: of a split by time; None splits by last click.
-      prior: of the smoothed CTR, that of all items.
+      partitions: number of parts of the users; shard i takes every shards-th part, beginning with i.
+      boundaries: boundaries of a split by time; None splits by last click.
+      prior: prior of the smoothed CTR of all items.
     """
 
     data: DataConfig
@@ -182,13 +198,13 @@ class ExampleJob:
 
 
 class WriteShards(beam.DoFn):
-    """Number of a shard -> that number; its TFRecord file of each split is put into the scratch folder."""
+    """Write shards: number of a shard -> the same number; a TFRecord file per split is in the scratch folder."""
 
     def __init__(self, job: ExampleJob) -> None:
         self._job = job
 
     def setup(self) -> None:
-        """Maps the catalogue into memory."""
+        """Map the catalogue into memory, and load priors and vocabularies."""
         data, prior = self._job.data, self._job.prior
         if self._job.scratch.exists("item_priors", 0):
             prior = prior._replace(items=ItemPriors.from_table(self._job.scratch.read("item_priors")))
@@ -206,7 +222,7 @@ class WriteShards(beam.DoFn):
         }
 
     def process(self, shard: int) -> Iterator[int]:
-        """Goes through the user partitions of a shard one by one; its files appear at the end, or not at all."""
+        """Write the user partitions of a shard one by one; its files appear at the end, or not at all."""
         job = self._job
         with contextlib.ExitStack() as stack:
             files = [
@@ -261,7 +277,7 @@ class WriteShards(beam.DoFn):
 
 
 def shard_names(shard: int, *, shards: int) -> list[str]:
-    """The files of a shard, one per split."""
+    """Name the files of a shard, one per split."""
     return [shard_path(Path(), split, shard=shard, shards=shards).name for split in range(len(SPLITS))]
 
 
