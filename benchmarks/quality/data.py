@@ -123,10 +123,10 @@ class DataFolder:
         made_of = fingerprint(content_fingerprint(prepared), config.content.model_dump(mode="json"), config.seed)
         directory = self.out / "taught" / f"{name}-{made_of[:8]}"
         if not directory.exists():
-            from recall.content.teach.training import teach
+            from recall.content.teach.training import train_content
 
             with publish(directory, manifest={"fingerprint": made_of}) as scratch:
-                np.save(scratch / "vectors.npy", teach(config, prepared).vectors)
+                np.save(scratch / "vectors.npy", train_content(config, prepared).vectors)
         return directory / "vectors.npy"
 
     def ranks_path(self, run: NamedRun) -> Path:

@@ -27,7 +27,7 @@ class ContentRun(Run):
         Raises:
           ArtifactError: the data is not prepared, or was prepared from other inputs.
           ConfigError: an embedding of the run is what this step writes.
-          DataError: as `teach`.
+          DataError: as `train_content`.
         """
         made_of = self._content_fingerprint()
         directory = self.directory / CONTENT
@@ -38,7 +38,7 @@ class ContentRun(Run):
         from recall.content.judge.evaluation import JudgeSettings, judge_content
         from recall.content.teach.artifact import write_content
         from recall.content.teach.modalities import side_by_side
-        from recall.content.teach.training import teach
+        from recall.content.teach.training import train_content
         from recall.content.vectors import ContentVectors, prepared_vectors
         from recall.data.features.embeddings import vector_array
         from recall.data.prepared import PreparedData
@@ -46,7 +46,7 @@ class ContentRun(Run):
         with self._step("content train", spinner=False):
             prepared = PreparedData.load(self.directory / "data")
             with self._epochs() as on_epoch:
-                taught = teach(self.config, prepared, on_epoch=on_epoch)
+                taught = train_content(self.config, prepared, on_epoch=on_epoch)
             self._write_config()  # only now: input that cannot be used leaves the directory as it was
             chosen = {feature.name for feature in self.config.content.embeddings(self.config.features)}
             judged = [one for one in prepared_vectors(prepared) if one.name in chosen]

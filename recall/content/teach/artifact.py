@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from recall.content.teach.encoder import ContentEncoder
 from recall.content.teach.modalities import Modality
-from recall.content.teach.training import Taught
+from recall.content.teach.training import TrainingResult
 from recall.core.arrays import Float32s
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import DataError
@@ -79,7 +79,7 @@ class TrainedContent:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Read the training history, one entry per epoch of `teach`."""
+        """Read the training history, one entry per epoch of `train_content`."""
         return list(json.loads((self.directory / _HISTORY).read_text()))
 
     @property
@@ -121,7 +121,7 @@ class TrainedContent:
 
 def write_content(
     directory: Path,
-    taught: Taught,
+    result: TrainingResult,
     *,
     item_ids: pa.StringArray,
     levels: tuple[int, ...],
@@ -133,35 +133,35 @@ def write_content(
 
     Args:
       directory: DIR/content.
-      taught: vectors and encoder of the best epoch.
+      result: vectors and encoder of the best epoch.
       item_ids: string [items].
       levels: of the virtual ids. Centroids are placed by the items that training used; all items get ids.
       judged: results of `judge_content`.
       seed: of the clusters.
       fingerprint: hash of everything that the vectors depend on.
     """
-    present = np.asarray(taught.vectors.any(axis=1), bool)
+    present = np.asarray(result.vectors.any(axis=1), bool)
     manifest = {
         "fingerprint": fingerprint,
-        "encoder": taught.encoder.settings(),
-        "loss": taught.weights,
-        "best_epoch": taught.best_epoch,
+        "encoder": result.encoder.settings(),
+        "loss": result.weights,
+        "best_epoch": result.best_epoch,
         "items": len(present),
         "items_with_vector": int(present.sum()),
-        "items_learned_from": int(taught.learned_from.sum()),
+        "items_learned_from": int(result.learned_from.sum()),
         "clusters": list(levels),
     }
-    vectors = vector_array(taught.vectors)
+    vectors = vector_array(result.vectors)
     # As lists of any length: Parquet keeps no values of a null, and pyarrow then fails to read fixed sizes.
     columns = {"item_id": item_ids, "vector": vectors.cast(pa.list_(pa.float32()))}
     with publish(directory, manifest=manifest) as scratch:
-        np.save(scratch / VECTORS, taught.vectors)
-        np.savez(scratch / _WEIGHTS, *taught.encoder.get_weights())
+        np.save(scratch / VECTORS, result.vectors)
+        np.savez(scratch / _WEIGHTS, *result.encoder.get_weights())
         if levels:
-            tree = HierarchicalKMeans.fit(taught.vectors[taught.learned_from], levels, seed)
+            tree = HierarchicalKMeans.fit(result.vectors[result.learned_from], levels, seed)
             tree.save(scratch / _CLUSTERS)
-            nodes = tree.assign(taught.vectors, present=present)  # [items, levels]
+            nodes = tree.assign(result.vectors, present=present)  # [items, levels]
             columns |= {f"cluster_{level}": pa.array(nodes[:, level], mask=~present) for level in range(len(levels))}
         pq.write_table(pa.table(columns), scratch / _ITEMS)
-        (scratch / _HISTORY).write_text(json.dumps(taught.history, indent=2) + "\n")
+        (scratch / _HISTORY).write_text(json.dumps(result.history, indent=2) + "\n")
         (scratch / _JUDGED).write_text(json.dumps(judged, indent=2) + "\n")

@@ -17,7 +17,7 @@ from recall.content.teach.crowd import ClickPairs, click_pairs
 from recall.content.teach.encoder import ContentEncoder
 from recall.content.teach.modalities import Modality, group_modalities
 from recall.content.teach.tags import tag_graph, tag_targets
-from recall.content.teach.teaching import Lessons, Teacher
+from recall.content.teach.trainer import ContentTrainer, TrainingSet
 from recall.content.vectors import prepared_vectors
 from recall.core.arrays import Bools, Float32s, Intps
 from recall.core.errors import DataError
@@ -27,7 +27,7 @@ METRIC = "val_last_n_auc"
 _AUTO = {"modalities": 0.1, "shared_tags": 0.1, "crowd": 1.0, "tags": 0.1}
 
 
-class Taught(NamedTuple):
+class TrainingResult(NamedTuple):
     """Hold the result of the training.
 
     Attributes:
@@ -49,9 +49,9 @@ class Taught(NamedTuple):
     best_epoch: int
 
 
-def teach(
+def train_content(
     config: Config, prepared: PreparedData, *, on_epoch: Callable[[dict[str, Any]], None] | None = None
-) -> Taught:
+) -> TrainingResult:
     """Train an encoder as the section `content` says, and keep the epoch with the best last-N AUC on validation.
 
     The start counts as an epoch, so that the vectors are no worse by this criterion than the compressed base vectors.
@@ -66,42 +66,50 @@ def teach(
         data, no loss is left, or no validation click can be used.
     """
     settings = config.content.training
-    lessons = lessons_of(config, prepared)
-    present = has_any(lessons.modalities)
+    training_set = collect_training_set(config, prepared)
+    present = has_any(training_set.modalities)
     learned_from = np.zeros(len(present), bool)
-    learned_from[lessons.rows] = True
+    learned_from[training_set.rows] = True
     criterion = LastNCriterion(prepared, present, learned_from=learned_from, seed=config.seed)
     tf.keras.utils.set_random_seed(config.seed)
-    teacher = Teacher(lessons, config.content, seed=config.seed)
+    trainer = ContentTrainer(training_set, config.content, seed=config.seed)
     rng = np.random.default_rng(config.seed)
-    items, pairs = Deck(len(lessons.rows), rng), Deck(len(lessons.pairs.after), rng)
+    items, pairs = ShuffledPasses(len(training_set.rows), rng), ShuffledPasses(len(training_set.pairs.after), rng)
     steps = settings.epoch_steps
     history: list[dict[str, Any]] = []
-    best, best_epoch, best_weights = -math.inf, 0, teacher.encoder.get_weights()
+    best, best_epoch, best_weights = -math.inf, 0, trainer.encoder.get_weights()
     for epoch in range(settings.epochs + 1):
         sums: dict[str, float] = {}
         for _ in range(steps if epoch else 0):
-            terms = teacher.step(
-                lessons.rows[items.deal(settings.batch_size)],
-                pairs.deal(settings.batch_size),
+            terms = trainer.step(
+                training_set.rows[items.take(settings.batch_size)],
+                pairs.take(settings.batch_size),
                 trust=epoch <= config.content.noisy_pairs.warmup_epochs,
             )
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(term) / steps
-        value = criterion(teacher.encoder.vectors(lessons.modalities))
+        value = criterion(trainer.encoder.vectors(training_set.modalities))
         history.append({"epoch": epoch, METRIC: value, **sums})
         if on_epoch:
             on_epoch(history[-1])
         if value > best:
-            best, best_epoch, best_weights = value, epoch, teacher.encoder.get_weights()
+            best, best_epoch, best_weights = value, epoch, trainer.encoder.get_weights()
         elif epoch - best_epoch >= settings.patience:
             break
-    teacher.encoder.set_weights(best_weights)
-    vectors = np.where(present[:, np.newaxis], teacher.encoder.vectors(lessons.modalities), np.float32(0))
-    return Taught(teacher.encoder, lessons.modalities, vectors, learned_from, lessons.weights, history, best_epoch)
+    trainer.encoder.set_weights(best_weights)
+    vectors = np.where(present[:, np.newaxis], trainer.encoder.vectors(training_set.modalities), np.float32(0))
+    return TrainingResult(
+        encoder=trainer.encoder,
+        modalities=training_set.modalities,
+        vectors=vectors,
+        learned_from=learned_from,
+        weights=training_set.weights,
+        history=history,
+        best_epoch=best_epoch,
+    )
 
 
-def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
+def collect_training_set(config: Config, prepared: PreparedData) -> TrainingSet:
     """Collect the training data, and resolve weights of losses that are `auto`.
 
     Point in time: items count if they had been shown or clicked before the validation period, clicks if they are
@@ -109,7 +117,7 @@ def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
     of the items: on them, the criterion measures how new items are encoded.
 
     Raises:
-      DataError: as `teach`.
+      DataError: as `train_content`.
     """
     content, schema = config.content, config.features
     chosen = {feature.name for feature in content.embeddings(schema)}
@@ -144,7 +152,7 @@ def lessons_of(config: Config, prepared: PreparedData) -> Lessons:
             graph = tag_graph(has, threshold=content.tag_graph.threshold)
     if not weights["crowd"]:
         pairs = ClickPairs(pairs.before[:0], pairs.after[:0])
-    return Lessons(modalities, np.flatnonzero(counts), pairs, tags, graph, weights)
+    return TrainingSet(modalities, np.flatnonzero(counts), pairs, tags, graph, weights)
 
 
 def has_any(modalities: tuple[Modality, ...]) -> Bools:
@@ -152,20 +160,20 @@ def has_any(modalities: tuple[Modality, ...]) -> Bools:
     return np.logical_or.reduce([one.present.any(axis=1) for one in modalities])
 
 
-class Deck:
-    """Deal the numbers 0 to count - 1 in random order, each once before any comes again."""
+class ShuffledPasses:
+    """Draw the numbers 0 to count - 1 in random order, each once before any comes again."""
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         self._count, self._rng = count, rng
         self._rest = np.zeros(0, np.intp)
 
-    def deal(self, hand: int) -> Intps:
-        """Draw the next `hand` numbers, or all if there are fewer; intp [hand]."""
-        hand = min(hand, self._count)
-        if len(self._rest) < hand:
+    def take(self, count: int) -> Intps:
+        """Draw the next `count` numbers, or all if there are fewer; intp [count]."""
+        count = min(count, self._count)
+        if len(self._rest) < count:
             self._rest = self._rng.permutation(self._count)
-        dealt, self._rest = self._rest[:hand], self._rest[hand:]
-        return dealt
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
 
 
 def _resolved(name: str, weight: float | str, is_there: bool, what: str) -> float:

@@ -22,8 +22,8 @@ from recall.content.teach.crowd import ClickPairs
 from recall.content.teach.encoder import inputs_of
 from recall.content.teach.losses import agreement_weights
 from recall.content.teach.modalities import group_modalities
-from recall.content.teach.teaching import Lessons, Teacher
-from recall.content.teach.training import Deck, lessons_of, teach
+from recall.content.teach.trainer import ContentTrainer, TrainingSet
+from recall.content.teach.training import ShuffledPasses, collect_training_set, train_content
 from recall.content.vectors import ContentVectors, prepared_vectors, read_vectors
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.datasets import simulate
@@ -173,7 +173,7 @@ def test_the_command_shows_whether_it_helped_and_is_skipped_when_nothing_changed
 
 
 def test_the_same_seed_gives_the_same_vectors(trained: Path, settings: Config) -> None:
-    again = teach(settings, PreparedData.load(trained / "data"))
+    again = train_content(settings, PreparedData.load(trained / "data"))
     np.testing.assert_allclose(again.vectors, TrainedContent.load(trained / "content").vectors, atol=1e-4)
 
 
@@ -181,19 +181,19 @@ def test_a_step_with_a_queue_keeps_the_keys_of_what_is_there(data: Path, setting
     only = ("content.queue={size: 128, momentum: 0.9}", "content.loss.crowd=0", "content.loss.tags=0",
             "content.loss.shared_tags=0")  # fmt: skip
     config = changed(settings, *only, tmp_path=tmp_path)
-    lessons = lessons_of(config, PreparedData.load(data / "data"))
-    teacher = Teacher(lessons, config.content, seed=1)
-    batch, start = lessons.rows[:40], teacher.encoder.get_weights()
-    first = teacher.step(batch, np.zeros(0, np.intp), trust=True)
+    training_set = collect_training_set(config, PreparedData.load(data / "data"))
+    trainer = ContentTrainer(training_set, config.content, seed=1)
+    batch, start = training_set.rows[:40], trainer.encoder.get_weights()
+    first = trainer.step(batch, np.zeros(0, np.intp), trust=True)
     assert set(first) == {"loss", "modalities"}
-    for queue, modality in zip(teacher.queues, lessons.modalities, strict=True):
+    for queue, modality in zip(trainer.queues, training_set.modalities, strict=True):
         keys, items = queue.entries()
         np.testing.assert_array_equal(items, batch[modality.present[batch].any(axis=1)])
         np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
-    assert teacher.slow is not None
-    for old, fast, slow in zip(start, teacher.encoder.get_weights(), teacher.slow.get_weights(), strict=True):
+    assert trainer.slow is not None
+    for old, fast, slow in zip(start, trainer.encoder.get_weights(), trainer.slow.get_weights(), strict=True):
         np.testing.assert_allclose(slow, 0.9 * old + 0.1 * fast, atol=1e-6)
-    second = teacher.step(lessons.rows[40:80], np.zeros(0, np.intp), trust=True)
+    second = trainer.step(training_set.rows[40:80], np.zeros(0, np.intp), trust=True)
     assert float(second["modalities"]) > float(first["modalities"]), "more keys to tell the own one from"
 
 
@@ -208,14 +208,14 @@ def test_pairs_that_do_not_belong_together_are_found_out() -> None:
         {"text": "text", "image": "image"},
     )
     nothing, weights = np.zeros(0, np.int32), {"modalities": 1.0, "shared_tags": 0.0, "crowd": 0.0, "tags": 0.0}
-    lessons = Lessons(
+    training_set = TrainingSet(
         modalities, np.arange(200), ClickPairs(nothing, nothing), sparse.csr_array((200, 0)), None, weights
     )
     settings = {"hidden": [], "dim": 12, "input_dropout": 0, "training": {"learning_rate": 0.02}}
-    teacher = Teacher(lessons, ContentConfig.model_validate(settings), seed=1)
+    trainer = ContentTrainer(training_set, ContentConfig.model_validate(settings), seed=1)
     for step in range(60):
-        teacher.step(rng.permutation(200)[:100], np.zeros(0, np.intp), trust=step < 20)
-    sides = teacher.encoder(inputs_of(modalities, np.arange(200))).modalities
+        trainer.step(rng.permutation(200)[:100], np.zeros(0, np.intp), trust=step < 20)
+    sides = trainer.encoder(inputs_of(modalities, np.arange(200))).modalities
     found = agreement_weights(sides[:, 0], sides[:, 1], items=np.arange(200), strength=1.0).numpy()
     assert found[50:].mean() > 0.9
     assert found[:50].mean() < 0.4
@@ -241,22 +241,22 @@ def test_the_criterion_is_the_judges_auc_and_gives_unlearned_items_half_a_say(da
 
 def test_nothing_of_the_held_out_periods_or_items_is_learned_from(data: Path, settings: Config) -> None:
     prepared = PreparedData.load(data / "data")
-    lessons = lessons_of(settings, prepared)
+    training_set = collect_training_set(settings, prepared)
     log = pd.read_parquet(settings.data.events.path)
     shown = set(log[log.time_ms < prepared.manifest["split"]["validation_start_ms"]].item_id)
     ids = np.array(prepared.item_ids.to_pylist())
-    assert set(ids[lessons.rows]) < shown
-    assert set(lessons.pairs.before) | set(lessons.pairs.after) <= set(lessons.rows)
+    assert set(ids[training_set.rows]) < shown
+    assert set(training_set.pairs.before) | set(training_set.pairs.after) <= set(training_set.rows)
     every = changed(settings, "content.training.held_out=0", tmp_path=data)
-    assert len(lessons.rows) < len(lessons_of(every, prepared).rows)
+    assert len(training_set.rows) < len(collect_training_set(every, prepared).rows)
 
 
 def test_a_deck_deals_every_number_once_before_any_comes_again() -> None:
-    deck = Deck(10, np.random.default_rng(1))
-    first = np.concatenate([deck.deal(5), deck.deal(5)])
+    passes = ShuffledPasses(10, np.random.default_rng(1))
+    first = np.concatenate([passes.take(5), passes.take(5)])
     assert sorted(first.tolist()) == list(range(10))
-    assert sorted(deck.deal(20).tolist()) == list(range(10))
-    assert len(Deck(0, np.random.default_rng(1)).deal(5)) == 0
+    assert sorted(passes.take(20).tolist()) == list(range(10))
+    assert len(ShuffledPasses(0, np.random.default_rng(1)).take(5)) == 0
 
 
 # Bad input
@@ -289,9 +289,9 @@ def test_without_any_loss_or_base_vector_there_is_nothing_to_train(
     prepared = PreparedData.load(data / "data")
     weights = ("modalities", "shared_tags", "crowd", "tags")
     with pytest.raises(DataError, match="no loss is left to train by"):
-        teach(changed(settings, *(f"content.loss.{name}=0" for name in weights), tmp_path=tmp_path), prepared)
+        train_content(changed(settings, *(f"content.loss.{name}=0" for name in weights), tmp_path=tmp_path), prepared)
     with pytest.raises(DataError, match="there are no base vectors to start from"):
-        teach(changed(settings, "content.features=[]", tmp_path=tmp_path), prepared)
+        train_content(changed(settings, "content.features=[]", tmp_path=tmp_path), prepared)
 
 
 def test_a_run_that_is_not_prepared_or_reads_its_own_vectors_says_so(

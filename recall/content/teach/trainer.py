@@ -30,7 +30,7 @@ from recall.core.arrays import Intps
 _LEAST_TEMPERATURE = 0.01
 
 
-class Lessons(NamedTuple):
+class TrainingSet(NamedTuple):
     """Hold the training data of the content encoder.
 
     Attributes:
@@ -50,12 +50,12 @@ class Lessons(NamedTuple):
     weights: dict[str, float]
 
 
-class Teacher(tf.Module):
+class ContentTrainer(tf.Module):
     """Train the encoder; hold it with everything that training alone needs.
 
     Args:
-      lessons: training data.
-      config: of the encoder, the losses and the training.
+      training_set: training data.
+      config: settings of the encoder, the losses and the training.
       seed: of the initial weights.
 
     Attributes:
@@ -64,16 +64,16 @@ class Teacher(tf.Module):
       queues: queues of keys, one per modality; empty if they are off.
     """
 
-    def __init__(self, lessons: Lessons, config: ContentConfig, *, seed: int) -> None:
+    def __init__(self, training_set: TrainingSet, config: ContentConfig, *, seed: int) -> None:
         super().__init__()
-        self.lessons, self.config = lessons, config
-        self.encoder = encoder_of(lessons.modalities, config)
-        self.encoder.start_from(lessons.modalities, lessons.rows, seed=seed)
+        self.training_set, self.config = training_set, config
+        self.encoder = encoder_of(training_set.modalities, config)
+        self.encoder.start_from(training_set.modalities, training_set.rows, seed=seed)
         self._classifier = TagClassifier(
-            lessons.tags.shape[1],
+            training_set.tags.shape[1],
             config.dim,
-            graph=lessons.graph,
-            layers=config.tag_graph.layers if lessons.graph is not None else 0,
+            graph=training_set.graph,
+            layers=config.tag_graph.layers if training_set.graph is not None else 0,
         )
         contrasts = ("modalities", "crowd", "shared_tags")
         start = float(np.log(config.temperature))
@@ -83,12 +83,12 @@ class Teacher(tf.Module):
         }
         self.slow: ContentEncoder | None = None
         self.queues: list[KeyQueue] = []
-        if config.queue.size and lessons.weights["modalities"]:
-            self.slow = encoder_of(lessons.modalities, config)
+        if config.queue.size and training_set.weights["modalities"]:
+            self.slow = encoder_of(training_set.modalities, config)
             self.slow.set_weights(self.encoder.get_weights())
-            self.queues = [KeyQueue(config.queue.size, config.dim) for _ in lessons.modalities]
+            self.queues = [KeyQueue(config.queue.size, config.dim) for _ in training_set.modalities]
         # The true frequency in a batch differs by a factor that is the same for all items, which softmax ignores.
-        log_frequency = lessons.pairs.log_frequency(lessons.tags.shape[0])  # [items]
+        log_frequency = training_set.pairs.log_frequency(training_set.tags.shape[0])  # [items]
         self._log_q = tf.constant(config.crowd.popularity_correction * log_frequency)
         layers = (self.encoder, self._classifier)
         self._learned = [variable for layer in layers for variable in layer.trainable_variables]
@@ -100,17 +100,17 @@ class Teacher(tf.Module):
 
         Args:
           items: rows of the catalogue.
-          pairs: positions of `lessons.pairs`.
+          pairs: positions of `training_set.pairs`.
           trust: whether every pair of modalities counts in full, as in the warm-up.
 
         Returns:
           The terms of the loss, weighted, and `loss`, their sum; scalars.
         """
-        before, after = self.lessons.pairs.before[pairs], self.lessons.pairs.after[pairs]
+        before, after = self.training_set.pairs.before[pairs], self.training_set.pairs.after[pairs]
         rows = np.concatenate([items, before, after])
-        tags = self.lessons.tags[items]
+        tags = self.training_set.tags[items]
         return self._step(
-            inputs_of(self.lessons.modalities, rows),
+            inputs_of(self.training_set.modalities, rows),
             tf.constant(items, tf.int32),
             tf.constant(tags.toarray()),
             tf.constant(tag_overlap(tags).toarray()),
@@ -137,15 +137,15 @@ class Teacher(tf.Module):
         with tf.GradientTape() as tape:
             encoded = self.encoder(inputs, training=True)
             terms = {}
-            if self.lessons.weights["modalities"]:
+            if self.training_set.weights["modalities"]:
                 terms["modalities"] = self._modalities(Encoded(*(part[:count] for part in encoded)), keys, items, trust)
-            if self.lessons.weights["shared_tags"]:
+            if self.training_set.weights["shared_tags"]:
                 terms["shared_tags"] = shared_tags_contrast(
                     encoded.item[:count], overlap, items=items, temperature=self._temperature("shared_tags")
                 )
-            if self.lessons.weights["tags"]:
+            if self.training_set.weights["tags"]:
                 terms["tags"] = tag_cross_entropy(self._classifier(encoded.item[:count]), tags)
-            if self.lessons.weights["crowd"]:
+            if self.training_set.weights["crowd"]:
                 terms["crowd"] = crowd_contrast(
                     encoded.item[count : count + pairs],
                     encoded.item[count + pairs :],
@@ -154,7 +154,7 @@ class Teacher(tf.Module):
                     log_q=tf.gather(self._log_q, after),
                     temperature=self._temperature("crowd"),
                 )
-            terms = {name: self.lessons.weights[name] * term for name, term in terms.items()}
+            terms = {name: self.training_set.weights[name] * term for name, term in terms.items()}
             loss = tf.add_n(list(terms.values()))
         gradients = tape.gradient(loss, self._learned, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         self._optimizer.apply_gradients(zip(gradients, self._learned, strict=True))
@@ -169,7 +169,7 @@ class Teacher(tf.Module):
         """Average the contrast over both directions of every two modalities."""
         temperature, strength = self._temperature("modalities"), self.config.noisy_pairs.strength
         terms = []
-        for left, right in itertools.combinations(range(len(self.lessons.modalities)), 2):
+        for left, right in itertools.combinations(range(len(self.training_set.modalities)), 2):
             both = encoded.present[:, left] & encoded.present[:, right]  # [items]
             rows = tf.boolean_mask(items, both)  # [rows]
             sides = [tf.boolean_mask(encoded.modalities[:, side], both) for side in (left, right)]
