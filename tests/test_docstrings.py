@@ -80,6 +80,7 @@ def test_the_example_of_a_public_name_runs_as_it_is_written(name: str, folder: P
 VERBS = frozenset((Path(__file__).parent / "verbs.txt").read_text().split())
 # Packages that hold the rule: the others follow.
 HOLDING: tuple[str, ...] = (
+    "pipelines", "recall/config", "recall/content", "recall/core", "recall/data", "recall/evaluation", "recall/index",
     "recall/model/fusion", "recall/model/layers", "recall/model/numpy_tower", "recall/model/towers", "recall/training",
 )  # fmt: skip
 
