@@ -181,7 +181,7 @@ def test_training_asks_as_serving_does(data: PreparedData, model: RecallModel, m
     batch = next(iter(dataset))
     asked: list[tf.Tensor] = []
     monkeypatch.setattr(
-        "recall.model.recall_model.retrieval_terms",
+        "recall.model.objectives.retrieval.retrieval_terms",
         lambda queries, *rest, **named: asked.append(queries) or retrieval_terms(queries, *rest, **named),
     )
     model.compute_loss(batch)

@@ -9,7 +9,7 @@ from recall.model.batches.negatives import NegativeSampler
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import Targets
 from recall.model.distributed.workers import Workers
-from recall.model.objectives.retrieval import Ranking
+from recall.model.objectives.objective import Ranking
 from recall.model.towers.item import ItemVectors
 
 

@@ -1,5 +1,5 @@
-"""Holds the losses, each an objective with a weight of its own.
+"""Holds the objectives of training, each with its own file and weight.
 
-Imports the other modules of `recall.model`. Start at `retrieval.py`; the softmax over candidates is in `softmax.py` and
-`pooled_softmax.py`.
+Imports the other modules of `recall.model`. Start at `objective.py`, then `listed.py` and `retrieval.py`; the softmax
+over candidates is in `softmax.py`, its input in `ranked_queries.py`.
 """

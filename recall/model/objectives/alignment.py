@@ -4,6 +4,40 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from recall.config.objectives import LossConfig
+from recall.model.objectives.objective import Asking, EncodedBatch, Terms
+
+
+class Alignment:
+    """Align the clicked items of a batch, where the item side has both towers.
+
+    Args:
+      loss: weight, margin and negatives of the triplet loss.
+    """
+
+    needs: frozenset[Asking] = frozenset()
+
+    def __init__(self, loss: LossConfig) -> None:
+        self._loss = loss
+
+    def terms(self, encoded: EncodedBatch) -> Terms:
+        """Return the weighted loss as `triplet`; nothing where a tower is missing."""
+        behaviour, meta = encoded.vectors.behaviour, encoded.vectors.meta
+        if behaviour is None or meta is None:
+            return {}
+        pairs = [*(tf.gather(part, encoded.own) for part in (behaviour, meta, encoded.known)), encoded.targets.items]
+        # Each worker sees the pairs of all, as one worker would, and has its part of the sum.
+        behaviour, meta, known, items = encoded.gathered(*pairs)
+        value = triplet_alignment(
+            behaviour,
+            meta,
+            items=items,
+            known=known,
+            margin=self._loss.margin,
+            negatives=self._loss.triplet_negatives,
+        )
+        return {"triplet": self._loss.triplet / encoded.workers * value}
+
 
 def triplet_alignment(
     behaviour: tf.Tensor,

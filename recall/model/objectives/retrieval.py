@@ -1,39 +1,47 @@
-"""The retrieval loss of a batch: queries against item vectors, as the structure and `model.loss` ask for it."""
+"""Trains retrieval: queries against item vectors, as the structure and `model.loss` ask for it."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from recall.config.model import ModelConfig
-from recall.model.batches.seen import Seen
-from recall.model.batches.targets import RankedAgainst
+from recall.model.objectives.objective import Asking, EncodedBatch, Ranking, Terms
 from recall.model.objectives.ranked_queries import RankedQueries
+from recall.model.objectives.scores import best_interest
 from recall.model.objectives.softmax import lead_over_mean, softmax_loss
 from recall.model.towers.item import ItemVectors
 
 
-class Ranking(NamedTuple):
-    """What queries are trained to rank, and how scores become logits."""
+class Retrieval:
+    """Train the queries of one tower to rank what was clicked above the other candidates.
 
-    candidates: RankedAgainst
-    seen: Seen | None  # of the queries' users, where the model masks it
-    temperature: tf.Tensor  # float32 scalar, what inner products are divided by
-    config: ModelConfig
-    # Of several workers: the part of the loss that queries of some weights, [targets], have; a worker alone has all.
-    share: Callable[[tf.Tensor], tf.Tensor] | None = None
+    Of several interests each candidate is scored by the best; with `interests.objective: chosen` only the interest
+    that scores the positive highest asks.
+
+    Args:
+      config: weights of the losses, and the structure of the item side.
+      asking: the tower.
+    """
+
+    def __init__(self, config: ModelConfig, *, asking: Asking) -> None:
+        self._asking = asking
+        self._chooses = bool(config.interests and config.interests.objective == "chosen")
+        self.needs: frozenset[Asking] = frozenset({asking})
+
+    def terms(self, encoded: EncodedBatch) -> Terms:
+        """Return the weighted terms of the loss, by the part of the item side that each is about."""
+        queries, weights = encoded.asked(self._asking)
+        if self._chooses and queries.shape.rank == 3:
+            queries = best_interest(queries, tf.gather(encoded.vectors.vector, encoded.own))
+        return retrieval_terms(queries, encoded.ranked, encoded.ranking, weights=weights)
 
 
-def retrieval_terms(
-    queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, *, weights: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Weighted terms of the loss, by the part of the item side that each is about.
+def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, *, weights: tf.Tensor) -> Terms:
+    """Return the weighted terms of the loss, by the part of the item side that each is about.
 
     Args:
       queries: float32 [targets, width], or [targets, interests, width].
-      vectors: of the candidates.
+      vectors: vectors of the candidates.
       ranking: the candidates.
       weights: float32 [targets], how much each counts.
     """

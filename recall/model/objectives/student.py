@@ -1,7 +1,7 @@
-"""Distillation of the user tower: what a student is trained for beside the clicks, and all of it that a batch adds.
+"""Distils the user tower: trains a student by the clicks and by the large tower.
 
-Only the student learns from these terms: the large tower's queries, the item vectors and the temperature enter as
-they are (stop gradient), so that a model with a student is, but for it, the model without.
+Only the student learns from these terms: the large tower's queries, the item vectors and the temperature enter
+with their gradients stopped, so that a model with a student is, but for it, the model without.
 """
 
 from __future__ import annotations
@@ -9,13 +9,41 @@ from __future__ import annotations
 import tensorflow as tf
 
 from recall.config.objectives import StudentConfig
+from recall.model.objectives.objective import Asking, EncodedBatch, Ranking, Terms
 from recall.model.objectives.ranked_queries import RankedQueries
-from recall.model.objectives.retrieval import Ranking, ranked_queries, retrieval_loss
+from recall.model.objectives.retrieval import ranked_queries, retrieval_loss
 from recall.model.objectives.softmax import CHUNK, sum_over_chunks
+from recall.model.towers.student import StudentTower
+from recall.model.user_side import UserSide
+
+
+class Distillation:
+    """Train the student of a user tower: from the clicks, from the tower's queries, and from its scores.
+
+    Args:
+      student: the student tower.
+      users: the user side with the large tower.
+      config: weights of the terms, temperature of the divergence.
+    """
+
+    needs: frozenset[Asking] = frozenset({"user"})
+
+    def __init__(self, student: StudentTower, users: UserSide, config: StudentConfig) -> None:
+        self._student, self._users, self._config = student, users, config
+
+    def terms(self, encoded: EncodedBatch) -> Terms:
+        """Return the weighted terms of the student's loss; nothing flows back to the other parts of the model."""
+        queries = self._users.batch_student_queries(
+            self._student, encoded.batch, encoded.targets, encoded.history, training=encoded.training
+        )
+        teacher, weights = encoded.asked("user")
+        return student_terms(
+            queries, teacher, encoded.vectors.vector, encoded.ranking, weights=weights, config=self._config
+        )
 
 
 def query_distance(queries: tf.Tensor, teacher: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:
-    """Squared distance to the teacher's queries, in units of their mean squared length.
+    """Return the squared distance to the teacher's queries, in units of their mean squared length.
 
     sum_i w_i |s_i - t_i|^2 / sum_i w_i |t_i|^2, regression on the teacher's output (FitNets, Romero et al., ICLR 2015,
     eq. 3, without a regressor, as the widths are equal). Departure: the unit, which gives one weight the same meaning
@@ -86,12 +114,12 @@ def student_terms(
     *,
     weights: tf.Tensor,
     config: StudentConfig,
-) -> dict[str, tf.Tensor]:
-    """Weighted terms of the student's loss of a batch, by name.
+) -> Terms:
+    """Return the weighted terms of the student's loss of a batch, by name.
 
     Args:
-      queries: float32 [targets, width], the student's.
-      teacher: float32 [targets, width], the large tower's.
+      queries: float32 [targets, width], queries of the student.
+      teacher: float32 [targets, width], queries of the large tower.
       items: float32 [candidates, width], vectors as they are served.
       ranking: the candidates.
       weights: float32 [targets], how much each click counts.

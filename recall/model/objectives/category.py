@@ -10,6 +10,7 @@ from recall.config.model import CategoryHeadConfig, ModelConfig
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.features.vocabulary import FIRST_CODE
 from recall.model.layers.features import Features
+from recall.model.objectives.objective import Asking, EncodedBatch, Terms
 from recall.model.towers.item import ItemVectors
 
 
@@ -23,22 +24,43 @@ class CategoryHead(tf.keras.layers.Layer):
       column: the column of a `category` or `tags` feature.
       settings: weights of the two losses.
       dim: width of a meta vector.
+      asking: the towers whose queries are to name the category of what is clicked.
     """
 
-    def __init__(self, column: EncodedColumn, *, settings: CategoryHeadConfig, dim: int) -> None:
+    def __init__(
+        self, column: EncodedColumn, *, settings: CategoryHeadConfig, dim: int, asking: Sequence[Asking] = ("user",)
+    ) -> None:
         super().__init__(name="category_head")
+        self._asking = tuple(asking) if settings.query_weight else ()
+        self.needs: frozenset[Asking] = frozenset(self._asking)
         self._column, self._settings, self._dim = column, settings, dim
         self._values = max(1, column.size - FIRST_CODE)
         self.logits = tf.keras.layers.Dense(self._values, name="category")
 
     @classmethod
-    def of(cls, config: ModelConfig, columns: Sequence[EncodedColumn]) -> CategoryHead | None:
-        """Build the head that `model.category_head` asks for, or return None."""
+    def of(
+        cls, config: ModelConfig, columns: Sequence[EncodedColumn], *, asking: Sequence[Asking]
+    ) -> CategoryHead | None:
+        """Make the head that `model.category_head` asks for, if it does."""
         settings = config.category_head
         if settings is None:
             return None
         column = next(column for column in columns if column.name == settings.feature)
-        return cls(column, settings=settings, dim=config.dim)
+        return cls(column, settings=settings, dim=config.dim, asking=asking)
+
+    def build_logits(self) -> None:
+        """Create the weights of the classifier."""
+        self.logits(tf.zeros([1, self._dim]))
+
+    def terms(self, encoded: EncodedBatch) -> Terms:
+        """Return the weighted losses of the items and of each tower's queries."""
+        of_items = self.targets(encoded.features)  # [candidates, values]
+        terms = self.item_terms(encoded.vectors, of_items)
+        clicked = tf.gather(of_items, encoded.own)  # [targets, values]
+        for asking in self._asking:
+            queries, weights = encoded.asked(asking)
+            terms |= self.query_terms(asking, queries, clicked, weights=weights)
+        return terms
 
     def targets(self, features: Features) -> tf.Tensor:
         """Return the target distribution of items: equal parts for the values of an item, zeros for no value.
@@ -55,15 +77,13 @@ class CategoryHead(tf.keras.layers.Layer):
         values = tf.reduce_max(hot, axis=1)  # a tag named twice counts once
         return tf.math.divide_no_nan(values, tf.reduce_sum(values, axis=1, keepdims=True))
 
-    def item_terms(self, vectors: ItemVectors, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+    def item_terms(self, vectors: ItemVectors, targets: tf.Tensor) -> Terms:
         """Return the weighted loss of items' meta vectors, by name; empty at weight 0."""
         if not self._settings.weight:
             return {}
         return {"category": self._settings.weight * self.loss(vectors.meta, targets)}
 
-    def query_terms(
-        self, asked_by: str, queries: tf.Tensor, targets: tf.Tensor, *, weights: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def query_terms(self, asked_by: str, queries: tf.Tensor, targets: tf.Tensor, *, weights: tf.Tensor) -> Terms:
         """Return the weighted loss of queries against the category of the clicked item, by name; empty at weight 0.
 
         Args:

@@ -10,8 +10,8 @@ from recall.config.model import CategoryHeadConfig
 from recall.core.errors import ConfigError
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.prepared import PreparedData
+from recall.model.objectives.category import CategoryHead
 from recall.model.recall_model import RecallModel
-from recall.model.towers.category import CategoryHead
 from tests.conftest import Experiment
 
 CATEGORY = EncodedColumn("kind", "kind", "meta", "code", size=5)  # missing, out of vocabulary, and three values
