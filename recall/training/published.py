@@ -77,6 +77,14 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
 
     Raises:
       ArtifactError: the model is missing or damaged, or does not fit the prepared data.
+
+    Example:
+      >>> from pathlib import Path
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> model = recall.load_model(Path("runs/mine/model"), data)
+      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors.shape  # 150 items, 8 dimensions and the appeal
+      (150, 9)
     """
     read_manifest(directory, made_by="recall train", verify=True)
     model = RecallModel(load_config(directory / _CONFIG), prepared)

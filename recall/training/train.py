@@ -61,6 +61,15 @@ def train(
       ConfigError: `TF_CONFIG` is wrong, or the experiment cannot be trained by several workers.
       RecallError: another worker was lost.
       DataError: no validation example has a query, or the vectors of an initialising stage cannot be used.
+
+    Example:
+      >>> from pathlib import Path
+      >>> config = recall.load_config("experiment.yaml")
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> model = recall.train(config, data, Path("model"), saved_models=False)
+      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors.shape  # 150 items, 8 dimensions and the appeal
+      (150, 9)
     """
     workers = _connect_workers(config, prepared)
     writes = workers is None or workers.is_chief
