@@ -1,4 +1,4 @@
-"""Compares the categories of recalled items with the categories that the query asked with."""
+"""Compares the categories of recalled items with the categories of the query: last clicks, or a trigger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AskedCategories:
 
     Attributes:
       items: sparse [items, values], 1 where an item has a value.
-      asked: sparse [examples, values], above 0 where an item that the example asks with has the value.
+      asked: sparse [examples, values], above 0 where an item of the example's query has the value.
     """
 
     items: sparse.csr_array

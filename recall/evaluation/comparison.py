@@ -96,7 +96,7 @@ class Comparison:
     Attributes:
       first: (run directory, model) that the verdicts are about.
       second: (run directory, model) that it is compared with.
-      unpaired: number of examples that only the first, and only the second, was asked about; they are left out.
+      unpaired: number of examples of the first alone, and of the second alone; they are left out.
       slices: results on the shared examples.
     """
 

@@ -85,13 +85,13 @@ def graded_summary(ranks: Int64s, weights: Float32s, users: npt.NDArray[Any]) ->
     """Measure whether a user's clicks of larger weight get better ranks than the user's other clicks.
 
     PNR with the user for the query, the weight of the click for the label and the rank of its item for the score. A
-    user's clicks are asked for at different times: their scores are of different queries and cannot be compared, but
+    user's clicks are evaluated at different times: their scores are of different queries and cannot be compared, but
     their ranks in the whole catalogue can.
 
     Args:
       ranks: int64 [examples], 1 is best.
       weights: float32 [examples], weight of each click.
-      users: [examples], whose click it is; any dtype that sorts.
+      users: [examples], user of each click; any dtype that sorts.
 
     Returns:
       {"pnr": ..., "pairs": n, "concordant": n, "discordant": n}: pairs of one user's clicks with different weights; the

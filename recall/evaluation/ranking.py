@@ -100,7 +100,7 @@ def top_items(
       block_bytes: memory for one block of scores.
 
     Returns:
-      int32 [examples, k] item rows, equal scores by row. -1 fills what remains empty: the catalogue is smaller, or
+      int32 [examples, k] item rows, equal scores by row. -1 fills empty slots: the catalogue is smaller, or
       items tie across the end of the list.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scores items for examples by inner products of their vectors; `Scorer` is what `ranking.py` asks for."""
+"""Scores items for examples by inner products of their vectors; `ranking.py` reads any `Scorer`."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     """Load an encoder, once per process, however many threads ask for it.
 
     Raises:
-      ConfigError: no such encoder, or the class lacks what `Encoder` asks for.
-      RecallError: the model cannot be loaded, or a library is missing; says what to install.
+      ConfigError: no such encoder, or the class lacks a member of `Encoder`.
+      RecallError: the model cannot be loaded, or a library is missing; the message says how to install it.
     """
     with _lock:
         if spec not in _loaded:

@@ -36,7 +36,7 @@ class JudgeSettings:
       split: split of the clicks.
       last: number of a user's last clicks that the next one is compared with.
       ks: cut-offs of recall.
-      neighbours: nearest items whose tags are looked at.
+      neighbours: number of nearest items whose tags are compared.
       draws: random and popular items that each click is compared with.
       limit: largest number of clicks, and of items for tags and uniformity, drawn at random.
       seed: of all draws.
@@ -74,7 +74,7 @@ def judge_content(
 
     Returns:
       JSON-serialisable {"split", "last", "items", "clicks": {"of_split", "asked"}, "vectors": {NAME: ...}}. Per set:
-      dim; coverage; left_out, clicks that could not be asked about by reason; last_n {"mean", "max"}, each {"all",
+      dim; coverage; left_out, reason -> number of clicks that were left out; last_n {"mean", "max"}, each {"all",
       "cold"} of `last_n_summary`, and "chance" likewise; tags {FEATURE: `tag_agreement`}; alignment of a user's click
       and the one before ("pairs", "value", and of random pairs of items "random"); uniformity.
 

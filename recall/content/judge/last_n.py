@@ -158,7 +158,7 @@ def last_n_summary(result: LastN, chosen: Bools, ks: Sequence[int]) -> dict[str,
 def chance_summary(
     examples: EvaluationSet, chosen: Bools, *, item_count: int, ks: Sequence[int]
 ) -> dict[str, float | None]:
-    """Average what random orders of the items give on the chosen examples (bool [examples]).
+    """Average recall and AUC of random orders of the items over the chosen examples (bool [examples]).
 
     Each example has its own number of candidates: the items without the ones that its user has seen.
 

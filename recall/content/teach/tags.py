@@ -90,7 +90,7 @@ class TagClassifier(tf.keras.layers.Layer):
     """Predict logits of an item's tags: z . w_t + b_t, with the w smoothed over a graph of tags.
 
     ML-GCN (Chen et al., "Multi-Label Image Recognition with Graph Convolutional Networks", CVPR 2019, eq. 4-6): the
-    classifier's weights are what graph convolutions (Kipf & Welling, ICLR 2017) make of tag embeddings, H <- f(A H W),
+    classifier's weights are tag embeddings after graph convolutions (Kipf & Welling, ICLR 2017), H <- f(A H W),
     with LeakyReLU between them. Departures: the embeddings are learned, not word vectors, and each W starts as the
     identity, so that the smoothing is there from the first step.
 
