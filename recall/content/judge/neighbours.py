@@ -63,8 +63,8 @@ def tag_agreement(
       rng: source of randomness.
 
     Returns:
-      {"items": number of queries, "share@k": ..., "chance": ...}; chance is the share among a hundred random others per item. None
-      where fewer than two items have both vector and tag. k is the argument, even of a smaller catalogue.
+      {"items": number of queries, "share@k": ..., "chance": ...}; chance is the share among a hundred random others per
+      item. None where fewer than two items have both vector and tag. k is the argument, even of a smaller catalogue.
     """
     eligible = np.flatnonzero(unit.any(axis=1) & (np.diff(tags.indptr) > 0))
     if len(eligible) < 2:
