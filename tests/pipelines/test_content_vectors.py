@@ -359,7 +359,7 @@ def test_a_folder_of_something_else_is_not_replaced(model: Path, tmp_path: Path)
 
 def test_an_encoder_that_fails_some_texts_keeps_the_others(tmp_path: Path) -> None:
     source = movies(tmp_path / "items.csv", ["fine", "odd", "good"], [None] * 3)
-    manifest = embed_catalogue(source, EncoderSpec("any", "word_hashing.Faulty"), tmp_path / "out")
+    manifest = embed_catalogue(source, EncoderSpec("any", "tests.helpers.word_hashing.Faulty"), tmp_path / "out")
     assert manifest["vectors"]["text"]["counts"]["failed"] == {"the encoder gave NaN or infinity": 1}
     assert vectors(tmp_path / "out").tolist() == [[1, 1], [0, 0], [1, 1]]
 
@@ -367,9 +367,13 @@ def test_an_encoder_that_fails_some_texts_keeps_the_others(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("word_hashing:Narrow", DataError, r"Narrow: expected text vectors of shape \(\d, 2\), found \(\d, 1\)"),
-        ("word_hashing:Nothing", ConfigError, "lacks modalities, dim, fingerprint"),
-        ("word_hashing:Absent", ConfigError, "cannot be imported .*package.module:Class"),
+        (
+            "tests.helpers.word_hashing:Narrow",
+            DataError,
+            r"Narrow: expected text vectors of shape \(\d, 2\), found \(\d, 1\)",
+        ),
+        ("tests.helpers.word_hashing:Nothing", ConfigError, "lacks modalities, dim, fingerprint"),
+        ("tests.helpers.word_hashing:Absent", ConfigError, "cannot be imported .*package.module:Class"),
         ("nonsense", ConfigError, "expected sentence-transformers, vision or the path of a class"),
     ],
 )
@@ -386,7 +390,9 @@ def test_a_model_of_texts_does_not_take_images(tmp_path: Path) -> None:
     items = catalogue(tmp_path / "items.csv", id=["a"], file=["a.png"])
     with pytest.raises(ConfigError, match="encodes text, not image; choose another model"):
         embed_catalogue(
-            RawContent(items=items, id="id", image="file"), EncoderSpec("any", "word_hashing:Faulty"), tmp_path / "out"
+            RawContent(items=items, id="id", image="file"),
+            EncoderSpec("any", "tests.helpers.word_hashing:Faulty"),
+            tmp_path / "out",
         )
 
 

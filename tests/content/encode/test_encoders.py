@@ -175,7 +175,7 @@ def test_a_revision_in_the_cache_of_the_hub_needs_no_network(tmp_path: Path, mon
 def test_encoders_load_no_library_before_they_are_made() -> None:
     modules = ("encoders", "raw", "pretrained", "embedded")
     libraries = {"torch", "transformers", "sentence_transformers", "tensorflow", "PIL"}
-    code = "\n".join([f"import recall.content.{name}" for name in modules])
+    code = "\n".join([f"import recall.content.encode.{name}" for name in modules])
     code += f"\nimport sys; print({libraries} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == "set()", done.stderr
