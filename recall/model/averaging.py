@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights."""
+"""Averages a model's weights, exponentially over the steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class WeightAverage(tf.Module):
-    """The average of what variables were after each step: average <- d average + (1 - d) weight.
+    """Keep the average of variables over the steps: average <- d average + (1 - d) weight.
 
     Polyak & Juditsky (SIAM J. Control Optim. 30(4), 1992) in the exponential form. Departure from a constant d: it
     is at most (1 + steps) / (10 + steps), so that the first average is not that of random weights, as in
@@ -24,7 +24,7 @@ class WeightAverage(tf.Module):
         self.steps = tf.Variable(0.0, trainable=False, name="steps")
 
     def update(self) -> None:
-        """Takes the weights after a step into the average."""
+        """Take the weights after a step into the average."""
         steps = self.steps.assign_add(1.0)
         decay = tf.minimum(self.decay, (1.0 + steps) / (10.0 + steps))
         for average, variable in zip(self.averages, self._averaged, strict=True):
@@ -32,7 +32,7 @@ class WeightAverage(tf.Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the variables hold their averages; afterwards what they held before."""
+        """Let the variables hold their averages inside, and afterwards their values of before."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Vectors out of a trained model, in batches: the catalogue's, and the queries of examples."""
+"""Encodes items and queries with a trained model, in batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recall.model.recall_model import RecallModel
 
 
 def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8192) -> tuple[Float32s, Float32s]:
-    """Vectors of the whole catalogue at a moment.
+    """Return vectors of the whole catalogue at a moment.
 
     Args:
       model: a trained model.
@@ -37,7 +37,7 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
 
 
 def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Float32s]:
-    """How much each modality has to say in the meta vectors of the catalogue.
+    """Return the weight of each modality in the meta vectors of the catalogue.
 
     Returns:
       Modality -> float32 [items], 0 where the item lacks it; the others of an item sum to 1. Empty where the model
@@ -63,7 +63,7 @@ def encode_users(
     further: Mapping[str, Int32s] | None = None,
     batch_size: int = 4096,
 ) -> Float32s:
-    """User queries.
+    """Return user queries.
 
     Args:
       model: one with a user tower.
@@ -96,14 +96,14 @@ def encode_students(
     *,
     batch_size: int = 4096,
 ) -> Float32s:
-    """User queries of the student: arguments as `encode_users`, float32 [n, width]."""
+    """Return user queries of the student: arguments as `encode_users`, float32 [n, width]."""
     rows = model.user_rows(tf.constant(users.astype(str).astype(object), tf.string))
     chosen = (slice(start, start + batch_size) for start in range(0, max(1, len(users)), batch_size))
     return np.concatenate([model.encode_students(rows[part], tf.constant(history[part])) for part in chosen])
 
 
 def encode_triggers(model: RecallModel, items: Int32s, *, batch_size: int = 8192) -> Float32s:
-    """Trigger queries of item rows [n]."""
+    """Return trigger queries of item rows [n]."""
     parts = [
         model.encode_triggers(tf.constant(items[start : start + batch_size]))
         for start in range(0, len(items), batch_size)
@@ -112,14 +112,14 @@ def encode_triggers(model: RecallModel, items: Int32s, *, batch_size: int = 8192
 
 
 def answerable(model: RecallModel, examples: Examples) -> Examples:
-    """The examples that the model has a query for: an i2i model needs a trigger, others take all."""
+    """Return the examples that the model has a query for: an i2i model needs a trigger, others take all."""
     if model.user_tower:
         return examples
     return examples.select(np.flatnonzero(examples.triggers >= 0))
 
 
 def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Float32s:
-    """Query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
+    """Return query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
 
     As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
     model's student, [examples, width].

@@ -1,4 +1,4 @@
-"""Optimizers for embedding tables whose cost follows the rows of a batch, not the rows of the table.
+"""Updates embedding tables at a cost that follows the rows of a batch, not the rows of the table.
 
 A Keras optimizer keeps and often sweeps dense state: Keras Adam needs 1.4 s per step and three times the
 table's memory at 5M rows, where these need 0.1 s. Rows that a batch does not touch stay as they are.
@@ -15,7 +15,7 @@ Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 
 def sum_duplicate_rows(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows of a sparse gradient, each once, with the sum of their values: int [rows], float32 [rows, dim]."""
+    """Sum a sparse gradient by row, so that each row is there once: int [rows], float32 [rows, dim]."""
     if not isinstance(gradient, tf.IndexedSlices):
         return tf.range(tf.shape(gradient)[0]), gradient
     rows, position = tf.unique(gradient.indices)
@@ -23,7 +23,7 @@ def sum_duplicate_rows(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 class TableOptimizer(tf.Module):
-    """Updates the touched rows of embedding tables; state is created per table at construction."""
+    """Update the touched rows of embedding tables; state is created per table at construction."""
 
     def __init__(self, tables: Sequence[tf.Variable], *, learning_rate: float) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class TableOptimizer(tf.Module):
         self.learning_rate = learning_rate
 
     def apply(self, gradients: Iterable[Gradient | None]) -> None:
-        """One step. `gradients` are in the order of the tables; None leaves a table alone."""
+        """Take one step. `gradients` are in the order of the tables; None leaves a table alone."""
         for index, gradient in enumerate(gradients):
             if gradient is not None:
                 self._update(index, *sum_duplicate_rows(gradient))
@@ -41,7 +41,7 @@ class TableOptimizer(tf.Module):
 
 
 class RowwiseAdagrad(TableOptimizer):
-    """Adagrad with one accumulator per row: the mean square of the row's gradient.
+    """Update by Adagrad with one accumulator per row: the mean square of the row's gradient.
 
     Duchi et al. (JMLR 2011) with the per-row state of FBGEMM's EXACT_ROWWISE_ADAGRAD; state is 1/dim of the table.
     """
@@ -61,7 +61,7 @@ class RowwiseAdagrad(TableOptimizer):
 
 
 class LazyAdam(TableOptimizer):
-    """Adam (Kingma & Ba, ICLR 2015) whose moments decay only when a row is touched.
+    """Update by Adam (Kingma & Ba, ICLR 2015) whose moments decay only when a row is touched.
 
     Departure: the bias correction counts a table's steps, not a row's, as TensorFlow Addons' LazyAdam does.
     """
@@ -93,5 +93,5 @@ class LazyAdam(TableOptimizer):
 
 
 def table_optimizer(kind: str, tables: Sequence[tf.Variable], *, learning_rate: float) -> TableOptimizer:
-    """The optimizer that `training.table_optimizer` names."""
+    """Make the optimizer that `training.table_optimizer` names."""
     return {"adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam}[kind](tables, learning_rate=learning_rate)

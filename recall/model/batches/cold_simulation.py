@@ -1,4 +1,4 @@
-"""Items in training as they would look if they were new."""
+"""Shows items in training as they would look if they were new."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recall.model.towers.item import ItemContent, ItemSide
 
 
 class Shown(NamedTuple):
-    """Candidates as a step shows them."""
+    """Hold candidates as a step shows them."""
 
     content: ItemContent
     features: Features  # [candidates, ...]
@@ -51,11 +51,11 @@ class ColdSimulator:
         }
 
     def asked_with(self, content: ItemContent, rows: tf.Tensor) -> ItemContent:
-        """Items of histories and triggers, int32 [items], by their exposures in all of the training."""
+        """Hide ids of the items of histories and triggers, int32 [items], by their exposures in all of the training."""
         return self._items.hide_ids(content, self._fades(tf.gather(self._exposures, rows)))
 
     def candidates(self, content: ItemContent, features: Features, posterior: tf.Tensor, rows: tf.Tensor) -> Shown:
-        """Candidates, int32 [candidates], by their posterior as of the example."""
+        """Hide ids of candidates, int32 [candidates], by their posterior as of the example."""
         settings = self._settings
         is_new, is_unseen = (
             tf.random.uniform(tf.shape(rows)) < share for share in (settings.brand_new, settings.unseen)
@@ -74,7 +74,7 @@ class ColdSimulator:
 
 
 def own_shares(codes: Int32s, clicks: Int64s) -> Float32s:
-    """Each item's share in the training clicks of its code.
+    """Return each item's share in the training clicks of its code.
 
     Args:
       codes: int32 [items], e.g. of their authors.

@@ -1,4 +1,4 @@
-"""Training records -> batches, and held-out records -> arrays. Whole batches are parsed at once."""
+"""Reads training records into batches, and held-out records into arrays. Whole batches are parsed at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ragged(name: str, dtype: tf.DType) -> tf.io.RaggedFeature:
 
 
 class UserRows:
-    """User id -> row of the user table; unknown users get the row after the last one."""
+    """Look up the row of a user id in the user table; unknown users get the row after the last one."""
 
     def __init__(self, user_ids: Sequence[str] | npt.NDArray[np.object_]) -> None:
         keys = tf.constant(list(user_ids), tf.string)
@@ -47,7 +47,7 @@ class UserRows:
         self.table = tf.lookup.StaticHashTable(initializer, default_value=len(user_ids))
 
     def __call__(self, user_ids: tf.Tensor) -> tf.Tensor:
-        """string [...] -> int32 [...]."""
+        """Look up rows of users: string [...] -> int32 [...]."""
         return self.table.lookup(user_ids)
 
 
@@ -62,7 +62,7 @@ def training_dataset(
     min_steps: int = 0,
     part: range | None = None,
 ) -> tf.data.Dataset:
-    """Shuffled training batches of one epoch; what a batch holds follows from the layout of the records.
+    """Return shuffled training batches of one epoch; the layout of the records decides what a batch holds.
 
     An epoch goes over all records once, or as often as it takes to have `min_steps` batches.
 
@@ -106,7 +106,7 @@ def training_dataset(
 
 
 def of_stage(batches: tf.data.Dataset, data: StageData, *, until_ms: int | None) -> tf.data.Dataset:
-    """Batches of `training_dataset` in which only some clicks are targets: the others weigh nothing.
+    """Make only some clicks of `training_dataset` targets: the others get weight 0.
 
     They stay in the batch, where they are the in-batch negatives that the logQ correction counts on.
 
@@ -189,7 +189,7 @@ def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: t
 
 @dataclass(frozen=True)
 class Examples(EvaluationSet):
-    """Clicks as arrays, in order of (time, user, item): what is evaluated, and what a query is made of.
+    """Hold clicks as arrays, in order of (time, user, item), with everything that a query is made of.
 
     Attributes:
       times_ms: int64 [examples].
@@ -206,7 +206,7 @@ class Examples(EvaluationSet):
     further: Mapping[str, Ragged]
 
     def select(self, chosen: Intps) -> Examples:
-        """The examples at some positions."""
+        """Return the examples at some positions."""
         return Examples(
             users=self.users[chosen],
             targets=self.targets[chosen],
@@ -221,7 +221,7 @@ class Examples(EvaluationSet):
 
 
 def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
-    """Reads records of the click layout into memory; `seen` is empty where records carry none."""
+    """Read records of the click layout into memory; `seen` is empty where records carry none."""
     further = _further_histories(paths)
     names = ("history", "history_time_ms", "seen", *(PREFIX + name for name in further))
     features = {**_SCALARS, **{name: _ragged(name, tf.int64) for name in names}}
@@ -256,7 +256,7 @@ def read_examples(paths: Sequence[Path], *, batch_size: int = 8192) -> Examples:
 
 
 def _further_histories(paths: Sequence[Path]) -> list[str]:
-    """Names of the further histories that the records carry: all carry the same, so that the first one tells."""
+    """Return the names of the further histories in the records: all carry the same, so that the first one tells."""
     for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).take(1):
         names = tf.train.Example.FromString(serialized.numpy()).features.feature
         return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX) and name.count(".") == 1)
@@ -264,7 +264,7 @@ def _further_histories(paths: Sequence[Path]) -> list[str]:
 
 
 def pad(lists: Ragged, *, width: int) -> Int32s:
-    """The last `width` entries of each list, padded at the end with -1: [lists, width], int32 as the values are."""
+    """Return the last `width` entries of each list, padded at the end with -1: int32 [lists, width]."""
     lengths = np.minimum(lists.lengths, width)
     column = np.arange(width)
     is_real = column < lengths[:, np.newaxis]  # [lists, width]
@@ -275,7 +275,7 @@ def pad(lists: Ragged, *, width: int) -> Int32s:
 
 
 def training_clicks(prepared: PreparedData) -> tuple[Int64s, Int32s]:
-    """User codes int64 [clicks] and item rows int32 [clicks] of all training clicks, from records of either layout."""
+    """Return user codes int64 [clicks] and item rows int32 [clicks] of all training clicks, of either layout."""
     paths = prepared.shards("train")
     if prepared.manifest["layout"] == "click":
         examples = read_examples(paths)

@@ -1,4 +1,4 @@
-"""Uniform negatives with the posterior that they had at the moment of the example, drawn inside the graph."""
+"""Draws uniform negatives inside the graph, with the posterior that they had at the moment of the example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recall.model.batches.logq import log_expected_draws
 
 
 class Negatives(NamedTuple):
-    """Items drawn uniformly, one per moment."""
+    """Hold items drawn uniformly, one per moment."""
 
     rows: tf.Tensor  # int32 [draws]
     posterior: tf.Tensor  # float32 [draws, 4]
@@ -21,7 +21,7 @@ class Negatives(NamedTuple):
 
 
 class Catalogue(NamedTuple):
-    """All items at one moment, in the order in which they enter the pool of negatives."""
+    """Hold all items at one moment, in the order in which they enter the pool of negatives."""
 
     rows: tf.Tensor  # int32 [items]
     posterior: tf.Tensor  # float32 [items, 4]
@@ -29,7 +29,7 @@ class Catalogue(NamedTuple):
 
 
 class AsOfPosterior:
-    """The posterior of any item at any moment: one binary search per pair.
+    """Look up the posterior of any item at any moment: one binary search per pair.
 
     Holds the cumulative counts per (item, bucket) as one sorted int64 key each, item * buckets + rank of the bucket.
     The same lookup in NumPy is `PosteriorHistory.as_of`.
@@ -56,7 +56,11 @@ class AsOfPosterior:
         return (times_ms - self.delay_ms) // self.bucket_ms
 
     def __call__(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
-        """int32 [n], int64 [n] -> float32 [n, 4]: exposures, clicks, smoothed CTR, hours since first exposure."""
+        """Look up the posterior of int32 [n] items at int64 [n] moments.
+
+        Returns:
+          float32 [n, 4]: exposures, clicks, smoothed CTR, hours since first exposure.
+        """
         visible = tf.searchsorted(self._buckets, self.visible_before(times_ms), side="left", out_type=tf.int64)
         key = tf.cast(rows, tf.int64) * self._stride + visible
         place = tf.searchsorted(self._keys, key, side="left") - 1
@@ -70,7 +74,7 @@ class AsOfPosterior:
         return tf.stack([exposures, clicks, ctr, age_hours], axis=1)
 
     def _prior_ctr(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor | float:
-        """int32 [n], int64 [n] -> float32 [n] or one for all; the same lookup in NumPy is `Prior.ctr_of`."""
+        """Look up prior CTRs, float32 [n] or one for all; the same lookup in NumPy is `Prior.ctr_of`."""
         if self._own_priors is None:
             return self.prior.ctr
         from_ms, ctr = self._own_priors
@@ -79,19 +83,19 @@ class AsOfPosterior:
 
 
 class FixedPosterior:
-    """Where events have no clock: every moment sees the training totals."""
+    """Give the training totals at every moment, where events have no clock."""
 
     def __init__(self, posterior: np.ndarray) -> None:
         self._posterior = tf.constant(posterior)
 
     def __call__(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
-        """int32 [n], any [n] -> float32 [n, 4]."""
+        """Look up int32 [n] items at any [n] moments -> float32 [n, 4]."""
         del times_ms
         return tf.gather(self._posterior, rows)
 
 
 class NegativeSampler:
-    """Draws items uniformly from those that had been exposed by a moment, and knows every candidate's logQ.
+    """Draw items uniformly from those that had been exposed by a moment, and give every candidate's logQ.
 
     Only exposed items: nobody rejected what nobody saw, and content vectors would let the meta tower
     learn "this item is never a positive". `pool: catalogue` draws from all items, for comparison.
@@ -119,7 +123,7 @@ class NegativeSampler:
         self._entered_at = tf.constant(entered_at[order])
 
     def draw(self, times_ms: tf.Tensor) -> Negatives:
-        """One uniform draw for each moment, int64 [draws], from the items exposed (and visible) by then."""
+        """Draw one item for each moment, int64 [draws], from the items exposed (and visible) by then."""
         pool_sizes = self.pool_sizes(times_ms)
         uniform = tf.random.uniform(tf.shape(pool_sizes), dtype=tf.float64)
         place = tf.cast(uniform * tf.cast(pool_sizes, tf.float64), tf.int32)
@@ -128,7 +132,7 @@ class NegativeSampler:
         return Negatives(rows, self.posterior(rows, times_ms), pool_sizes)
 
     def catalogue(self, times_ms: tf.Tensor) -> Catalogue:
-        """Every item with its posterior as of one of the moments, int64 [moments], drawn at random.
+        """Return every item with its posterior as of one of the moments, int64 [moments], drawn at random.
 
         One moment for all: a posterior per pair of example and item would make the item vectors as many. Whatever
         an example sees of later events lies within its batch's spread in time, and over the batches as many
@@ -138,14 +142,14 @@ class NegativeSampler:
         return Catalogue(self._order, self.posterior(self._order, tf.fill(tf.shape(self._order), moment)), self._rank)
 
     def pool_sizes(self, times_ms: tf.Tensor) -> tf.Tensor:
-        """How many items had been exposed (and were visible) by each moment: int64 [moments] -> int32 [moments]."""
+        """Count the items exposed (and visible) by each moment: int64 [moments] -> int32 [moments]."""
         before = tf.zeros_like(times_ms)
         if isinstance(self.posterior, AsOfPosterior):
             before = self.posterior.visible_before(times_ms)
         return tf.searchsorted(self._entered_at, before, side="left")
 
     def log_q(self, rows: tf.Tensor, *, batch_size: tf.Tensor, pool_sizes: tf.Tensor) -> tf.Tensor:
-        """logQ of candidates; see `log_expected_draws`. int32 [candidates] -> float32 [candidates]."""
+        """Return logQ of candidates; see `log_expected_draws`. int32 [candidates] -> float32 [candidates]."""
         return log_expected_draws(
             tf.gather(self._frequency, rows),
             batch_size=batch_size,

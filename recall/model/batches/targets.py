@@ -1,4 +1,4 @@
-"""What the clicks of a batch are ranked against in training: sampled candidates, or the whole catalogue."""
+"""Finds what the clicks of a batch are ranked against: sampled candidates, or the whole catalogue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
 
 
 class Targets(NamedTuple):
-    """The clicks that a batch is to predict."""
+    """Hold the clicks that a batch is to predict."""
 
     items: tf.Tensor  # int32 [targets]
     times_ms: tf.Tensor  # int64 [targets]
@@ -27,7 +27,7 @@ class Targets(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch) -> Targets:
-        """Those of a batch of either layout."""
+        """Find the targets of a batch of either layout."""
         if "history" in batch:
             items, owners = batch["item"], tf.range(tf.size(batch["item"]))
             before = tf.fill(tf.shape(owners), tf.shape(batch["history"])[1] - 1)
@@ -40,13 +40,13 @@ class Targets(NamedTuple):
         return cls(items, time_ms, posterior, trigger, weight, owners, before)
 
     def past(self, past: tf.Tensor) -> tf.Tensor:
-        """What of its row each target follows: int32 [batch, time] -> int32 [targets, time], -1 for the rest."""
+        """Return what each target follows in its row: int32 [batch, time] -> int32 [targets, time], -1 for the rest."""
         is_past = tf.range(tf.shape(past)[1])[tf.newaxis, :] <= self.before[:, tf.newaxis]
         return tf.where(is_past, tf.gather(past, self.owners), -1)
 
 
 class RankedAgainst(NamedTuple):
-    """What the targets of a batch are ranked against; one entry may stand for several occurrences."""
+    """Hold the candidates of the targets of a batch; one entry may stand for several occurrences."""
 
     rows: tf.Tensor  # int32 [candidates]
     posterior: tf.Tensor  # float32 [candidates, 4]
@@ -60,7 +60,7 @@ class RankedAgainst(NamedTuple):
 def candidates_of(
     targets: Targets, asked_by: Sequence[tf.Tensor], *, sampler: NegativeSampler, loss: LossConfig
 ) -> tuple[RankedAgainst, list[tf.Tensor]]:
-    """What the targets are ranked against, and where the items of `asked_by` (-1: none) are in `distinct`."""
+    """Return the candidates of targets, and the places of the items of `asked_by` (-1: none) in `distinct`."""
     count = tf.size(targets.items)
     if loss.softmax == "full":
         catalogue = sampler.catalogue(targets.times_ms)

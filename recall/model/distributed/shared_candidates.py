@@ -1,4 +1,4 @@
-"""Several workers: each makes the vectors of its own candidates, and ranks its clicks against those of all."""
+"""Shares candidates: each worker encodes its own, and ranks its clicks against the candidates of all workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recall.model.towers.item import ItemVectors
 
 
 def of_one_worker(loss: LossConfig, workers: Workers) -> LossConfig:
-    """What a worker draws by itself: its part of the uniform negatives; their logQ waits for what the others drew."""
+    """Return the settings of one worker: it draws its part of the uniform negatives, and logQ waits for all draws."""
     draws = len(workers.cluster.part_of(loss.uniform_negatives))
     return loss.model_copy(update={"uniform_negatives": draws, "logq": False})
 
@@ -23,7 +23,7 @@ def of_all_workers(
     ranking: Ranking, vectors: ItemVectors, targets: Targets, *, past: tf.Tensor, sampler: NegativeSampler,
     workers: Workers,
 ) -> tuple[Ranking, ItemVectors]:  # fmt: skip
-    """The ranking against the candidates of all workers, and their vectors, this worker's own first.
+    """Return the ranking against the candidates of all workers, and their vectors, this worker's own first.
 
     Gradients of the vectors go back to the worker that made them.
 

@@ -1,4 +1,4 @@
-"""Which workers train together, as `TF_CONFIG` says it: the way in that TensorFlow, Kubeflow and Vertex AI share."""
+"""Reads from `TF_CONFIG`, as TensorFlow, Kubeflow and Vertex AI set it, which workers train together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type
 
 @dataclass(frozen=True)
 class Cluster:
-    """Workers that train one model in step, of which this process is one.
+    """Describe the workers that train one model in step, of which this process is one.
 
     Attributes:
       count: how many there are, at least two.
@@ -27,7 +27,7 @@ class Cluster:
 
     @classmethod
     def of_environment(cls) -> Cluster | None:
-        """What `TF_CONFIG` says; None where it is not set or names one worker.
+        """Read `TF_CONFIG`; None where it is not set or names one worker.
 
         Raises:
           ConfigError: it cannot be read, or gives this process a task that is no worker's.
@@ -57,15 +57,15 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what is published."""
+        """Return whether this process writes what is published."""
         return self.index == 0
 
     def part_of(self, total: int) -> range:
-        """This worker's share of so many things in a row: the shares are disjoint, and within one of equal size."""
+        """Return this worker's share of `total` rows: shares are disjoint, and of equal size within one."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
     def check(self, config: Config, *, records: int) -> None:
-        """Looks for what several workers cannot train.
+        """Refuse what several workers cannot train.
 
         Args:
           config: the experiment.

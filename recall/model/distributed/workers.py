@@ -1,4 +1,4 @@
-"""What several workers exchange in a training step, through a `tf.distribute.MultiWorkerMirroredStrategy`."""
+"""Exchanges tensors between workers in a training step, through a `tf.distribute.MultiWorkerMirroredStrategy`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.Cancelled
 
 
 class Workers:
-    """Workers that train one model in step, one replica each.
+    """Train one model on several workers in step, one replica each.
 
     Every worker holds the whole model. Its variables are plain ones, not the strategy's own: they start equal
     (`equalise`) and get equal updates, as everybody applies the same exchanged gradients, so that they stay equal bit
@@ -36,7 +36,7 @@ class Workers:
 
     @staticmethod
     def of(cluster: Cluster) -> Workers:
-        """Connects with the other workers, or waits for them.
+        """Connect with the other workers, or waits for them.
 
         Raises:
           RecallError: something was computed before.
@@ -45,7 +45,7 @@ class Workers:
         return _connected(cluster)
 
     def together(self, step: Step) -> Step:
-        """A step that returns the losses and gradients of one worker -> one that returns those of all, summed.
+        """Turn a step with the losses and gradients of one worker into a step with the sums of all workers.
 
         Of a table's gradient each worker sends the rows that its batch named, each once.
         """
@@ -62,28 +62,28 @@ class Workers:
         return lambda *arguments: self._strategy.run(exchanged, args=arguments)
 
     def gathered(self, *parts: tf.Tensor) -> list[tf.Tensor]:
-        """What all workers have, in their order: [n, ...] of each part -> [sum of n, ...]; n may differ by worker.
+        """Gather the rows of all workers in order: [n, ...] of each part -> [sum of n, ...]; n may differ by worker.
 
         Gradients go back to the worker that a row came from, summed over all workers.
         """
         return self._gathered(parts)[0]
 
     def own_first(self, *parts: tf.Tensor) -> list[tf.Tensor]:
-        """As `gathered`, but beginning with what is this worker's own."""
+        """Gather as `gathered`, but begin with the rows of this worker."""
         received, start = self._gathered(parts)
         return [tf.roll(part, -start, axis=0) for part in received]
 
     def total(self, value: tf.Tensor) -> tf.Tensor:
-        """The sum over all workers, of equal shape in each; no gradient goes through it."""
+        """Sum a value over all workers, of equal shape in each; no gradient goes through it."""
         return tf.stop_gradient(_sum([value])[0])
 
     def share(self, weights: tf.Tensor) -> tf.Tensor:
-        """This worker's part of the weight of all: float32 [n] -> scalar in [0, 1]."""
+        """Return this worker's part of the weight of all: float32 [n] -> scalar in [0, 1]."""
         own = tf.reduce_sum(weights)
         return own / tf.maximum(self.total(own), 1e-12)
 
     def equalise(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives all workers the chief's values, and waits for all of them."""
+        """Give all workers the chief's values, and waits for all of them."""
 
         @tf.autograph.experimental.do_not_convert
         def of_chief() -> list[tf.Tensor]:
@@ -94,13 +94,13 @@ class Workers:
             variable.assign(value)
 
     def of_chief(self, value: float) -> float:
-        """The chief's number; waits for all workers."""
+        """Return the chief's number; waits for all workers."""
         held = tf.Variable(value, dtype=tf.float64)
         self.equalise([held])
         return float(held.numpy())
 
     def _gathered(self, parts: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What all have, and where this worker's own begins."""
+        """Gather the rows of all workers, and find where this worker's own begin."""
         count = tf.shape(parts[0])[:1]  # [1]
         start = tf.reduce_sum(_context().all_gather(count, axis=0)[: self.index])
 
@@ -123,13 +123,13 @@ def _sum(values: list[Gradient]) -> list[Gradient]:
 
 
 def _here(value: Gradient) -> Gradient:
-    """The same on this replica's device: the strategy refuses what has none, such as what a data set yields."""
+    """Put a value on this replica's device: the strategy refuses what has none, such as what a data set yields."""
     return tf.nest.map_structure(tf.identity, value, expand_composites=True)
 
 
 @contextlib.contextmanager
 def reporting_loss_of(workers: Workers | None) -> Iterator[None]:
-    """Raises RecallError where TensorFlow says that another worker no longer answers."""
+    """Raise RecallError where TensorFlow says that another worker no longer answers."""
     try:
         yield
     except _LOST as error:
