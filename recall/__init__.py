@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from recall.runs.run import Run
     from recall.serving.recaller import Recaller
     from recall.serving.search.candidates import Candidates
+    from recall.serving.search.options import SearchOptions
+    from recall.serving.users.asked import UserQuery
     from recall.training.published import load_model
     from recall.training.train import train
 
@@ -47,6 +49,8 @@ __all__ = [  # noqa: RUF022 - in the order of the data flow
     "load_index",
     "Index",
     "Recaller",
+    "UserQuery",
+    "SearchOptions",
     "Candidates",
     "evaluate",
     "RecallError",
@@ -70,6 +74,8 @@ _MODULE_OF = {
     "load_index": "recall.index",
     "Index": "recall.index",
     "Recaller": "recall.serving.recaller",
+    "UserQuery": "recall.serving.users.asked",
+    "SearchOptions": "recall.serving.search.options",
     "Candidates": "recall.serving.search.candidates",
     "evaluate": "recall.evaluation.slices",
 }

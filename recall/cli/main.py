@@ -150,7 +150,7 @@ def query(
             raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
         from recall.serving.recaller import Recaller
         from recall.serving.search.filters import Filters
-        from recall.serving.search.merging import parse_caps
+        from recall.serving.search.options import parse_caps
 
         wanted: dict[str, Any] = {
             "k": k,

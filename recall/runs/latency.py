@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import Examples, pad, read_examples
-from recall.serving.users.query_model import load_query_model
+from recall.serving.users.vectors import load_query_model
 
 BATCH_SIZES = (1, 256)
 
@@ -34,7 +34,7 @@ def query_latency_ms(
     Returns:
       Milliseconds per call, by names like `user_query_of_256_ms`.
     """
-    loaded = load_query_model(run, query="user")
+    loaded = load_query_model(run, tower="user")
     names = [name for name in ("user", "student") if name in loaded.signatures]
     examples = read_examples(prepared.shards("test"))
     generator = np.random.default_rng(seed)

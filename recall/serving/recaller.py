@@ -1,292 +1,217 @@
-"""Index -> candidates: who asks, what they clicked, what they get."""
+"""Answers requests: users or items in, lists of candidates out; and changes the items that are served.
+
+`users/` makes query vectors -> `search/` finds candidates -> `items/` has the index and the facts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import tensorflow as tf
+import pandas as pd
+from typing_extensions import Unpack
 
-from recall.core.arrays import Bools, Float32s
+from recall.core.arrays import Float32s
 from recall.core.artifacts import read_manifest
-from recall.core.errors import ArtifactError, DataError
-from recall.core.ragged import Ragged
-from recall.data.features.table_encoder import TableEncoder
+from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
-from recall.data.serving_histories import ServingHistories
-from recall.index import Index, LivingIndex, load_index
-from recall.model.numpy_tower.tower import NumpyUserTower
-from recall.serving.changes import ChangesItems
-from recall.serving.items.encode import ItemVectors, RawRows
-from recall.serving.items.facts import ItemFacts
-from recall.serving.items.living import LivingItems, open_living_items
+from recall.index import Index, LivingIndex
+from recall.serving.ids import Ids, ids_of
+from recall.serving.items.content import ContentSearch
+from recall.serving.items.encode import RawRows
+from recall.serving.items.living import Behaviour
+from recall.serving.items.served import Living, ServedItems
 from recall.serving.required_steps import require_steps
-from recall.serving.search.by_content import ContentSearch
 from recall.serving.search.candidates import Candidates
 from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows
-from recall.serving.search.filters import Filters
-from recall.serving.search.search import Exclude, Fallback, Wanted, search_candidates
-from recall.serving.users.asked import Asked, ids_of
-from recall.serving.users.clicks import AskedOfLog
-from recall.serving.users.from_features import FeatureQueries, UserFeatures
-from recall.serving.users.from_log import LoggedUsers
-from recall.serving.users.further_ids import FurtherIds
-from recall.serving.users.query_model import UserQuery, load_query_model, trigger_vectors
-from recall.serving.users.vectors import UserVectors
+from recall.serving.search.options import SearchKeywords, SearchOptions
+from recall.serving.search.search import search_candidates
+from recall.serving.users.asked import USER_KEYWORDS, UserFeatures, UserKeywords, UserQuery
+from recall.serving.users.queries import Queries, UserQueries
+from recall.serving.users.vectors import UserTower
 
-Ids = Iterable[str | int]
 By = Literal["model", "content"]
-Living = bool | Literal["read_only"]
 
 
-class Recaller(ChangesItems):
-    """Serves a finished run from its query model, its index and its log: users or items in, candidates out."""
+class RecallKeywords(UserKeywords, SearchKeywords, total=False):
+    """Name the keywords of `Recaller.recall`'s short form."""
 
-    def __init__(
-        self,
-        *,
-        index: Index | LivingIndex,
-        query: Any,
-        items: ItemVectors | None = None,
-        histories: ServingHistories,
-        item_ids: Sequence[str],
-        titles: Mapping[str, str],
-        now_ms: int = 0,
-        further: Mapping[str, FurtherIds] | None = None,
-        content: ContentSearch | None = None,
-        user_query: UserQuery = "user",
-        by_features: FeatureQueries | None = None,
-        facts: ItemFacts | None = None,
-        living: LivingItems | None = None,
-        arrays: NumpyUserTower | None = None,
-    ) -> None:
-        super().__init__(index, living=living, titles=titles, content=content)
-        self._items = items
-        self._query, self._by_features = query, by_features
-        self._user_vectors = UserVectors(query, user_query=user_query, arrays=arrays, further=tuple(further or {}))
-        reads_times = self._user_vectors.reads_times
-        self._users = LoggedUsers(histories, item_ids, further or {}, reads_times=reads_times)
-        self._item_ids = self._users.item_ids
-        self._catalogue = CatalogueRows(self._item_ids)
-        self._now_ms, self._facts = now_ms, facts
+
+class Recaller:
+    """Serve a finished run: users or items in, candidates out.
+
+    Example:
+      recaller = recall.Recaller.load("runs/mine")
+      recaller.recall(["42"], k=20).to_pandas()
+      options = recall.SearchOptions(k=20, filters={"where": [{"column": "category", "in": ["news"]}]})
+      recaller.similar(["i7"], options=options).records()
+
+    Attributes:
+      items: the served items.
+      user_queries: the reader of requests for users, with the query model.
+
+    Args:
+      items: as the attribute.
+      user_queries: as the attribute.
+      now_ms: the default moment of a query (Unix milliseconds): the end of the log.
+    """
+
+    def __init__(self, items: ServedItems, user_queries: UserQueries, *, now_ms: int = 0) -> None:
+        self.items = items
+        self.user_queries = user_queries
+        self._now_ms = now_ms
+        self._catalogue = CatalogueRows(user_queries.logged.item_ids)
 
     @classmethod
-    def load(cls, run: str | Path, *, query: UserQuery = "user", living: Living = False) -> Recaller:
-        """Opens a run directory.
+    def load(cls, run: str | Path, *, query: UserTower = "user", living: Living = False) -> Recaller:
+        """Open a run directory.
 
         Args:
           run: the directory.
-          query: what makes vectors of users: the user tower, or its student, which sees no times and further histories.
-          living: with what was added, refreshed and deleted since the index was built, and ready for more of it; one
-            process at a time. `read_only`: with what another process did of that until `refresh` was called last; any
-            number of processes. False: the index is as it was built.
+          query: the tower that makes vectors of users: the user tower, or its student, which reads no times and no
+            further histories.
+          living: True: with the items that were added, refreshed and deleted since the index was built, and ready for
+            more changes; one process at a time. "read_only": with the changes of another process up to the last
+            `refresh`; any number of processes. False: the index as it was built.
 
         Raises:
-          ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, or the
-            model has no student; or another process has the index open as living.
+          ArtifactError: a step has not been run, its files are damaged, the index belongs to another model, the model
+            has no student, or another process has the index open as living.
         """
         run = Path(run)
         require_steps(run)
-        manifest = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
+        model = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
         prepared = PreparedData.load(run / "data", verify="tables")
-        query_model = load_query_model(run, query=query)
-        item = tf.saved_model.load(str(run / "model" / "item"))
-        encoder = TableEncoder.load(run / "model" / "encoder")
-        further = FurtherIds.all_of(prepared)
-        ids = (known.feature.source for _, known in encoder.features if known.feature.name == prepared.item_id_feature)
-        vectors = ItemVectors(item, encoder=encoder, id_column=next(ids, None), content_prior=prepared.content_prior)
-        facts, items = ItemFacts.of_run(prepared), None
-        if living:
-            items = open_living_items(
-                run,
-                fingerprint=manifest["fingerprint"],
-                vectors=vectors,
-                prepared=prepared,
-                facts=facts,
-                read_only=living == "read_only",
-            )
-        return cls(
-            index=items.index if items else load_index(run / "index", fingerprint=manifest["fingerprint"]),
-            query=query_model,
-            items=vectors,
-            user_query=query,
-            histories=prepared.histories,
-            item_ids=prepared.item_ids.to_pylist(),
-            titles=prepared.titles_by_id,
-            now_ms=prepared.manifest["last_time_ms"],
-            further=further,
-            content=ContentSearch(
-                item, encoder=encoder, items=vectors, prepared=prepared, structure=manifest["structure"]
-            ),
-            by_features=FeatureQueries.load(
-                run / "model", query_model, user_query=query, id_column=prepared.user_id_name, further=further
-            ),
-            facts=facts,
-            living=items,
-            arrays=NumpyUserTower.of_run(run, prepared),
-        )
+        user_queries = UserQueries.load(run, prepared, tower=query)
+        items = ServedItems.load(run, prepared, model=model, living=living)
+        return cls(items, user_queries, now_ms=prepared.manifest["last_time_ms"])
+
+    # Requests
 
     def recall(
         self,
-        users: Ids | None = None,
+        users: Ids | UserQuery | None = None,
         *,
-        features: UserFeatures | None = None,
-        k: int = 100,
-        histories: Mapping[str, Ids] | Mapping[int, Ids] | None = None,
-        history_times_ms: Mapping[str, Sequence[int]] | Mapping[int, Sequence[int]] | None = None,
-        now_ms: int | None = None,
-        further_histories: Mapping[str, Mapping[str, Ids] | Mapping[int, Ids]] | None = None,
-        exclude_seen: bool = True,
+        options: SearchOptions | None = None,
         by: By = "model",
         last: int = 5,
-        filters: Filters | Mapping[str, Any] | None = None,
-        exclude: Exclude | None = None,
-        caps: Mapping[str, int] | None = None,
-        min_cold_share: float = 0.0,
-        fallback: Fallback = False,
+        exclude_seen: bool = True,
+        now_ms: int | None = None,
+        **keywords: Unpack[RecallKeywords],
     ) -> Candidates:
-        """Candidates for users (u2i): by the model, or by the content of what they clicked last.
+        """Find candidates for users (u2i): by the model, or by the content of their last clicks.
 
         Args:
-          users: ids. A user that the log does not hold is served by profile, if the users file has one, and by the
-            learned answer to an empty history.
-          features: in the place of `users`, raw features and clicks of users that no file knows: see `UserFeatures`.
-            The queries of the result are their positions from "0".
-          k: candidates per user.
-          histories: clicked item ids per user, oldest first, that take the place of what the log holds of the user;
-            items that the catalogue lacks are passed over.
-          history_times_ms: per user of `histories`, when each was clicked (Unix milliseconds); unknown without. Only a
-            model with `model.history_time` reads times.
-          now_ms: the moment of the query (Unix milliseconds); default: the end of the log. Clicks that come later
-            happened at an unknown time.
-          further_histories: by name of `data.histories`, item ids per user that take the place of what the log holds.
-          exclude_seen: leave out what the user clicked, in the log or in the history given here.
+          users: user ids, or a `UserQuery`.
+          options: options of the search.
           by: `content` looks for the items nearest to each of the last clicks by meta vectors alone; a score is the
-            cosine to the nearest click. Times and further histories have no say, and who clicked nothing gets nothing.
-          last: how many of the last clicks `content` starts from.
-          filters: which items may be given, e.g. {"where": [{"column": "category", "in": ["news"]}]}: see `Filters`.
-            Where k of them exist, k are given.
-          exclude: item ids that may not be given, for all or by user; those that the index lacks are passed over.
-          caps: by column of text or tags, how many items of one value a list holds at most, e.g. {"author_id": 2}.
-          min_cold_share: of each list at least this share, rounded up, has no exposure yet, while there are such items
-            that filters and caps allow. Lists stay in the order of their scores.
-          fallback: who clicked nothing gets popular and fresh items (see `search/fallback.py`), unless `features` bring
-            a profile; so does, from the filters' lists of ids alone, who would get nothing of what their predicates
-            allow: `filtered` leaves that list empty. `Candidates.sources` says who answered.
+            cosine to the nearest click. It ignores click times and further histories; a user without clicks gets an
+            empty list.
+          last: number of last clicks that `content` starts from.
+          exclude_seen: leave out the user's clicks, in the log or in the history given here.
+          now_ms: the moment of the query (Unix milliseconds); default: the end of the log. The time of a later click
+            counts as unknown.
+          keywords: the short form: the attributes of `UserQuery` (features, histories, history_times_ms,
+            further_histories) beside ids, and of `SearchOptions` (k, filters, exclude, caps, min_cold_share, fallback)
+            in place of `options`.
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`), by content no meta tower, or data/ is
             older than attributes that a filter or cap names.
-          DataError: neither or both of users and features, an id is missing, times do not belong to a history given
-            here, a value is not of its feature's type, the model has no history of such a name, `by` is neither, k, a
-            cap or last is below 1, the share is outside 0 to 1, or filters or caps do not fit the items' attributes.
+          DataError: an option or an id is refused, by `SearchOptions`, `UserQuery` or the data; `by` is neither; last
+            is below 1; filters or caps do not fit the items' attributes; or a setting is given twice, in an object and
+            as a keyword.
         """
         content = self._content_if(by)
-        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
+        own = {name: keywords.pop(name) for name in USER_KEYWORDS & keywords.keys()}  # type: ignore[misc]
+        options = SearchOptions.read(options, keywords)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
-        asked: Asked | AskedOfLog
-        if features is None:
-            asked = self._users.asked(users, histories, history_times_ms, further_histories)
-        elif users is None and not (histories or history_times_ms or further_histories):
-            asked = self._feature_queries.read(features)
-        else:
-            raise DataError("features: their rows bring their own clicks; remove users, histories and times")
-        seen = self._users.seen(asked.users) if exclude_seen else None
-        excluded = excluded_by_position(exclude, asked.names, asked.given if exclude_seen else {})
-        now = self._now_ms if now_ms is None else now_ms
-        index: LivingIndex | None = None
-        lacking: Bools | None = None
+        query = UserQuery.read(users, own)
+        moment = self._now_ms if now_ms is None else now_ms
         if content:
-            vectors, has_clicks = content.interests(asked.history, last=last)
-            index, lacking = content.index, ~has_clicks
-        elif isinstance(asked, AskedOfLog):
-            vectors = self._user_vectors.of_asked(asked, now_ms=now)
-            lacking = self._users.without_clicks(asked) if fallback else None
+            queries = self.user_queries.by_content(query, content, last=last, exclude_seen=exclude_seen)
         else:
-            assert features is not None
-            vectors = self._feature_queries.vectors(features, asked, now_ms=now)
-        return self._search(
-            asked.names, vectors, wanted, excluded=excluded, seen=seen, now_ms=now, index=index, lacking=lacking
-        )
+            queries = self.user_queries.by_model(
+                query, now_ms=moment, exclude_seen=exclude_seen, marks_lacking=bool(options.fallback)
+            )
+        return self._search(queries, options, content=content, now_ms=moment)
 
     def similar(
         self,
         items: Ids,
         *,
-        k: int = 100,
+        options: SearchOptions | None = None,
         by: By = "model",
         now_ms: int | None = None,
-        filters: Filters | Mapping[str, Any] | None = None,
-        exclude: Exclude | None = None,
-        caps: Mapping[str, int] | None = None,
-        min_cold_share: float = 0.0,
-        fallback: Fallback = False,
+        **keywords: Unpack[SearchKeywords],
     ) -> Candidates:
-        """Candidates for items (i2i).
+        """Find candidates for items (i2i).
 
         Args:
-          items: ids.
-          k: candidates per item.
-          by: `model` asks the trigger tower if the model has one, else the items' own vectors; `content` compares meta
-            vectors alone by cosine, so that an item without any exposure is asked for, and found, as others are.
+          items: item ids.
+          options: options of the search.
+          by: `model` uses the trigger tower if the model has one, else the items' own vectors; `content` compares meta
+            vectors alone by cosine, so that items without exposures take part like all others.
           now_ms: the moment of the query (Unix milliseconds), for ages; default: the end of the log.
-          filters: as of `recall`, like exclude (for all or by item), caps, min_cold_share and fallback.
+          keywords: the short form: the attributes of `SearchOptions`, in place of `options`.
 
         Raises:
           ArtifactError: by content, and the model has no meta tower; or as `recall` for filters and caps.
-          DataError: an item that the index does not hold, a missing id, `by` is neither, or k below 1; or as `recall`.
+          DataError: an id is missing, or the index does not hold the item; or as `recall`.
         """
         names, content = ids_of(items, "items"), self._content_if(by)
-        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
-        excluded = excluded_by_position(exclude, names, {query: [name] for query, name in enumerate(names)})
-        vectors, index = self.vectors(names), None  # refuses unknown items
+        options = SearchOptions.read(options, keywords)
+        vectors = self.vectors(names)  # refuses unknown items
         if content:
-            vectors, index = content.index.vectors(names), content.index
+            vectors = content.index.vectors(names)
         else:
-            vectors[..., -1] = 0  # what is like an item is not what everybody likes
-            if "trigger" in self._query.signatures:
-                vectors = trigger_vectors(self._query, names, own=vectors, known=np.isin(names, self._item_ids))
-        return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=index)
+            vectors[..., -1] = 0  # the last dimension is appeal and cold bias, which say nothing about likeness
+            if self.user_queries.vectors.has_trigger_tower:
+                known = self.user_queries.logged.knows_items(names)
+                vectors = self.user_queries.vectors.of_items(names, own=vectors, known=known)
+        queries = Queries(names, vectors, excluded={query: [name] for query, name in enumerate(names)})
+        return self._search(queries, options, content=content, now_ms=now_ms)
 
     def similar_to_new(
         self,
         rows: RawRows,
         *,
-        k: int = 100,
+        options: SearchOptions | None = None,
         now_ms: int | None = None,
-        filters: Filters | Mapping[str, Any] | None = None,
-        exclude: Exclude | None = None,
-        caps: Mapping[str, int] | None = None,
-        min_cold_share: float = 0.0,
-        fallback: Fallback = False,
+        **keywords: Unpack[SearchKeywords],
     ) -> Candidates:
-        """Items of the catalogue whose content is most like that of items it lacks, by cosine of meta vectors.
+        """Find the items of the catalogue with the content most like new items, by cosine of meta vectors.
 
         Args:
-          rows: as of `new_item_vectors`; the queries of the result are their positions from "0".
-          k: candidates per row.
-          now_ms: as of `similar`, like filters, exclude, caps, min_cold_share and fallback.
+          rows: as of `new_item_vectors`. The queries of the result are named by their positions, from "0".
+          options: options of the search.
+          now_ms: as of `similar`, like keywords.
+          keywords: the short form of `options`.
 
         Raises:
           ArtifactError: the model has no meta tower; or as `recall` for filters and caps.
-          DataError: a value is not of its feature's type, or k below 1; or as `recall`.
+          DataError: a value is not of its feature's type; or as `recall`.
         """
         content = self._content_if("content")
-        assert content is not None
-        wanted = Wanted.read(k=k, filters=filters, caps=caps, min_cold_share=min_cold_share, fallback=fallback)
-        vectors = content.vectors(self._of_raw.encoded(rows))
-        names = [str(position) for position in range(len(rows))]
-        excluded = excluded_by_position(exclude, names)
-        return self._search(names, vectors, wanted, excluded=excluded, now_ms=now_ms, index=content.index)
+        options = SearchOptions.read(options, keywords)
+        vectors = self.items.content_vectors(rows)
+        queries = Queries([str(position) for position in range(len(rows))], vectors, excluded={})
+        return self._search(queries, options, content=content, now_ms=now_ms)
+
+    # Vectors
+
+    @property
+    def index(self) -> Index | LivingIndex:
+        """Return the index that is searched."""
+        return self.items.index
 
     def vectors(self, items: Ids) -> Float32s:
-        """Served vectors of items of the index, float32 [items, width], or [items, codes, width] with several each.
+        """Return served vectors of items, float32 [items, width], or [items, codes, width] with several vectors each.
 
         Raises:
-          DataError: an item that the index does not hold, or a missing id.
+          DataError: an id is missing, or the index does not hold the item.
         """
         try:
             return self.index.vectors(ids_of(items, "items"))
@@ -303,13 +228,13 @@ class Recaller(ChangesItems):
         ages_hours: Sequence[Sequence[float]] | None = None,
         further: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> Float32s:
-        """Query vectors of users.
+        """Compute query vectors of users.
 
         Args:
-          users: ids.
+          users: user ids.
           histories: per user the clicked item ids, oldest first.
-          ages_hours: per user how long ago each was clicked; negative, NaN, or None is unknown.
-          further: by name of a further history, item ids per user, oldest first; without, they are empty.
+          ages_hours: per user the age of each click in hours; negative or NaN for an unknown one; default: all unknown.
+          further: by name of a further history, item ids per user, oldest first; default: empty.
 
         Returns:
           float32 [users, width], or [users, interests, width] of a model with several interests.
@@ -317,10 +242,10 @@ class Recaller(ChangesItems):
         Raises:
           ArtifactError: the model has no user tower.
         """
-        return self._user_vectors.of(users, histories, ages_hours=ages_hours, further=further)
+        return self.user_queries.vectors.of_users(users, histories, ages_hours=ages_hours, further=further)
 
     def user_vectors_of(self, features: UserFeatures, *, now_ms: int | None = None) -> Float32s:
-        """Query vectors, as of `user_vectors`, of users that no file knows.
+        """Compute query vectors, as of `user_vectors`, of users that no file knows.
 
         Args:
           features: one row per user: see `UserFeatures`.
@@ -330,71 +255,92 @@ class Recaller(ChangesItems):
           ArtifactError: the model has no user tower, or was written before it could be asked by features.
           DataError: a value is not of its feature's type, clicks are no list of ids, or times do not belong to them.
         """
-        queries = self._feature_queries
-        now = self._now_ms if now_ms is None else now_ms
-        return queries.vectors(features, queries.read(features), now_ms=now)
+        return self.user_queries.vectors_by_features(features, now_ms=self._now_ms if now_ms is None else now_ms)
 
     def new_item_vectors(self, rows: RawRows) -> Float32s:
-        """Vectors of items that the log has never seen, from their content alone.
+        """Compute vectors of items that the log has never seen, from their content alone.
 
         Args:
-          rows: raw values under the column names of the items file; what is absent counts as missing, and the item id
-            as unknown, whatever it is. Vectors are lists under the feature's column (or its name, where the
-            experiment reads a .npy).
+          rows: raw values under the column names of the items file. An absent value counts as missing, and any item id
+            as unknown. Vectors are lists under the feature's column (or its name, where the experiment reads a .npy).
 
         Returns:
-          As `vectors`, of the posterior of an item without exposures (with its content prior, where the data has one),
-          with the index's cold bias.
+          As `vectors`, with the posterior of an item without exposures (with its content prior, where the data has one)
+          and the index's cold bias.
 
         Raises:
           DataError: a value is not of its feature's type.
         """
-        return self._of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
+        return self.items.new_vectors(rows)
+
+    # Changes of items
 
     @property
-    def _of_raw(self) -> ItemVectors:
-        if self._items is None:
-            raise ArtifactError("new items: this recaller cannot encode them; open the run with Recaller.load")
-        return self._items
+    def is_living(self) -> bool:
+        """Tell whether the recaller sees changes made after the index was built."""
+        return self.items.living is not None
 
-    @property
-    def _feature_queries(self) -> FeatureQueries:
-        if self._by_features is None:
-            raise ArtifactError("features: this recaller cannot be asked by features; open the run with Recaller.load")
-        return self._by_features
+    def add_items(self, rows: RawRows) -> list[str]:
+        """Make new items searchable at once, by their content, and return their ids; see `LivingItems.add`.
+
+        They are found, filtered and capped like all others, and `vectors` and `similar` know them. The user tower
+        ignores them in histories: the query model holds the items of training.
+        """
+        return self.items.add(rows)
+
+    def delete_items(self, items: Iterable[str | int], *, missing_ok: bool = False) -> int:
+        """Remove items from all lists and return how many were removed; see `LivingIndex.delete`."""
+        return self.items.delete(items, missing_ok=missing_ok)
+
+    def refresh_posterior(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
+        """Move the gates of items by newer counts and return the number of items; see `LivingItems.refresh`."""
+        return self.items.refresh_posterior(counts, now_ms=now_ms)
+
+    def behaviour(self, items: Sequence[str]) -> dict[str, Behaviour]:
+        """Describe the inputs of the vectors of items added or refreshed since the index was built, by id."""
+        return self.items.behaviour(items)
+
+    def refresh(self) -> None:
+        """Catch up with other processes: read a new version of the index, and their additions and deletions.
+
+        Raises:
+          ArtifactError: the version or the journal is damaged or another model's; everything is as it was.
+        """
+        self.items.refresh()
+
+    def freeze(self) -> None:
+        """Keep answering from the items as they are now, and let another process change them."""
+        self.items.freeze()
+
+    def close(self) -> None:
+        """Let another process change the items."""
+        self.items.close()
 
     def _content_if(self, by: str) -> ContentSearch | None:
+        """Return the search by content if it is asked for; refuse another way than by model or content."""
         if by not in ("model", "content"):
             raise DataError(f"by: expected model or content, found {by}")
-        if by == "content" and self._content is None:
-            raise ArtifactError("by content: this recaller has no content to search; open the run with Recaller.load")
-        return self._content if by == "content" else None
+        return self.items.content() if by == "content" else None
 
     def _search(
-        self,
-        names: Sequence[str],
-        vectors: Float32s,
-        wanted: Wanted,
-        *,
-        excluded: Mapping[int, Sequence[str]],
-        now_ms: int | None,
-        seen: Ragged | None = None,
-        index: LivingIndex | None = None,
-        lacking: Bools | None = None,
+        self, queries: Queries, options: SearchOptions, *, content: ContentSearch | None, now_ms: int | None
     ) -> Candidates:
-        if index is not None and self._deleted:  # that of contents is as training left it
-            deleted = list(self._deleted)
-            excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
-        with self._in_step:
-            snapshot = (index or self.index).snapshot()
-            facts = self._facts.of(snapshot) if self._facts and wanted.needs_facts else None
+        """Search the index, or the index of contents, for the lists of queries."""
+        names, excluded = queries.names, excluded_by_position(options.exclude, queries.names, queries.excluded)
+        index: LivingIndex | None = None
+        if content:
+            index = content.index
+            if deleted := self.items.deleted:  # the index of contents holds them still
+                excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
+        snapshot, facts = self.items.snapshot(index, with_facts=options.needs_facts)
+        rows = excluded_rows(snapshot, seen=queries.seen, ids=excluded, catalogue=self._catalogue, queries=len(names))
         found = search_candidates(
             snapshot,
-            vectors,
-            wanted=wanted,
-            excluded=excluded_rows(snapshot, seen=seen, ids=excluded, catalogue=self._catalogue, queries=len(names)),
+            queries.vectors,
+            options=options,
+            excluded=rows,
             facts=facts,
             now_ms=self._now_ms if now_ms is None else now_ms,
-            lacking=lacking,
+            lacking=queries.lacking,
         )
-        return found.candidates(names, titles=self._titles)
+        return found.candidates(names, titles=self.items.titles)

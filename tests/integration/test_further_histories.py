@@ -26,8 +26,11 @@ from recall.model.inference import encode_items, encode_queries, encode_users
 from recall.model.objectives.retrieval import retrieval_terms
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import QueryModule
+from recall.serving.items.served import ServedItems
 from recall.serving.recaller import Recaller
-from recall.serving.users.further_ids import FurtherIds
+from recall.serving.users.from_log import LoggedItemIds, LoggedUsers
+from recall.serving.users.queries import UserQueries
+from recall.serving.users.vectors import QueryVectors
 from tests.conftest import Experiment
 from tests.helpers import oracle
 
@@ -229,18 +232,14 @@ def recaller(data: PreparedData, model: RecallModel, tmp_path_factory: pytest.Te
     tf.saved_model.save(query, folder, signatures=query.functions)
     ids = data.item_ids.to_pylist()
     things = np.array(["\0", "\0", *data.history_vocabularies["visits"].values.to_pylist()], dtype=object)
-    return Recaller(
-        index=ExactIndex(Items(data.item_ids, encode_items(model, data.posterior("serving").stacked())[0])),
-        query=tf.saved_model.load(folder),
-        histories=data.histories,
-        item_ids=ids,
-        titles={},
-        now_ms=data.manifest["last_time_ms"],
-        further={
-            "shown": FurtherIds(data.further_histories["shown"], np.array(ids, dtype=object)),
-            "visits": FurtherIds(data.further_histories["visits"], things),
-        },
-    )
+    further = {
+        "shown": LoggedItemIds(data.further_histories["shown"], np.array(ids, dtype=object)),
+        "visits": LoggedItemIds(data.further_histories["visits"], things),
+    }
+    index = ExactIndex(Items(data.item_ids, encode_items(model, data.posterior("serving").stacked())[0]))
+    vectors = QueryVectors(tf.saved_model.load(folder), further=tuple(further))
+    users = UserQueries(LoggedUsers(data.histories, ids, further=further), vectors)
+    return Recaller(ServedItems(index, titles={}), users, now_ms=data.manifest["last_time_ms"])
 
 
 def test_users_are_served_with_what_the_log_and_the_other_file_hold(

@@ -21,7 +21,7 @@ from recall.model.batches.dataset import pad, read_examples, training_dataset
 from recall.model.inference import encode_items, encode_students, encode_users
 from recall.model.recall_model import RecallModel
 from recall.serving.recaller import Recaller
-from recall.serving.users.query_model import load_query_model
+from recall.serving.users.vectors import load_query_model
 from recall.training.published import load_model, read_history, read_student_history
 from recall.training.student import StudentStage
 from recall.training.train import train
@@ -334,7 +334,7 @@ def test_a_run_without_a_student_says_how_to_get_one(finished: Path, tmp_path: P
     signatures = {name: query.signatures[name] for name in query.signatures if name != "student"}
     tf.saved_model.save(query, str(tmp_path / "model" / "query"), signatures=signatures)
     with pytest.raises(ArtifactError, match=r"has no student; train it with model\.student"):
-        load_query_model(tmp_path, query="student")
+        load_query_model(tmp_path, tower="student")
 
 
 # The experiment file

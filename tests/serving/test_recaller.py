@@ -20,8 +20,12 @@ from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.runs.run import Run
+from recall.serving.items.served import ServedItems
 from recall.serving.recaller import Recaller
 from recall.serving.search.candidates import Candidates
+from recall.serving.users.from_log import LoggedUsers
+from recall.serving.users.queries import UserQueries
+from recall.serving.users.vectors import QueryVectors
 from recall.training.published import load_model
 from tests.conftest import Experiment
 
@@ -214,13 +218,9 @@ def test_without_a_user_tower_the_error_says_what_to_ask(without_query_towers: R
 def without_query_towers(recaller: Recaller, finished: Path) -> Recaller:
     """A recaller whose query model has neither tower."""
     prepared = PreparedData.load(finished / "data")
-    return Recaller(
-        index=recaller.index,
-        query=SimpleNamespace(signatures={}),
-        histories=prepared.histories,
-        item_ids=prepared.item_ids.to_pylist(),
-        titles={},
-    )
+    logged = LoggedUsers(prepared.histories, prepared.item_ids.to_pylist())
+    users = UserQueries(logged, QueryVectors(SimpleNamespace(signatures={})))
+    return Recaller(ServedItems(recaller.index, titles={}), users)
 
 
 def test_vectors_are_those_of_the_exported_table(recaller: Recaller, exported: Exported) -> None:

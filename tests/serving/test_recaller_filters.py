@@ -17,6 +17,7 @@ from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.serving.items.facts import ItemFacts
 from recall.serving.items.posterior import ServedPosterior
+from recall.serving.items.served import ServedItems
 from recall.serving.recaller import Recaller
 
 if TYPE_CHECKING:
@@ -112,14 +113,7 @@ def test_lists_hold_the_share_of_items_that_nobody_was_shown(recaller: Recaller,
     later = ServedPosterior.at(
         ids, posterior._replace(exposures=exposures), at_ms=prepared_data.manifest["last_time_ms"]
     )
-    served = Recaller(
-        index=recaller.index,
-        query=recaller._query,
-        histories=prepared_data.histories,
-        item_ids=ids.to_pylist(),
-        titles={},
-        facts=ItemFacts(None, later),
-    )
+    served = Recaller(ServedItems(recaller.index, titles={}, facts=ItemFacts(None, later)), recaller.user_queries)
     for share, several in ((0.1, 1), (0.2, 2), (0.9, 3)):
         found = list(served.similar(["i001"], k=10, min_cold_share=share).ids[0])
         assert found == [*ranking[: 10 - several], *new[:several]]

@@ -43,11 +43,11 @@ def measure(scratch: Path, *, system: str, items: int, clicks: int = 0) -> dict[
 
     recaller = Recaller.load(stored_run(scratch.parent, items))
     if system == "tensorflow":
-        recaller._user_vectors.arrays = None
+        recaller.user_queries.vectors.arrays = None
     users = user_ids()
     histories = _histories(recaller.index.ids, users, clicks) if clicks else None
     settings = {"k": K, "histories": histories, "exclude_seen": system != "recall-all"}
-    asked = [histories[user] if histories else recaller._users.clicked(user) for user in users]
+    asked = [histories[user] if histories else recaller.user_queries.logged.clicked(user) for user in users]
     vectors = np.concatenate([recaller.user_vectors([user], [own]) for user, own in zip(users, asked, strict=True)])
     raw_one, raw_batch = _raw(recaller.index)
 

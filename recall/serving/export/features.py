@@ -1,4 +1,4 @@
-"""`TableEncoder` as TensorFlow operations: raw columns in, what the towers read out."""
+"""Encodes raw features with TensorFlow operations, as `TableEncoder` does: raw columns -> inputs of the towers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from recall.model.layers.features import Features
 
 
 class GraphEncoder(tf.Module):
-    """Encodes raw features by name, in the forms that JSON has.
+    """Encode raw features by name, in the forms that JSON has.
 
     id and category: string [batch], "" is missing. tags: string [batch, tags], one tag each, padded with "". number:
-    float64 [batch], NaN is missing, infinities too. embedding: float32 [batch, dim], zeros or NaN are missing.
+    float64 [batch], NaN and infinities are missing. embedding: float32 [batch, dim], zeros or NaN are missing.
 
     Args:
-      encoder: what the model was trained with.
-      id_column: raw column of users' own ids: a missing one is out of vocabulary there, as unknown users are.
+      encoder: encoder of the trained model.
+      id_column: raw column of the user ids, where a missing value is out of vocabulary, as unknown users are.
     """
 
     def __init__(self, encoder: TableEncoder, *, id_column: str | None = None) -> None:
@@ -47,11 +47,11 @@ class GraphEncoder(tf.Module):
 
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
-        """What to give, by feature."""
+        """Describe the input of each feature, by name."""
         return {fitted.feature.name: _spec(fitted) for fitted in self._encoders}
 
     def __call__(self, raw: Mapping[str, tf.Tensor]) -> Features:
-        """Raw features by name -> columns by name, of the shapes that `FeatureTable` describes."""
+        """Encode raw features by name to columns by name, of the shapes that `FeatureTable` describes."""
         encoded: Features = {}
         for fitted in self._encoders:
             arrays = self._encode(fitted, raw[fitted.feature.name])
@@ -59,6 +59,7 @@ class GraphEncoder(tf.Module):
         return encoded
 
     def _encode(self, fitted: FeatureEncoder, raw: tf.Tensor) -> list[tf.Tensor]:
+        """Encode one feature to its output columns."""
         name = fitted.feature.name
         match fitted:
             case ValueEncoder():
@@ -90,6 +91,7 @@ class GraphEncoder(tf.Module):
 
 
 def _spec(fitted: FeatureEncoder) -> tf.TensorSpec:
+    """Describe the raw input of a feature."""
     name = fitted.feature.name
     match fitted:
         case ValueEncoder():
@@ -102,17 +104,19 @@ def _spec(fitted: FeatureEncoder) -> tf.TensorSpec:
 
 
 def _lookup(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:
+    """Build the table from values to codes."""
     keys = tf.constant(vocabulary.values.to_pylist(), tf.string)
     codes = tf.range(FIRST_CODE, vocabulary.size, dtype=tf.int32)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, codes), default_value=OUT_OF_VOCABULARY)
 
 
 def _stripped(text: tf.Tensor) -> tf.Tensor:
+    """Remove white space at both ends of texts."""
     return tf.strings.regex_replace(text, r"^[\s\pZ]+|[\s\pZ]+$", "")
 
 
 def _first_of_each(tags: tf.Tensor, *, limit: int) -> tf.Tensor:
-    """Which of string [batch, tags] are not empty, the first of their like in the row, and among its first `limit`."""
+    """Mark tags, string [batch, tags], that are not empty, not repeated, and among the first `limit` of their row."""
     before = tf.range(tf.shape(tags)[1])[:, tf.newaxis] > tf.range(tf.shape(tags)[1])  # [tags, tags]
     same = (tags[:, :, tf.newaxis] == tags[:, tf.newaxis, :]) & before  # [batch, tags, tags]
     kept = (tags != "") & ~tf.reduce_any(same, axis=2)
@@ -120,17 +124,17 @@ def _first_of_each(tags: tf.Tensor, *, limit: int) -> tf.Tensor:
 
 
 def _numbers(feature: NumberFeature, raw: tf.Tensor) -> tf.Tensor:
-    """float64 [batch], NaN where missing."""
+    """Read numbers, float64 [batch], NaN where missing; signed log1p where the feature asks for it."""
     values = tf.where(tf.math.is_finite(raw), raw, tf.constant(np.nan, tf.float64))
     return tf.sign(values) * tf.math.log1p(tf.abs(values)) if feature.log else values
 
 
 def _clusters(fitted: EmbeddingEncoder, vectors: tf.Tensor, present: tf.Tensor) -> list[tf.Tensor]:
-    """`HierarchicalKMeans.assign` as codes of each level, int32 [batch]."""
+    """Assign vectors to clusters as `HierarchicalKMeans.assign` does: codes of each level, int32 [batch]."""
     if fitted.clusters is None:
         return []
     codes, above = [], 1
-    points = tf.cast(vectors, tf.float64)  # as there, so that a vector is given the same node
+    points = tf.cast(vectors, tf.float64)  # as in `assign`, so that a vector gets the same node
     parents = tf.zeros_like(present, tf.int32)
     for total, centroids in zip(fitted.clusters.levels, fitted.clusters.centroids, strict=True):
         exists = np.isfinite(centroids[:, :1])

@@ -1,4 +1,7 @@
-"""`recall export`: what a finished run gives to programs that do not know recall."""
+"""Exports a finished run for programs without recall: the `recall export` command.
+
+`features.py` and `index_graph.py` are the parts in TensorFlow -> `saved_model.py` joins them.
+"""
 
 from __future__ import annotations
 
@@ -31,30 +34,31 @@ _MADE_BY = "recall export"
 
 
 def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | None = None) -> dict[str, Any]:
-    """Writes a run's query towers and current index as one SavedModel, and its vectors for other engines.
+    """Write a run's query towers and current index as one SavedModel, and its vectors for other engines.
 
     OUT/saved_model       a `CandidateModule`: ids or raw features in, ids and scores out
-    OUT/vectors.parquet   item_id string, vector fixed_size_list<float32>: a row per vector, those of an item together
+    OUT/vectors.parquet   item_id string, vector fixed_size_list<float32>: one row per vector, grouped by item
     OUT/vectors.npy       the same vectors, float32 [vectors, dim]; a query's score is the inner product
     OUT/ids.npy           their item ids, Unicode text [vectors]
     OUT/manifest.json     inputs of every signature, the model's fingerprint, checksums
 
-    Items that were upserted into a living index are exported once they are part of a version.
+    Items that were upserted into a living index are exported only when they are part of a version.
 
     Args:
-      run: a run with its index.
-      out: created, or replaced if it is an earlier export.
-      k: candidates per query; fixed in the SavedModel, at most as many as there are items.
-      index: how the SavedModel searches; default: as the run's index does. ScaNN is taken over as it is if the run's
-        index is one, else built; who loads the SavedModel then needs ScaNN's TensorFlow ops (`import scann`).
+      run: directory of a run with its index.
+      out: directory of the export: created, or replaced if it is an earlier export.
+      k: candidates per query, fixed in the SavedModel; at most the number of items.
+      index: kind of search of the SavedModel; default: the kind of the run's index. A ScaNN index of the run is taken
+        over as it is, else one is built; a program that loads the SavedModel then needs ScaNN's TensorFlow ops
+        (`import scann`).
 
     Returns:
       The manifest.
 
     Raises:
       ArtifactError: a step has not been run or its files are damaged, the index belongs to another model, the model
-        cannot be asked by features, or `out` holds something else.
-      ConfigError: k is below 1, or index is neither.
+        has no encoder of user features, or `out` holds something else.
+      ConfigError: k is below 1, or index is neither exact nor scann.
     """
     run, out = Path(run), Path(out)
     if k < 1:
@@ -100,6 +104,7 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
 
 
 def _graph(index: Index, kind: Kind) -> GraphIndex:
+    """Convert an index to TensorFlow, built anew where it is of another kind."""
     if kind == "exact":
         return ExactGraph.of_index(index)
     if isinstance(index, ScannIndex):
@@ -111,6 +116,7 @@ def _graph(index: Index, kind: Kind) -> GraphIndex:
 
 
 def _save(module: CandidateModule, folder: Path) -> None:
+    """Write a SavedModel without TensorFlow's warnings."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -121,10 +127,11 @@ def _save(module: CandidateModule, folder: Path) -> None:
 
 
 def _write_vectors(index: Index, folder: Path) -> None:
+    """Write the vectors of an index as Parquet and NumPy files."""
     vectors: Float32s = index.vectors(np.arange(len(index), dtype=np.int32))
-    several = vectors.shape[1] if vectors.ndim == 3 else 1
+    entries_per_item = vectors.shape[1] if vectors.ndim == 3 else 1
     flat = np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), np.float32)
-    ids = np.repeat(index.ids.astype(str), several)  # fixed-width text: numpy.load needs no pickle for it
+    ids = np.repeat(index.ids.astype(str), entries_per_item)  # fixed-width text: numpy.load needs no pickle for it
     column = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     pq.write_table(pa.table({"item_id": pa.array(ids, pa.string()), "vector": column}), folder / "vectors.parquet")
     np.save(folder / "vectors.npy", flat, allow_pickle=False)
@@ -132,12 +139,13 @@ def _write_vectors(index: Index, folder: Path) -> None:
 
 
 def _inputs(function: Any) -> dict[str, dict[str, Any]]:
+    """Describe the inputs of a signature for the manifest: dtype and shape by name."""
     (inputs,) = function.input_signature
     return {name: {"dtype": spec.dtype.name, "shape": list(spec.shape)} for name, spec in inputs.items()}
 
 
 def _require_replaceable(out: Path) -> None:
-    """Raises ArtifactError if something stands there that is not an earlier export, or nothing."""
+    """Refuse with ArtifactError a path that holds anything but an earlier export."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if out.is_dir() and (out / MANIFEST).exists() and read_manifest(out, made_by=_MADE_BY).get("made_by") == _MADE_BY:

@@ -1,4 +1,4 @@
-"""The SavedModel for others: who asks in, ids and scores out, with the query towers and the index inside."""
+"""Joins query towers, feature encoder and index into one SavedModel: users or items in, ids and scores out."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ Answer = dict[str, tf.Tensor]
 
 
 class CandidateModule(tf.Module):
-    """Candidates of users and items as tf.functions, one per signature.
+    """Find candidates of users and items with tf.functions, one per signature.
 
     Every answer has ids string [batch, k] and scores float32 [batch, k], best first, by the index's vectors with their
-    cold bias; what a user clicked is not left out. Signatures (those of towers that the model has):
+    cold bias. Clicked items are not left out. Signatures, for the towers that the model has:
       recall: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "").
-      recall_features: in the place of user_id the raw features of users, by name, as `GraphEncoder` takes them.
-      recall_in_full, recall_features_in_full: with times of clicks and further histories beside, where the model reads
-        such; `recall` and `recall_features` take them for unknown or empty. See `recall.model.saved_model.QueryModule`.
-      similar: item_id string [batch], which the answer leaves out. Item ids have to be known.
+      recall_features: in place of user_id the raw features of users by name, as `GraphEncoder` takes them.
+      recall_in_full, recall_features_in_full: also with times of clicks and further histories, if the model reads them;
+        `recall` and `recall_features` take them as unknown or empty. See `recall.model.saved_model.QueryModule`.
+      similar: item_id string [batch], which the answer leaves out. Unknown item ids are an error.
+
+    Attributes:
+      functions: tf.function by signature.
 
     Args:
       query: the query/ SavedModel.
-      encoder: of raw features of users.
-      index: what is searched.
-      ids: by row of the index.
-      k: candidates per query, at most as many as there are items.
+      encoder: encoder of raw features of users.
+      index: the searched index.
+      ids: item ids by row of the index.
+      k: candidates per query, at most the number of items.
     """
 
     def __init__(self, query: Any, *, encoder: GraphEncoder, index: GraphIndex, ids: Sequence[str], k: int) -> None:
@@ -67,21 +70,25 @@ class CandidateModule(tf.Module):
         self.functions["similar"] = _function(self._similar, {"item_id": tf.TensorSpec([None], tf.string, "item_id")})
 
     def _recall(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
+        """Answer for users by id and history."""
         return self._best(self._query.signatures["user"](**inputs)["vector"])
 
     def _recall_in_full(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
+        """Answer for users by id, with times of clicks and further histories."""
         return self._best(self._query.signatures["user_in_full"](**inputs)["vector"])
 
     def _recall_features(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
+        """Answer for users by raw features; absent further inputs count as unknown or empty."""
         encoded = self._encoder({name: inputs[name] for name in self._encoder.inputs})
-        asked = {PROFILE + name: values for name, values in encoded.items()}
-        asked["history"] = inputs["history"]
+        model_inputs = {PROFILE + name: values for name, values in encoded.items()}
+        model_inputs["history"] = inputs["history"]
         for name, spec in self._further.items():
             unknown = -1.0 if spec.dtype == tf.float32 else ""  # ages of clicks are numbers, the others are item ids
-            asked[name] = inputs[name] if name in inputs else tf.fill(tf.shape(inputs["history"]), unknown)
-        return self._best(self._query.signatures["user_features"](**asked)["vector"])
+            model_inputs[name] = inputs[name] if name in inputs else tf.fill(tf.shape(inputs["history"]), unknown)
+        return self._best(self._query.signatures["user_features"](**model_inputs)["vector"])
 
     def _similar(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
+        """Answer for items by the trigger tower, or by their own vectors."""
         rows = self._rows.lookup(inputs["item_id"])
         check = tf.debugging.assert_non_negative(rows, "similar: an item id is not in the index")
         with tf.control_dependencies([check]):
@@ -89,11 +96,11 @@ class CandidateModule(tf.Module):
         if "trigger" in self._query.signatures:
             return self._best(self._query.signatures["trigger"](item_id=inputs["item_id"])["vector"], without=rows)
         vectors = self._index.of(rows)
-        # The last dimension is appeal and cold bias: what is like an item is not what everybody likes.
+        # The last dimension is appeal and cold bias, which say nothing about likeness.
         return self._best(tf.concat([vectors[..., :-1], tf.zeros_like(vectors[..., -1:])], axis=-1), without=rows)
 
     def _best(self, queries: tf.Tensor, *, without: tf.Tensor | None = None) -> Answer:
-        """Of float32 [batch, width], or [batch, queries, width] with several for each list."""
+        """Search the best items of float32 [batch, width], or [batch, queries, width] with several queries per list."""
         if queries.shape.rank == 2:
             queries = queries[:, tf.newaxis, :]
         rows, scores = self._index.search(queries, self._k, without=without)
@@ -101,4 +108,5 @@ class CandidateModule(tf.Module):
 
 
 def _function(function: Any, inputs: dict[str, tf.TensorSpec]) -> tf.types.experimental.GenericFunction:
+    """Compile a function of named inputs."""
     return tf.function(function, input_signature=[inputs])

@@ -13,7 +13,7 @@ from recall.serving.http.metrics import Metrics
 from recall.serving.http.service import Service
 from recall.serving.http.settings import ServiceSettings
 from recall.serving.http.snapshot import Published, Snapshot, require_one_model
-from recall.serving.recaller import Living
+from recall.serving.items.served import Living
 
 _log = structlog.get_logger("recall.serving")
 

@@ -12,7 +12,8 @@ from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.index.saved.versions import MADE_BY, current_version
 from recall.model.vector_table import GateShares
-from recall.serving.recaller import Living, Recaller
+from recall.serving.items.served import Living
+from recall.serving.recaller import Recaller
 
 _ATTEMPTS = 5
 
@@ -104,8 +105,7 @@ class Snapshot:
 
     def freeze(self) -> None:
         """Goes on answering as it does, and lets another recaller open the run for writing."""
-        self.recaller.index = self.recaller.index.snapshot()
-        self.recaller.close()
+        self.recaller.freeze()
 
 
 def require_one_model(run: Path) -> None:

@@ -1,8 +1,8 @@
-"""What is known of the items that are served: attributes and posterior, kept by id and read by the rows of an index.
+"""Keeps the attributes and posteriors of the served items by id, and shows them by the rows of an index.
 
-An index numbers its items as it likes; what is known of items outlives that. A living index numbers them anew with
-every base and keeps the numbers in between, so that facts of a base are put together once, and a change costs what has
-changed.
+An index numbers its items by itself, and a living index numbers them anew with every base; facts outlive that. Facts of
+a base are put together once, and a change costs time for the changed items alone. Ids -> `row_facts.py` shows them by
+row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recall.index import Index
 from recall.index.items import ItemIds
 from recall.index.living.snapshot import LivingSnapshot
 from recall.serving.items.groups import ColumnCodes
-from recall.serving.items.layered import Layer, Layered
+from recall.serving.items.overlay import Overlaid, Overlay
 from recall.serving.items.posterior import NEVER, Counts, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
 
@@ -33,13 +33,13 @@ V = TypeVar("V")
 
 
 @dataclasses.dataclass(frozen=True)
-class News:
-    """What became known of some items, checked; see `ItemFacts.read`.
+class FactUpdate:
+    """Hold checked new facts of some items; see `ItemFacts.checked`.
 
     Attributes:
-      ids: unique.
-      values: of the attributes, by column.
-      counts: newer posteriors.
+      ids: unique item ids.
+      values: per item its attributes by column; None where they stay.
+      counts: per item its newer posterior; None where they stay.
     """
 
     ids: Sequence[str]
@@ -48,24 +48,24 @@ class News:
 
 
 class ItemFacts:
-    """Attributes and posterior of items by id; what came last is what the next query sees. Threads may share it.
+    """Keep the attributes and posteriors of items by id. The next query sees the latest update. Threads may share it.
 
     Args:
-      attributes: of the catalogue; None where the run kept none.
-      posterior: of the catalogue.
-      new_ctr: smoothed CTR of an item that the posterior lacks, the prior's.
+      attributes: attributes of the catalogue; None where the run kept none.
+      posterior: posteriors of the catalogue.
+      new_ctr: smoothed CTR of an item without a posterior: the prior CTR.
     """
 
     def __init__(self, attributes: ItemAttributes | None, posterior: ServedPosterior, *, new_ctr: float = 0.0) -> None:
         self.attributes, self.posterior, self.new_ctr = attributes, posterior, new_ctr
-        self._values: _Later[dict[str, Any]] = _Later()
-        self._posteriors: _Later[Counts] = _Later()
+        self._values: _Latest[dict[str, Any]] = _Latest()
+        self._posteriors: _Latest[Counts] = _Latest()
         self._of_base: WeakKeyDictionary[Index, _BaseFacts] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @classmethod
     def of_run(cls, prepared: PreparedData) -> ItemFacts:
-        """As of the end of a run's log."""
+        """Read the facts as of the end of a run's log."""
         manifest, ids = prepared.manifest, prepared.item_ids
         at_ms = None if manifest["time_unit"] == "order" else manifest["last_time_ms"]
         attributes = None
@@ -76,10 +76,10 @@ class ItemFacts:
         return cls(attributes, posterior, new_ctr=manifest["posterior"]["prior_ctr"])
 
     def of(self, index: Index) -> RowFacts:
-        """By the rows of an index that does not change.
+        """Show the facts by the rows of an index that does not change.
 
-        Costs the whole catalogue for the first index and after a living one got a new base; then what has changed
-        since the last call.
+        The first call for an index, and the first after a living index got a new base, takes time for the whole
+        catalogue; a later call takes time for what has changed since the last one.
         """
         base = index.base if isinstance(index, LivingSnapshot) else index
         with self._lock:
@@ -88,21 +88,21 @@ class ItemFacts:
             self._catch_up(known, index)
             return RowFacts(index, attributes=known.attributes, posterior=known.posterior, codes=known.codes)
 
-    def read(
+    def checked(
         self,
         ids: Sequence[str],
         *,
         rows: Sequence[Mapping[str, Any]] | None = None,
         posterior: Posterior | None = None,
         at_ms: int = 0,
-    ) -> News:
-        """News of items, old ones or new; nothing changes before `learn`.
+    ) -> FactUpdate:
+        """Check new facts of old or new items. Nothing changes before `apply`.
 
         Args:
-          ids: unique.
-          rows: raw values under the column names of the items file; what is absent is missing.
-          posterior: of these items.
-          at_ms: the moment that its ages were counted to, if the log has a clock.
+          ids: unique item ids.
+          rows: raw values under the column names of the items file; an absent value is missing.
+          posterior: the posterior of these items.
+          at_ms: the moment of the posterior's ages, if the log has a clock.
 
         Raises:
           DataError: a value is not of its column's type.
@@ -114,24 +114,24 @@ class ItemFacts:
             at = at_ms if self.posterior.has_clock else None
             known = ServedPosterior.at(pa.array(ids, pa.string()), posterior, at_ms=at)
             counts = [known.counts(place) for place in range(len(ids))]
-        return News(ids, values, counts)
+        return FactUpdate(ids, values, counts)
 
-    def learn(self, news: Iterable[News]) -> None:
-        """Lets all that is asked for from now on show some news."""
+    def apply(self, updates: Iterable[FactUpdate]) -> None:
+        """Show updates in all views that are made from now on."""
         with self._lock:
-            for one in news:
-                if one.values is not None:
-                    self._values.put(one.ids, one.values)
-                if one.counts is not None:
-                    self._posteriors.put(one.ids, one.counts)
+            for update in updates:
+                if update.values is not None:
+                    self._values.put(update.ids, update.values)
+                if update.counts is not None:
+                    self._posteriors.put(update.ids, update.counts)
 
     def posterior_of(self, ids: Sequence[str]) -> ServedPosterior:
-        """What is known of the behaviour of some items now."""
+        """Return the current posteriors of some items."""
         with self._lock:
             return self._posterior_of(list(ids))
 
     def _catch_up(self, known: _BaseFacts, index: Index) -> None:
-        """Puts on top what is new of a base: rows that an index has beyond it, and newer facts of ids."""
+        """Add overlays for rows that the index has beyond its base, and for newer facts of ids."""
         new = index.later_ids(known.rows) if isinstance(index, LivingSnapshot) else []
         row_of = index.row_ever if isinstance(index, LivingSnapshot) else index.row
         known.rows += len(new)
@@ -142,67 +142,72 @@ class ItemFacts:
 
         rows = rows_of(self._values.since(known.values_seen))
         if rows and known.attributes is not None:
-            attributes = Layer.of(np.asarray([*rows.values()]), self._attributes_of([*rows]))
-            known.attributes = known.attributes.with_layer(attributes)
+            attributes = Overlay.of(np.asarray([*rows.values()]), self._attributes_of([*rows]))
+            known.attributes = known.attributes.with_overlay(attributes)
         if rows := rows_of(self._posteriors.since(known.posteriors_seen)):
-            posterior = Layer.of(np.asarray([*rows.values()]), self._posterior_of([*rows]))
-            known.posterior = known.posterior.with_layer(posterior)
+            posterior = Overlay.of(np.asarray([*rows.values()]), self._posterior_of([*rows]))
+            known.posterior = known.posterior.with_overlay(posterior)
         known.values_seen, known.posteriors_seen = self._values.count, self._posteriors.count
 
     def _attributes_of(self, ids: list[str]) -> ItemAttributes:
+        """Return the latest attributes of items, from updates or else from the catalogue."""
         assert self.attributes is not None
         own = self._values.of(ids)
         if any(values is None for values in own):
             places = [self._catalogue.row(name) for name in ids]
-            theirs = self.attributes.table.take(pa.array([None if at < 0 else at for at in places], pa.int64()))
-            own = [values or other for values, other in zip(own, theirs.to_pylist(), strict=True)]
+            in_catalogue = self.attributes.table.take(pa.array([None if at < 0 else at for at in places], pa.int64()))
+            own = [values or other for values, other in zip(own, in_catalogue.to_pylist(), strict=True)]
         table = pa.Table.from_pylist(own, schema=self.attributes.table.schema)
         return ItemAttributes(pa.array(ids, pa.string()), table.combine_chunks(), self.attributes.separators)
 
     def _posterior_of(self, ids: list[str]) -> ServedPosterior:
+        """Return the latest posteriors of items, from updates or else from the catalogue."""
         own = self._posteriors.of(ids)
         counts = [known or self._catalogue_counts(name) for name, known in zip(ids, own, strict=True)]
         return ServedPosterior.of_counts(ids, counts, has_clock=self.posterior.has_clock)
 
     def _catalogue_counts(self, name: str) -> Counts:
+        """Return the catalogue's counts of an item; zero exposures for an unknown one."""
         place = self._catalogue.row(name)
         return Counts(0, 0, self.new_ctr, NEVER) if place < 0 else self.posterior.counts(place)
 
     @cached_property
     def _catalogue(self) -> ItemIds:
-        """Places by id, for items that a base lacks though the catalogue has them: few runs ever ask."""
+        """Map ids to places in the catalogue, for items that a base lacks. Few runs ever need it."""
         return ItemIds(self.posterior.ids)
 
 
 class _BaseFacts:
-    """Facts by the rows of a base and of what came on top of it.
+    """Keep the facts of one base by row, with overlays of later facts.
 
     Attributes:
-      rows: how many rows have facts.
-      values_seen: changes of attributes that are in.
-      posteriors_seen: changes of posteriors that are in.
+      attributes: attributes by row; None where the run kept none.
+      posterior: posteriors by row.
+      rows: number of rows with facts.
+      values_seen: number of attribute updates that are included.
+      posteriors_seen: number of posterior updates that are included.
     """
 
     def __init__(self, base: Index, facts: ItemFacts) -> None:
         ids = base.items.ids
-        self.attributes = None if facts.attributes is None else Layered(facts.attributes.of(ids))
-        self.posterior = Layered(facts.posterior.of(ids, new_ctr=facts.new_ctr))
+        self.attributes = None if facts.attributes is None else Overlaid(facts.attributes.of(ids))
+        self.posterior = Overlaid(facts.posterior.of(ids, new_ctr=facts.new_ctr))
         self.rows, self.values_seen, self.posteriors_seen = len(base), 0, 0
         self._codes: dict[str, ColumnCodes] = {}
 
     def codes(self, column: str) -> ColumnCodes:
-        """Of a column that there is."""
+        """Return the codes of the values of an existing column."""
         if column not in self._codes:
             assert self.attributes is not None
             self._codes[column] = ColumnCodes(self.attributes.base.column(column, what=column), name=column)
         return self._codes[column]
 
 
-class _Later(Generic[V]):
-    """The last of what became known of each id, in the order in which it did.
+class _Latest(Generic[V]):
+    """Keep the latest value of each id, in the order of the updates.
 
     Attributes:
-      count: how often something did.
+      count: number of updates of single ids.
     """
 
     def __init__(self) -> None:
@@ -210,16 +215,16 @@ class _Later(Generic[V]):
         self.count = 0
 
     def put(self, ids: Iterable[str], values: Iterable[V]) -> None:
-        """Keeps newer values."""
+        """Keep newer values."""
         for name, value in zip(ids, values, strict=True):
-            self._of.pop(name, None)  # so that the order is that of the last ones
+            self._of.pop(name, None)  # so that the order is the order of the latest updates
             self.count += 1
             self._of[name] = (self.count, value)
 
     def since(self, count: int) -> list[str]:
-        """Ids of which something became known after so many times."""
+        """List the ids that were updated after the first `count` updates."""
         return [name for name, _ in takewhile(lambda entry: entry[1][0] > count, reversed(self._of.items()))]
 
     def of(self, ids: Sequence[str]) -> list[V | None]:
-        """The last of each id."""
+        """Return the latest value of each id; None without one."""
         return [found[1] if (found := self._of.get(name)) else None for name in ids]

@@ -1,4 +1,4 @@
-"""Items by the values of a column, as caps count them."""
+"""Groups items by the values of a column, for the caps of `recall.serving.search.merging`."""
 
 from __future__ import annotations
 
@@ -14,69 +14,71 @@ import pyarrow.compute as pc
 from recall.core.arrays import Bools
 from recall.core.ragged import Ragged
 from recall.data.item_attributes import TAGS, ItemAttributes
-from recall.serving.items.layered import Layer, Layered
+from recall.serving.items.overlay import Overlaid, Overlay
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Codes of a base's rows, and of those that came or changed later.
+    """Hold the codes of a base's rows and of rows that were added or changed later.
 
     Attributes:
-      base: of the rows that were there first.
-      later: layers of rows and their codes, the latest last.
-      rows: how many there are.
+      base: codes of the first rows.
+      overlays: newer attributes and their codes, the latest last.
+      rows: number of rows.
     """
 
     base: Ragged
-    later: Sequence[tuple[Layer[ItemAttributes], Ragged]]
+    overlays: Sequence[tuple[Overlay[ItemAttributes], Ragged]]
     rows: int
 
     def of(self, row: int) -> set[int]:
-        """The codes of a row."""
-        for layer, codes in reversed(self.later):
-            if (place := layer.place(row)) >= 0:
+        """Return the codes of a row."""
+        for overlay, codes in reversed(self.overlays):
+            if (place := overlay.place(row)) >= 0:
                 return set(codes[place].tolist())
         return set(self.base[row].tolist())
 
     def holding(self, codes: Collection[int]) -> Bools:
-        """Bool [rows], those that have any of some codes."""
+        """Mark the rows that have any of the given codes; bool [rows]."""
         found = np.zeros(self.rows, bool)
         of_base = self.base.any_of(codes)[: self.rows]
         found[: len(of_base)] = of_base
-        for layer, own in self.later:
-            several = int(np.searchsorted(layer.rows, self.rows))
-            found[layer.rows[:several]] = own.any_of(codes)[:several]
+        for overlay, own in self.overlays:
+            count = int(np.searchsorted(overlay.rows, self.rows))
+            found[overlay.rows[:count]] = own.any_of(codes)[:count]
         return found
 
 
 class ColumnCodes:
-    """Gives the values of one column codes that stay, whatever layers come. Threads may share it.
+    """Assign codes to the values of one column; a value keeps its code when overlays arrive. Threads may share it.
 
     Args:
-      column: of the base: text or tags.
-      name: of the column.
+      column: the base's column of text or tags.
+      name: name of the column.
     """
 
     def __init__(self, column: pa.Array, *, name: str) -> None:
         self._name, self._code_of = name, dict[str, int]()
         self._lock = threading.Lock()
         self._base = self._coded(column)
-        self._later: WeakKeyDictionary[Layer[ItemAttributes], Ragged] = WeakKeyDictionary()
+        self._overlays: WeakKeyDictionary[Overlay[ItemAttributes], Ragged] = WeakKeyDictionary()
 
-    def groups(self, attributes: Layered[ItemAttributes], *, rows: int) -> Groups:
-        """By the rows of an index; only layers that were never seen are read."""
+    def groups(self, attributes: Overlaid[ItemAttributes], *, rows: int) -> Groups:
+        """Return the codes by the rows of an index. Reads only overlays that it has not seen before."""
         with self._lock:
-            for layer in attributes.layers:
-                if layer not in self._later:
-                    self._later[layer] = self._coded(layer.entries.column(self._name, what=self._name))
-            return Groups(self._base, [(layer, self._later[layer]) for layer in attributes.layers], rows)
+            for overlay in attributes.overlays:
+                if overlay not in self._overlays:
+                    self._overlays[overlay] = self._coded(overlay.entries.column(self._name, what=self._name))
+            known = [(overlay, self._overlays[overlay]) for overlay in attributes.overlays]
+            return Groups(self._base, known, rows)
 
     def _coded(self, column: pa.Array) -> Ragged:
+        """Encode a column, with new codes for values that have none yet."""
         if column.type == TAGS:
             values, lengths = pc.list_flatten(column), pc.fill_null(pc.list_value_length(column), 0)
         else:
             values, lengths = column.drop_null(), column.is_valid()
         found = values.dictionary_encode()
         codes = [self._code_of.setdefault(value, len(self._code_of)) for value in found.dictionary.to_pylist()]
-        values_of_rows = np.asarray(codes, np.int64)[np.asarray(found.indices, np.int64)]
-        return Ragged.from_lengths(values_of_rows, np.asarray(lengths))
+        codes_of_values = np.asarray(codes, np.int64)[np.asarray(found.indices, np.int64)]
+        return Ragged.from_lengths(codes_of_values, np.asarray(lengths))

@@ -1,4 +1,8 @@
-"""Items that come, gather counts and go while a run is served: from raw features and counts to the living index."""
+"""Adds, refreshes and deletes items while a run is served: raw features and counts -> the living index.
+
+`encode.py` makes the vectors, `facts.py` keeps attributes and posteriors in step; `served.py` shows the result to
+queries.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,14 @@ from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex
 from recall.index.items import listed
-from recall.serving.items.encode import EncodedItems, ItemVectors, RawRows
-from recall.serving.items.facts import ItemFacts, News
-from recall.serving.items.known_counts import checked_counts, latest_moment, posterior_of
+from recall.serving.items.encode import EncodedItems, ItemEncoder, RawRows
+from recall.serving.items.facts import FactUpdate, ItemFacts
+from recall.serving.items.posterior import (
+    catalogue_prior_ctr,
+    checked_counts,
+    latest_moment,
+    posterior_of_counts,
+)
 from recall.serving.items.raw import as_json, item_ids_of, records_of
 
 _NO_COUNTS = (0, 0, 0)
@@ -34,24 +43,24 @@ def open_living_items(
     run: Path,
     *,
     fingerprint: str,
-    vectors: ItemVectors,
+    encoder: ItemEncoder,
     prepared: PreparedData,
     facts: ItemFacts | None = None,
     read_only: bool = False,
 ) -> LivingItems:
-    """The index of a run with what was added, refreshed and deleted since; see `LivingIndex.open`.
+    """Open the index of a run with the items that were added, refreshed and deleted since; see `LivingIndex.open`.
 
-    Items that were added under another model are encoded again from their raw rows, with the counts that were known.
+    Items that were added under another model are encoded again from their raw rows, with their last counts.
     """
-    settings, columns = _served_as(run / "config.yaml")
+    settings, columns = _settings_of(run / "config.yaml")
 
     def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Float32s:
         if any("row" not in source for source in sources):
             raise DataError("an item of the catalogue before: its features are not in the journal")
         rows = [source["row"] for source in sources]
         counts = np.asarray([source.get("counts") or _NO_COUNTS for source in sources], np.int64)
-        posterior = posterior_of(rows, counts, vectors=vectors, prepared=prepared)
-        return vectors.of_raw(rows, posterior, cold_bias=report.get("cold_bias", 0.0)).vectors
+        posterior = _posterior_of_raw(rows, counts, encoder=encoder, prepared=prepared)
+        return encoder.of_raw(rows, posterior, cold_bias=report.get("cold_bias", 0.0)).vectors
 
     index = LivingIndex.open(
         run / "index",
@@ -60,11 +69,11 @@ def open_living_items(
         config=settings,
         encode=encode,
     )
-    return LivingItems(index, vectors=vectors, prepared=prepared, columns=columns, facts=facts)
+    return LivingItems(index, encoder=encoder, prepared=prepared, columns=columns, facts=facts)
 
 
-def _served_as(path: Path) -> tuple[IndexConfig, ItemColumns]:
-    """What a run's config.yaml says of its index and items; its other sections may name files that are not here."""
+def _settings_of(path: Path) -> tuple[IndexConfig, ItemColumns]:
+    """Read the index and item settings of a run's config.yaml; other sections may name files that are not here."""
     try:
         settings = yaml.safe_load(path.read_text())
         items = settings["data"].get("items") or {}
@@ -77,21 +86,47 @@ def _served_as(path: Path) -> tuple[IndexConfig, ItemColumns]:
         ) from error
 
 
+def _posterior_of_raw(
+    rows: Sequence[Mapping[str, Any]],
+    counts: Int64s,
+    *,
+    encoder: ItemEncoder,
+    prepared: PreparedData,
+    now_ms: int | None = None,
+) -> Posterior:
+    """Compute the posterior of items that the catalogue lacks, from their content's prior and their counts.
+
+    Args:
+      rows: raw rows of the items.
+      counts: int64 [items, 3], as of `posterior_of_counts`.
+      encoder: predictor of the prior CTR.
+      prepared: data of the run.
+      now_ms: the moment of the ages; default: `latest_moment`.
+    """
+    by_content = encoder.prior_ctr(rows)
+    return posterior_of_counts(
+        counts,
+        prior_ctr=prepared.manifest["posterior"]["prior_ctr"] if by_content is None else by_content,
+        prepared=prepared,
+        now_ms=latest_moment(counts, prepared=prepared) if now_ms is None else now_ms,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ItemColumns:
-    """Columns of the items file: the id's, and the title's if there is one."""
+    """Name the id column of the items file, and its title column if there is one."""
 
     id: str
     title: str | None = None
 
 
-class _Changed(NamedTuple):
-    """Items that the journal knows.
+class _JournalItems(NamedTuple):
+    """Hold items of the journal, either all added or all of the catalogue.
 
     Attributes:
-      ids: of the items.
+      ids: item ids.
       counts: int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
-      rows: raw rows of items that were added; None: they are of the catalogue.
+      rows: raw rows of added items; None for items of the catalogue.
     """
 
     ids: Sequence[str]
@@ -100,70 +135,70 @@ class _Changed(NamedTuple):
 
 
 class Behaviour(TypedDict):
-    """What the vector of an item was made with: `gate_share` is absent without a gate."""
+    """Describe the input of an item's vector: its exposures, and the gate's share of behaviour if there is a gate."""
 
     exposures: int
     gate_share: NotRequired[float]
 
 
 class LivingItems:
-    """Changes the items of a served run, one change after another, whatever thread it comes from.
+    """Change the items of a served run. Threads may share it; changes happen one after another.
 
     Args:
-      index: of the run.
-      vectors: its item side.
-      prepared: its data.
-      columns: of the items file.
-      facts: of the items; keep step with the index (see `LivingIndex`).
+      index: living index of the run.
+      encoder: item encoder of the run.
+      prepared: data of the run.
+      columns: columns of the items file.
+      facts: facts of the items, which change in step with the index (see `LivingIndex`).
     """
 
     def __init__(
         self,
         index: LivingIndex,
         *,
-        vectors: ItemVectors,
+        encoder: ItemEncoder,
         prepared: PreparedData,
         columns: ItemColumns,
         facts: ItemFacts | None = None,
     ) -> None:
         self.index, self.columns = index, columns
-        self._vectors, self._prepared, self._facts = vectors, prepared, facts
+        self._encoder, self._prepared, self._facts = encoder, prepared, facts
         self._behaviour: dict[str, Behaviour] = {}
-        self._changing = threading.Lock()  # what a change reads of an item is what it replaces
-        self.learn(self._news(index.with_sources))
+        self._writing = threading.Lock()  # a change replaces the state that it has read
+        self.apply(self._updates_of(index.with_sources))
 
     def added(self, ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Raw rows of items that were added, by id: of some, or of all that the index holds."""
+        """Return raw rows of added items by id: among `ids`, or all that the index holds."""
         chosen = self.index.with_sources if ids is None else ids
         sources = zip(chosen, self.index.sources(chosen), strict=True)
         return {name: source["row"] for name, source in sources if source and "row" in source}
 
     def counts(self) -> dict[str, tuple[int, int, int]]:
-        """Exposures, clicks and Unix milliseconds of the first exposure by id, of items added or refreshed since."""
+        """Return exposures, clicks and Unix milliseconds of the first exposure, by id of added or refreshed items."""
         chosen = self.index.with_sources
         sources = zip(chosen, self.index.sources(chosen), strict=True)
         return {name: tuple(source.get("counts") or _NO_COUNTS) for name, source in sources if source}
 
     def titles(self, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Titles of `added` items that have one."""
+        """Return the titles of `added` items that have one, by id."""
         column = self.columns.title
         if column is None:
             return {}
         return {name: str(row[column]) for name, row in self.added(ids).items() if row.get(column) is not None}
 
     def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
-        """What the vectors of items were made with, by id; only of those that were added or refreshed since."""
-        asked = [name for name in ids if name not in self._behaviour]
-        for changed in self._encodable(asked, self.index.sources(asked)):
-            self._note(changed, self._encoded(changed, self._posterior_of(changed)))
+        """Describe the inputs of the vectors of added or refreshed items, by id; other ids are left out."""
+        unknown = [name for name in ids if name not in self._behaviour]
+        for known in self._encodable(unknown, self.index.sources(unknown)):
+            self._note(known, self._encoded(known, self._posterior_of(known)))
         return {name: self._behaviour[name] for name in ids if name in self._behaviour}
 
-    def catch_up(self) -> tuple[list[str], list[News]]:
-        """Finds out what another process has published and changed.
+    def catch_up(self) -> tuple[list[str], list[FactUpdate]]:
+        """Read the changes that another process has published.
 
         Returns:
-          ids of the items that it added or refreshed meanwhile, and news of them that are to be learned in step with
-          the snapshot that is searched. None where this process makes the changes: it knows of them.
+          Ids of the items that it added or refreshed meanwhile, and their updates, to be applied in step with the
+          snapshot that is searched. Both are empty where this process makes the changes itself.
 
         Raises:
           ArtifactError: as `LivingIndex.refresh`; everything is as it was.
@@ -175,59 +210,60 @@ class LivingItems:
         changed = self.index.with_sources_since(before)
         for name in changed:
             self._behaviour.pop(name, None)
-        return changed, self._news(changed)
+        return changed, self._updates_of(changed)
 
-    def learn(self, news: Sequence[News]) -> None:
-        """Tells the facts."""
+    def apply(self, updates: Sequence[FactUpdate]) -> None:
+        """Apply updates to the facts."""
         if self._facts is not None:
-            self._facts.learn(news)
+            self._facts.apply(updates)
 
     def add(self, rows: RawRows) -> list[str]:
-        """Encodes items by their content and makes them searchable.
+        """Encode items by their content and make them searchable.
 
         Args:
-          rows: raw values under the column names of the items file, with an id each. Of an item that was added before
-            it is the new content, without exposures.
+          rows: raw values under the column names of the items file, with an id each. An item that was added before
+            gets the new content and starts without exposures.
 
         Returns:
           The ids, in the order of the rows.
 
         Raises:
-          DataError: ids are missing, repeat, or are in the index as items of the catalogue; a value is not of its
+          DataError: an id is missing, repeats, or is in the index as an item of the catalogue; or a value is not of its
             feature's type. Nothing was changed.
         """
         records = records_of(rows)
         ids = item_ids_of((record.get(self.columns.id) for record in records), column=self.columns.id)
         if not ids:
             return []
-        with self._changing:
+        with self._writing:
             self._require_new(ids)
-            encoded = self._vectors.of_new(rows, cold_bias=self._cold_bias)
+            encoded = self._encoder.of_new(rows, cold_bias=self._cold_bias)
             plain = [as_json(record, where=f"item {name}") for name, record in zip(ids, records, strict=True)]
-            changed = _Changed(ids, np.zeros((len(ids), 3), np.int64), plain)
-            posterior = self._posterior_of(changed)
-            news = [self._facts.read(ids, rows=plain, posterior=posterior)] if self._facts else []
-            self._upsert([(changed, encoded)], [{"row": row} for row in plain], news=news)
+            added = _JournalItems(ids, np.zeros((len(ids), 3), np.int64), plain)
+            posterior = self._posterior_of(added)
+            updates = [self._facts.checked(ids, rows=plain, posterior=posterior)] if self._facts else []
+            self._upsert([(added, encoded)], [{"row": row} for row in plain], updates=updates)
         return ids
 
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
-        """See `LivingIndex.delete`."""
+        """Delete items and return how many were deleted; see `LivingIndex.delete`."""
         if isinstance(ids, str | bytes):
             raise DataError(f"items: expected a list of ids, found the text {shown(repr(ids))}; write [...]")
         names = dict.fromkeys(item_ids_of(dict.fromkeys(ids), column="items"))
-        with self._changing:
+        with self._writing:
             return self.index.delete(names, missing_ok=missing_ok)
 
     def refresh(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
-        """Encodes items again with what is known of them by now: the gate moves, the vector is replaced in place.
+        """Encode items again with newer counts: the gate moves, and the new vector replaces the old one.
 
         Args:
-          counts: columns with the item's id (named as in the items file), exposures, clicks, and for a log with a
-            clock first_time_ms, the Unix milliseconds of the first exposure; totals up to now, not what was added.
+          counts: a table with the item's id (named as in the items file), exposures, clicks, and for a log with a
+            clock first_time_ms, the Unix milliseconds of the first exposure. Counts are totals up to now, not what was
+            added.
           now_ms: the moment that ages are counted to; default: the end of the log, or the latest first exposure.
 
         Returns:
-          How many items were refreshed.
+          Number of refreshed items.
 
         Raises:
           DataError: a column is missing, an id is not in the index, or counts make no sense; nothing was changed.
@@ -235,67 +271,76 @@ class LivingItems:
         ids, known = checked_counts(counts, id_column=self.columns.id, prepared=self._prepared)
         if not ids:
             return 0
-        with self._changing:
-            return self._refresh(ids, known, now_ms=self._now(known) if now_ms is None else now_ms)
+        with self._writing:
+            now_ms = latest_moment(known, prepared=self._prepared) if now_ms is None else now_ms
+            return self._refresh(ids, known, now_ms=now_ms)
 
-    def _refresh(self, ids: Sequence[str], known: Int64s, *, now_ms: int) -> int:
-        self.index.snapshot().rows(ids)  # refuses those that it lacks
+    def _refresh(self, ids: Sequence[str], counts: Int64s, *, now_ms: int) -> int:
+        """Encode items with checked counts, int64 [items, 3], and upsert them."""
+        self.index.snapshot().rows(ids)  # refuses ids that it lacks
         before = self.index.sources(ids)
-        sources = [{**(source or {}), "counts": own} for source, own in zip(before, known.tolist(), strict=True)]
+        sources = [{**(source or {}), "counts": own} for source, own in zip(before, counts.tolist(), strict=True)]
         groups = self._encodable(ids, sources)
-        if unknown := set(ids).difference(*(changed.ids for changed in groups)):
+        if unknown := set(ids).difference(*(group.ids for group in groups)):
             raise DataError(
                 f"{len(unknown):,} of {len(ids):,} items have no features to encode, as they were upserted as vectors: "
                 f"{listed([name for name in ids if name in unknown])}; upsert their vectors again"
             )
-        refreshed, news = list[tuple[_Changed, EncodedItems]](), list[News]()
-        for changed in groups:
-            posterior = self._posterior_of(changed, now_ms=now_ms)
-            refreshed.append((changed, self._encoded(changed, posterior)))
+        refreshed, updates = list[tuple[_JournalItems, EncodedItems]](), list[FactUpdate]()
+        for group in groups:
+            posterior = self._posterior_of(group, now_ms=now_ms)
+            refreshed.append((group, self._encoded(group, posterior)))
             if self._facts is not None:
-                news.append(self._facts.read(changed.ids, posterior=posterior, at_ms=now_ms))
+                updates.append(self._facts.checked(group.ids, posterior=posterior, at_ms=now_ms))
         source_of = dict(zip(ids, sources, strict=True))
-        self._upsert(refreshed, [source_of[name] for changed in groups for name in changed.ids], news=news)
+        self._upsert(refreshed, [source_of[name] for group in groups for name in group.ids], updates=updates)
         return len(ids)
 
     def _upsert(
-        self, groups: Sequence[tuple[_Changed, EncodedItems]], sources: Sequence[Any], *, news: Sequence[News]
+        self,
+        groups: Sequence[tuple[_JournalItems, EncodedItems]],
+        sources: Sequence[Any],
+        *,
+        updates: Sequence[FactUpdate],
     ) -> None:
-        """Lets groups of items be searched, and in step with that learns the news; sources are in the same order."""
+        """Make groups of items searchable, and apply their updates in step; sources are in the same order."""
         self.index.upsert(
-            [name for changed, _ in groups for name in changed.ids],
+            [name for items, _ in groups for name in items.ids],
             np.concatenate([encoded.vectors for _, encoded in groups]),
             sources=sources,
-            in_step=lambda: self.learn(news),
+            in_step=lambda: self.apply(updates),
         )
-        for changed, encoded in groups:
-            self._note(changed, encoded)
+        for items, encoded in groups:
+            self._note(items, encoded)
 
-    def _news(self, ids: Sequence[str]) -> list[News]:
-        """What the journal knows of items."""
+    def _updates_of(self, ids: Sequence[str]) -> list[FactUpdate]:
+        """Read the facts of items from the journal."""
         if self._facts is None:
             return []
-        news = []
-        for changed in self._encodable(ids, self.index.sources(ids)):
-            now_ms = self._now(changed.counts)
-            posterior = self._posterior_of(changed, now_ms=now_ms)
-            news.append(self._facts.read(changed.ids, posterior=posterior, at_ms=now_ms))
-            if changed.rows is None:
+        updates = []
+        for items in self._encodable(ids, self.index.sources(ids)):
+            now_ms = latest_moment(items.counts, prepared=self._prepared)
+            posterior = self._posterior_of(items, now_ms=now_ms)
+            updates.append(self._facts.checked(items.ids, posterior=posterior, at_ms=now_ms))
+            if items.rows is None:
                 continue
             try:
-                news.append(self._facts.read(changed.ids, rows=changed.rows))
+                updates.append(self._facts.checked(items.ids, rows=items.rows))
             except DataError:  # the run was prepared again since, with columns of other types
-                for name, row in zip(changed.ids, changed.rows, strict=True):
+                for name, row in zip(items.ids, items.rows, strict=True):
                     with contextlib.suppress(DataError):
-                        news.append(self._facts.read([name], rows=[row]))
-        return news
+                        updates.append(self._facts.checked([name], rows=[row]))
+        return updates
 
-    def _encodable(self, ids: Sequence[str], sources: Sequence[Any]) -> list[_Changed]:
-        """Items that were added, and changed ones of the catalogue, in groups that are not empty; others are left out.
+    def _encodable(self, ids: Sequence[str], sources: Sequence[Any]) -> list[_JournalItems]:
+        """Group items that can be encoded: added items, and changed items of the catalogue; others are left out.
 
         Args:
-          ids: of items.
-          sources: of each, as the journal has them; None of an item that nobody changed.
+          ids: item ids.
+          sources: the journal's entry of each item; None for an unchanged one.
+
+        Returns:
+          At most two groups, none of them empty.
         """
         with_row = {name: source for name, source in zip(ids, sources, strict=True) if source and "row" in source}
         in_catalogue = {
@@ -308,38 +353,44 @@ class LivingItems:
             if group:
                 counts = np.asarray([source.get("counts") or _NO_COUNTS for source in group.values()], np.int64)
                 rows = [source["row"] for source in group.values()] if group is with_row else None
-                groups.append(_Changed(list(group), counts, rows))
+                groups.append(_JournalItems(list(group), counts, rows))
         return groups
 
-    def _posterior_of(self, changed: _Changed, *, now_ms: int | None = None) -> Posterior:
-        items = self._prepared.rows(changed.ids) if changed.rows is None else changed.rows
-        return posterior_of(items, changed.counts, vectors=self._vectors, prepared=self._prepared, now_ms=now_ms)
+    def _posterior_of(self, items: _JournalItems, *, now_ms: int | None = None) -> Posterior:
+        """Compute the posterior of items at a moment; default: `latest_moment` of their counts."""
+        now_ms = latest_moment(items.counts, prepared=self._prepared) if now_ms is None else now_ms
+        prepared, counts = self._prepared, items.counts
+        if items.rows is not None:
+            return _posterior_of_raw(items.rows, counts, encoder=self._encoder, prepared=prepared, now_ms=now_ms)
+        prior_ctr = catalogue_prior_ctr(prepared.rows(items.ids), prepared=prepared, now_ms=now_ms)
+        return posterior_of_counts(counts, prior_ctr=prior_ctr, prepared=prepared, now_ms=now_ms)
 
-    def _encoded(self, changed: _Changed, posterior: Posterior) -> EncodedItems:
-        if changed.rows is not None:
-            return self._vectors.of_raw(changed.rows, posterior, cold_bias=self._cold_bias)
-        encoded = self._prepared.items.take(pa.array(self._prepared.rows(changed.ids)))
-        return self._vectors.of_encoded(encoded, posterior, cold_bias=self._cold_bias)
+    def _encoded(self, items: _JournalItems, posterior: Posterior) -> EncodedItems:
+        """Encode items with a posterior, from their raw rows or from the catalogue."""
+        if items.rows is not None:
+            return self._encoder.of_raw(items.rows, posterior, cold_bias=self._cold_bias)
+        encoded = self._prepared.items.take(pa.array(self._prepared.rows(items.ids)))
+        return self._encoder.of_encoded(encoded, posterior, cold_bias=self._cold_bias)
 
-    def _note(self, changed: _Changed, encoded: EncodedItems) -> None:
-        for name, counts, share in zip(changed.ids, changed.counts, encoded.behaviour_share.tolist(), strict=True):
+    def _note(self, items: _JournalItems, encoded: EncodedItems) -> None:
+        """Remember the behaviour that vectors were made with."""
+        for name, counts, share in zip(items.ids, items.counts, encoded.behaviour_share.tolist(), strict=True):
             known: Behaviour = {"exposures": int(counts[0])}
             self._behaviour[name] = known if np.isnan(share) else {**known, "gate_share": share}
 
-    def _now(self, counts: Int64s) -> int:
-        return latest_moment(counts, prepared=self._prepared)
-
     @property
     def _cold_bias(self) -> float:
+        """Return the cold bias of the index."""
         return float(self.index.report.get("cold_bias", 0.0))
 
     def _require_new(self, ids: Sequence[str]) -> None:
+        """Refuse ids of catalogue items that the index holds; DataError lists them."""
         snapshot = self.index.snapshot()
         held = [name for name in ids if snapshot.row(name) >= 0]
         added = self.added(held)
-        theirs = [name for name in held if name not in added]
-        if theirs:
+        known = [name for name in held if name not in added]
+        if known:
             raise DataError(
-                f"{len(theirs):,} of {len(ids):,} items are in the catalogue already, with what is known of their "
-                f"behaviour: {listed(theirs)}; use refresh_posterior, or delete_items first to start anew"
+                f"{len(known):,} of {len(ids):,} items are in the catalogue already, with what is known of their "
+                f"behaviour: {listed(known)}; use refresh_posterior, or delete_items first to start anew"
             )

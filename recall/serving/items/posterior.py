@@ -1,4 +1,7 @@
-"""The posterior that is served with: counts and first exposures of items, in some order."""
+"""Keeps the posteriors that are served: counts and first exposures of items, and posteriors from newer counts.
+
+`recall.data.posterior` has the formulas; `facts.py` keeps the served posteriors by item id.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.core.arrays import AnyInts, Float32s, Int64s
+from recall.core.arrays import AnyInts, Float32s, Float64s, Int64s
+from recall.core.errors import DataError
 from recall.core.times import MS_PER_HOUR
-from recall.data.posterior import Posterior
+from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
+from recall.data.prepared import PreparedData
+from recall.index.items import listed
+from recall.serving.items.raw import item_ids_of
 
 NEVER = -1
+"""The first exposure of an item without exposures, and of every item in a log without a clock."""
+
+_COUNTS = ("exposures", "clicks")
+_FIRST_TIME = "first_time_ms"
 
 
 class Counts(NamedTuple):
-    """What is known of the behaviour of one item; as of `ServedPosterior`."""
+    """Hold the posterior of one item; the fields are as of `ServedPosterior`."""
 
     exposures: int
     clicks: int
@@ -29,10 +41,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ServedPosterior:
-    """What is known of the behaviour of some items.
+    """Hold the posteriors of some items, in the order of their ids.
 
     Attributes:
-      ids: string [items], unique; null where nobody has a row any more.
+      ids: string [items], unique; null for a row that no item has any more.
       exposures: int64 [items].
       clicks: int64 [items].
       smoothed_ctr: float32 [items].
@@ -52,7 +64,13 @@ class ServedPosterior:
 
     @classmethod
     def at(cls, ids: pa.StringArray, posterior: Posterior, *, at_ms: int | None) -> ServedPosterior:
-        """From a posterior, entry i of item i, whose ages were counted to `at_ms`; None: the log has no clock."""
+        """Convert a posterior whose entry i is of item i.
+
+        Args:
+          ids: string [items].
+          posterior: the posterior of these items.
+          at_ms: the moment of its ages (Unix milliseconds); None for a log without a clock.
+        """
         known = (posterior.exposures > 0) & (at_ms is not None)
         age_ms = np.round(posterior.age_hours.astype(np.float64) * MS_PER_HOUR).astype(np.int64)
         first = np.where(known, (at_ms or 0) - age_ms, NEVER)
@@ -60,7 +78,7 @@ class ServedPosterior:
 
     @classmethod
     def of_counts(cls, ids: Sequence[str], counts: Sequence[Counts], *, has_clock: bool) -> ServedPosterior:
-        """From the counts of each item."""
+        """Build the posteriors from the counts of each item."""
         exposures, clicks, ctr, first = zip(*counts, strict=True) if counts else ((), (), (), ())
         return cls(
             pa.array(ids, pa.string()),
@@ -72,34 +90,104 @@ class ServedPosterior:
         )
 
     def counts(self, place: int) -> Counts:
-        """Those of one item."""
+        """Return the counts of the item at a place."""
         return Counts(*(values[place].item() for values in self._counts.values()))
 
     def of(self, ids: pa.StringArray, *, new_ctr: float = 0.0) -> ServedPosterior:
-        """That of other ids, in their order; an id that is not here has no exposures and `new_ctr`."""
+        """Look up posteriors by item id. Unknown ids get zero exposures and the CTR `new_ctr`."""
         if ids.equals(self.ids):
             return self
         places = pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy()
-        nobody = ServedPosterior.of_counts(["\0"], [Counts(0, 0, new_ctr, NEVER)], has_clock=self.has_clock)
-        return self.joined(nobody)._at(places, ids=ids)
+        unknown = ServedPosterior.of_counts(["\0"], [Counts(0, 0, new_ctr, NEVER)], has_clock=self.has_clock)
+        return self.joined(unknown)._at(places, ids=ids)
 
     def take(self, places: AnyInts) -> ServedPosterior:
-        """That of the items at some places."""
+        """Return the posteriors at some places, in the order of the places."""
         return self._at(places, ids=self.ids.take(pa.array(places)))
 
     def joined(self, other: ServedPosterior) -> ServedPosterior:
-        """That of these items and of others after them."""
+        """Return these posteriors followed by the posteriors of other items."""
         return self._with(
             pa.concat_arrays([self.ids, other.ids]),
             {name: np.concatenate([values, getattr(other, name)]) for name, values in self._counts.items()},
         )
 
     def _at(self, places: AnyInts, *, ids: pa.StringArray) -> ServedPosterior:
+        """Return the counts at some places under the given ids."""
         return self._with(ids, {name: values[places] for name, values in self._counts.items()})
 
     def _with(self, ids: pa.StringArray, counts: dict[str, npt.NDArray[Any]]) -> ServedPosterior:
+        """Return other ids and counts with the clock of these."""
         return ServedPosterior(ids, **counts, has_clock=self.has_clock)
 
     @property
     def _counts(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays of counts by field name."""
         return {name: getattr(self, name) for name in Counts._fields}
+
+
+def checked_counts(counts: pd.DataFrame, *, id_column: str, prepared: PreparedData) -> tuple[list[str], Int64s]:
+    """Check a table of total counts per item; see `LivingItems.refresh`.
+
+    Returns:
+      ids [items] and int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
+
+    Raises:
+      DataError: a column is missing, or counts make no sense.
+    """
+    has_clock = prepared.manifest["time_unit"] != "order"
+    columns = [id_column, *_COUNTS, *([_FIRST_TIME] if has_clock else [])]
+    if missing := [name for name in columns if name not in counts.columns]:
+        raise DataError(f"counts: no column {', '.join(missing)}; expected {', '.join(columns)}")
+    ids = item_ids_of(counts[id_column], column=id_column)
+    checked = np.zeros((len(ids), 3), np.int64)
+    for place, name in enumerate(columns[1:]):
+        values = pd.to_numeric(counts[name], errors="coerce")
+        if name == _FIRST_TIME:
+            values = values.where(counts["exposures"] != 0, 0)  # an item without exposures needs no first one
+        bad = values.isna() | ~np.isfinite(values) | (values < 0) | (values != values.round())
+        if bad.any():
+            at = [ids[place] for place in np.flatnonzero(bad)]
+            raise DataError(f"counts: {name} of {bad.sum():,} items is no whole number from 0: {listed(at)}")
+        checked[:, place] = values.astype(np.int64)
+    if (more := checked[:, 1] > checked[:, 0]).any():
+        at = [ids[place] for place in np.flatnonzero(more)]
+        raise DataError(f"counts: {more.sum():,} items have more clicks than exposures: {listed(at)}")
+    return ids, checked
+
+
+def latest_moment(counts: Int64s, *, prepared: PreparedData) -> int:
+    """Return the end of the log or the latest first exposure among counts, Unix milliseconds."""
+    return max(prepared.manifest["last_time_ms"] or 0, int(counts[counts[:, 0] > 0, 2].max(initial=0)))
+
+
+def catalogue_prior_ctr(rows: Int64s, *, prepared: PreparedData, now_ms: int) -> float | Float64s:
+    """Return the prior CTR of items of the catalogue at a moment: one for all items, or float64 [items].
+
+    Args:
+      rows: int64 [items], rows of the catalogue.
+      prepared: data of the run.
+      now_ms: the moment, Unix milliseconds.
+    """
+    if not prepared.has_content_prior:  # reading the history of all posteriors takes long, and would give no more
+        return float(prepared.manifest["posterior"]["prior_ctr"])
+    return prepared.posterior_history.prior.ctr_of(rows, np.full(len(rows), now_ms))
+
+
+def posterior_of_counts(
+    counts: Int64s, *, prior_ctr: float | Float64s, prepared: PreparedData, now_ms: int
+) -> Posterior:
+    """Compute the posterior of items from their total counts, as training does.
+
+    Args:
+      counts: int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
+      prior_ctr: prior CTR of all items, or float64 [items].
+      prepared: data of the run, with the strength of its prior.
+      now_ms: the moment that ages are counted to, Unix milliseconds.
+    """
+    exposures, clicks, first_ms = counts.T
+    known = (exposures > 0) & (prepared.manifest["time_unit"] != "order")
+    settings = prepared.manifest["posterior"]
+    prior = Prior(settings["prior_ctr"], settings["prior_strength"])
+    ctr = smoothed_ctr(clicks, exposures, prior, prior_ctr=prior_ctr)
+    return Posterior(exposures, clicks, ctr, age_hours(now_ms, first_ms, known=known))

@@ -1,4 +1,4 @@
-"""Raw rows of items as callers bring them: checked ids, and values as JSON can hold them."""
+"""Reads raw item rows of callers: checks their ids, and turns their values into JSON values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from recall.serving.items.encode import RawRows
 
 
 def records_of(rows: RawRows) -> list[dict[str, Any]]:
-    """Rows as dictionaries."""
+    """Convert rows to dictionaries."""
     if isinstance(rows, pd.DataFrame):
         return [dict(zip(rows.columns, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
     return [dict(row) for row in rows]
 
 
 def item_ids_of(values: Iterable[Any], *, column: str) -> list[str]:
-    """Ids as the items file's are read."""
+    """Read ids in the way of the items file.
+
+    Raises:
+      DataError: an id is missing or stands more than once.
+    """
     ids = id_list(values, what=column)
     if ids.null_count:
         raise DataError(f"{column}: {ids.null_count:,} of {len(ids):,} items have no id; every item needs one")
@@ -38,7 +42,11 @@ def item_ids_of(values: Iterable[Any], *, column: str) -> list[str]:
 
 
 def as_json(row: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """A raw row as JSON can hold it; what is missing is left out. Moments become text as ISO 8601 writes them."""
+    """Convert a raw row to JSON values, without missing values. Moments become ISO 8601 text.
+
+    Raises:
+      DataError: a value has no JSON form; begins with `where`.
+    """
     plain = {name: _plain_value(value) for name, value in row.items()}
     plain = {name: value for name, value in plain.items() if value is not None}
     try:
@@ -48,6 +56,7 @@ def as_json(row: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
+    """Convert NumPy values, moments and lists to plain Python values; None for a missing one."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):

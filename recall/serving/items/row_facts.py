@@ -1,4 +1,7 @@
-"""Facts of items by the rows of one index, for what filters, caps, cold shares and fallbacks ask."""
+"""Reads attributes and posteriors by the rows of one index, for filters, caps, cold shares and the fallback.
+
+`facts.py` keeps them by item id and makes this view of them.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,30 @@ from recall.core.errors import ArtifactError, DataError
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
 from recall.serving.items.groups import ColumnCodes, Groups
-from recall.serving.items.layered import Layered
+from recall.serving.items.overlay import Overlaid
 from recall.serving.items.posterior import ServedPosterior
 
 
 class RowFacts:
-    """Facts by row.
+    """Show the attributes and posteriors of the items of one index, by row.
 
     Attributes:
-      index: whose rows these are; it does not change.
-      posterior: by row; of a living index also of rows beyond those of `index`.
+      index: the index, which does not change.
+      posterior: posteriors by row; for a living index also of rows beyond the rows of `index`.
+
+    Args:
+      index: as the attribute.
+      attributes: attributes by row; None where the run kept none.
+      posterior: as the attribute.
+      codes: column name -> codes of its values.
     """
 
     def __init__(
         self,
         index: Index,
         *,
-        attributes: Layered[ItemAttributes] | None,
-        posterior: Layered[ServedPosterior],
+        attributes: Overlaid[ItemAttributes] | None,
+        posterior: Overlaid[ServedPosterior],
         codes: Callable[[str], ColumnCodes],
     ) -> None:
         self.index, self.posterior, self._attributes, self._codes = index, posterior, attributes, codes
@@ -42,34 +51,37 @@ class RowFacts:
 
     @property
     def has_clock(self) -> bool:
-        """Whether the log has times."""
+        """Tell whether the log has times."""
         return self.posterior.base.has_clock
 
     def by_column(self, name: str, values_of: Callable[[pa.Array], npt.NDArray[Any]], *, what: str) -> Any:
-        """What a function says of the values of an attribute, as an array by row.
+        """Compute one value per row from an attribute.
 
         Args:
-          name: of the attribute.
-          values_of: a column -> an array of as many values; each is of its own value alone.
-          what: asks for it, for errors.
+          name: name of the attribute.
+          values_of: column -> an array of as many values. Each value depends on its own entry alone.
+          what: the caller's option, for error messages.
+
+        Returns:
+          An array [rows] of the dtype that `values_of` gives.
 
         Raises:
           ArtifactError: the run was prepared before attributes were kept.
-          DataError: there is none of this name.
+          DataError: no attribute has this name.
         """
         attributes = self._kept(what)
         return attributes.by_row(lambda part: values_of(part.column(name, what=what)), rows=len(self))
 
     def by_posterior(self, values_of: Callable[[ServedPosterior], npt.NDArray[Any]]) -> Any:
-        """What a function says of posteriors, as an array by row."""
+        """Compute one value per row from its posterior; an array [rows]."""
         return self.posterior.by_row(values_of, rows=len(self))
 
     def groups(self, name: str, *, what: str) -> Groups:
-        """The values of a column of text or tags as codes.
+        """Encode the values of a text or tags column as integer codes by row.
 
         Raises:
           ArtifactError: as `by_column`.
-          DataError: there is none of this name, or it holds numbers or times.
+          DataError: no attribute has this name, or it holds numbers or times.
         """
         attributes = self._kept(what)
         kind = attributes.base.column(name, what=what).type
@@ -82,15 +94,16 @@ class RowFacts:
 
     @cached_property
     def is_cold(self) -> Bools:
-        """Bool [rows]: no exposure that the posterior knows of; items that came later among them."""
+        """Mark the rows without exposures, items added later among them; bool [rows]."""
         return np.asarray(self.by_posterior(lambda known: known.exposures == 0))
 
     @cached_property
-    def is_there(self) -> Bools:
-        """Bool [rows]: the row is of an item that was not deleted."""
+    def is_alive(self) -> Bools:
+        """Mark the rows of items that were not deleted; bool [rows]."""
         return self.index.is_alive
 
-    def _kept(self, what: str) -> Layered[ItemAttributes]:
+    def _kept(self, what: str) -> Overlaid[ItemAttributes]:
+        """Return the attributes, or refuse with ArtifactError where the run kept none."""
         if self._attributes is None:
             raise ArtifactError(
                 f"{what}: data/ was written before it kept attributes of items; remove the folder data of the run and "

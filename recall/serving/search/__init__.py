@@ -1,4 +1,5 @@
 """Finds candidates for query vectors, with filters, caps, exclusions and a fallback.
 
-Imports `recall.serving.items` and `recall.serving.users`. Start at `search.py`; `candidates.py` has the result.
+Imports all packages up to `recall.model`, and `recall.serving.items`; nothing of `recall.serving.users`. Start at
+`options.py` (`SearchOptions`) and `search.py`; `candidates.py` has the result.
 """

@@ -1,4 +1,4 @@
-"""What a recaller gives: lists of candidates, for programs and for people."""
+"""Holds the result of a request: lists of candidates, for programs and for people."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from recall.index.items import Ids
 from recall.index.results import Names, ids_at
 
 Source = Literal["model", "fallback", "fallback_unfiltered"]
-"""Who answered: the model; popular and fresh items that the filters allow; or, where their predicates allow none, such
-as their lists of ids allow."""
+"""Source of a list: the model; popular and fresh items that the filters allow; or, where the predicates allow none,
+popular and fresh items that the filters' lists of ids allow."""
 MODEL: Source = "model"
 FALLBACK: Source = "fallback"
 FALLBACK_UNFILTERED: Source = "fallback_unfiltered"
@@ -24,16 +24,16 @@ FALLBACK_UNFILTERED: Source = "fallback_unfiltered"
 
 @dataclass(frozen=True)
 class Candidates:
-    """Recalled items, best first.
+    """Hold one list of candidates per query, best first.
 
     Attributes:
-      queries: the users or items that were asked for.
-      ids: object [queries, k], item ids; None where the catalogue had no more to give.
-      scores: float32 [queries, k], inner products; -inf where the id is None. Of a user with several interests those
-        of the interest that scores the item highest; of a fallback, which keeps an order of its own, smoothed CTRs.
+      queries: names of the queries: user ids, item ids or positions.
+      ids: object [queries, k], item ids; None where the catalogue has no more items.
+      scores: float32 [queries, k], inner products; -inf where the id is None. For a user with several interests the
+        score of the best interest; for a fallback, which has an order of its own, the smoothed CTR.
       titles: titles by item id, where the catalogue has some.
-      sources: who answered each query; None where no fallback was asked for: the model then.
-      unknown_ids: how many ids of the allow and deny lists the index lacks; they were passed over.
+      sources: source of each list; None, for the model, where no fallback was asked for.
+      unknown_ids: number of ids of the allow and deny lists that the index lacks; they were ignored.
     """
 
     queries: Sequence[str]
@@ -44,9 +44,10 @@ class Candidates:
     unknown_ids: int = 0
 
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary per candidate, ready for JSON: query, rank (from 1), item, score, title (None without).
+        """Return one dictionary per candidate, ready for JSON.
 
-        And source, if a fallback was asked for.
+        Its keys are query, rank (from 1), item, score, title (None without one), and source if a fallback was asked
+        for.
         """
         shown = [{}] * len(self.queries) if self.sources is None else [{"source": source} for source in self.sources]
         return [
@@ -64,17 +65,17 @@ class Candidates:
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per candidate: query, rank (from 1), item, score, title; and source, if a fallback was asked for."""
+        """Return one row per candidate, with the keys of `records` as columns."""
         columns = ["query", "rank", "item", "score", "title", *(["source"] if self.sources is not None else [])]
         return pd.DataFrame(self.records(), columns=columns)
 
 
 class FoundCandidates(Candidates):
-    """Candidates whose ids are looked up when they are first asked for: a fifth of the time of a batch.
+    """Look up the ids of candidates at their first use, which is a fifth of the time of a batch.
 
     Args:
-      rows: int32 [queries, k], -1 where the catalogue had no more to give.
-      names: ids by row.
+      rows: int32 [queries, k], -1 where the catalogue has no more items.
+      names: item ids by row.
       others: the other attributes of `Candidates`.
     """
 
@@ -83,7 +84,7 @@ class FoundCandidates(Candidates):
 
     @property
     def ids(self) -> Ids:
-        """Object [queries, k]."""
+        """Look up the item ids, object [queries, k]; None where the catalogue has no more items."""
         # Not a cached_property: see `SearchResult.ids`.
         own = self.__dict__
         found: Ids | None = own.get("_ids")
@@ -92,5 +93,5 @@ class FoundCandidates(Candidates):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled it takes along its own ids, not those of the catalogue."""
+        """Pickle the ids of the lists without the ids of the catalogue."""
         return Candidates, (self.queries, self.ids, self.scores, self.titles, self.sources, self.unknown_ids)

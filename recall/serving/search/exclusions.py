@@ -1,4 +1,4 @@
-"""What queries may not have, as rows of the index that is searched."""
+"""Collects the items that queries may not get, as rows of the index that is searched."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import pyarrow.compute as pc
 from recall.core.arrays import Int32s
 from recall.core.ragged import Ragged
 from recall.index import Index, LivingSnapshot
-from recall.serving.search.search import Exclude, excluded_ids
+from recall.serving.ids import by_id, ids_of
+from recall.serving.search.options import Exclude
 
 
 class CatalogueRows:
-    """Finds rows of a run's catalogue in its indexes.
+    """Map rows of a run's catalogue to rows of its indexes.
 
-    Each index is looked through once, and remembered while it lives; of a living one its base, where ids keep rows.
+    Each index is read once, and the map is kept while the index lives; for a living index it is the map of its base,
+    where ids keep their rows.
 
     Args:
-      item_ids: object [items], by row of the catalogue.
+      item_ids: object [items], item ids by row of the catalogue.
     """
 
     def __init__(self, item_ids: npt.NDArray[np.object_]) -> None:
@@ -31,11 +33,11 @@ class CatalogueRows:
         self._latest: tuple[Callable[[], Index | None], Int32s | None] = (lambda: None, None)
 
     def rows_in(self, index: Index, lists: Ragged) -> Ragged:
-        """Rows of an index; items that it lacks are passed over.
+        """Map lists of catalogue rows to lists of index rows; items that the index lacks are left out.
 
         Args:
-          index: does not change while this looks.
-          lists: rows of the catalogue, of each query; each once and rising.
+          index: an index that does not change meanwhile.
+          lists: per query rows of the catalogue, unique and rising.
         """
         rows_in_base = self._of_base(index.base if isinstance(index, LivingSnapshot) else index)
         if rows_in_base is None:
@@ -44,14 +46,14 @@ class CatalogueRows:
         lacking = np.flatnonzero(rows < 0)
         if not lacking.size:
             return Ragged(rows, lists.offsets).distinct()
-        if isinstance(index, LivingSnapshot):  # gone when the base was built, and perhaps back since
+        if isinstance(index, LivingSnapshot):  # deleted when the base was built, and perhaps added since
             rows[lacking] = [index.row(self._item_ids[row]) for row in lists.values[lacking].tolist()]
         return Ragged(rows, lists.offsets).where(rows >= 0).distinct()
 
     def _of_base(self, base: Index) -> Int32s | None:
-        """Rows of the catalogue's items in a built index, int32 [items], -1 for what it lacks; None: the same ones."""
+        """Return the row of each catalogue item in a base, int32 [items], -1 without one; None if rows are the same."""
         latest, rows = self._latest
-        if latest() is base:  # of the usual case, one index: the dictionary takes 4 us
+        if latest() is base:  # the usual case, one index: the dictionary takes 4 us
             return rows
         try:
             rows = self._rows_in[base]
@@ -73,39 +75,55 @@ def excluded_rows(
     catalogue: CatalogueRows,
     queries: int,
 ) -> Ragged:
-    """What each query may not have.
+    """Join the rows that each query may not get.
 
     Args:
-      index: does not change while it is searched.
-      seen: rows of the catalogue.
-      ids: by position of a query; those that the index lacks are passed over.
-      catalogue: whose rows `seen` are.
-      queries: how many there are.
+      index: an index that does not change meanwhile.
+      seen: per query rows of the catalogue, unique and rising; None: no rows.
+      ids: by position of a query, item ids. Ids that the index lacks are left out.
+      catalogue: the map of the rows of `seen`.
+      queries: number of queries.
     """
     excluded = Ragged.empty(queries) if seen is None else catalogue.rows_in(index, seen)
     if ids:
-        further = Ragged.from_lists(index.rows_there(ids.get(query, ())) for query in range(queries))
-        excluded = excluded.union(further.distinct())
+        by_ids = Ragged.from_lists(index.rows_there(ids.get(query, ())) for query in range(queries))
+        excluded = excluded.union(by_ids.distinct())
     return excluded
 
 
 def excluded_by_position(
-    exclude: Exclude | None, names: Sequence[str], *further: Mapping[int, Sequence[str]]
+    exclude: Exclude | None, names: Sequence[str], others: Mapping[int, Sequence[str]]
 ) -> dict[int, list[str]]:
-    """Ids that queries may not have, by position of those that have any.
+    """Join the item ids that queries may not get, by position of the queries that have any.
 
     Args:
-      exclude: what a caller excludes, for all queries or by their names.
-      names: of the queries.
-      further: what else they may not have, by position.
+      exclude: the caller's exclusions.
+      names: names of the queries.
+      others: by position of a query, more item ids.
 
     Raises:
       DataError: as `excluded_ids`.
     """
     lists = () if exclude is None else excluded_ids(exclude, names)
     joined = {query: list(ids) for query, ids in enumerate(lists) if ids}
-    for own in further:
-        for query, ids in own.items():
-            if len(ids):
-                joined[query] = [*joined.get(query, ()), *ids]
+    for query, ids in others.items():
+        if len(ids):
+            joined[query] = [*joined.get(query, ()), *ids]
     return joined
+
+
+def excluded_ids(exclude: Exclude, names: Sequence[str]) -> list[list[str]]:
+    """List the item ids that a caller excludes, per query.
+
+    Args:
+      exclude: item ids for all queries, or by name of a query. Names without a query are ignored.
+      names: names of the queries.
+
+    Raises:
+      DataError: an entry is no list of ids, or an id is missing.
+    """
+    if isinstance(exclude, Mapping):
+        own = by_id(exclude, "exclude")
+        lists = {name: ids_of(own[name], f"exclude[{name!r}]") for name in names if name in own}
+        return [lists.get(name, []) for name in names]
+    return [ids_of(exclude, "exclude")] * len(names)

@@ -1,12 +1,12 @@
-"""What is shown where the model has nothing to go by: popular items and fresh ones, from the posterior snapshot.
+"""Orders popular and fresh items, for queries that the model cannot answer.
 
-The order is the same for everybody and depends on the snapshot alone: four popular items, one fresh, and so on.
+The order depends on the posteriors alone and is the same for every query: four popular items, one fresh, and so on.
 
 popular: by clicks, equal counts by smoothed CTR, then by row. Of test clicks 14.0%, 17.0% and 19.8% (simulated
   community, KuaiRand, MovieLens 100k) are among the first 50; by smoothed CTR alone 18.7%, 4.9% and 16.4%, as the
   clicks of a real feed go where its exposures go.
-fresh: by first exposure, the latest first; items that were never exposed come after the others, by row: a list of them
-  alone would be a draw at random (`min_cold_share` asks for some). In a log without a clock nothing is fresh.
+fresh: by first exposure, the latest first; items without exposures come last, by row: a list of them alone would be a
+  random draw (`min_cold_share` asks for some). In a log without a clock nothing is fresh.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recall.core.arrays import AnyInts, Bools, Float32s, Int32s, Int64s, Intps
-from recall.serving.items.layered import Layered
+from recall.serving.items.overlay import Overlaid
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.search.merging import Ranked
 
@@ -28,11 +28,11 @@ FRESH_EVERY = 5
 
 
 class Order(NamedTuple):
-    """Rows in an order.
+    """Hold rows in the order of their keys.
 
     Attributes:
-      rows: int32 [items].
-      keys: int64 [items], rising: what they are ordered by, equal keys by row.
+      rows: int32 [items]; rows of equal keys rise.
+      keys: int64 [items], rising.
     """
 
     rows: Int32s
@@ -40,65 +40,67 @@ class Order(NamedTuple):
 
     @classmethod
     def by(cls, keys: Int64s) -> Order:
-        """Of rows 0, 1, ... by a key each."""
+        """Order rows 0, 1, ... by one key each."""
         rows = np.argsort(keys, kind="stable").astype(np.int32)
         return cls(rows, keys[rows])
 
     def changed(self, rows: Int32s, keys: Int64s) -> Order:
-        """With newer keys of some rows, in the order or new to it: without sorting the others again.
+        """Return the order with newer keys of some rows, which may be new, without sorting the others again.
 
         Args:
           rows: int32 [n], rising.
-          keys: int64 [n].
+          keys: int64 [n], their keys.
         """
         kept = ~np.isin(self.rows, rows, kind="table")
-        others, theirs = self.rows[kept], self.keys[kept]
+        others, other_keys = self.rows[kept], self.keys[kept]
         order = np.argsort(keys, kind="stable")
         rows, keys = rows[order], keys[order]
-        places = np.searchsorted(theirs, keys)
-        ends = np.searchsorted(theirs, keys, side="right")
+        places = np.searchsorted(other_keys, keys)
+        ends = np.searchsorted(other_keys, keys, side="right")
         for tie in np.flatnonzero(places < ends):
             places[tie] += np.searchsorted(others[places[tie] : ends[tie]], rows[tie])
-        return Order(np.insert(others, places, rows), np.insert(theirs, places, keys))
+        return Order(np.insert(others, places, rows), np.insert(other_keys, places, keys))
 
 
 @lru_cache(maxsize=4)
-def fallback_order(posterior: Layered[ServedPosterior]) -> Int32s:
-    """Rows of all items, those to show first in front; int32 [items], of which nothing may be overwritten."""
+def fallback_order(posterior: Overlaid[ServedPosterior]) -> Int32s:
+    """Order the rows of all items, the first to show in front; int32 [items], which the caller may not write to."""
     popular = _ordered(posterior, _unpopularity).rows
     if not posterior.base.has_clock:
         return popular
     return interleaved(popular, _ordered(posterior, _exposed_before).rows, every=FRESH_EVERY)
 
 
-def _ordered(posterior: Layered[ServedPosterior], keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+def _ordered(posterior: Overlaid[ServedPosterior], keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    """Order all rows by their keys."""
     order = _order_of_base(posterior.base, keys_of)
-    top = posterior.changed
-    return order if top is None else order.changed(top.rows, keys_of(top.entries))
+    newer = posterior.merged_overlay
+    return order if newer is None else order.changed(newer.rows, keys_of(newer.entries))
 
 
 @lru_cache(maxsize=8)  # a base lives for long: sorting a million items takes most of a second
 def _order_of_base(posterior: ServedPosterior, keys_of: Callable[[ServedPosterior], Int64s]) -> Order:
+    """Order the rows of a base by their keys."""
     return Order.by(keys_of(posterior))
 
 
 def _unpopularity(known: ServedPosterior) -> Int64s:
-    """Orders by falling clicks, equal ones by falling CTR; CTRs are not negative, so that their bits rise with them."""
+    """Return keys for falling clicks, then falling CTR. CTRs are not negative, so that their bits rise with them."""
     return -((known.clicks << 32) | known.smoothed_ctr.view(np.int32).astype(np.int64))
 
 
 def _exposed_before(known: ServedPosterior) -> Int64s:
-    """Orders by the latest first exposure, items without one last."""
+    """Return keys for the latest first exposure first, and items without exposures last."""
     return np.where(known.first_exposed_ms == NEVER, 1, -known.first_exposed_ms)
 
 
 def interleaved(one: AnyInts, other: AnyInts, *, every: int) -> Int32s:
-    """Joins two orders of the same items: each `every`-th place is of the other; an item stays where it comes first.
+    """Interleave two orders of the same items, with every `every`-th place from the second; repeats are dropped.
 
     Args:
       one: rows 0 to n - 1 in some order.
-      other: the same rows in another.
-      every: at least 2.
+      other: the same rows in another order.
+      every: distance between the places of the second order, at least 2.
 
     Returns:
       int32 [n], each row once.
@@ -114,14 +116,14 @@ def interleaved(one: AnyInts, other: AnyInts, *, every: int) -> Int32s:
 
 
 def ranked_fallback(order: Int32s, *, allowed: Bools | None, excluded: Sequence[Int32s]) -> Ranked:
-    """The order as a source of candidates, for `merged_lists`.
+    """Rank candidates by an order, for `merged_lists`.
 
-    Scores are minus the place in the order, so that lists which are put together anew keep it.
+    A score is minus the place in the order, so that merged lists keep the order.
 
     Args:
       order: rows of items.
-      allowed: bool [items], rows that may be given; None: all.
-      excluded: per query rows that may not.
+      allowed: bool [items], rows that lists may hold; None: all.
+      excluded: per query rows that its list may not hold.
     """
     place = np.zeros(order.max(initial=-1) + 1, np.int64)
     place[order] = np.arange(len(order))

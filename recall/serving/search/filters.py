@@ -1,6 +1,6 @@
-"""Filters: which items a query may have, by id, by attribute and by age; as settings, and as masks of an index's rows.
+"""Filters items by id, by attribute and by age: settings of a caller -> masks of the rows of an index.
 
-All conditions hold together. `Index.search` finds k of the items that remain wherever k remain.
+All conditions hold together. `Index.search` finds k of the remaining items wherever k remain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recall.serving.items.row_facts import RowFacts
 
 
 def _as_text(value: Any) -> str:
-    """A value as ids are read: 12 and 12.0 are "12", text is stripped."""
+    """Convert a value to text as ids are read: 12 and 12.0 are "12", text is stripped."""
     if isinstance(value, str):
         text = value.strip()
     elif isinstance(value, bool | np.bool_):
@@ -47,9 +47,9 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Predicate(Strict):
-    """A condition on one attribute of an item, or on its age.
+    """Set conditions on one attribute of an item, or on its age.
 
-    An item without a value meets `not_in` alone. Of tags, `in` wants any of them, `not_in` none.
+    An item without a value meets `not_in` alone. For tags, `in` accepts any of them, and `not_in` none.
     """
 
     column: str | None = Field(
@@ -67,7 +67,8 @@ class Predicate(Strict):
     time_unit: TimeUnit = Field(default="ms", description="of the column that newer_than_hours reads")
 
     @model_validator(mode="after")
-    def _asks_something_of_something(self) -> Predicate:
+    def _require_condition(self) -> Predicate:
+        """Refuse a predicate without condition, or without the column that its condition needs."""
         by_value = [self.in_, self.not_in, self.at_least, self.at_most]
         if all(value is None for value in [*by_value, self.newer_than_hours]):
             raise ValueError("has no condition; give in, not_in, at_least, at_most or newer_than_hours")
@@ -78,16 +79,16 @@ class Predicate(Strict):
         return self
 
     def mask(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
-        """Which items meet the condition, bool [items].
+        """Mark the items that meet the conditions, bool [items].
 
         Args:
-          items: attributes and posterior by row.
-          now_ms: the moment of the query.
-          what: this predicate, for errors.
+          items: attributes and posteriors by row.
+          now_ms: the moment of the query (Unix milliseconds).
+          what: name of this predicate, for error messages.
 
         Raises:
           ArtifactError: the run kept no attributes.
-          DataError: no such column, or the condition does not fit its type.
+          DataError: there is no such column, or a condition does not fit its type.
         """
         if self.column is None:
             return self._exposed_lately(items, now_ms=now_ms, what=what)
@@ -97,6 +98,7 @@ class Predicate(Strict):
         return mask
 
     def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Bools:
+        """Mark the values that meet the conditions, bool [values]."""
         allowed = np.ones(len(column), bool)
         if self.in_ is not None:
             allowed &= _is_any(column, self.in_)
@@ -113,6 +115,7 @@ class Predicate(Strict):
         return allowed
 
     def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
+        """Mark the items whose first exposure is recent, or still to come; bool [items]."""
         if not items.has_clock:
             raise DataError(f"{what}: the log has no clock, so that nobody knows when items were first exposed; "
                             "name a column with times")  # fmt: skip
@@ -127,11 +130,11 @@ class Predicate(Strict):
 
 
 class Allowed(NamedTuple):
-    """What filters leave.
+    """Hold the items that filters allow.
 
     Attributes:
-      mask: bool [items], or None: all.
-      unknown_ids: how many ids of the allow and deny lists no item has. They were passed over.
+      mask: bool [items]; None: all items.
+      unknown_ids: number of ids of the allow and deny lists that no item has; they were ignored.
     """
 
     mask: Bools | None
@@ -139,35 +142,35 @@ class Allowed(NamedTuple):
 
 
 class Filters(Strict):
-    """Which items a query may have. Ids that no item has are passed over, and counted: lists outlive items."""
+    """Set the items that a query may get. Ids that no item has are ignored and counted, since lists outlive items."""
 
     allow: tuple[Text, ...] | None = Field(default=None, description="only these item ids; an empty list allows none")
     deny: tuple[Text, ...] = Field(default=(), description="none of these item ids")
     where: tuple[Predicate, ...] = Field(default=(), description="conditions on attributes, all of which hold")
 
     @classmethod
-    def read(cls, given: Filters | Mapping[str, Any] | None) -> Filters:
-        """Filters from what a caller gives: {"allow": [...], "deny": [...], "where": [{"column": ..., "in": [...]}]}.
+    def read(cls, filters: Filters | Mapping[str, Any] | None) -> Filters:
+        """Read the filters of a caller: {"allow": [...], "deny": [...], "where": [{"column": ..., "in": [...]}]}.
 
         Raises:
-          DataError: an unknown key, a value of another type, or a predicate that asks nothing; lists all of them.
+          DataError: a key is unknown, a value is of another type, or a predicate has no condition; lists all problems.
         """
-        if given is None:
+        if filters is None:
             return NO_FILTERS
-        if isinstance(given, Filters):
-            return given
+        if isinstance(filters, Filters):
+            return filters
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(filters)
         except ValidationError as error:
             problems = "; ".join(describe(problem) for problem in error.errors()).replace("experiment: ", "")
             raise DataError(f"filters: {problems}") from None
 
     @classmethod
     def parse(cls, text: str) -> Filters:
-        """Filters from JSON, or from the file that the text names.
+        """Parse filters from JSON text, or from a JSON file that the text names.
 
         Raises:
-          DataError: neither; or as `read`.
+          DataError: the text is neither; or as `read`.
         """
         if not text.lstrip().startswith("{"):
             try:
@@ -182,19 +185,19 @@ class Filters(Strict):
 
     @property
     def without_predicates(self) -> Filters:
-        """The lists of ids alone."""
+        """Return filters with the lists of ids alone."""
         return Filters(allow=self.allow, deny=self.deny)
 
     def allowed(self, items: RowFacts, *, now_ms: int) -> Allowed:
-        """The mask of an index's rows.
+        """Mark the allowed rows of an index.
 
         Args:
-          items: facts by the rows of the index.
-          now_ms: the moment of the query, for ages.
+          items: attributes and posteriors by row.
+          now_ms: the moment of the query (Unix milliseconds), for ages.
 
         Raises:
           ArtifactError: the run kept no attributes and a predicate names one.
-          DataError: no such column, or a condition does not fit its type.
+          DataError: there is no such column, or a condition does not fit its type.
         """
         if self == Filters():
             return Allowed(None)
@@ -212,10 +215,11 @@ class Filters(Strict):
 
 
 NO_FILTERS = Filters()
-"""Allows every item."""
+"""Filters that allow every item."""
 
 
 def _is_any(column: pa.Array, values: tuple[str, ...]) -> Bools:
+    """Mark the entries of a column that are, or for tags hold, one of the values."""
     wanted = pa.array(values, pa.string())
     if column.type != TAGS:
         text = column if pa.types.is_string(column.type) else id_strings(column)  # text is kept as ids are read
@@ -227,6 +231,7 @@ def _is_any(column: pa.Array, values: tuple[str, ...]) -> Bools:
 
 
 def _numbers(column: pa.Array, *, what: str) -> Float64s:
+    """Read a column as numbers, NaN where missing; DataError for other values."""
     values, wrong = parse_numbers(column)
     if wrong.any():
         shown = column[int(np.argmax(wrong))].as_py()
@@ -236,6 +241,7 @@ def _numbers(column: pa.Array, *, what: str) -> Float64s:
 
 
 def _moments(column: pa.Array, unit: TimeUnit, *, what: str) -> tuple[Int64s, Bools]:
+    """Read a column as Unix milliseconds and a mask of missing times; DataError for other values."""
     if column.type == TAGS:
         raise DataError(f"{what}: newer_than_hours reads times, found lists of text; ask with in or not_in")
     times = parse_times(column, unit)

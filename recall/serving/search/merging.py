@@ -1,7 +1,7 @@
-"""Merge steps: lists of k from ranked candidates, with at most so many of one author or tag, and a share of cold items.
+"""Merges ranked candidates into lists of k, with caps on authors or tags and a share of cold items.
 
-What wins, where not all can be had: caps first, then the share of cold items, then the score. A cold item that would
-break a cap is not taken; one that takes the place of a better scored item is.
+Where not all can be kept, caps win over the share of cold items, and the share wins over the score. A cold item that
+would break a cap is left out; a cold item may take the place of an item with a better score.
 
 With one cap on a column of one value per item, a list has k items wherever k can be had: items that keep a cap are a
 partition matroid, in which every list can be filled up to the same length. With tags, or several caps, another choice
@@ -10,41 +10,39 @@ might have been longer: finding the longest list is a packing problem, and candi
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Intps
-from recall.core.errors import DataError
 from recall.serving.items.groups import Groups
 
-# A look for a capped list is at so many times its length: those that are in already never fill it.
+# A capped list is filled from so many times its length of candidates: the reserved items alone never fill it.
 _MARGIN = 2
 
 
 class Ranked(Protocol):
-    """Gives candidates by falling score: of an index, or of any other ranking of the same rows."""
+    """Rank candidates by falling score, by an index or by any other ranking of the same rows."""
 
     def __call__(self, queries: Intps, width: int, *, only: Bools | None) -> tuple[Int32s, Float32s]:
-        """Rows and scores [queries, width] of queries, padded with -1 and -inf where there are no more.
+        """Return rows and scores [queries, width], padded with -1 and -inf.
 
         Args:
-          queries: their positions.
+          queries: positions of the queries.
           width: candidates per query.
-          only: bool [items], which items count; None: all that the queries may have.
+          only: bool [items], the items that count; None: all that the queries may have.
         """
 
 
 class Cap(NamedTuple):
-    """At most `limit` items of one value in a list; items without a value are not limited.
+    """Limit the items of one value in a list; items without a value are not limited.
 
     Attributes:
-      groups: the values of each item.
-      limit: at least 1.
+      groups: values of each item.
+      limit: largest number of items of one value, at least 1.
     """
 
     groups: Groups
@@ -53,13 +51,13 @@ class Cap(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """What lists have to keep.
+    """Hold the rules that lists have to keep.
 
     Attributes:
       k: length of a list.
-      caps: all of them hold.
+      caps: caps, all of which hold.
       cold: bool [items], the items that `min_cold` counts.
-      min_cold: how many of a list are cold, while there are any.
+      min_cold: number of cold items in a list, while there are any.
     """
 
     k: int
@@ -68,69 +66,31 @@ class Rules:
     min_cold: int = 0
 
 
-def cold_items(k: int, share: float) -> int:
-    """How many of k items a share is, rounded up: half of 5 is 3.
-
-    Raises:
-      DataError: the share is not within 0 and 1.
-    """
-    if not 0 <= share <= 1:
-        raise DataError(f"min_cold_share: expected a number from 0 to 1, found {share}")
-    return math.ceil(round(share * k, 6))  # 0.7 * 10 is a little more than 7 in binary
-
-
-def check_caps(caps: Mapping[str, int]) -> dict[str, int]:
-    """Caps by column.
-
-    Raises:
-      DataError: a limit that is no whole number from 1 on.
-    """
-    for column, limit in caps.items():
-        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
-            raise DataError(f"caps[{column!r}]: expected a whole number of items, at least 1, found {limit!r}")
-    return {str(column): int(limit) for column, limit in caps.items()}
-
-
-def parse_caps(texts: Iterable[str]) -> dict[str, int]:
-    """Caps by column, of texts like author_id=2.
-
-    Raises:
-      DataError: a text of another form, or a column twice.
-    """
-    caps: dict[str, int] = {}
-    for text in texts:
-        column, _, limit = text.rpartition("=")
-        if not column or not limit.isdecimal() or column in caps:
-            raise DataError(f"cap: expected COLUMN=N, each column once, e.g. author_id=2; found {text}")
-        caps[column] = int(limit)
-    return check_caps(caps)
-
-
 def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Int32s, Float32s]:
-    """Lists that keep the rules.
+    """Fill lists that keep the rules.
 
-    Candidates come by falling score until a list is full or there are no more; once a value has all the items that it
-    may have, others are asked for.
+    Candidates come by falling score until a list is full or there are no more. Once a value has reached its cap, only
+    items of other values are ranked.
 
     Args:
-      ranked: where candidates come from.
-      rules: what lists have to keep.
-      queries: how many there are.
-      items: of the catalogue.
+      ranked: source of the candidates.
+      rules: rules of the lists.
+      queries: number of queries.
+      items: number of rows of the index.
 
     Returns:
       rows int32 and scores float32 [queries, k] by falling score, padded with -1 and -inf.
     """
-    everybody = np.arange(queries)
+    every_query = np.arange(queries)
     if not rules.caps and not rules.min_cold:
-        return ranked(everybody, rules.k, only=None)
-    lists = _filled(ranked, rules, everybody, items=items)
+        return ranked(every_query, rules.k, only=None)
+    lists = _filled(ranked, rules, every_query, items=items)
     if rules.min_cold and rules.cold is not None:
         cold = rules.cold
-        several = np.asarray([sum(bool(cold[row]) for row, _ in chosen) for chosen in lists], dtype=np.int64)
-        short = np.flatnonzero(several < rules.min_cold)
+        counts = np.asarray([sum(bool(cold[row]) for row, _ in chosen) for chosen in lists], dtype=np.int64)
+        short = np.flatnonzero(counts < rules.min_cold)
         reserved = _filled(ranked, Rules(rules.min_cold, rules.caps), short, items=items, only=cold)
-        # The rest of a list is what goes with its cold items, for whose sake caps may keep others out.
+        # The list is filled anew around its cold items, whose values count for the caps.
         refilled = _filled(ranked, rules, short, items=items, reserved=reserved)
         for query, chosen in zip(short.tolist(), refilled, strict=True):
             lists[query] = chosen
@@ -146,12 +106,12 @@ Pairs = list[tuple[int, float]]
 
 
 def capped(ranked: Iterable[tuple[int, float]], rules: Rules, *, reserved: Sequence[tuple[int, float]] = ()) -> Pairs:
-    """The first k candidates that keep the caps, after those that are in already.
+    """Choose the first k candidates that keep the caps, after the reserved ones.
 
     Args:
       ranked: rows and scores, best first.
       rules: k and caps.
-      reserved: rows and scores that are in.
+      reserved: rows and scores that are in the list already.
     """
     chosen, taken = list(reserved), {row for row, _ in reserved}
     counts = [Counter(code for row in taken for code in cap.groups.of(row)) for cap in rules.caps]
@@ -179,7 +139,7 @@ def _filled(
     only: Bools | None = None,
     reserved: Sequence[Pairs] | None = None,
 ) -> list[Pairs]:
-    """`capped` lists of queries, from as many candidates as it takes."""
+    """Fill the `capped` list of each query, from as many candidates as it takes."""
     width = min(items, rules.k * (_MARGIN if rules.caps else 1))
     lists = list(reserved) if reserved else [[] for _ in queries]
     rows, scores = ranked(queries, width, only=only)
@@ -187,8 +147,8 @@ def _filled(
         lists[place] = capped(_pairs(rows[place], scores[place]), rules, reserved=lists[place])
         has_more = width < items and rows[place, -1] >= 0
         while len(lists[place]) < rules.k and has_more:
-            # Of values that have all their items nothing more can be had: so each look brings at least one item, and
-            # few are needed. Widening instead would come to the end of the catalogue where few values fill a list.
+            # Items whose values have reached their caps are left out. So each round brings at least one item, and few
+            # rounds are needed. Widening would read the whole catalogue where few values fill a list.
             open_items = _with_room(rules.caps, lists[place], items=items)
             own, points = ranked(queries[[place]], width, only=open_items if only is None else open_items & only)
             lists[place] = capped(_pairs(own[0], points[0]), rules, reserved=lists[place])
@@ -198,12 +158,13 @@ def _filled(
 
 
 def _pairs(rows: Int32s, scores: Float32s) -> Pairs:
-    several = int(np.count_nonzero(rows >= 0))
-    return list(zip(rows[:several].tolist(), scores[:several].tolist(), strict=True))
+    """Pair the rows of one list, without its padding, with their scores."""
+    count = int(np.count_nonzero(rows >= 0))
+    return list(zip(rows[:count].tolist(), scores[:count].tolist(), strict=True))
 
 
 def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Bools:
-    """Bool [items], items none of whose values has as many items in the list as it may have."""
+    """Mark the items none of whose values has reached its cap in the list; bool [items]."""
     has_room = np.ones(items, bool)
     for cap in caps:
         counts = Counter(code for row, _ in chosen for code in cap.groups.of(row))

@@ -1,27 +1,131 @@
-"""What callers give of the users they ask for: ids, clicked items, times; checked, and padded for the query model."""
+"""Holds the users of a request: as a caller asks for them (`UserQuery`), and with clicks (`Asked`, `AskedOfLog`).
+
+`from_log.py` and `from_features.py` look up the clicks -> `vectors.py` computes query vectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
-import tensorflow as tf
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
-from recall.core.errors import DataError, shown
-from recall.core.tables import id_list
+from recall.core.arrays import Bools, Float64s
+from recall.core.errors import DataError
+from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
+from recall.serving.ids import Ids, by_id, ids_of
 
 _T = TypeVar("_T")
 
+PerUser: TypeAlias = Mapping[str, _T] | Mapping[int, _T]
+UserFeatures: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
+"""Rows of users: values under the column names of the users file, and beside them
 
-class Asked(NamedTuple):
-    """The users of a query.
+    history: clicked item ids, oldest first; default: none,
+    history_times_ms: time of each click (Unix milliseconds); default: unknown,
+    history_NAME: item ids of the further history NAME of `data.histories`; default: none.
+
+An absent column is a missing value. A row with the user id column gets that id's embedding, if the model has one; other
+rows are unknown users. Columns that the model does not read are ignored.
+"""
+
+
+@dataclass(frozen=True, init=False)
+class UserQuery:
+    """Ask for users by id, or by the features of users that no file knows.
+
+    Example:
+      >>> query = UserQuery(["42"], histories={"42": ["i7", "i9"]})
+      >>> query.ids, query.histories
+      (['42'], {'42': ['i7', 'i9']})
 
     Attributes:
-      names: what the query calls them.
-      users: their ids; of somebody whom no file knows "\\0", which is no id.
-      history: clicked item ids, oldest first.
-      clicked_ms: when each was clicked (Unix milliseconds); None where nothing is known.
+      ids: user ids. A user that the log does not hold is served by profile, if the users file has one, and by the
+        learned answer to an empty history.
+      features: in place of `ids`, raw features and clicks of users: see `UserFeatures`. The queries of the result are
+        named by their positions, from "0".
+      histories: clicked item ids per user, oldest first, in place of the logged ones. Items that the catalogue lacks
+        are ignored.
+      history_times_ms: per user of `histories`, the time of each click (Unix milliseconds); default: unknown. Only a
+        model with `model.history_time` reads times.
+      further_histories: by name of `data.histories`, item ids per user in place of the logged ones.
+
+    Raises:
+      DataError: neither or both of ids and features, histories beside features, an id is missing, or times do not
+        belong to a history given here.
+    """
+
+    ids: list[str]
+    features: UserFeatures | None
+    histories: Mapping[str, list[str]]
+    history_times_ms: Mapping[str, Sequence[int]]
+    further_histories: Mapping[str, Mapping[str, list[str]]]
+
+    def __init__(
+        self,
+        ids: Ids | None = None,
+        *,
+        features: UserFeatures | None = None,
+        histories: PerUser[Ids] | None = None,
+        history_times_ms: PerUser[Sequence[int]] | None = None,
+        further_histories: Mapping[str, PerUser[Ids]] | None = None,
+    ) -> None:
+        if features is None and ids is None:
+            raise DataError("users: expected ids of users, or features of users that no file knows; found neither")
+        if features is not None and (ids is not None or histories or history_times_ms or further_histories):
+            raise DataError("features: their rows bring their own clicks; remove users, histories and times")
+        users = ids_of(() if ids is None else ids, "users")
+        own = _lists_of(histories, users, what="histories")
+        times = by_id(history_times_ms, "history_times_ms") if history_times_ms else {}
+        for user, moments in times.items():
+            at = f"history_times_ms[{user!r}]"
+            require_times(moments, own.get(user, ()), times_at=at, history_at="histories")
+        further = {
+            name: _lists_of(lists, users, what=f"further_histories[{name!r}]")
+            for name, lists in (further_histories or {}).items()
+        }
+        self.__dict__.update(  # around `frozen`: object.__setattr__ takes longer
+            ids=users, features=features, histories=own, history_times_ms=times, further_histories=further
+        )
+
+    @classmethod
+    def read(cls, users: Ids | UserQuery | None, keywords: Mapping[str, Any]) -> UserQuery:
+        """Take a query, or build it from the short form: ids, and the other attributes as keywords.
+
+        Raises:
+          DataError: keywords beside a `UserQuery`; or as the class.
+        """
+        if not isinstance(users, UserQuery):
+            return UserQuery(users, **keywords)
+        if twice := [name for name, value in keywords.items() if value is not None]:
+            raise DataError(f"users: a UserQuery and {', '.join(twice)} beside it; set these in the UserQuery")
+        return users
+
+
+class UserKeywords(TypedDict, total=False):
+    """Name the attributes of `UserQuery` that calls may give as keywords."""
+
+    features: UserFeatures | None
+    histories: PerUser[Ids] | None
+    history_times_ms: PerUser[Sequence[int]] | None
+    further_histories: Mapping[str, PerUser[Ids]] | None
+
+
+USER_KEYWORDS = frozenset(field.name for field in fields(UserQuery)) - {"ids"}
+
+
+class Asked(NamedTuple):
+    r"""Hold the users of a request with clicks as item ids.
+
+    Attributes:
+      names: names of the queries.
+      users: user ids; "\0", which is no id, for an unknown user.
+      history: clicked item ids of each user, oldest first.
+      clicked_ms: per user the time of each click (Unix milliseconds); None where no time is known.
       further: by name of a further history, item ids of each user, oldest first.
     """
 
@@ -32,44 +136,76 @@ class Asked(NamedTuple):
     further: dict[str, list[list[str]]]
 
     @property
-    def given(self) -> dict[int, list[str]]:
-        """Clicked item ids that the caller gave, by position of the user: here all."""
+    def caller_histories(self) -> dict[int, list[str]]:
+        """Return the histories that the caller gave, by position of the user: here all."""
         return dict(enumerate(self.history))
 
     def ages_hours(self, now_ms: int) -> list[list[float]]:
-        """Hours from each click to the query; -1 where no time is given."""
+        """Count the hours from each click to the query; -1 for an unknown time."""
         return [
             [-1.0] * len(history) if times is None else [(now_ms - int(time)) / MS_PER_HOUR for time in times]
             for history, times in zip(self.history, self.clicked_ms, strict=True)
         ]
 
 
-def ids_of(values: Iterable[Any], what: str) -> list[str]:
-    """Ids as the log's are read: 12 and 12.0 are "12", text is stripped.
+@dataclass(frozen=True)
+class AskedOfLog:
+    """Hold the users of a request with clicks as catalogue rows; item ids are looked up only when they are read.
 
-    Raises:
-      DataError: a text in the place of a list, ids of several types, or a missing one; begins with `what`.
+    Attributes:
+      users: user ids, which are the names of the queries too.
+      rows: clicked items as rows of the catalogue, oldest first; -1 for an item that it lacks.
+      times_ms: float64 [clicks], times of the clicks (Unix milliseconds), NaN for an unknown one; None: all unknown.
+      caller_histories: clicked item ids that the caller gave, by position of the user; others are from the log.
+      further: by name of a further history, item ids of each user, oldest first.
+      item_ids: object [items], the catalogue by row.
     """
-    if isinstance(values, str | bytes):
-        raise DataError(
-            f"{what}: expected a list of ids, found the text {shown(repr(values))}; write [{shown(repr(values))}]"
-        )
-    values = list(values)
-    if all(type(value) is str and value.isascii() and value and value == value.strip() for value in values):
-        return values  # as they come from who has read ids before: Arrow takes 95 us even for one
-    ids = id_list(values, what=what)
-    if ids.null_count:
-        raise DataError(f"{what}: {ids.null_count:,} of {len(ids):,} ids are missing or empty; remove them")
-    return list(ids.to_pylist())
 
+    users: list[str]
+    rows: Ragged
+    times_ms: Float64s | None
+    caller_histories: Mapping[int, list[str]]
+    further: dict[str, list[list[str]]]
+    item_ids: npt.NDArray[np.object_]
 
-def by_id(values: Mapping[Any, Any] | None, what: str) -> dict[str, Any]:
-    """A mapping under ids as `ids_of` reads them."""
-    return dict(zip(ids_of(values or (), what), (values or {}).values(), strict=True))
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the queries: the user ids."""
+        return self.users
+
+    @property
+    def history(self) -> list[list[str]]:
+        """Look up the clicked item ids of each user, oldest first."""
+        lists = [self.item_ids[own].tolist() for own in self.rows]
+        return [self.caller_histories.get(position, own) for position, own in enumerate(lists)]
+
+    def flat_ages_hours(self, now_ms: int) -> Float64s | None:
+        """Count the hours from each click to the query, float64 [clicks]; NaN for an unknown time, None if all are."""
+        return None if self.times_ms is None else (now_ms - self.times_ms) / MS_PER_HOUR
+
+    def ages_hours(self, now_ms: int) -> list[list[float]]:
+        """Count the hours from each click to the query, by user; -1 for an unknown time."""
+        hours = self.flat_ages_hours(now_ms)
+        if hours is None:
+            hours = np.full(len(self.rows.values), -1.0)
+        known = Ragged(np.where(np.isnan(hours), -1.0, hours), self.rows.offsets)
+        return [own.tolist() for own in known]
+
+    @property
+    def without_clicks(self) -> Bools:
+        """Mark the users without a click on a known item and without further histories; bool [users]."""
+        counts = self.rows.where(self.rows.values >= 0).lengths
+        for lists in self.further.values():
+            counts = counts + np.array([len(own) for own in lists], np.int64)
+        return counts == 0
 
 
 def require_times(times: Sequence[int], history: Sequence[str], *, times_at: str, history_at: str) -> None:
-    """Raises DataError if there is not one time for each item of a history."""
+    """Refuse times unless there is one for each item of a history.
+
+    Raises:
+      DataError: the counts differ; begins with `times_at` and names `history_at`.
+    """
     if len(times) != len(history):
         raise DataError(
             f"{times_at}: expected one time for each of the {len(history):,} items that {history_at} "
@@ -77,8 +213,9 @@ def require_times(times: Sequence[int], history: Sequence[str], *, times_at: str
         )
 
 
-def padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
-    """Lists as the query model takes them: [lists, longest], padded at the end; no list at all has a width too."""
-    width = max([1, *map(len, lists)])
-    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
-    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])
+def _lists_of(values: PerUser[Ids] | None, users: Sequence[str], *, what: str) -> dict[str, list[str]]:
+    """Read the lists of ids of the asked users; lists of other users are ignored."""
+    if not values:
+        return {}
+    lists = by_id(values, what)
+    return {user: ids_of(lists[user], f"{what}[{user!r}]") for user in users if user in lists}

@@ -1,4 +1,4 @@
-"""Users that no file knows: raw features and clicks in, query vectors out."""
+"""Reads users that no file knows: raw features and clicks -> query vectors."""
 
 from __future__ import annotations
 
@@ -16,59 +16,49 @@ from recall.core.errors import ArtifactError, DataError
 from recall.data.features.table_encoder import TableEncoder
 from recall.model.layers.features import dense_features
 from recall.model.saved_model import PROFILE, USER_ENCODER
-from recall.serving.users.asked import Asked, ids_of, padded, require_times
-from recall.serving.users.query_model import UserQuery
-
-UserFeatures = Sequence[Mapping[str, Any]] | pd.DataFrame
-"""One row per user: values under the column names of the users file, and beside them
-
-    history: clicked item ids, oldest first; none without,
-    history_times_ms: when each was clicked (Unix milliseconds); unknown without,
-    history_NAME: item ids of the further history NAME of `data.histories`; none without.
-
-A column that is absent is a missing value. Whoever brings the user id column is asked for with that id's embedding, if
-the model has one; others as unknown users. Columns that the model does not read are passed over.
-"""
+from recall.serving.ids import ids_of
+from recall.serving.users.asked import Asked, UserFeatures, require_times
+from recall.serving.users.vectors import UserTower, padded
 
 _HISTORY, _TIMES = "history", "history_times_ms"
-_NOBODY = "\0"  # no id holds NUL: out of vocabulary, as users who clicked too little are in training
+_UNKNOWN = "\0"  # no id holds NUL: out of vocabulary, as users with too few clicks are in training
 
 
 class FeatureQueries:
-    """Asks a query model for users by their features.
+    """Compute query vectors of users from their features.
 
     Args:
-      query: the query/ SavedModel.
-      encoder: of raw rows of users; None for a model that was saved without.
-      user_query: who answers, the user tower or the student.
+      model: the query/ SavedModel.
+      encoder: encoder of raw user rows; None for a model that was saved without.
+      tower: the tower that answers.
       id_column: raw column of user ids.
       further: names of further histories that the model reads.
     """
 
     def __init__(
         self,
-        query: Any,
+        model: Any,
         encoder: TableEncoder | None,
         *,
-        user_query: UserQuery,
+        tower: UserTower,
         id_column: str,
         further: Collection[str] = (),
     ) -> None:
-        self._query, self._encoder, self._id_column = query, encoder, id_column
-        self._signature = f"{user_query}_features"
+        self._model, self._encoder, self._id_column = model, encoder, id_column
+        self._signature = f"{tower}_features"
         self._further = tuple(further)
 
     @classmethod
     def load(
-        cls, model: Path, query: Any, *, user_query: UserQuery, id_column: str, further: Collection[str] = ()
+        cls, run: Path, model: Any, *, tower: UserTower, id_column: str, further: Collection[str] = ()
     ) -> FeatureQueries:
-        """With the encoder of a model directory; a directory without one is an error only when somebody asks."""
-        folder = model / USER_ENCODER
+        """Load the encoder of a run's model. Without one the first request is refused, and not the load."""
+        folder = run / "model" / USER_ENCODER
         encoder = TableEncoder.load(folder) if folder.is_dir() else None
-        return cls(query, encoder, user_query=user_query, id_column=id_column, further=further)
+        return cls(model, encoder, tower=tower, id_column=id_column, further=further)
 
     def read(self, features: UserFeatures) -> Asked:
-        """Who is asked for, called "0", "1" and so on by position.
+        """Read the ids and clicks of users, who are named "0", "1" and so on by position.
 
         Raises:
           DataError: clicks are no list of ids, or times do not belong to them.
@@ -78,7 +68,7 @@ class FeatureQueries:
         for position, row in enumerate(_records(features)):
             at = f"features[{position}]"
             own = row.get(self._id_column)
-            users.append(_NOBODY if own is None else ids_of([own], f"{at}[{self._id_column!r}]")[0])
+            users.append(_UNKNOWN if own is None else ids_of([own], f"{at}[{self._id_column!r}]")[0])
             history.append(_list_of(row, _HISTORY, at))
             times = row.get(_TIMES)
             if times is not None:
@@ -89,11 +79,11 @@ class FeatureQueries:
         return Asked([str(position) for position in range(len(users))], users, history, clicked_ms, further)
 
     def vectors(self, features: UserFeatures, asked: Asked, *, now_ms: int) -> Float32s:
-        """Query vectors of what `read` returned for these features.
+        """Compute query vectors.
 
         Args:
           features: one row per user.
-          asked: the same users' ids and clicks.
+          asked: the result of `read` for these features.
           now_ms: the moment of the query (Unix milliseconds).
 
         Returns:
@@ -103,15 +93,15 @@ class FeatureQueries:
           ArtifactError: the model has no user tower, or was saved before it could be asked by features.
           DataError: a value is not of its feature's type.
         """
-        if "user" not in self._query.signatures:
+        if "user" not in self._model.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
-        if self._encoder is None or self._signature not in self._query.signatures:
+        if self._encoder is None or self._signature not in self._model.signatures:
             raise ArtifactError(
                 "features: the model was written before it could be asked by features of users; "
                 "remove the folder model of the run and train again"
             )
         if not asked.names:  # a signature traces no batch without rows of lists
-            width = self._query.signatures["user"].structured_outputs["vector"].shape[1:]
+            width = self._model.signatures["user"].structured_outputs["vector"].shape[1:]
             return np.zeros((0, *width), np.float32)
         rows = [
             {**self._raw(row), self._id_column: user} for row, user in zip(_records(features), asked.users, strict=True)
@@ -119,22 +109,28 @@ class FeatureQueries:
         encoded = dense_features(self._encoder.columns, self._encoder.encode(rows))
         inputs = {PROFILE + name: tf.constant(values) for name, values in encoded.items()}
         inputs["history"] = padded(asked.history, "", tf.string)
-        signature = self._query.signatures[self._signature]
-        wanted = signature.structured_input_signature[1]
-        if "history_age_hours" in wanted:
+        signature = self._model.signatures[self._signature]
+        names = signature.structured_input_signature[1]
+        if "history_age_hours" in names:
             inputs["history_age_hours"] = padded(asked.ages_hours(now_ms), -1.0, tf.float32)
         for name, lists in asked.further.items():
-            if f"history_{name}" in wanted:
+            if f"history_{name}" in names:
                 inputs[f"history_{name}"] = padded(lists, "", tf.string)
         return signature(**inputs)["vector"].numpy()
 
     def _raw(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Select the raw values that the encoder reads; None for an absent one."""
         assert self._encoder is not None
         sources = dict.fromkeys(encoder.feature.source for _, encoder in self._encoder.features)
         return {source: row.get(source) for source in sources}
 
 
 def _records(features: UserFeatures) -> Sequence[Mapping[str, Any]]:
+    """Convert features to a list of rows.
+
+    Raises:
+      DataError: features are a single row, or a column mixes types.
+    """
     if isinstance(features, Mapping):
         raise DataError("features: expected a list of rows, found one row; write [{...}]")
     if not isinstance(features, pd.DataFrame):
@@ -146,5 +142,6 @@ def _records(features: UserFeatures) -> Sequence[Mapping[str, Any]]:
 
 
 def _list_of(row: Mapping[str, Any], key: str, at: str) -> list[str]:
+    """Read a list of item ids in a row; empty without the key."""
     values = row.get(key)
     return [] if values is None else ids_of(values, f"{at}[{key!r}]")

@@ -1,136 +1,141 @@
-"""Users of the log: what they had clicked when it ended, or what the caller says that they clicked."""
+"""Reads users of the log: their logged clicks and further histories, or the histories that a caller gives instead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from recall.core.arrays import Bools, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.ragged import Ragged
+from recall.data.features.vocabulary import FIRST_CODE
+from recall.data.prepared import PreparedData
 from recall.data.serving_histories import ServingHistories
-from recall.serving.users.asked import by_id, ids_of, require_times
-from recall.serving.users.clicks import AskedOfLog
-from recall.serving.users.further_ids import FurtherIds
+from recall.serving.users.asked import AskedOfLog, UserQuery
 
-_T = TypeVar("_T")
 
-Ids: TypeAlias = Iterable[str | int]
-PerUser: TypeAlias = Mapping[str, _T] | Mapping[int, _T]
+class LoggedItemIds(NamedTuple):
+    r"""Hold one further history of every user of the log.
+
+    Attributes:
+      histories: codes of items by user.
+      ids: object [codes], the item id of each code; "\0" for a code without one.
+    """
+
+    histories: ServingHistories
+    ids: npt.NDArray[np.object_]
+
+    @classmethod
+    def all_of(cls, prepared: PreparedData) -> dict[str, LoggedItemIds]:
+        """Read the further histories of prepared data, by name."""
+        return {name: cls(found, _codes_to_ids(prepared, name)) for name, found in prepared.further_histories.items()}
+
+    def of(self, user: str) -> list[str]:
+        """Return the item ids of one user, oldest first."""
+        return list(self.ids[self.histories.recent(user)])
 
 
 class LoggedUsers:
-    """Turns ids of users into what a query model is asked with.
+    """Look up users by id, with their clicks.
+
+    Attributes:
+      item_ids: object [items], the catalogue by row.
 
     Args:
-      histories: of the log.
-      item_ids: [items], by row.
-      further: by name of a further history.
-      reads_times: whether anybody reads when items were clicked; those of the log are not looked up if not.
+      histories: clicks of the log by user.
+      item_ids: item ids by row of the catalogue.
+      further: further histories by name.
+      reads_times: whether the query model reads times of clicks; without, times of the log are not looked up.
     """
 
     def __init__(
         self,
         histories: ServingHistories,
         item_ids: Sequence[str],
-        further: Mapping[str, FurtherIds],
         *,
+        further: Mapping[str, LoggedItemIds] | None = None,
         reads_times: bool = True,
     ) -> None:
-        self._histories, self.further, self._reads_times = histories, dict(further), reads_times
+        self._histories, self._further, self._reads_times = histories, dict(further or {}), reads_times
         self.item_ids = np.asarray(item_ids, dtype=object)
 
-    def asked(
-        self,
-        users: Ids | None,
-        histories: PerUser[Ids] | None = None,
-        times_ms: PerUser[Sequence[int]] | None = None,
-        further: Mapping[str, PerUser[Ids]] | None = None,
-    ) -> AskedOfLog:
-        """Who is asked for, with what the log holds of them, or what the caller gives in its place.
-
-        Args:
-          users: ids.
-          histories: clicked item ids per user, oldest first.
-          times_ms: per user of `histories`, when each was clicked (Unix milliseconds); unknown without.
-          further: by name of a further history, item ids per user.
+    def asked(self, query: UserQuery) -> AskedOfLog:
+        """Look up the clicks of users, in the log or in the caller's histories.
 
         Raises:
-          DataError: there are no users, an id is missing, times do not belong to a history given here, or there is no
-            further history of such a name.
+          DataError: the model has no further history of such a name.
         """
-        if users is None:
-            raise DataError("users: expected ids of users, or features of users that no file knows; found neither")
-        names = ids_of(users, "users")
-        if not histories and not times_ms:
+        names, own_ids = query.ids, query.histories
+        further = self._further_ids(names, query.further_histories)
+        if not own_ids:
             times = self._histories.recent_times_ms_of(names) if self._reads_times else None
             known = None if times is None else times.values.astype(np.float64)
-            return self._asked(names, self._histories.recent_of(names), known, further)
-        given, times_of = by_id(histories, "histories"), by_id(times_ms, "history_times_ms")
-        fresh = {name: ids_of(given[name], f"histories[{name!r}]") for name in names if name in given}
-        for name, own in times_of.items():
-            require_times(own, fresh.get(name, ()), times_at=f"history_times_ms[{name!r}]", history_at="histories")
-        rows = [self._rows(fresh[name]) if name in fresh else self._histories.recent(name) for name in names]
-        clicked = [times_of.get(name) if name in fresh else self._histories.recent_times_ms(name) for name in names]
+            return AskedOfLog(names, self._histories.recent_of(names), known, {}, further, self.item_ids)
+        rows = [self._rows(own_ids[name]) if name in own_ids else self._histories.recent(name) for name in names]
+        clicked = [
+            query.history_times_ms.get(name) if name in own_ids else self._histories.recent_times_ms(name)
+            for name in names
+        ]
         moments = [_moments(own, len(of_user)) for own, of_user in zip(clicked, rows, strict=True)]
-        lists = Ragged.from_lists(rows, dtype=np.int64)
-        by_position = {position: fresh[name] for position, name in enumerate(names) if name in fresh}
-        return self._asked(names, lists, np.concatenate([np.empty(0), *moments]), further, given=by_position)
+        return AskedOfLog(
+            names,
+            Ragged.from_lists(rows, dtype=np.int64),
+            np.concatenate([np.empty(0), *moments]),
+            {position: own_ids[name] for position, name in enumerate(names) if name in own_ids},
+            further,
+            self.item_ids,
+        )
 
     def seen(self, users: Sequence[str]) -> Ragged:
-        """All that they clicked in the log, as rows of the catalogue, those of a user each once and rising."""
+        """Return all clicks of users in the log as rows of the catalogue; per user unique and rising."""
         return self._histories.seen_of(users)
 
     def clicked(self, user: str) -> list[str]:
-        """The last `data.history` clicked items, oldest first."""
+        """Return the last `data.history` clicked item ids of a user, oldest first."""
         return list(self.item_ids[self._histories.recent(user)])
 
-    def without_clicks(self, asked: AskedOfLog) -> Bools:
-        """Bool [users], those of whom nothing is known but a profile: no item of the catalogue, no further history."""
-        several = asked.rows.where(asked.rows.values >= 0).lengths
-        for lists in asked.further.values():
-            several = several + np.array([len(own) for own in lists], np.int64)
-        return several == 0
-
-    def _asked(
-        self,
-        users: list[str],
-        rows: Ragged,
-        times_ms: Float64s | None,
-        further: Mapping[str, PerUser[Ids]] | None,
-        *,
-        given: Mapping[int, list[str]] | None = None,
-    ) -> AskedOfLog:
-        return AskedOfLog(users, rows, times_ms, given or {}, self._further_of(users, further or {}), self.item_ids)
+    def knows_items(self, ids: Sequence[str]) -> Bools:
+        """Mark the item ids that the catalogue holds; bool [ids]."""
+        return self._rows(ids) >= 0
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
+        """Map item ids to rows of the catalogue."""
         return {item: row for row, item in enumerate(self.item_ids)}
 
     def _rows(self, items: Sequence[str]) -> Int64s:
+        """Look up rows of the catalogue; -1 for an item that it lacks."""
         row_of = self._row_of
         return np.array([row_of.get(item, -1) for item in items], np.int64)
 
-    def _further_of(self, users: Sequence[str], given: Mapping[str, PerUser[Ids]]) -> dict[str, list[list[str]]]:
-        """Further histories of users by name: those given, else those of the log."""
-        if not given and not self.further:
-            return {}
-        if unknown := sorted(given.keys() - self.further.keys()):
-            there = ", ".join(sorted(self.further)) or "none"
+    def _further_ids(
+        self, users: Sequence[str], from_caller: Mapping[str, Mapping[str, list[str]]]
+    ) -> dict[str, list[list[str]]]:
+        """Collect the further histories of users by name, from the caller or else from the log."""
+        if unknown := sorted(from_caller.keys() - self._further.keys()):
+            there = ", ".join(sorted(self._further)) or "none"
             raise DataError(f"further_histories: the model has no {', '.join(unknown)}; it has {there}")
-        found = {}
-        for name, known in self.further.items():
-            what = f"further_histories[{name!r}]"
-            own = by_id(given.get(name), what)
-            found[name] = [ids_of(own[user], f"{what}[{user!r}]") if user in own else known.of(user) for user in users]
-        return found
+        return {
+            name: [own[user] if user in own else logged.of(user) for user in users]
+            for name, logged in self._further.items()
+            for own in [from_caller.get(name, {})]
+        }
+
+
+def _codes_to_ids(prepared: PreparedData, name: str) -> npt.NDArray[np.object_]:
+    """List the item id of each code of a further history."""
+    if name not in prepared.history_vocabularies:
+        return np.asarray(prepared.item_ids.to_pylist(), dtype=object)
+    # No id holds NUL, so that these are out of vocabulary again when they are looked up.
+    return np.array(["\0"] * FIRST_CODE + prepared.history_vocabularies[name].values.to_pylist(), dtype=object)
 
 
 def _moments(times_ms: Sequence[int] | Int64s | None, clicks: int) -> Float64s:
-    """Times of a user's clicks as numbers that can say that they are unknown."""
+    """Convert the times of a user's clicks to float64 [clicks]; NaN for an unknown time."""
     if times_ms is None:
         return np.full(clicks, np.nan)
     return np.array([int(time) for time in times_ms], np.float64)

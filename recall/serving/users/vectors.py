@@ -1,43 +1,77 @@
-"""Who is asked for, and what they clicked -> query vectors: by arrays where the tower is one that they know, else by
-TensorFlow."""
+"""Computes query vectors with the exported query model: of users and their clicks, and of items by the trigger tower.
+
+The NumPy user tower answers where the run has one, else TensorFlow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
-from recall.core.arrays import Float32s
-from recall.core.errors import ArtifactError
+from recall.core.arrays import Bools, Float32s
+from recall.core.errors import ArtifactError, DataError
 from recall.model.numpy_tower.tower import NumpyUserTower
-from recall.serving.users.asked import padded
-from recall.serving.users.clicks import AskedOfLog
-from recall.serving.users.query_model import UserQuery
+from recall.serving.users.asked import AskedOfLog
+
+UserTower = Literal["user", "student"]
+"""Which tower answers for users: the user tower, or its student."""
+
+_T = TypeVar("_T")
 
 
-class UserVectors:
-    """Query vectors of users that a file knows, and of those of whom nothing is known.
+def load_query_model(run: Path, *, tower: UserTower) -> Any:
+    """Load the query/ SavedModel of a run.
+
+    Raises:
+      ArtifactError: the student is asked for and the model has none.
+      DataError: `tower` is neither user nor student.
+    """
+    if tower not in ("user", "student"):
+        raise DataError(f"query: expected user or student, found {tower}")
+    loaded = tf.saved_model.load(str(run / "model" / "query"))
+    if tower == "student" and "student" not in loaded.signatures:
+        raise ArtifactError(
+            f"{run}: the model has no student; train it with model.student in the experiment file (`{{}}` takes its "
+            "defaults), or ask the user tower"
+        )
+    return loaded
+
+
+class QueryVectors:
+    """Compute query vectors of users by id, and of items.
+
+    Attributes:
+      model: the query/ SavedModel.
+      arrays: the user tower in NumPy; None where the run has none, or the student answers.
 
     Args:
-      query: the query model.
-      user_query: who answers, the user tower or its student.
+      model: as the attribute.
+      tower: the tower that answers for users.
       arrays: the user tower in NumPy, if there is one.
       further: names of further histories that the model reads.
     """
 
     def __init__(
-        self, query: Any, *, user_query: UserQuery, arrays: NumpyUserTower | None, further: Sequence[str] = ()
+        self,
+        model: Any,
+        *,
+        tower: UserTower = "user",
+        arrays: NumpyUserTower | None = None,
+        further: Sequence[str] = (),
     ) -> None:
-        self._query, self._user_query, self._further = query, user_query, tuple(further)
-        self.arrays = arrays if user_query == "user" else None
+        self.model, self._tower, self._further = model, tower, tuple(further)
+        self.arrays = arrays if tower == "user" else None
 
     @property
     def reads_times(self) -> bool:
-        """Whether it makes a difference when items were clicked."""
+        """Tell whether times of clicks may change a vector."""
         return self.arrays is None or self.arrays.reads_times
 
-    def of(
+    def of_users(
         self,
         users: Sequence[str],
         histories: Sequence[Sequence[str]],
@@ -45,14 +79,14 @@ class UserVectors:
         ages_hours: Sequence[Sequence[float]] | None = None,
         further: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> Float32s:
-        """See `Recaller.user_vectors`."""
+        """Compute query vectors of users from item ids; see `Recaller.user_vectors`."""
         self._require_tower()
         if self.arrays:
             return self.arrays.vectors(users, histories, ages_hours)
         inputs = {"user_id": tf.constant(users, tf.string), "history": padded(histories, "", tf.string)}
-        if self._user_query == "student" or "user_in_full" not in self._query.signatures:
-            return _vectors(self._query.signatures[self._user_query](**inputs))
-        signature = self._query.signatures["user_in_full"]
+        if self._tower == "student" or "user_in_full" not in self.model.signatures:
+            return _vectors(self.model.signatures[self._tower](**inputs))
+        signature = self.model.signatures["user_in_full"]
         if "history_age_hours" in signature.structured_input_signature[1]:
             ages = ages_hours or [[-1.0] * len(history) for history in histories]
             inputs["history_age_hours"] = padded(ages, -1.0, tf.float32)
@@ -62,7 +96,7 @@ class UserVectors:
         return _vectors(signature(**inputs))
 
     def of_asked(self, asked: AskedOfLog, *, now_ms: int) -> Float32s:
-        """The same of those whose clicks are known as rows of the catalogue.
+        """Compute query vectors of users from catalogue rows; as `of_users`.
 
         Args:
           asked: the users.
@@ -72,13 +106,48 @@ class UserVectors:
         if self.arrays:
             ages_hours = asked.flat_ages_hours(now_ms) if self.arrays.reads_times else None
             return self.arrays.vectors_by_row(asked.users, asked.rows, ages_hours)
-        return self.of(asked.users, asked.history, ages_hours=asked.ages_hours(now_ms), further=asked.further)
+        return self.of_users(asked.users, asked.history, ages_hours=asked.ages_hours(now_ms), further=asked.further)
+
+    @property
+    def has_trigger_tower(self) -> bool:
+        """Tell whether the model has a trigger tower, which `of_items` needs."""
+        return "trigger" in self.model.signatures
+
+    def of_items(self, items: Sequence[str], *, own: Float32s, known: Bools) -> Float32s:
+        """Compute query vectors of items by the trigger tower; an item that it does not know gets its own vector.
+
+        Args:
+          items: item ids.
+          own: float32 [items, width] or [items, codes, width], the items' own vectors.
+          known: bool [items], whether the query model knows the item.
+
+        Returns:
+          float32 [items, width], or of the shape of `own` where the own vector of an item is used.
+        """
+        trigger = self.model.signatures["trigger"]
+        if known.all():
+            return np.asarray(trigger(item_id=tf.constant(items, tf.string))["vector"])
+        vectors = own.copy()
+        if known.any():
+            asked = [name for name, is_known in zip(items, known, strict=True) if is_known]
+            found = trigger(item_id=tf.constant(asked, tf.string))["vector"].numpy()
+            vectors[known] = found if own.ndim == 2 else found[:, np.newaxis]  # the same vector for each code
+        return vectors
 
     def _require_tower(self) -> None:
-        if "user" not in self._query.signatures:
+        """Refuse with ArtifactError where the model has no user tower."""
+        if "user" not in self.model.signatures:
             raise ArtifactError("the model has no user tower (model.query: trigger); ask with similar(items=...)")
 
 
+def padded(lists: Sequence[Sequence[_T]], padding: _T, dtype: tf.DType) -> tf.Tensor:
+    """Pad lists at the end to a tensor [lists, longest], at least one wide."""
+    width = max([1, *map(len, lists)])
+    rows = [[*values, *[padding] * (width - len(values))] for values in lists]
+    return tf.reshape(tf.constant(rows, dtype), [len(lists), width])
+
+
 def _vectors(answer: Mapping[str, Any]) -> Float32s:
+    """Return the vectors of a signature's answer."""
     vectors: Float32s = answer["vector"].numpy()
     return vectors

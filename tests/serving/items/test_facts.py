@@ -9,16 +9,18 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recall.core.ragged import Ragged
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.data.posterior import Posterior
 from recall.index import ExactIndex, LivingIndex
 from recall.index.items import Items
 from recall.serving.items.facts import ItemFacts
-from recall.serving.items.layered import Layer, Layered
+from recall.serving.items.overlay import Overlaid, Overlay
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.search.fallback import FRESH_EVERY, fallback_order
 from recall.serving.search.filters import Filters
-from recall.serving.search.search import Wanted, search_candidates
+from recall.serving.search.options import SearchOptions
+from recall.serving.search.search import search_candidates
 from tests.helpers.served_items import DIM, HOUR_MS, NOW_MS
 
 NEW_CTR = 0.25
@@ -77,13 +79,13 @@ class Known:
             self.held.discard(name)
         elif kind in ("add", "bare"):
             if kind == "add":
-                self.facts.learn([self.facts.read([name], rows=[value])])
+                self.facts.apply([self.facts.checked([name], rows=[value])])
                 self.values[name] = value
             self.index.upsert([name], self.vector_of[name][np.newaxis])
             self.held.add(name)
         elif kind == "refresh":
             self.counts[name] = value
-            self.facts.learn([self.facts.read([name], posterior=self.posterior([name]), at_ms=NOW_MS)])
+            self.facts.apply([self.facts.checked([name], posterior=self.posterior([name]), at_ms=NOW_MS)])
 
     def cold(self, name: str) -> bool:
         return self.counts.get(name, (0, 0))[0] == 0
@@ -104,7 +106,7 @@ def check(known: Known) -> None:
     facts = known.facts.of(snapshot)
     row_of = {name: snapshot.row(name) for name in known.held}
     rows = np.asarray(list(row_of.values()))
-    assert np.flatnonzero(facts.is_there).tolist() == sorted(rows)
+    assert np.flatnonzero(facts.is_alive).tolist() == sorted(rows)
     for conditions, expected in (
         ({"column": "category", "in": ["news"]}, lambda name: known.category(name) == "news"),
         ({"column": "category", "not_in": ["news"]}, lambda name: known.category(name) != "news"),
@@ -155,13 +157,13 @@ def test_the_order_of_a_fallback_that_took_in_changes_is_that_of_all_sorted_anew
         return ServedPosterior.at(ids, posterior, at_ms=NOW_MS if has_clock else None)
 
     counts = {row: (row % 3, 1 + row % 4) for row in range(7)}
-    layered = Layered(entries(list(counts.values())))
+    overlaid = Overlaid(entries(list(counts.values())))
     for row, (exposures, hours) in changes:
         row = min(row, len(counts))  # the next one, or one that is there
         counts[row] = (exposures, hours)
-        layered = layered.with_layer(Layer.of(np.asarray([row]), entries([(exposures, hours)])))
-    anew = Layered(entries([counts[row] for row in range(len(counts))]))
-    assert fallback_order(layered).tolist() == fallback_order(anew).tolist()
+        overlaid = overlaid.with_overlay(Overlay.of(np.asarray([row]), entries([(exposures, hours)])))
+    anew = Overlaid(entries([counts[row] for row in range(len(counts))]))
+    assert fallback_order(overlaid).tolist() == fallback_order(anew).tolist()
 
 
 def test_an_older_snapshot_is_answered_from_its_own_rows() -> None:
@@ -171,18 +173,18 @@ def test_an_older_snapshot_is_answered_from_its_own_rows() -> None:
     known.facts.of(known.index.snapshot())
     facts = known.facts.of(before)
     assert len(facts.is_cold) == len(facts) == len(CATALOGUE)
-    for wanted in (
-        Wanted.read(k=20, filters={"where": [{"column": "tags", "in": ["red"]}]}, caps={"category": 3}),
-        Wanted.read(k=20, fallback=True),
+    for options in (
+        SearchOptions(k=20, filters={"where": [{"column": "tags", "in": ["red"]}]}, caps={"category": 3}),
+        SearchOptions(k=20, fallback=True),
     ):
         found = search_candidates(
             before,
             known.vector_of["i0"][np.newaxis],
-            wanted=wanted,
-            excluded=[[]],
+            options=options,
+            excluded=Ragged.empty(1),
             facts=facts,
             now_ms=NOW_MS,
-            lacking=np.asarray([bool(wanted.fallback)]),
+            lacking=np.asarray([bool(options.fallback)]),
         )
         assert "new0" not in found.ids[0]
         assert found.ids[0][0] is not None
@@ -194,7 +196,7 @@ def test_each_change_is_read_once_however_often_facts_are_asked_for() -> None:
     for name in ("new0", "new1", "new2"):
         known.change("add", name, {"category": "news", "tags": []})
         facts = known.facts.of(known.index.snapshot())
-    assert sum(len(layer.rows) for layer in facts.posterior.layers) == 3
+    assert sum(len(overlay.rows) for overlay in facts.posterior.overlays) == 3
     assert facts.posterior is known.facts.of(known.index.snapshot()).posterior, "nothing new, nothing made"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recall.core.errors import DataError
 from recall.core.ragged import Ragged
 from recall.index import Index, LivingSnapshot, build_index
-from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows
+from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_ids, excluded_rows
 
 IDS = [f"i{row}" for row in range(8)]
 VECTORS = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
@@ -47,5 +48,15 @@ def test_an_item_that_came_back_after_the_base_was_built_is_found() -> None:
 
 def test_further_exclusions_are_joined_by_position() -> None:
     assert excluded_by_position(None, ["u", "v"], {}) == {}
-    assert excluded_by_position(["a"], ["u", "v"], {1: ["b"], 0: []}) == {0: ["a"], 1: ["a", "b"]}
-    assert excluded_by_position({"v": ["c"]}, ["u", "v"]) == {1: ["c"]}
+    assert excluded_by_position(["a"], ["u", "v"], {1: ["b"], 0: []}) == {
+        0: ["a"],
+        1: ["a", "b"],
+    }
+    assert excluded_by_position({"v": ["c"]}, ["u", "v"], {}) == {1: ["c"]}
+
+
+def test_exclusions_are_for_all_or_by_name() -> None:
+    assert excluded_ids(["a", "b"], ["u", "v"]) == [["a", "b"], ["a", "b"]]
+    assert excluded_ids({"v": [1, 2], "somebody else": ["c"]}, ["u", "v"]) == [[], ["1", "2"]]
+    with pytest.raises(DataError, match=r"exclude\['u'\]: expected a list of ids"):
+        excluded_ids({"u": "a"}, ["u"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recall.data.posterior import Posterior
-from recall.serving.items.layered import Layered
+from recall.serving.items.overlay import Overlaid
 from recall.serving.items.posterior import ServedPosterior
 from recall.serving.search.fallback import fallback_order, interleaved
 
@@ -36,8 +36,8 @@ def test_popular_items_have_clicks_and_every_fifth_place_is_of_the_latest() -> N
         (10, 0, 0.1, 10),
         (0, 0, 0.1, 0),
     ]
-    assert fallback_order(Layered(snapshot(counts))).tolist() == [0, 1, 3, 2, 5, 4, 6]
-    assert fallback_order(Layered(snapshot(counts, at_ms=None))).tolist() == [0, 1, 3, 2, 4, 5, 6], (
+    assert fallback_order(Overlaid(snapshot(counts))).tolist() == [0, 1, 3, 2, 5, 4, 6]
+    assert fallback_order(Overlaid(snapshot(counts, at_ms=None))).tolist() == [0, 1, 3, 2, 4, 5, 6], (
         "without a clock: popular"
     )
 
@@ -58,4 +58,6 @@ def test_interleaved_orders_hold_every_item_once_as_if_dealt_by_hand(one: Any, o
 def test_no_items_have_an_order_too() -> None:
     nothing = np.zeros(0, np.int64)
     ids = pa.array([], pa.string())
-    assert not len(fallback_order(Layered(ServedPosterior(ids, nothing, nothing, nothing.astype(np.float32), nothing))))
+    assert not len(
+        fallback_order(Overlaid(ServedPosterior(ids, nothing, nothing, nothing.astype(np.float32), nothing)))
+    )

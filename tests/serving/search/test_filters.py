@@ -107,7 +107,7 @@ def test_attributes_that_are_added_later_count_at_once() -> None:
     news = Filters.read({"where": [{"column": "category", "in": ["news"]}]})
     before = news.allowed(catalogue.facts.of(index), now_ms=NOW_MS).mask
     rows = [{"category": "news"}, {"category": "sport"}]
-    catalogue.facts.learn([catalogue.facts.read(["new", "i0"], rows=rows)])
+    catalogue.facts.apply([catalogue.facts.checked(["new", "i0"], rows=rows)])
     after = news.allowed(catalogue.facts.of(index), now_ms=NOW_MS).mask
     assert before is not None
     assert after is not None
@@ -119,7 +119,7 @@ def test_a_newer_posterior_moves_first_exposures_and_what_is_cold() -> None:
     catalogue = Catalogue(20, cold=1.0)
     index = catalogue.index()
     counts = Posterior(np.array([5]), np.array([1]), np.array([0.3], np.float32), np.array([2], np.float32))
-    catalogue.facts.learn([catalogue.facts.read(["i7"], posterior=counts, at_ms=NOW_MS)])
+    catalogue.facts.apply([catalogue.facts.checked(["i7"], posterior=counts, at_ms=NOW_MS)])
     known = catalogue.facts.of(index)
     assert np.flatnonzero(~known.is_cold).tolist() == [7]
     found = Filters.read({"where": [{"newer_than_hours": 1}]}).allowed(known, now_ms=NOW_MS).mask

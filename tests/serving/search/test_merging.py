@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recall.core.errors import DataError
 from recall.core.ragged import Ragged
 from recall.serving.items.groups import Groups
-from recall.serving.search.merging import Cap, Ranked, Rules, check_caps, cold_items, merged_lists, parse_caps
+from recall.serving.search.merging import Cap, Ranked, Rules, merged_lists
 
 
 def groups(values: list[list[int]]) -> Groups:
@@ -132,27 +131,3 @@ def test_candidates_of_a_value_that_is_full_are_not_looked_at_again() -> None:
     looks.clear()
     assert lists(scores, Rules(9, (Cap(author, 2),)), looks=looks) == [[0, 1, 50, 51]]
     assert len(looks) == 3, "the third finds that both are full"
-
-
-def test_a_share_is_rounded_up_to_whole_items() -> None:
-    assert [cold_items(10, share) for share in (0, 0.01, 0.1, 0.3, 0.7, 1)] == [0, 1, 1, 3, 7, 10]
-    assert cold_items(5, 0.5) == 3
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_a_share_outside_of_0_to_1_is_an_error(share: float) -> None:
-    with pytest.raises(DataError, match="min_cold_share: expected a number from 0 to 1"):
-        cold_items(10, share)
-
-
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
-def test_a_cap_is_a_number_of_items(limit: Any) -> None:
-    with pytest.raises(DataError, match=r"caps\['author'\]: expected a whole number of items"):
-        check_caps({"author": limit})
-
-
-def test_caps_as_text() -> None:
-    assert parse_caps(["author_id=2", "a=b=3"]) == {"author_id": 2, "a=b": 3}
-    for wrong in (["author"], ["=2"], ["a=x"], ["a=1", "a=2"]):
-        with pytest.raises(DataError, match="cap: expected COLUMN=N"):
-            parse_caps(wrong)

@@ -13,8 +13,10 @@ import pytest
 
 from recall.config.index import IndexConfig
 from recall.core.errors import ArtifactError, DataError
+from recall.core.ragged import Ragged
 from recall.index import Index, build_index
-from recall.serving.search.search import Found, Wanted, excluded_ids, search_candidates
+from recall.serving.search.options import SearchOptions
+from recall.serving.search.search import Found, search_candidates
 from tests.helpers.served_items import DIM, NOW_MS, Catalogue
 
 CATALOGUE = Catalogue(600)
@@ -32,12 +34,16 @@ def search(
     return search_candidates(
         index,
         queries,
-        wanted=Wanted.read(**wanted),
-        excluded=[[]] * len(queries) if excluded is None else excluded,
+        options=SearchOptions(**wanted),
+        excluded=rows(index, [[]] * len(queries) if excluded is None else excluded),
         facts=CATALOGUE.facts.of(index),
         now_ms=NOW_MS,
         lacking=lacking,
     )
+
+
+def rows(index: Index, lists: Any) -> Ragged:
+    return Ragged.from_lists(index.rows_there(ids) for ids in lists).distinct()
 
 
 def ranked(query: npt.NDArray[np.float32], *, allowed: Any = None, excluded: Any = ()) -> list[str]:
@@ -216,32 +222,10 @@ def test_no_queries_have_no_lists() -> None:
 # What callers bring
 
 
-@pytest.mark.parametrize(
-    ("wanted", "problem"),
-    [
-        ({"k": 0}, "k: expected at least 1"),
-        ({"k": 5, "fallback": "always"}, "fallback: expected true, false or filtered, found 'always'"),
-        ({"k": 5, "min_cold_share": 2}, "min_cold_share"),
-        ({"k": 5, "caps": {"author": 0}}, "caps"),
-        ({"k": 5, "filters": {"colour": "red"}}, "filters: colour: unknown key"),
-    ],
-)
-def test_impossible_wishes_are_refused(wanted: dict[str, Any], problem: str) -> None:
-    with pytest.raises(DataError, match=problem):
-        Wanted.read(**wanted)
-
-
-def test_exclusions_are_for_all_or_by_name() -> None:
-    assert excluded_ids(["a", "b"], ["u", "v"]) == [["a", "b"], ["a", "b"]]
-    assert excluded_ids({"v": [1, 2], "somebody else": ["c"]}, ["u", "v"]) == [[], ["1", "2"]]
-    assert excluded_ids(None, ["u"]) == [[]]
-    with pytest.raises(DataError, match="exclude: expected a list of ids"):
-        excluded_ids("a", ["u"])
-
-
 def test_without_facts_only_ids_can_be_asked_for() -> None:
-    for wanted, fails in ((Wanted.read(k=3), False), (Wanted.read(k=3, min_cold_share=0.5), True)):
-        arguments: dict[str, Any] = {"wanted": wanted, "excluded": [["i1"]], "facts": None, "now_ms": NOW_MS}
+    excluded = rows(EXACT, [["i1"]])
+    for options, fails in ((SearchOptions(k=3), False), (SearchOptions(k=3, min_cold_share=0.5), True)):
+        arguments: dict[str, Any] = {"options": options, "excluded": excluded, "facts": None, "now_ms": NOW_MS}
         if fails:
             with pytest.raises(ArtifactError, match=r"open the run with Recaller\.load"):
                 search_candidates(EXACT, QUERIES[:1], **arguments)

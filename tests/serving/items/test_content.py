@@ -17,9 +17,9 @@ from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemModule
-from recall.serving.items.encode import ItemVectors
+from recall.serving.items.content import ContentSearch
+from recall.serving.items.encode import ItemEncoder
 from recall.serving.recaller import Recaller
-from recall.serving.search.by_content import ContentSearch
 from tests.conftest import Experiment
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def test_a_structure_without_a_meta_tower_says_which_have_one(
 ) -> None:
     model = RecallModel(experiment("model.structure=behaviour_only"), prepared_data)
     model.build_layers()
-    item, encoder = ItemModule(model), prepared_data.item_encoder
-    items = ItemVectors(item, encoder=encoder, id_column=None, content_prior=None)
-    search = ContentSearch(item, encoder=encoder, items=items, prepared=prepared_data, structure="behaviour_only")
+    table_encoder = prepared_data.item_encoder
+    encoder = ItemEncoder(ItemModule(model), table_encoder=table_encoder, id_column=None, content_prior=None)
+    search = ContentSearch(encoder, prepared=prepared_data, structure="behaviour_only")
     with pytest.raises(ArtifactError, match=r"no meta tower \(model.structure: behaviour_only\); train .* gated, base"):
         _ = search.index
 

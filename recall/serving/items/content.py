@@ -1,4 +1,4 @@
-"""Nearest items by content alone: meta vectors of the catalogue and of new items, compared by cosine."""
+"""Finds the nearest items by content alone: meta vectors of the catalogue and of new items, compared by cosine."""
 
 from __future__ import annotations
 
@@ -13,42 +13,36 @@ import pyarrow as pa
 from recall.config.index import IndexConfig
 from recall.core.arrays import Bools, Float32s
 from recall.core.errors import ArtifactError
-from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index
 from recall.model.layers.features import FeatureTable
-from recall.serving.items.encode import ItemVectors
+from recall.serving.items.encode import ItemEncoder
 
 _BATCH = 8192
-# An index that lives as long as its process is worth building only where exact search takes long.
+# This index lives as long as its process: building ScaNN pays only where exact search takes long.
 _EXACT_BELOW = 200_000
 
 
 class ContentSearch:
-    """The catalogue by what the model's meta tower says of it; behaviour and posterior have no say.
+    """Search the catalogue by the vectors of the model's meta tower, without behaviour and posterior.
 
-    Vectors are made when they are first asked for.
+    Vectors are made at the first use.
 
     Args:
-      item: the item SavedModel.
-      encoder: of raw rows of items.
-      items: encodes raw rows of items.
-      prepared: the run's data.
-      structure: of the model, for errors.
+      encoder: item encoder of the run.
+      prepared: data of the run.
+      structure: structure of the model, for error messages.
     """
 
-    def __init__(
-        self, item: Any, *, encoder: TableEncoder, items: ItemVectors, prepared: PreparedData, structure: str
-    ) -> None:
-        self._item, self._encoder, self._items = item, encoder, items
-        self._prepared, self._structure = prepared, structure
+    def __init__(self, encoder: ItemEncoder, *, prepared: PreparedData, structure: str) -> None:
+        self._encoder, self._prepared, self._structure = encoder, prepared, structure
         self._adding = threading.RLock()
-        self._added: dict[str, Mapping[str, Any]] = {}  # until the index is made
+        self._added: dict[str, Mapping[str, Any]] = {}  # until the index is built
         self._is_built = False
 
     @cached_property
     def index(self) -> LivingIndex:
-        """Of the vectors of the catalogue and of items that were added.
+        """Index the vectors of the catalogue and of added items.
 
         Raises:
           ArtifactError: as `vectors`.
@@ -63,7 +57,7 @@ class ContentSearch:
         return index
 
     def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Lets raw rows of items be found, by id; one that is there already gets the new content.
+        """Make raw rows of items searchable, by id. An item that is there already gets the new content.
 
         Raises:
           DataError: a value is not of its feature's type; nothing was changed.
@@ -75,16 +69,17 @@ class ContentSearch:
                 self._added.update(rows)
 
     def _put(self, index: LivingIndex, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Upsert the vectors of raw rows."""
         if rows:
-            index.upsert(list(rows), self.vectors(self._items.encoded(list(rows.values()))))
+            index.upsert(list(rows), self.vectors(self._encoder.encoded(list(rows.values()))))
 
     def vectors(self, encoded: pa.Table) -> Float32s:
-        """Meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
+        """Compute meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
 
         Raises:
           ArtifactError: the model has no meta tower, or its files are older than this search.
         """
-        meta = getattr(self._item, "meta", None)
+        meta = getattr(self._encoder.model, "meta", None)
         if meta is None:
             if self._structure in ("single", "behaviour_only"):
                 raise ArtifactError(
@@ -102,15 +97,15 @@ class ContentSearch:
         return np.concatenate(parts)
 
     def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Float32s, Bools]:
-        """Vectors of what users clicked last, each a query of its own.
+        """Look up the vectors of the last clicks of users, each vector a query of its own.
 
         Args:
-          histories: item ids per user, oldest first; those that nobody knows are passed over.
-          last: how many of the others count, at least 1.
+          histories: item ids per user, oldest first; unknown ids are passed over.
+          last: number of last known clicks that count, at least 1.
 
         Returns:
-          float32 [users, last, dim], shorter histories repeated, which changes no best score; and bool [users],
-          whether there is any click. Vectors of users without one are zeros.
+          float32 [users, last, dim], and bool [users], whether the user has a known click. Shorter histories are
+          repeated, which changes no best score. Vectors of users without a click are zeros.
         """
         index = self.index.snapshot()
         vectors = np.zeros((len(histories), last, index.dim), np.float32)

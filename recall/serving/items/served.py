@@ -1,0 +1,213 @@
+"""Holds the items that are served: an index with titles, contents and facts, which change in step.
+
+`living.py` makes the changes; the recaller takes a snapshot of index and facts for each request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import tensorflow as tf
+
+from recall.core.arrays import Float32s
+from recall.core.errors import ArtifactError
+from recall.data.features.table_encoder import TableEncoder
+from recall.data.prepared import PreparedData
+from recall.index import Index, LivingIndex, load_index
+from recall.serving.items.content import ContentSearch
+from recall.serving.items.encode import ItemEncoder, RawRows
+from recall.serving.items.facts import ItemFacts
+from recall.serving.items.living import Behaviour, LivingItems, open_living_items
+from recall.serving.items.row_facts import RowFacts
+
+Living = bool | Literal["read_only"]
+
+
+class ServedItems:
+    """Hold the items that a recaller serves.
+
+    Attributes:
+      index: the index that is searched. For a read-only living index it is a snapshot that stays until `refresh`, so
+        that no item is found before its attributes and title are known.
+      living: the living items; None where the index stays as it was built.
+      titles: titles by item id, those of added items among them.
+
+    Args:
+      index: the index where `living` is None.
+      titles: titles of the catalogue by item id.
+      encoder: encoder of raw item rows; without it `new_vectors` and `similar_to_new` are refused.
+      content: search by content; without it requests by content are refused.
+      facts: attributes and posteriors; without them filters, caps, cold shares and fallbacks are refused.
+      living: as the attribute.
+    """
+
+    def __init__(
+        self,
+        index: Index | LivingIndex,
+        *,
+        titles: Mapping[str, str],
+        encoder: ItemEncoder | None = None,
+        content: ContentSearch | None = None,
+        facts: ItemFacts | None = None,
+        living: LivingItems | None = None,
+    ) -> None:
+        self._encoder, self._content, self._facts = encoder, content, facts
+        self.living = living
+        self._is_read_only = living is not None and living.index.is_read_only
+        self._in_step: AbstractContextManager[Any] = nullcontext() if living is None else living.index.in_step
+        self._refreshing = threading.Lock()
+        self.index: Index | LivingIndex = index
+        if living is not None:
+            self.index = living.index.snapshot() if self._is_read_only else living.index
+            if content is not None:
+                content.add(living.added())
+        self.titles = {**titles, **(living.titles() if living else {})}
+
+    @classmethod
+    def load(
+        cls, run: Path, prepared: PreparedData, *, model: Mapping[str, Any], living: Living = False
+    ) -> ServedItems:
+        """Open the items of a run directory.
+
+        Args:
+          run: the directory.
+          prepared: its data.
+          model: manifest of its model.
+          living: as of `Recaller.load`.
+
+        Raises:
+          ArtifactError: as of `Recaller.load`.
+        """
+        item_model = tf.saved_model.load(str(run / "model" / "item"))
+        table_encoder = TableEncoder.load(run / "model" / "encoder")
+        features = [fitted.feature for _, fitted in table_encoder.features]
+        id_columns = (feature.source for feature in features if feature.name == prepared.item_id_feature)
+        encoder = ItemEncoder(
+            item_model,
+            table_encoder=table_encoder,
+            id_column=next(id_columns, None),
+            content_prior=prepared.content_prior,
+        )
+        facts, living_items = ItemFacts.of_run(prepared), None
+        if living:
+            living_items = open_living_items(
+                run,
+                fingerprint=model["fingerprint"],
+                encoder=encoder,
+                prepared=prepared,
+                facts=facts,
+                read_only=living == "read_only",
+            )
+        return cls(
+            living_items.index if living_items else load_index(run / "index", fingerprint=model["fingerprint"]),
+            titles=prepared.titles_by_id,
+            encoder=encoder,
+            content=ContentSearch(encoder, prepared=prepared, structure=model["structure"]),
+            facts=facts,
+            living=living_items,
+        )
+
+    def content(self) -> ContentSearch:
+        """Return the search by content.
+
+        Raises:
+          ArtifactError: there is none.
+        """
+        if self._content is None:
+            raise ArtifactError("by content: this recaller has no content to search; open the run with Recaller.load")
+        return self._content
+
+    def new_vectors(self, rows: RawRows) -> Float32s:
+        """Encode raw rows of new items as `ItemEncoder.of_new` does, with the cold bias of the index."""
+        return self._encoder_of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
+
+    def content_vectors(self, rows: RawRows) -> Float32s:
+        """Encode raw rows of new items as `ContentSearch.vectors` does."""
+        return self.content().vectors(self._encoder_of_raw.encoded(rows))
+
+    def snapshot(self, index: LivingIndex | None = None, *, with_facts: bool) -> tuple[Index, RowFacts | None]:
+        """Take a snapshot of the index, or of another one, and of the facts by its rows.
+
+        Args:
+          index: the index of the contents, in place of `index`.
+          with_facts: whether facts are needed. They are None without, and where the recaller has none.
+        """
+        with self._in_step:
+            snapshot = (index or self.index).snapshot()
+            return snapshot, self._facts.of(snapshot) if self._facts and with_facts else None
+
+    def add(self, rows: RawRows) -> list[str]:
+        """Add items and return their ids; see `LivingItems.add`."""
+        ids = self._writable().add(rows)
+        self._show(ids)
+        return ids
+
+    def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
+        """Delete items and return how many were deleted; see `LivingItems.delete`."""
+        return self._writable().delete(ids, missing_ok=missing_ok)
+
+    def refresh_posterior(self, counts: pd.DataFrame, *, now_ms: int | None = None) -> int:
+        """Encode items again with newer counts and return how many; see `LivingItems.refresh`."""
+        return self._writable().refresh(counts, now_ms=now_ms)
+
+    def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
+        """Describe the inputs of the vectors of items, by id; see `LivingItems.behaviour`."""
+        return self.living.behaviour(ids) if self.living else {}
+
+    @property
+    def deleted(self) -> frozenset[str]:
+        """Return the ids of deleted items."""
+        return self.living.index.deleted if self.living else frozenset()
+
+    def refresh(self) -> None:
+        """Catch up with other processes; see `Recaller.refresh`.
+
+        Raises:
+          ArtifactError: the version or the journal is damaged or another model's; everything is as it was.
+        """
+        if self.living is None:
+            raise ArtifactError(
+                "the index is as it was built; open the run with Recaller.load(run, living='read_only')"
+            )
+        with self._refreshing:
+            changed, updates = self.living.catch_up()
+            self._show(changed)
+            with self._in_step:
+                self.living.apply(updates)
+                if self._is_read_only:
+                    self.index = self.living.index.snapshot()
+
+    def freeze(self) -> None:
+        """Keep the items as they are now, and let another process change them."""
+        self.index = self.index.snapshot()
+        self.close()
+
+    def close(self) -> None:
+        """Let another process change the items."""
+        if self.living:
+            self.living.index.close()
+
+    def _show(self, ids: Sequence[str]) -> None:
+        """Add the titles and contents of added items."""
+        assert self.living is not None
+        self.titles.update(self.living.titles(ids))
+        if self._content is not None:
+            self._content.add(self.living.added(ids))
+
+    def _writable(self) -> LivingItems:
+        """Return the living items, or refuse with ArtifactError where this process may not change them."""
+        if self.living is None or self._is_read_only:
+            raise ArtifactError("the index is as it was built; open the run with Recaller.load(run, living=True)")
+        return self.living
+
+    @property
+    def _encoder_of_raw(self) -> ItemEncoder:
+        """Return the encoder, or refuse with ArtifactError where there is none."""
+        if self._encoder is None:
+            raise ArtifactError("new items: this recaller cannot encode them; open the run with Recaller.load")
+        return self._encoder

@@ -1,0 +1,55 @@
+"""A request for users: by id or by features, as one object or as keywords."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recall.core.errors import DataError
+from recall.serving.recaller import Recaller
+from recall.serving.search.options import SearchOptions
+from recall.serving.users.asked import UserQuery
+
+
+def test_objects_and_keywords_give_the_same_lists(recaller: Recaller) -> None:
+    given: dict[str, Any] = {"histories": {"u001": ["i010", "i020"]}, "history_times_ms": {"u001": [1, 2]}}
+    wanted: dict[str, Any] = {"k": 7, "filters": {"deny": ["i003"]}, "caps": {"author_id": 1}, "fallback": True}
+    short = recaller.recall(["u001", "nobody"], **given, **wanted)
+    query, options = UserQuery(["u001", "nobody"], **given), SearchOptions(**wanted)
+    for _ in range(2):
+        found = recaller.recall(query, options=options)
+        assert found.ids.tolist() == short.ids.tolist()
+        assert found.sources == short.sources == ("model", "fallback")
+    by_features = recaller.recall(UserQuery(features=[{"history": ["i010"]}]), options=SearchOptions(k=3))
+    assert by_features.ids.tolist() == recaller.recall(features=[{"history": ["i010"]}], k=3).ids.tolist()
+    similar = recaller.similar(["i001"], options=SearchOptions(k=4))
+    assert similar.ids.tolist() == recaller.similar(["i001"], k=4).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"options": SearchOptions(k=3), "k": 3}, "options: SearchOptions and k beside them"),
+        ({"users": UserQuery(["u001"]), "histories": {"u001": []}}, "users: a UserQuery and histories beside it"),
+        ({"users": UserQuery(["u001"]), "features": [{}]}, "users: a UserQuery and features beside it"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_one_clear_error(
+    recaller: Recaller, given: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(DataError, match=problem):
+        recaller.recall(**{"users": ["u001"], **given})
+
+
+def test_a_query_reads_its_ids_once_and_may_be_asked_again() -> None:
+    assert UserQuery(iter([12.0, " 7 "])).ids == ["12", "7"]  # type: ignore[list-item]
+    own = UserQuery(["a"], histories={"a": iter([1, 2]), "not asked for": ["x"]}, history_times_ms={"a": [5, 6]})
+    assert own.histories == {"a": ["1", "2"]}
+    with pytest.raises(DataError, match="users: expected a list of ids"):
+        UserQuery("u001")
+
+
+def test_a_misspelt_keyword_is_refused(recaller: Recaller) -> None:
+    with pytest.raises(TypeError, match="exclude_sen"):
+        recaller.recall(["u001"], exclude_sen=False)  # type: ignore[call-arg]
