@@ -81,7 +81,8 @@ VERBS = frozenset((Path(__file__).parent / "verbs.txt").read_text().split())
 # Packages that hold the rule: the others follow.
 HOLDING: tuple[str, ...] = (
     "pipelines", "recall/config", "recall/content", "recall/core", "recall/data", "recall/evaluation", "recall/index",
-    "recall/model/fusion", "recall/model/layers", "recall/model/numpy_tower", "recall/model/towers", "recall/training",
+    "recall/model/fusion", "recall/model/layers", "recall/model/numpy_tower", "recall/model/towers",
+    "recall/serving/export", "recall/serving/items", "recall/serving/search", "recall/serving/users", "recall/training",
 )  # fmt: skip
 
 

@@ -42,10 +42,11 @@ class Recaller:
     """Serve a finished run: users or items in, candidates out.
 
     Example:
-      recaller = recall.Recaller.load("runs/mine")
-      recaller.recall(["42"], k=20).to_pandas()
-      options = recall.SearchOptions(k=20, filters={"where": [{"column": "category", "in": ["news"]}]})
-      recaller.similar(["i7"], options=options).records()
+      >>> recaller = recall.Recaller.load("runs/mine")
+      >>> recaller.recall(["u000", "new user"], k=5).ids.shape
+      (2, 5)
+      >>> recaller.similar(["i000"], k=3, by="content").queries
+      ['i000']
 
     Attributes:
       items: the served items.

@@ -26,6 +26,11 @@ FALLBACK_UNFILTERED: Source = "fallback_unfiltered"
 class Candidates:
     """Hold one list of candidates per query, best first.
 
+    Example:
+      >>> found = recall.Recaller.load("runs/mine").recall(["u000"], k=2)
+      >>> found.to_pandas().columns.tolist()
+      ['query', 'rank', 'item', 'score', 'title']
+
     Attributes:
       queries: names of the queries: user ids, item ids or positions.
       ids: object [queries, k], item ids; None where the catalogue has no more items.

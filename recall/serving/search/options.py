@@ -23,9 +23,9 @@ class SearchOptions:
     """Set what the lists of a search have to keep.
 
     Example:
-      >>> options = SearchOptions(k=50, filters={"where": [{"column": "category", "in": ["news"]}]}, caps={"author": 2})
-      >>> options.k, options.caps, options.filters.where[0].column
-      (50, {'author': 2}, 'category')
+      >>> options = recall.SearchOptions(k=20, filters={"deny": ["i003"]}, caps={"author_id": 2})
+      >>> recall.Recaller.load("runs/mine").similar(["i000"], options=options).ids.shape
+      (1, 20)
 
     Attributes:
       k: candidates per query.

@@ -39,9 +39,9 @@ class UserQuery:
     """Ask for users by id, or by the features of users that no file knows.
 
     Example:
-      >>> query = UserQuery(["42"], histories={"42": ["i7", "i9"]})
-      >>> query.ids, query.histories
-      (['42'], {'42': ['i7', 'i9']})
+      >>> query = recall.UserQuery(["new user"], histories={"new user": ["i003", "i007"]})
+      >>> recall.Recaller.load("runs/mine").recall(query, k=5).queries
+      ['new user']
 
     Attributes:
       ids: user ids. A user that the log does not hold is served by profile, if the users file has one, and by the
