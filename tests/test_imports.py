@@ -118,6 +118,21 @@ def test_no_package_imports_one_above_it() -> None:
     assert not upward
 
 
+def test_users_and_search_import_items_and_not_each_other() -> None:
+    below = {"items": (), "users": ("items",), "search": ("items",)}
+    parts = {part: f"recall.serving.{part}." for part in below}
+    strangers = {
+        f"{module} -> {name}"
+        for module, names in graph().items()
+        for part, allowed in below.items()
+        if f"{module}.".startswith(parts[part])
+        for name in names
+        for other in parts.keys() - {part, *allowed}
+        if f"{name}.".startswith(parts[other])
+    }
+    assert not strangers
+
+
 def test_every_package_has_its_floor() -> None:
     packages = {path.parent.name for path in (ROOT / "recall").glob("*/__init__.py")}
     assert packages | {"pipelines"} == set(FLOOR)
