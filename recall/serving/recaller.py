@@ -45,8 +45,8 @@ class Recaller:
       >>> recaller = recall.Recaller.load("runs/mine")
       >>> recaller.recall(["u000", "new user"], k=5).ids.shape
       (2, 5)
-      >>> recaller.similar(["i000"], k=3, by="content").queries
-      ['i000']
+      >>> recaller.similar(["i010"], k=3, by="content").queries
+      ['i010']
 
     Attributes:
       items: the served items.

@@ -24,7 +24,7 @@ class SearchOptions:
 
     Example:
       >>> options = recall.SearchOptions(k=20, filters={"deny": ["i003"]}, caps={"author_id": 2})
-      >>> recall.Recaller.load("runs/mine").similar(["i000"], options=options).ids.shape
+      >>> recall.Recaller.load("runs/mine").similar(["i010"], options=options).ids.shape
       (1, 20)
 
     Attributes:
