@@ -5,6 +5,17 @@ only home of Beam. Only `recall.runs` and `recall.cli` import it. Start at `trai
 """
 
 import logging
+import sys
+
+from recall.core.errors import ConfigError
+from recall.core.extras import require_packages
+
+try:
+    require_packages("pipelines", "apache_beam", "sklearn")
+except ConfigError as error:
+    if sys.argv[0] == "-m":  # `python -m pipelines.NAME` is on its way to its module, which would print the error
+        sys.exit(f"error: {error}")
+    raise
 
 # Beam warns on import, through the root logger, about Google Cloud clients that nothing here uses.
 _disabled = logging.root.manager.disable

@@ -15,6 +15,7 @@ from rich.table import Table
 from recall.cli.content import content_app
 from recall.cli.index import index_app
 from recall.core.errors import RecallError
+from recall.core.extras import require_packages
 from recall.runs.console import clear_errors, silence_libraries
 
 if TYPE_CHECKING:
@@ -193,9 +194,7 @@ def serve(
 ) -> None:
     """HTTP service of a run; its page is at /, its API at /docs."""
     with clear_errors(_console):
-        from recall.serving.http import require_packages
-
-        require_packages()
+        require_packages("serve", "fastapi", "prometheus_client", "starlette", "structlog", "uvicorn")
         if log_format not in ("json", "text"):
             raise RecallError(f"--log-format: expected json or text, found {log_format}")
         from recall.serving.http.server import serve as start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -10,8 +11,12 @@ _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "apac
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    return {name: metadata.version(name) for name in _PACKAGES}
+    """Return the versions of the packages that results depend on, as far as they are installed."""
+    installed = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # a serving host has no Beam
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def commit() -> str:

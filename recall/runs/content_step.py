@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recall.core.artifacts import fingerprint
 from recall.core.errors import ConfigError
+from recall.core.extras import require_packages
 from recall.runs.run import Run
 
 CONTENT = "content"
@@ -35,6 +36,7 @@ class ContentRun(Run):
             from recall.content.teach.artifact import TrainedContent
 
             return self._skip("content train", TrainedContent.load(directory).judged)
+        require_packages("content train", "sklearn")
         from recall.content.judge.evaluation import JudgeSettings, judge_content
         from recall.content.teach.artifact import write_content
         from recall.content.teach.modalities import side_by_side

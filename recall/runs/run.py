@@ -23,6 +23,7 @@ from recall.core.artifacts import (
 )
 from recall.core.environment import commit, versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError, disk_problem
+from recall.core.extras import require_packages
 from recall.data.fingerprints import data_fingerprint, model_fingerprint
 from recall.evaluation.ranks import RANKS, write_ranks
 from recall.model.distributed.tf_config import Cluster
@@ -30,6 +31,7 @@ from recall.runs.console import facts_table, metrics_table, step_line
 
 _INDEX_SUMMARY = "index/summary.json"
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
+_PREPARES, _DRAWS = ("apache_beam", "sklearn"), ("jinja2", "matplotlib")  # modules of the extra `train`
 _T = TypeVar("_T")
 
 
@@ -74,6 +76,7 @@ class Run:
                 "TF_CONFIG names several workers, but only `recall train` is shared by them; run `recall prepare` "
                 "once, `recall train` on each worker, and the other steps once"
             )
+        require_packages("run", *_PREPARES, *_DRAWS)  # now, not after the hours of training
         self.prepare()
         self.train(compare=compare, resume=resume)
         self.vectors()
@@ -90,6 +93,7 @@ class Run:
         if self._is_done("data", made_of):
             self._write_config(keep_versions=True)
             return self._skip("prepare", read_manifest(self.directory / "data", made_by=self._command("prepare")))
+        require_packages("prepare", *_PREPARES)
         from pipelines.training_data import counts_table, prepare
 
         try:
@@ -215,6 +219,7 @@ class Run:
         metrics = self._published_metrics(metrics_path)
         if path.exists() and path.stat().st_mtime_ns >= metrics_path.stat().st_mtime_ns:
             return self._skip("report", path)
+        require_packages("report", *_DRAWS)
         from recall.runs.assessment import report_inputs
         from recall.runs.report.page import write_report
 

