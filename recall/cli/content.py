@@ -99,12 +99,12 @@ def train(
     how is the section `content` of the experiment file.
     """
     with clear_errors(_console):
-        from recall.runs.content_step import ContentRun
+        from recall.runs.content_step import run_content_training
         from recall.runs.run import Run
 
-        opened = ContentRun(Run.open(run, overrides or ()).config, run, console=_console)
-        found = opened.train_content()
-        Console(highlight=False).print(trained_table(found, k=_near_fifty(opened.config.evaluation.k)))
+        config = Run.open(run, overrides or ()).config
+        found = run_content_training(config, run, console=_console)
+        Console(highlight=False).print(trained_table(found, k=_near_fifty(config.evaluation.k)))
         _console.print(
             f"on test clicks: recall content evaluate --run {run} --vectors trained={run}/content/vectors.npy"
         )

@@ -18,7 +18,7 @@ from recall.data.prepared import PreparedData
 from recall.evaluation.ranks import Ranks
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index
 from recall.model.vector_table import GateShares, ItemVectorTable
-from recall.runs.content_step import ContentRun
+from recall.runs.content_step import run_content_training
 from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
@@ -37,7 +37,7 @@ QUICK = (
 def run(finished: Path, variant: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run with content vectors and an export."""
     directory = Path(shutil.copytree(finished, tmp_path_factory.mktemp("damaged") / "run"))
-    ContentRun(variant(*QUICK), directory).train_content()
+    run_content_training(variant(*QUICK), directory)
     export_run(directory, directory / "export", k=10)
     (directory / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
     return directory

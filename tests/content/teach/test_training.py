@@ -29,7 +29,7 @@ from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.datasets import simulate
 from recall.data.features.embeddings import read_npy, vector_array
 from recall.data.prepared import PreparedData
-from recall.runs.content_step import ContentRun
+from recall.runs.content_step import run_content_training
 from recall.runs.run import Run
 from tests.conftest import Experiment
 
@@ -71,7 +71,7 @@ def trained(data: Path, settings: Config, tmp_path_factory: pytest.TempPathFacto
     """A copy of the run with content vectors."""
     directory = tmp_path_factory.mktemp("trained") / "run"
     shutil.copytree(data, directory)
-    ContentRun(settings, directory).train_content()
+    run_content_training(settings, directory)
     return directory
 
 
@@ -298,19 +298,19 @@ def test_a_run_that_is_not_prepared_or_reads_its_own_vectors_says_so(
     trained: Path, settings: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match="not there yet; run `recall prepare"):
-        ContentRun(settings, tmp_path / "run").train_content()
+        run_content_training(settings, tmp_path / "run")
     run = Path(shutil.copytree(trained, tmp_path / "again"))
     feature = {"name": "content", "type": "embedding", "path": str(run / "content" / "vectors.npy")}
     config = settings.replaced(features={"meta": [feature]}, content={"loss": {"tags": "auto"}})
     Run(config, run).prepare()
     with pytest.raises(ConfigError, match="which this command writes; name the base vectors"):
-        ContentRun(config, run).train_content()
+        run_content_training(config, run)
 
 
 def test_what_fails_leaves_nothing_behind(data: Path, settings: Config, tmp_path: Path) -> None:
     run = Path(shutil.copytree(data, tmp_path / "run"))
     with pytest.raises(DataError):
-        ContentRun(changed(settings, "content.features=[]", tmp_path=tmp_path), run).train_content()
+        run_content_training(changed(settings, "content.features=[]", tmp_path=tmp_path), run)
     assert not (run / "content").exists()
 
 
@@ -339,9 +339,9 @@ def test_trained_vectors_know_more_of_taste_than_base_vectors_do(tmp_path: Path)
         "content": {"training": {"epochs": 12, "learning_rate": 0.001}},
     }
     (tmp_path / "experiment.yaml").write_text(json.dumps(content))
-    run = ContentRun(load_config(tmp_path / "experiment.yaml"), tmp_path / "run")
-    run.prepare()
-    run.train_content()
+    config = load_config(tmp_path / "experiment.yaml")
+    Run(config, tmp_path / "run").prepare()
+    run_content_training(config, tmp_path / "run")
     prepared = PreparedData.load(tmp_path / "run" / "data")
     trained = read_vectors("trained", tmp_path / "run" / "content" / "vectors.npy", prepared, id_column="item_id")
     found = judge_content([*prepared_vectors(prepared), trained], prepared)["vectors"]  # on test clicks
