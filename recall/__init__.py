@@ -1,4 +1,4 @@
-"""Candidate recall that does not forget new content: gated two-tower models on TensorFlow, Beam and ScaNN.
+"""Recalls candidates without forgetting new content: gated two-tower models on TensorFlow, Beam and ScaNN.
 
 The public names, in the order of the data flow:
 
@@ -82,7 +82,11 @@ _MODULE_OF = {
 
 
 def _choose_keras_2() -> None:
-    """TensorFlow Recommenders runs only under Keras 2; TensorFlow decides which Keras it has when it is imported."""
+    """Choose Keras 2, under which alone TensorFlow Recommenders runs, before TensorFlow is imported.
+
+    Raises:
+      RecallError: TensorFlow is imported with Keras 3 already, or the environment asks for it.
+    """
     flag = os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if flag not in ("1", "true", "True"):
         raise RecallError(

@@ -1,4 +1,4 @@
-"""What is imported is declared; the core alone serves a finished run; a missing extra is one line."""
+"""Tests that imports are declared, that the core alone serves a finished run, and that a missing extra is one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 def packages(requirements: str) -> set[str]:
-    """Names of what a list of requirements asks for; of another extra of recall, its list."""
+    """List the names in a list of requirements, with those of another extra of recall that it names."""
     found = set()
     for line in requirements.strip().splitlines():
         name, extras = re.match(r"([\w-]+)(?:\[([\w, ]+)\])?", line).groups()  # type: ignore[union-attr]
@@ -59,7 +59,7 @@ def core_packages() -> set[str]:
 
 
 def imported_packages(path: Path) -> set[str]:
-    """Packages of other projects that a file imports, inside functions too."""
+    """List packages of other projects that a file imports, inside functions too."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -77,14 +77,14 @@ def imported_below(*folders: str) -> set[str]:
 
 
 def modules_of_extras() -> set[str]:
-    """Names under which all that the core does without would be imported."""
+    """List the modules of all packages that the core does without."""
     extras = set().union(*map(extra_packages, SETUP["options.extras_require"])) - core_packages()
     tools = {"httpx"}  # a mere client, which other packages may look for
     return {MODULE_OF.get(name, name.replace("-", "_")) for name in extras - tools}
 
 
 def without(hidden: set[str], code: str, *arguments: object, module: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs code, or a module as `python -m` does, in an interpreter that lacks some packages."""
+    """Run code, or a module as `python -m` does, in an interpreter that lacks some packages."""
     start = f"HIDDEN = {sorted(hidden)!r}\n{HIDE}\n"
     if module:  # like `python -m`, whose first argument is -m until the module is found
         start += f"import runpy; sys.argv[0] = '-m'; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"

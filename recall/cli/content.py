@@ -1,4 +1,4 @@
-"""`recall content`: commands about content vectors by themselves."""
+"""Defines `recall content`: commands about content vectors by themselves."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recall.cli.content_prior import prior
+from recall.cli.options import Json, console
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.runs.console import clear_errors
 
 content_app = typer.Typer(no_args_is_help=True)
-content_app.command()(prior)
-_console = Console(stderr=True, highlight=False)
+_PRIOR_MEASURES = ("predicted", "calibration_error", "auc")
 
 
-@content_app.callback()
+@content_app.callback()  # keeps a lone command a sub-command
 def content() -> None:
-    """Content vectors by themselves, before any recall model."""  # a callback keeps a lone command a sub-command
+    """Judge and teach content vectors by themselves, before any recall model."""
 
 
 @content_app.command()
@@ -40,14 +39,15 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=1, help="at most this many clicks and items, drawn at random")] = 10_000,
     common: Annotated[bool, typer.Option("--common", help="only items that all sets cover")] = False,
     seed: Annotated[int | None, typer.Option(help="of all draws; default: the run's")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Do vectors know what a user clicks next, and which items are alike? Every `embedding` of features.meta, and more.
+    """Judge content vectors: do they know what a user clicks next, and which items are alike?
 
-    The next click against the user's last clicks (AUC beside random and popular items, recall over the whole
-    catalogue by similarity alone), common tags of near items, alignment and uniformity.
+    Takes every `embedding` of features.meta, and more. Measures the next click against the user's last clicks (AUC
+    beside random and popular items, recall over the whole catalogue by similarity alone), common tags of near items,
+    alignment and uniformity.
     """
-    with clear_errors(_console):
+    with clear_errors(console):
         from recall.content.judge.evaluation import JudgeSettings, judge_content
         from recall.content.vectors import on_common_items, prepared_vectors, read_vectors
         from recall.data.prepared import PreparedData
@@ -65,7 +65,7 @@ def evaluate(
         judged = prepared_vectors(prepared)
         features = (feature for feature in opened.config.features.meta if feature.type == "embedding")
         if hidden := [feature.name for feature in features if not feature.uses_vector]:
-            _console.print(f"not judged, as the run keeps their clusters alone: {', '.join(hidden)}")
+            console.print(f"not judged, as the run keeps their clusters alone: {', '.join(hidden)}")
         id_column = opened.config.data.items.id
         judged += [
             read_vectors(name, path, prepared, id_column=id_column) for name, path in map(_named_path, vectors or ())
@@ -77,7 +77,7 @@ def evaluate(
             )
         if common:
             judged = on_common_items(judged)
-        with _console.status("judging content vectors ..."):
+        with console.status("judging content vectors ..."):
             found = judge_content(judged, prepared, settings)
         if out:
             _write(out, found)
@@ -93,25 +93,52 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option(
         "--set", help="dotted.key=value, over the run's config.yaml, e.g. content.loss.tags=0")] = None,
 ) -> None:  # fmt: skip
-    """Teaches one vector per item out of its base vectors: by its modalities, its tags and what people click.
+    """Teach one vector per item from its base vectors: by its modalities, its tags and what people click.
 
-    Writes DIR/content: vectors.npy and items.parquet, each an `embedding` for another experiment; what it learns and
-    how is the section `content` of the experiment file.
+    Writes DIR/content: vectors.npy and items.parquet, each an `embedding` for another experiment. The section
+    `content` of the experiment file says what is learned and how.
     """
-    with clear_errors(_console):
+    with clear_errors(console):
         from recall.runs.content_step import run_content_training
         from recall.runs.run import Run
 
         config = Run.open(run, overrides or ()).config
-        found = run_content_training(config, run, console=_console)
+        found = run_content_training(config, run, console=console)
         Console(highlight=False).print(trained_table(found, k=_near_fifty(config.evaluation.k)))
-        _console.print(
+        console.print(
             f"on test clicks: recall content evaluate --run {run} --vectors trained={run}/content/vectors.npy"
         )
 
 
+@content_app.command()
+def prior(
+    run: Annotated[Path, typer.Option("--run", help="run directory, prepared with a content prior")],
+    as_json: Json = False,
+) -> None:
+    """Judge the content prior: does it know which items will be clicked?
+
+    Asks about items' first exposures in the held-out periods. Needs `data.posterior.content_prior.enabled: true`; no
+    model. Measures calibration, AUC and log loss, beside one prior for all items and, as a ceiling, the later CTR of
+    the same items.
+    """
+    with clear_errors(console):
+        from recall.content.judge.prior_judge import judge_content_prior
+        from recall.data.prepared import PreparedData
+        from recall.runs.run import Run
+
+        first_exposures = Run.open(run).config.data.posterior.content_prior.first_exposures
+        if not (run / "data").exists():
+            raise ArtifactError(f"{run / 'data'}: not there yet; run `recall prepare --run {run}` first")
+        with console.status("judging the content prior ..."):
+            found = judge_content_prior(PreparedData.load(run / "data"), first_exposures=first_exposures)
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        Console(highlight=False).print(prior_table(found))
+
+
 def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
-    """Base vectors and trained ones, a row each; mean similarity to the last clicks."""
+    """Build a table of base vectors and trained ones, a row each, by mean similarity to the last clicks."""
     table = Table(
         title=f"content vectors on {found['clicks']['asked']:,} {found['split']} clicks, last {found['last']}",
         title_justify="left",
@@ -136,7 +163,7 @@ def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
 
 
 def content_table(found: Mapping[str, Any], *, k: int) -> Table:
-    """Sets of vectors side by side: a row per measure, what chance gives in brackets."""
+    """Build a table of sets of vectors side by side: a row per measure, the value of chance in brackets."""
     table = Table(
         title=f"content vectors on {found['clicks']['asked']:,} {found['split']} clicks, last {found['last']}",
         title_justify="left",
@@ -154,6 +181,36 @@ def content_table(found: Mapping[str, Any], *, k: int) -> Table:
             rows.setdefault(measure, []).append(text)
     for measure, texts in rows.items():
         table.add_row(measure, *texts)
+    return table
+
+
+def prior_table(found: Mapping[str, Any]) -> Table:
+    """Build a table with a row per period, part and prior."""
+    table = Table(
+        title=f"content prior on items' first {found['first_exposures']:,} exposures",
+        title_justify="left",
+        caption="new: without any exposure when the period began. followed: with exposures after these, whose CTR "
+        "(later) is the ceiling. CTR: observed. error: expected calibration error, by tenths.",
+        caption_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("on", overflow="fold")
+    table.add_column("items", justify="right")
+    table.add_column("prior")
+    for name in ("CTR", "predicted", "error", "AUC"):
+        table.add_column(name, justify="right")
+    for period in ("validation", "test"):
+        for part, judged in found[period].items():
+            about = [f"{period}, {part}", f"{judged['items']:,}"]
+            if not judged["items"]:
+                table.add_row(*about)
+            for name in ("content", "global", "later"):
+                if name in judged:
+                    measured = (judged["observed"], *(judged[name][key] for key in _PRIOR_MEASURES))
+                    numbers = ("-" if number is None else f"{number:.4f}" for number in measured)
+                    table.add_row(*about, name, *numbers)
+                    about = ["", ""]
     return table
 
 

@@ -1,4 +1,4 @@
-"""`recall index`: vectors -> searchable index, and what to do with its versions."""
+"""Defines `recall index`: builds the index of a run, and lists, restores and removes its versions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from recall.cli.options import Json, RunPath, console
 from recall.runs.console import clear_errors
 
 if TYPE_CHECKING:
     from recall.index import Version
 
 index_app = typer.Typer(invoke_without_command=True)
-_console = Console(stderr=True, highlight=False)
 
-RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
-Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
 _SHOWN = 12  # digits of a fingerprint: a line fits into 80 columns
 
 
@@ -29,21 +27,21 @@ _SHOWN = 12  # digits of a fingerprint: a line fits into 80 columns
 def index(
     context: typer.Context, run: Annotated[Path | None, typer.Option("--run", help="run directory")] = None
 ) -> None:
-    """Vectors -> searchable index; with a command: list, roll back or clear up its versions."""
+    """Build the index from vectors; with a command: list, roll back or remove its versions."""
     if context.invoked_subcommand is not None:
         return
     if run is None:
         context.fail("Missing option '--run'.")
-    with clear_errors(_console):
+    with clear_errors(console):
         from recall.runs.run import Run
 
-        Run.open(run, (), console=_console).index()
+        Run.open(run, (), console=console).index()
 
 
 @index_app.command("list")
 def list_(run: RunPath, as_json: Json = False) -> None:
-    """Versions: when each was made, of what, how good it is, and whether it belongs to the model."""
-    with clear_errors(_console):
+    """List the versions: when each was made, of what, how good it is, and whether it belongs to the model."""
+    with clear_errors(console):
         from recall.index import list_versions
 
         versions, model = list_versions(run / "index"), _fingerprint(run)
@@ -61,12 +59,12 @@ def rollback(
     run: RunPath,
     to: Annotated[str | None, typer.Option(help="number of the version; default: the one before the current")] = None,
 ) -> None:
-    """Makes an earlier version the current one, after checking every byte of it."""
-    with clear_errors(_console):
+    """Make an earlier version the current one, after checking every byte of it."""
+    with clear_errors(console):
         from recall.index import roll_back
 
         number = roll_back(run / "index", fingerprint=_fingerprint(run), to=to)
-        _console.print(f"version {number} is current; what serves another one takes it when it loads again")
+        console.print(f"version {number} is current; what serves another one takes it when it loads again")
 
 
 @index_app.command()
@@ -74,14 +72,14 @@ def gc(
     run: RunPath,
     keep: Annotated[int, typer.Option(min=1, help="how many of the newest versions stay, beside the current")] = 2,
 ) -> None:
-    """Removes old versions and what killed saves left behind; never the current version."""
-    with clear_errors(_console):
+    """Remove old versions and the remains of killed saves; never the current version."""
+    with clear_errors(console):
         from recall.index import collect
 
         removed = collect(run / "index", keep=keep)
         names = ", ".join(removed.versions) or "no version"
         leftovers = f" and {removed.leftovers} half-written" if removed.leftovers else ""
-        _console.print(f"removed {names}{leftovers}: {_megabytes(removed.bytes)} freed")
+        console.print(f"removed {names}{leftovers}: {_megabytes(removed.bytes)} freed")
 
 
 def _fingerprint(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a run is judged by: models and baselines side by side, the index, and what the report shows."""
+"""Evaluates the models of a run beside baselines, measures its index, and gathers the inputs of the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 
 
 class Assessment(NamedTuple):
-    """What models and baselines make of the held-out examples.
+    """Hold the results of models and baselines on the held-out examples.
 
     Attributes:
       metrics: split -> model -> its part of metrics.json.
@@ -46,7 +46,7 @@ class Assessment(NamedTuple):
 
 
 class _Judge:
-    """Evaluates one model after the other on a split."""
+    """Evaluate one model after the other on a split."""
 
     def __init__(self, config: Config, prepared: PreparedData, split: Literal["test", "validation"]) -> None:
         self._config, self._prepared = config, prepared
@@ -82,26 +82,26 @@ class _Judge:
 def evaluate_models(
     config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
 ) -> dict[str, Any]:
-    """The `test` and `validation` parts of metrics.json: `assess_models` without the ranks."""
+    """Return the `test` and `validation` parts of metrics.json: `assess_models` without the ranks."""
     return assess_models(config, prepared, names, load=load).metrics
 
 
 def assess_models(
     config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
 ) -> Assessment:
-    """The `test` and `validation` parts of metrics.json, and the ranks behind them.
+    """Evaluate models and baselines: the `test` and `validation` parts of metrics.json, and the ranks behind them.
 
-    Queries are made of what a user had clicked before each example. Item vectors, popularity and the slices are as
-    of the start of the period. Every model gets the cold bias of its own that `index.cold_bias` leads to, and
-    is judged as it would be served. item-kNN learns from training clicks, as models do. An i2i model is asked
-    about the examples that have a trigger, and so are the baselines then. The student of the configured model is judged
-    as `student`: it asks the same index, and so with the same cold bias.
+    A query is made of the user's clicks before each example. Item vectors, popularity and slices are as of the start
+    of the period. Every model gets the cold bias that `index.cold_bias` leads to for it, as it would be served.
+    item-kNN learns from training clicks, as models do. An i2i model is asked about the examples that have a trigger,
+    and the baselines beside it, too. The student of the configured model is judged as `student`: it asks the same
+    index, and so with the same cold bias.
 
     Args:
       config: the experiment.
       prepared: its data.
-      names: of the models; the first is the configured one.
-      load: gives the model of a name; each is loaded when its turn comes.
+      names: structures of the models; the first is the configured one.
+      load: loads the model of a structure; called once for each, in turn.
     """
     similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
     judges: dict[str, _Judge] = {split: _Judge(config, prepared, split) for split in HELD_OUT}
@@ -136,13 +136,13 @@ def assess_models(
 def asked_categories(
     config: Config, prepared: PreparedData, examples: Examples, *, by_trigger: bool
 ) -> AskedCategories | None:
-    """What examples were asked with, of the feature that lists are to keep to; None where the experiment names none.
+    """Return the categories that each example's query has; None where the experiment names no category feature.
 
     Args:
       config: the experiment; see `Config.category`.
       prepared: its data.
-      examples: what is asked.
-      by_trigger: whether with the trigger item, not with the user's last clicks.
+      examples: the examples.
+      by_trigger: take the categories of the trigger item, not of the user's last clicks.
     """
     if config.category is None:
         return None
@@ -153,7 +153,14 @@ def asked_categories(
 
 
 def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:
-    """What `index.cold_bias` says, or the choice on at most `limit` validation examples; see `choose_cold_bias`."""
+    """Return the cold bias of `index.cold_bias`, or choose it on validation examples; see `choose_cold_bias`.
+
+    Args:
+      config: the experiment.
+      prepared: its data.
+      model: encodes queries and items.
+      limit: examples to choose on at most, drawn at random.
+    """
     if config.index.cold_bias != "auto":
         return ColdBias(config.index.cold_bias)
     posterior = prepared.posterior("validation")
@@ -173,7 +180,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
 
 
 def _comes_after_validation(prepared: PreparedData) -> Bools | None:
-    """Items whose first event is in the test period, bool [items]; None for a split without a common clock."""
+    """Mark the items whose first event is in the test period, bool [items]; None for a split without a common clock."""
     test_start_ms = prepared.manifest["split"].get("test_start_ms")
     if test_start_ms is None:
         return None
@@ -184,9 +191,18 @@ def _comes_after_validation(prepared: PreparedData) -> Bools | None:
 
 
 def sample_queries(model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000) -> Float32s:
-    """At most `limit` vectors of validation queries, what an index is tuned and measured with; [queries, width].
+    """Draw vectors of validation queries, to tune and measure an index with.
 
-    Each interest of a user is a query of its own, as the index is asked.
+    Each interest of a user is a query of its own, as in a search.
+
+    Args:
+      model: encodes the queries.
+      prepared: its data.
+      seed: seed of the draw.
+      limit: vectors at most.
+
+    Returns:
+      float32 [queries, width].
     """
     examples = answerable(model, read_examples(prepared.shards("validation")))
     generator = np.random.default_rng(seed)
@@ -197,7 +213,7 @@ def sample_queries(model: RecallModel, prepared: PreparedData, *, seed: int, lim
 
 
 def index_summary(index: Index, queries: Float32s) -> dict[str, Any]:
-    """The `index` part of metrics.json: recall@100 against exact search and the median time of one query asked alone.
+    """Measure an index for metrics.json: recall@100 against exact search, and the median time of a single query.
 
     A catalogue of fewer than 100 items is measured at its size, under the same name.
     """
@@ -224,7 +240,17 @@ def report_inputs(
     curves: Mapping[str, Path],
     versions: dict[str, str],
 ) -> ReportInputs:
-    """Gathers what report.html shows; items are shown as of the start of the test period, as they are judged."""
+    """Gather the inputs of report.html, with items as of the start of the test period, as they are judged.
+
+    Args:
+      run: the run directory.
+      config: the experiment.
+      prepared: its data.
+      model: the configured model.
+      metrics: content of metrics.json.
+      curves: structure -> folder of its model.
+      versions: package -> version.
+    """
     before_test = prepared.posterior("test")
     vectors, shares = encode_items(model, before_test.stacked())
     vectors = with_cold_bias(vectors, before_test.exposures, metrics["index"]["cold_bias"])
@@ -265,7 +291,7 @@ def _samples(
     seed: int,
     count: int = 6,
 ) -> list[RecallSample]:
-    """Lists for a few test examples: half of them users who went on to click a cold item, where there are such."""
+    """Recall lists for a few test examples, half of them with a cold target where there are such."""
     examples = answerable(model, read_examples(prepared.shards("test")))
     generator = np.random.default_rng(seed)
     has_history = np.diff(examples.history.offsets) > 0

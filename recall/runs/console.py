@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a line per step, and a short table at its end."""
+"""Prints the progress of a run: a line per step, and a short table at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def silence_libraries() -> None:
-    """Keeps the chatter of TensorFlow, Keras and Beam off the terminal; their errors still come through."""
+    """Silence the messages of TensorFlow, Keras and Beam below errors."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl", "apache_beam"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -32,7 +32,7 @@ def silence_libraries() -> None:
 
 @contextmanager
 def step_line(console: Console, name: str, *, spinner: bool) -> Iterator[None]:
-    """Shows that a step is under way: a spinner on a terminal, else a line."""
+    """Show that a step is under way: a spinner on a terminal, else a line."""
     if spinner and console.is_terminal:
         with console.status(f"{name} ..."):
             yield
@@ -43,7 +43,7 @@ def step_line(console: Console, name: str, *, spinner: bool) -> Iterator[None]:
 
 @contextmanager
 def clear_errors(console: Console) -> Iterator[None]:
-    """One clear line instead of a traceback for what a user can mend; anything else is ours and shows itself."""
+    """Print a RecallError as one line and exit with 1; any other exception is a bug and passes."""
     try:
         yield
     except RecallError as error:
@@ -52,7 +52,7 @@ def clear_errors(console: Console) -> Iterator[None]:
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Names and values, one a row; nested values are left out."""
+    """Build a table of names and values, one a row; nested values are left out."""
     table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE)
     for name, value in facts.items():
         if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list):
@@ -65,7 +65,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 
 def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
-    """Models side by side on the test split; a dash where a metric is undefined."""
+    """Build a table of models on the test split, one a row; a dash where a metric is undefined."""
     columns = {
         "recall": ("all", f"recall@{k}"),
         "ndcg": ("all", f"ndcg@{k}"),
@@ -95,7 +95,7 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
 
 
 def comparison_table(comparison: Comparison, *, metric: str, split: str) -> Table:
-    """Slices of one comparison, each with both values, the interval of their difference, and what it says in words."""
+    """Build a table of a comparison: per slice both values, the interval of their difference, and a verdict."""
     (first_run, first), (second_run, second) = comparison.first, comparison.second
     same_run = first_run == second_run
     title = f"{metric} on {split}: {first}{'' if same_run else f' ({first_run})'} against {second} ({second_run})"

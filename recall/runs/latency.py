@@ -1,4 +1,4 @@
-"""What a query vector costs online: the exported query model, asked about real users."""
+"""Measures the time of a query vector: the exported query model, asked about real users."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BATCH_SIZES = (1, 256)
 def query_latency_ms(
     run: Path, prepared: PreparedData, *, seed: int, batch_sizes: Sequence[int] = BATCH_SIZES, calls: int = 50
 ) -> dict[str, float]:
-    """Median time of one call of the signatures `user` and, where there is one, `student`.
+    """Measure the median time of a call of the signatures `user` and, if the model has a student, `student`.
 
-    Both are asked in turn about the same users, drawn from the test examples with what they had clicked by then, so
-    that what else the machine does meets both. What is looked up and padded before the call is not part of it.
+    The calls of both alternate, with the same users (drawn from the test examples, with their clicks by then): so
+    other load of the machine meets both. Lookups and padding before the call are not measured.
 
     Args:
       run: a run directory whose model has a user tower.
       prepared: the data that it was trained on.
-      seed: of the draw.
+      seed: seed of the draw.
       batch_sizes: users per call.
-      calls: of each signature and batch size, after a few to warm up.
+      calls: calls of each signature and batch size, after a few to warm up.
 
     Returns:
       Milliseconds per call, by names like `user_query_of_256_ms`.

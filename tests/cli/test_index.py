@@ -1,4 +1,4 @@
-"""`recall index` and its commands on a finished run."""
+"""Tests `recall index` and its commands on a finished run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Command = Callable[..., "Outcome"]
 
 @pytest.fixture
 def again(copied: Path) -> Path:
-    """The finished run with its index published a second time."""
+    """Return the finished run with its index published a second time."""
     directory = copied / "index"
     fingerprint = json.loads((copied / "model" / "manifest.json").read_text())["fingerprint"]
     save_index(load_index(directory), directory, fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""The command line: complete help, one clear line for what a user can mend, and output that programs can read."""
+"""Tests the command line: complete help, errors of one clear line, and output that programs can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is judged by: who is evaluated on what, how the index is measured, what the report is given."""
+"""Tests which models are evaluated on which examples, how the index is measured, and the inputs of the report."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_models_are_loaded_one_after_the_other_and_named_as_asked(
 
 
 def first_events(settings: Config, prepared: PreparedData) -> np.ndarray:
-    """When each item of the catalogue was first seen in the raw log; NaN if never."""
+    """Return the time of each item's first event in the raw log; NaN without events."""
     log = pd.read_parquet(settings.data.events.path)
     return log.groupby("item_id").time_ms.min().reindex(prepared.item_ids.to_pylist()).to_numpy()
 
@@ -144,7 +144,7 @@ def exact_index(items: int) -> ExactIndex:
 
 
 class Halved(ExactIndex):
-    """Finds every second of the best items, and beside them the worst."""
+    """Find every second of the best items, and beside them the worst."""
 
     def best_entries(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows, scores = super().best_entries(queries, len(self))

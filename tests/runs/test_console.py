@@ -1,4 +1,4 @@
-"""What a person sees: tables that stay readable on a narrow terminal, and a line per step where there is none."""
+"""Tests that tables stay readable on a narrow terminal, and that each step prints a line where there is no terminal."""
 
 from __future__ import annotations
 

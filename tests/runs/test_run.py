@@ -1,4 +1,4 @@
-"""A run from end to end: what it leaves, what it does again, what it skips, and what each step needs."""
+"""Tests a run from end to end: the files it leaves, the steps it repeats and skips, and the needs of each step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OTHERS = ("behaviour_only", "meta_only", "single", "base")
 
 
 def state(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, modification time and size of every file."""
+    """Return inode, modification time and size of every file."""
     stats = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
     return {
         str(path.relative_to(directory)): (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()
@@ -47,7 +47,7 @@ def state(directory: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def changed_parts(before: dict[str, tuple[int, int, int]], after: dict[str, tuple[int, int, int]]) -> set[str]:
-    """Files and folders directly below the run in which something is new, gone or different."""
+    """List files and folders directly below the run in which something is new, gone or different."""
     return {name.split("/")[0] for name in {*before, *after} if before.get(name) != after.get(name)}
 
 
@@ -55,7 +55,7 @@ def changed_parts(before: dict[str, tuple[int, int, int]], after: dict[str, tupl
 def compared(
     printing: Printing, finished: Path, settings: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[str]]:
-    """The finished run after `--compare`, and which steps that skipped."""
+    """Return the finished run after `--compare`, and the steps that this skipped."""
     directory = tmp_path_factory.mktemp("compared") / "run"
     shutil.copytree(finished, directory)
     printed = printing(settings, directory)
@@ -137,7 +137,7 @@ def test_config_notes_versions_and_commit_and_loads_as_the_same_experiment(finis
 
 
 class References(html.parser.HTMLParser):
-    """Collects what a browser would fetch."""
+    """Collect everything that a browser would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ def test_recall_of_the_model_is_what_its_exported_towers_give_by_brute_force(fin
 
 
 def held_out_clicks(prepared: PreparedData) -> tuple[list[int], list[bytes], list[list[int]], list[list[int]]]:
-    """Targets, users, histories and seen items of the test split, straight from the records."""
+    """Read targets, users, histories and seen items of the test split, straight from the records."""
     features = []
     for record in tf.data.TFRecordDataset([str(path) for path in prepared.shards("test")]):
         features.append(tf.train.Example.FromString(record.numpy()).features.feature)

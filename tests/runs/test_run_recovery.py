@@ -1,4 +1,4 @@
-"""Damage is noticed and mended by running again, and a killed run leaves nothing that loads."""
+"""Tests that running again notices and mends damage, and that a killed run leaves nothing that loads."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_running_again_finishes(
 
 
 def kill_when(directory: Path, reached: Callable[[], bool], experiment: Path) -> None:
-    """Starts `recall run` and kills it as soon as it has reached something."""
+    """Start `recall run` and kill it as soon as it has reached a point."""
     process = subprocess.Popen(
         [sys.executable, "-m", "recall.cli", "run", str(experiment), "--out", str(directory)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,

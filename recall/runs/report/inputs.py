@@ -1,4 +1,4 @@
-"""What a report is made from; the page, its tables and its plots read nothing else."""
+"""Holds the inputs of a report; the page, its tables and its plots read nothing else."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BASELINES = ("popularity", "item_knn")
 
 @dataclass(frozen=True)
 class RecalledItem:
-    """One line of a recalled list.
+    """Hold one line of a recalled list.
 
     Attributes:
       title: the item's title, or its id where it has none.
-      score: what the list is sorted by.
-      exposures: of the item before the test period.
+      score: the list is sorted by it.
+      exposures: exposures of the item before the test period.
       is_cold: no exposure and no click before the test period.
       hit: the user clicked it in the test period.
     """
@@ -43,7 +43,7 @@ class RecalledItem:
 
 @dataclass(frozen=True)
 class RecallSample:
-    """What one user clicked, oldest first, and what was recalled for that, best first."""
+    """Hold the clicks of one user, oldest first, and the items recalled for them, best first."""
 
     user: str
     history: Sequence[str]
@@ -52,7 +52,7 @@ class RecallSample:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that a report shows.
+    """Hold everything that a report shows.
 
     Attributes:
       title: heading of the page.
@@ -104,39 +104,39 @@ class ReportInputs:
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """Model -> its test metrics."""
+        """Return the test metrics by model."""
         return self.metrics.get("test") or {}
 
     @cached_property
     def models(self) -> list[str]:
-        """Models in the order of the page: the configured one, others, baselines."""
+        """List the models in the order of the page: the configured one, others, baselines."""
         return [self.configured, *self.others, *self.baselines]
 
     @cached_property
     def others(self) -> list[str]:
-        """Models trained beside the configured one."""
+        """List the models trained beside the configured one."""
         return [name for name in self.test if name not in (self.configured, *BASELINES)]
 
     @cached_property
     def baselines(self) -> list[str]:
-        """Baselines of the run."""
+        """List the baselines of the run."""
         return [name for name in BASELINES if name in self.test and name != self.configured]
 
     @cached_property
     def is_cold(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """bool [items]: neither shown nor clicked before the test period."""
+        """Mark the items without exposure and click before the test period; bool [items]."""
         return (self.items["exposures"].to_numpy() == 0) & (self.items["clicks"].to_numpy() == 0)
 
     @cached_property
     def behaviour_share(self) -> AnyFloats:
-        """float64 [items]: share of behaviour in the item vector, NaN without a gate."""
+        """Return the share of behaviour in each item vector, float64 [items]; NaN without a gate."""
         if "behaviour_share" not in self.items:
             return np.full(len(self.items), np.nan)
         return self.items["behaviour_share"].to_numpy(dtype=np.float64, na_value=np.nan)
 
     @cached_property
     def headline_metric(self) -> str:
-        """recall@50, or what comes nearest: the largest k below 50, else the smallest."""
+        """Name the main metric: recall@k with the largest k up to 50, else the smallest k; mrr without any recall."""
         found = [re.fullmatch(r"recall@(\d+)", key) for key in self.test[self.configured].get("all") or {}]
         cutoffs = sorted(int(match[1]) for match in found if match)
         if not cutoffs:
@@ -144,14 +144,14 @@ class ReportInputs:
         return f"recall@{max((k for k in cutoffs if k <= 50), default=cutoffs[0])}"
 
     def value(self, model: str, part: str, metric: str | None = None) -> float:
-        """A test metric (default: the headline metric) of a model on a slice; NaN where there is none."""
+        """Return a test metric of a model on a slice; NaN where there is none. Default: the headline metric."""
         return metric_value(self.test[model].get(part) or {}, metric or self.headline_metric)
 
     def highest(self, models: Sequence[str], part: str) -> str | None:
-        """Which of `models` has the highest headline metric on a slice; None where none has one."""
+        """Return the model with the highest headline metric on a slice; None where no model has one."""
         measured = [model for model in models if np.isfinite(self.value(model, part))]
         return max(measured, key=lambda model: self.value(model, part), default=None)
 
     def examples(self, part: str) -> int:
-        """Test examples of a slice."""
+        """Count the test examples of a slice."""
         return int((self.test[self.configured].get(part) or {}).get("examples") or 0)

@@ -1,4 +1,4 @@
-"""The numbers behind the report's plots: pure functions on arrays and on parts of metrics.json."""
+"""Computes the numbers behind the report's plots: pure functions on arrays and on parts of metrics.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recall.evaluation.slices import metric_value
 
 
 def wilson_interval(share: AnyFloats, examples: NDArray[np.int64]) -> tuple[AnyFloats, AnyFloats]:
-    """95% interval of a share of independent examples (Wilson, JASA 1927); NaN where there are none.
+    """Compute the 95% interval of a share of independent examples (Wilson, JASA 1927); NaN without examples.
 
     Args:
       share: float array [slices] in [0, 1].
@@ -30,7 +30,7 @@ def wilson_interval(share: AnyFloats, examples: NDArray[np.int64]) -> tuple[AnyF
 
 
 class GateCurve(NamedTuple):
-    """Quartiles of the behaviour share per bin of exposures, bins without items left out; arrays [bins]."""
+    """Hold quartiles of the behaviour share per bin of exposures; arrays [bins], bins without items left out."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -42,7 +42,7 @@ class GateCurve(NamedTuple):
 
 
 def exposure_edges(largest: int, *, bins_per_decade: int) -> NDArray[np.int64]:
-    """Lower bounds of bins of exposures up to a power of ten above `largest`, and that power as the last bound.
+    """List lower bounds of bins of exposures up to a power of ten above `largest`, with this power as the last bound.
 
     The first bin holds 0 alone, the others are equally wide on a log scale but never cut a whole number in two:
     for 4 per decade 1, 2-3, 4-5, 6-9, 10-17, 18-31, 32-56, 57-99, 100-177, ...
@@ -54,7 +54,7 @@ def exposure_edges(largest: int, *, bins_per_decade: int) -> NDArray[np.int64]:
 
 
 def gate_curve(exposures: Any, behaviour_share: Any, *, bins_per_decade: int = 4) -> GateCurve:
-    """Quartiles of the gate over items of similar exposures, in the bins of `exposure_edges`.
+    """Compute quartiles of the gate over items of similar exposures, in the bins of `exposure_edges`.
 
     Args:
       exposures: int array [items].
@@ -84,7 +84,7 @@ def gate_curve(exposures: Any, behaviour_share: Any, *, bins_per_decade: int = 4
 
 
 def validation_metric(epochs: Sequence[Mapping[str, Any]]) -> str | None:
-    """The key of the validation metric in a training history: its first `val_` key that is no loss."""
+    """Find the key of the validation metric in a training history: its first `val_` key that is no loss."""
     for epoch in epochs:
         for key in epoch:
             if key.startswith("val_") and "loss" not in key:
@@ -93,7 +93,7 @@ def validation_metric(epochs: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The epoch with the highest validation metric, the first of equals; None where none was measured."""
+    """Find the epoch with the highest validation metric, the first of equals; None without measurements."""
     key = validation_metric(epochs)
     if key is None:
         return None
@@ -102,7 +102,7 @@ def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def principal_plane(vectors: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
-    """Projection on the two directions of largest variance.
+    """Project vectors on the two directions of largest variance.
 
     Args:
       vectors: float array [items, dim], finite.
@@ -124,7 +124,7 @@ def principal_plane(vectors: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Moves label positions apart so that neighbours keep at least `gap`, each staying near its value."""
+    """Move label positions apart, so that neighbours keep at least `gap` and each stays near its value."""
     groups: list[list[Any]] = []  # [indices, centre]; labels that would touch become one evenly spaced block
     for index in sorted(range(len(values)), key=values.__getitem__):
         groups.append([[index], float(values[index])])

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, for the screen, the phone and the printer."""
+"""Writes the report of a run: one HTML file that needs nothing else, for the screen, the phone and the printer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ from recall.runs.report.tables import (
 
 
 def write_report(path: str | Path, inputs: ReportInputs) -> None:
-    """Writes the report beside its place and renames it, so that a reader sees a whole page or the one before.
+    """Write the report beside its place and rename it, so that a reader sees a whole page or the one before.
+
+    Args:
+      path: the file.
+      inputs: everything that the page shows.
 
     Raises:
       ArtifactError: the file cannot be written; nothing is left behind.
@@ -46,7 +50,7 @@ def write_report(path: str | Path, inputs: ReportInputs) -> None:
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page as text."""
+    """Render the page as text."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -98,7 +102,7 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
 
 
 def headline(inputs: ReportInputs) -> list[str]:
-    """What was run and how good it is, one plain sentence each; the same words whichever way it went."""
+    """Say in plain sentences what was run and how good it is, in the same words for good and bad results."""
     counts = inputs.counts.get("examples") or {}
     beside = f", beside {join(inputs.others)}" if inputs.others else ""
     against = f", against the baselines {join(inputs.baselines)}" if inputs.baselines else ""
@@ -135,23 +139,23 @@ def _slice_sentence(inputs: ReportInputs, part: str, name: str) -> str:
 
 
 def difference(own: float, other: float) -> str:
-    """`0.0312 higher than`, `0.0312 lower than` or `the same as`, as far as four decimals show."""
+    """Say `0.0312 higher than`, `0.0312 lower than` or `the same as`, as far as four decimals show."""
     if number(own) == number(other):
         return "the same as"
     return f"{number(abs(own - other))} {'higher' if own > other else 'lower'} than"
 
 
 def is_noise(own: float, other: float, examples: int) -> bool:
-    """Whether two shares differ by less than 1.96 standard errors, each taken over `examples` independent clicks.
+    """Tell whether two shares differ by less than 1.96 standard errors, each taken over `examples` independent clicks.
 
-    For want of a paired interval. Both models are judged on the same clicks, which as a rule makes the true error
-    smaller; that the clicks of one user hang together makes it larger.
+    Serves where no paired interval is known. Both models are judged on the same clicks, which as a rule makes the
+    true error smaller; the correlation of one user's clicks makes it larger.
     """
     return bool(abs(own - other) <= 1.96 * np.sqrt((own * (1 - own) + other * (1 - other)) / max(examples, 1)))
 
 
 class Fact(NamedTuple):
-    """A number that is shown large, what it is, and what to hold against it."""
+    """Hold a number that is shown large, its label, and the numbers to compare it with."""
 
     value: str
     label: str

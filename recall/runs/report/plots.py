@@ -1,7 +1,7 @@
-"""The plots of the report: data in, inline SVG out.
+"""Draws the plots of the report as inline SVG.
 
 Every plot reads without colour (line styles, markers, fills) and takes the page's ink and paper through CSS
-variables, so that it follows a dark page and prints on a white one. A plot that has nothing to show is None.
+variables, so that it follows a dark page and prints on a white one. A plot without data is None.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _Parameters = ParamSpec("_Parameters")
 
 
 class LineStyle(NamedTuple):
-    """How one model is drawn in all plots: told apart by dash and marker, colour only helps."""
+    """Describe how one model is drawn in all plots: dash and marker tell models apart, colour only helps."""
 
     color: str
     dash: Any
@@ -99,7 +99,7 @@ _BASELINES = (
 
 
 def line_styles(configured: str, others: Sequence[str], baselines: Sequence[str]) -> dict[str, LineStyle]:
-    """One style per model, the same in every plot: the configured one stands out, baselines step back."""
+    """Choose a style per model for all plots: the configured model stands out, baselines step back."""
     styles = {configured: _CONFIGURED}
     styles.update((name, _OTHERS[i % len(_OTHERS)]) for i, name in enumerate(others))
     styles.update((name, _BASELINES[i % len(_BASELINES)]) for i, name in enumerate(baselines))
@@ -107,7 +107,7 @@ def line_styles(configured: str, others: Sequence[str], baselines: Sequence[str]
 
 
 def _inline_svg(draw: Callable[_Parameters, Figure | None]) -> Callable[_Parameters, str | None]:
-    """Runs `draw` under the report's style and returns its figure as an SVG element."""
+    """Wrap `draw` to run under the report's style and to return its figure as an SVG element."""
 
     @functools.wraps(draw)
     def drawn(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> str | None:
@@ -147,12 +147,12 @@ def _title(figure: Figure, text: str) -> None:
 def recall_by_exposures(
     slices: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str, styles: Mapping[str, LineStyle], configured: str
 ) -> Figure | None:
-    """Points and lines over exposure slices, one line per model.
+    """Plot points and lines over exposure slices, one line per model.
 
     Args:
       slices: per model its `by_exposures` list; a null metric leaves a gap.
       metric: key of the metric, e.g. `recall@50`.
-      styles: of `line_styles`; its order is the drawing order.
+      styles: result of `line_styles`; its order is the drawing order.
       configured: the model that gets 95% intervals.
     """
     slices = {name: slices[name] for name in styles if slices.get(name)}
@@ -224,7 +224,7 @@ def _label_ends(
 
 @_inline_svg
 def gate_by_exposures(exposures: Any, behaviour_share: Any) -> Figure | None:
-    """The gate over the catalogue: density of items, median and quartile band; items without exposures apart."""
+    """Plot the gate over the catalogue: density of items, median and quartiles; items without exposures apart."""
     share = np.asarray(behaviour_share, dtype=np.float64)
     exposures = np.asarray(exposures, dtype=np.int64)[np.isfinite(share)]
     share = share[np.isfinite(share)]
@@ -296,7 +296,7 @@ def _gate_with_exposures(
 def training_loss(
     training: Mapping[str, Sequence[Mapping[str, Any]]], *, styles: Mapping[str, LineStyle]
 ) -> Figure | None:
-    """Training loss per epoch, one line per model."""
+    """Plot the training loss per epoch, one line per model."""
     curves = {name: (epochs, "loss") for name, epochs in training.items() if any("loss" in epoch for epoch in epochs)}
     return _curves(curves, styles=styles, title="Training loss", unit="loss (nats, weighted sum of terms)")
 
@@ -305,7 +305,7 @@ def training_loss(
 def training_validation(
     training: Mapping[str, Sequence[Mapping[str, Any]]], *, styles: Mapping[str, LineStyle]
 ) -> Figure | None:
-    """Validation metric per epoch, one line per model; the best epoch is marked."""
+    """Plot the validation metric per epoch, one line per model; the best epoch is marked."""
     keys = {name: validation_metric(epochs) for name, epochs in training.items()}
     curves = {name: (training[name], key) for name, key in keys.items() if key}
     unit = " / ".join(dict.fromkeys(key.removeprefix("val_") for _, key in curves.values()))
@@ -314,7 +314,7 @@ def training_validation(
 
 @_inline_svg
 def training_terms(epochs: Sequence[Mapping[str, Any]], *, model: str) -> Figure | None:
-    """The terms of one model's loss: all keys of its history that name a loss, but the sum and validation."""
+    """Plot the terms of one model's loss: all keys of its history that name a loss, but the sum and validation."""
     names = dict.fromkeys(key for epoch in epochs for key in epoch)
     terms = [key for key in names if "loss" in key and key != "loss" and not key.startswith("val_")]
     labels = {key: key.replace("loss", "").strip("_ ").replace("_", " ") or key for key in terms}
@@ -359,7 +359,7 @@ def _curves(
 
 @_inline_svg
 def item_map(vectors: AnyFloats, is_cold: NDArray[np.bool_], *, most: int = 5000, seed: int = 0) -> Figure | None:
-    """Principal plane of the item vectors, cold items marked; a seeded sample of at most `most` items."""
+    """Plot the principal plane of the item vectors, cold items marked; a seeded sample of at most `most` items."""
     kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(kept) > most:
         kept = np.sort(np.random.default_rng(seed).choice(kept, most, replace=False))

@@ -1,4 +1,4 @@
-"""The tables of the report, and how its numbers are written."""
+"""Builds the tables of the report, and writes its numbers as text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DASH = "–"
 
 
 def number(value: float) -> str:
-    """A metric with four decimals, a dash for NaN."""
+    """Write a metric with four decimals, NaN as a dash."""
     return f"{value:.4f}" if np.isfinite(value) else DASH
 
 
 def duration(seconds: float) -> str:
-    """`340 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
+    """Write a time as `340 ms`, `12.3 s`, `4 min 05 s` or `2 h 10 min`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -35,19 +35,19 @@ def duration(seconds: float) -> str:
 
 
 def join(names: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """Join names as `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 class Cell(NamedTuple):
-    """A table cell; `best` is printed bold."""
+    """Hold a table cell; `best` is printed bold."""
 
     text: str
     best: bool = False
 
 
 class Row(NamedTuple):
-    """A table row: its name, its cells, and a class for the style sheet (configured, aside, sub)."""
+    """Hold a table row: its name, its cells, and a class for the style sheet (configured, aside, sub)."""
 
     label: str
     cells: Sequence[Cell]
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table as the template prints it."""
+    """Hold a table as the template prints it."""
 
     caption: str
     columns: Sequence[str]
@@ -64,7 +64,7 @@ class Table(NamedTuple):
 
 
 def data_tables(counts: Mapping[str, Any]) -> list[Table]:
-    """Where every row of the log went, and what came of the rest; counts that are absent are left out."""
+    """Count the rows of the log by use, and the users, items and examples made of them; absent counts are left out."""
     rows_read = counts.get("rows_read")
     rejected: Mapping[str, int] = counts.get("rejected") or {}
     reasons = [(reason, count, "sub deep") for reason, count in sorted(rejected.items(), key=lambda entry: -entry[1])]
@@ -103,7 +103,7 @@ def _count_row(label: str, count: int, kind: str, *, of: int | None) -> Row:
 
 
 def metric_tables(inputs: ReportInputs) -> list[Table]:
-    """Test metrics of all models, one table per slice that has examples."""
+    """Build the tables of test metrics of all models, one per slice that has examples."""
     catalogue, cold = len(inputs.items), int(inputs.is_cold.sum())
     tables = [
         _ranking_table(inputs, inputs.test, "all", "All test clicks, ranked in the whole catalogue", catalogue),
@@ -117,7 +117,7 @@ def metric_tables(inputs: ReportInputs) -> list[Table]:
 
 
 def validation_table(inputs: ReportInputs) -> Table:
-    """Ranking metrics on the validation clicks; without rows where there are none."""
+    """Build the table of ranking metrics on the validation clicks; without clicks it has no rows."""
     validation = inputs.metrics.get("validation") or {}
     caption = "Validation clicks, ranked in the whole catalogue"
     return _ranking_table(inputs, validation, "all", caption, len(inputs.items))
@@ -138,7 +138,7 @@ def _ranking_table(inputs: ReportInputs, split: Mapping[str, Any], part: str, ca
 
 
 def _with_verdicts(inputs: ReportInputs, table: Table, intervals: Mapping[str, Interval]) -> Table:
-    """Says of each model whether the configured one is better, one short word each: the table is wide already."""
+    """Add a column that says in one word whether the configured model is better: the table is wide already."""
     if not intervals:
         return table
     words = {name: interval.verdict if interval.excludes_zero else "unclear" for name, interval in intervals.items()}
@@ -150,7 +150,7 @@ def _with_verdicts(inputs: ReportInputs, table: Table, intervals: Mapping[str, I
 
 
 def _difference_table(inputs: ReportInputs) -> Table:
-    """How far the configured model is above or below each other one, with intervals; without rows if none is known."""
+    """Build the table of differences to the configured model, with intervals; without intervals it has no rows."""
     parts = {"all": "all test clicks", "cold": "clicks on cold items", "cold_among_cold": "the same among cold items"}
     known = {part: label for part, label in parts.items() if inputs.differences.get(part)}
     rows = [
@@ -227,7 +227,7 @@ def _model_rows(
 
 
 def bucket_table(inputs: ReportInputs) -> Table | None:
-    """The headline metric per slice of exposures: the numbers behind the plot."""
+    """Build the table of the headline metric per slice of exposures: the numbers behind the plot."""
     slices = {model: inputs.test[model].get("by_exposures") or [] for model in inputs.models}
     first = slices[inputs.configured]
     if not first:
@@ -240,7 +240,7 @@ def bucket_table(inputs: ReportInputs) -> Table | None:
 
 
 def modality_table(inputs: ReportInputs) -> Table | None:
-    """What each modality has to say in the content of an item, over all items and over cold ones."""
+    """Build the table of mean weights of the modalities in the content of items, over all items and over cold ones."""
     if not inputs.modality_weights:
         return None
     has_any = np.any([weight > 0 for weight in inputs.modality_weights.values()], axis=0)
@@ -259,7 +259,7 @@ def modality_table(inputs: ReportInputs) -> Table | None:
 
 
 def training_table(inputs: ReportInputs) -> Table | None:
-    """Epochs, the best of them, its validation metric and the time, per trained model."""
+    """Build the table of epochs, best epoch, its validation metric and the time, per trained model."""
     rows = []
     metrics: dict[str, None] = {}  # an ordered set; one, unless models were stopped by other metrics
     for model, epochs in inputs.training.items():
@@ -279,9 +279,12 @@ def training_table(inputs: ReportInputs) -> Table | None:
 
 
 def settings_table(caption: str, content: Mapping[str, Any], *, seconds: bool = False) -> Table | None:
-    """Names and values, nested names joined by dots, lists of records left out.
+    """Build a table of names and values, nested names joined by dots, lists of records left out.
 
-    With `seconds`, numbers without a unit in their name are times.
+    Args:
+      caption: of the table.
+      content: names and values.
+      seconds: take numbers without a unit in their name as times.
     """
     rows = []
     for name, value in _flat(content):

@@ -1,10 +1,14 @@
-"""The ASGI application: routes, and what stands around them."""
+"""Builds the ASGI application: its routes, its errors and its background tasks.
+
+Routes check a request and its limits -> `batching.py` joins requests -> `service.py` answers them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import hmac
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,6 @@ from starlette.exceptions import HTTPException
 
 import recall as library
 from recall.core.errors import RecallError
-from recall.serving.http.access import require_writer
 from recall.serving.http.batching import Batcher
 from recall.serving.http.limits import check_limits, show_limits
 from recall.serving.http.metrics import CONTENT_TYPE, Metrics
@@ -57,7 +60,7 @@ _MEANINGS = {
 
 @dataclass
 class State:
-    """What the routes of one application share."""
+    """Hold the objects that the routes of one application share."""
 
     settings: ServiceSettings
     service: Service
@@ -73,14 +76,14 @@ def create_app(
     snapshot: Snapshot | None = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
-    """The service of a run.
+    """Create the service of a run.
 
     Args:
       run: the run directory.
       settings: default: all defaults, which allow no writes.
-      snapshot: of the run, where it is loaded already; else it is loaded when the application starts, and /readyz says
-        when that is done.
-      on_failure: is told why that first load failed; nothing else will ever make the application ready.
+      snapshot: the loaded run, if it is loaded already. Else it is loaded when the application starts; /readyz says
+        when this is done.
+      on_failure: called with the error if the first load fails; the application will not become ready then.
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
@@ -137,7 +140,7 @@ async def _load_and_watch(reloader: Reloader, service: Service, on_failure: Call
 
 
 def _problem(error: Exception) -> ServiceError:
-    """How a client hears of an exception."""
+    """Translate an exception into the error that the client gets."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, RequestValidationError):
@@ -174,6 +177,28 @@ def _answers(model: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model, "description": "the answer"}, **errors}
 
 
+def require_writer(headers: Mapping[str, str], settings: ServiceSettings) -> None:
+    """Check that a request may write.
+
+    Args:
+      headers: of the request, by lower-case name.
+      settings: whether writes are on, and the token.
+
+    Raises:
+      ServiceError: 403, writes are off; 401, the token is missing or wrong.
+    """
+    if not settings.allow_writes:
+        raise ServiceError(403, "writes_disabled", "this service takes no writes; start it with --allow-writes")
+    if settings.token is None:
+        return
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    expected = settings.token.get_secret_value().encode()
+    # Compares all bytes, however early the first difference is: the time tells nothing about the token.
+    if not (hmac.compare_digest(given.strip().encode("utf-8"), expected) and scheme.lower() == "bearer"):
+        message = "expected the header `Authorization: Bearer TOKEN` with the token that the service was started with"
+        raise ServiceError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
 _router = APIRouter()
 _Serving = Annotated[State, Depends(_serving)]
 _Writer = Depends(HTTPBearer(auto_error=False, description="needed where the service has a token"))
@@ -183,7 +208,7 @@ _Writer = Depends(HTTPBearer(auto_error=False, description="needed where the ser
     "/recall", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
 )
 async def recall(question: RecallRequest, serving: _Serving) -> Response:
-    """Candidates for users: ids, or raw features of users whom no file knows."""
+    """Recall candidates for users: ids, or raw features of users whom no file knows."""
     return await _answer(question, serving)
 
 
@@ -191,7 +216,7 @@ async def recall(question: RecallRequest, serving: _Serving) -> Response:
     "/similar", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
 )
 async def similar(question: SimilarRequest, serving: _Serving) -> Response:
-    """Candidates for items. An item that the index lacks is a 422 that names it."""
+    """Recall candidates for items. An item that the index lacks is a 422 that names it."""
     return await _answer(question, serving)
 
 
@@ -207,10 +232,10 @@ async def _answer(question: Question, serving: State) -> Response:
     responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
 )  # fmt: skip
 async def add_items(request: Request, rows: AddItemsRequest, serving: _Serving) -> Response:
-    """Adds items from their raw features, or takes the place of those with the same ids.
+    """Add items from their raw features; an item with a known id replaces the earlier one.
 
-    They are durable and can be found when the answer arrives. To repeat a request is harmless; after a time-out it is
-    right.
+    The items are durable and can be found when the answer arrives. To repeat a request is harmless; repeat it after a
+    time-out.
     """
     require_writer(request.headers, serving.settings)
     check_limits(rows, serving.settings)
@@ -224,7 +249,7 @@ async def add_items(request: Request, rows: AddItemsRequest, serving: _Serving) 
     responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
 )  # fmt: skip
 async def delete_items(request: Request, items: DeleteItemsRequest, serving: _Serving) -> Response:
-    """Deletes items: no request that comes after the answer finds them."""
+    """Delete items: no request that comes after the answer finds them."""
     require_writer(request.headers, serving.settings)
     check_limits(items, serving.settings)
     _ = serving.service.snapshot
@@ -234,24 +259,24 @@ async def delete_items(request: Request, items: DeleteItemsRequest, serving: _Se
 
 @_router.get("/healthz", tags=["operation"], responses=_answers(HealthAnswer))
 async def healthz() -> JSONResponse:
-    """Whether the process lives: a supervisor restarts it if not."""
+    """Tell whether the process lives: a supervisor restarts it if not."""
     return JSONResponse({"status": "ok"})
 
 
 @_router.get("/readyz", tags=["operation"], responses=_answers(ReadyAnswer, 503))
 async def readyz(serving: _Serving) -> JSONResponse:
-    """Whether a version is loaded and warm: a load balancer sends requests if so."""
+    """Tell whether a version is loaded and warm: a load balancer sends requests if so."""
     snapshot = serving.service.snapshot
     return JSONResponse({"status": "ready", "version": snapshot.version, "items": len(snapshot.recaller.index)})
 
 
 @_router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
 async def metrics(serving: _Serving) -> Response:
-    """Counters for Prometheus."""
+    """Return the counters for Prometheus."""
     return Response(serving.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 @_router.get("/", include_in_schema=False)
 async def front_page() -> HTMLResponse:
-    """A page on which a person asks for a user or an item."""
+    """Return the page on which a person asks for a user or an item."""
     return HTMLResponse(page(), headers=PAGE_HEADERS)

@@ -1,4 +1,4 @@
-"""Micro-batching: requests that come at the same time and ask alike are answered by one call of the model."""
+"""Joins requests that come at the same time with equal options into one call of the model (micro-batching)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class _Job(Generic[Request, Answer]):
 
 
 class Batcher(Generic[Request, Answer]):
-    """Collects requests on the event loop and answers them in threads.
+    """Collect requests on the event loop and answer them in threads.
 
-    The first request of its kind waits a moment for others; while all threads are busy those that come later join it
-    for free. So batches are small when there is time and large when there is none.
+    The first request under a key waits `wait_ms` for others. While all threads are busy, later requests join it. So
+    batches are small under light load and large under heavy load.
 
     Args:
-      call: answers requests that were submitted under equal keys, in their order, or says what is wrong of each; runs
-        in a thread. Where it raises a RecallError the requests are asked one by one.
-      wait_ms: how long a request waits for others.
-      batch_queries: in one call; a single request may have more.
-      queue_queries: that may wait; a request beyond is refused.
+      call: takes requests of equal keys; returns an answer or an error for each, in their order. Runs in a thread.
+        When it raises a RecallError, the requests are asked one by one.
+      wait_ms: time that a request waits for others.
+      batch_queries: queries in one call at most; a single request may have more.
+      queue_queries: queries that may wait; a request beyond is refused.
       threads: calls at the same time.
-      metrics: where batches and the queue are counted, if anywhere.
+      metrics: counts batches and the queue; optional.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Batcher(Generic[Request, Answer]):
         self._metrics = metrics
 
     async def submit(self, request: Request, *, key: Hashable, queries: int) -> Answer:
-        """The answer to a request, which is as if it had been asked alone.
+        """Return the answer to a request, the same as if it had been asked alone.
 
         Args:
-          request: what `call` understands.
+          request: an argument of `call`.
           key: requests of equal keys may share a call.
-          queries: how many the request asks, for the sizes of batch and queue.
+          queries: number of queries in the request, for the sizes of batch and queue.
 
         Raises:
           ServiceError: 503, too many wait already.
@@ -81,10 +81,10 @@ class Batcher(Generic[Request, Answer]):
         else:
             self._waiting[key] = deque([job])
             self._start(key, self._wait_seconds)
-        return await job.answer  # cancelled with the request: what nobody waits for is not asked
+        return await job.answer  # cancelled with the request, and then not asked
 
     async def close(self) -> None:
-        """Answers what waits, then lets the threads go."""
+        """Answer the waiting requests, then stop the threads."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         self._executor.shutdown(wait=True)
@@ -95,7 +95,7 @@ class Batcher(Generic[Request, Answer]):
         task.add_done_callback(self._tasks.discard)
 
     async def _answer_next(self, key: Hashable, wait_seconds: float) -> None:
-        """One call of the model, for as many of the requests under a key as fit."""
+        """Call the model once, for as many of the requests under a key as fit."""
         await asyncio.sleep(wait_seconds)
         async with self._free:
             jobs = self._next(key)
@@ -105,7 +105,7 @@ class Batcher(Generic[Request, Answer]):
                 await self._answer(jobs)
 
     def _next(self, key: Hashable) -> list[_Job[Request, Answer]]:
-        """Takes as many requests off the queue as fit into a call, without those given up."""
+        """Take as many requests off the queue as fit into a call; drop cancelled ones."""
         waiting, jobs, queries = self._waiting[key], list[_Job[Request, Answer]](), 0
         while waiting and (not jobs or queries + waiting[0].queries <= self._batch_queries):
             job = waiting.popleft()
@@ -145,7 +145,7 @@ class Batcher(Generic[Request, Answer]):
 
 
 def _settle(job: _Job[Request, Answer], outcome: Answer | Exception) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError):  # its request was given up meanwhile
+    with contextlib.suppress(asyncio.InvalidStateError):  # its request was cancelled meanwhile
         if isinstance(outcome, Exception):
             job.answer.set_exception(outcome)
         else:

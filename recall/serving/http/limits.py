@@ -1,4 +1,7 @@
-"""How much one request may ask for: checked, and shown on the OpenAPI page, from one table."""
+"""Bounds how much one request may ask for.
+
+One table serves the check and the OpenAPI page.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,14 @@ _ANY_LIST = ("max_list", "entries")
 
 
 def check_limits(request: BaseModel, settings: ServiceSettings) -> None:
-    """Refuses what is too much at once.
+    """Refuse a request that asks for too much at once.
+
+    Args:
+      request: k and lists of any names.
+      settings: the limits.
 
     Raises:
-      ServiceError: 422; names the key, the limit and what was found.
+      ServiceError: 422; names the key, the limit and the size found.
     """
     for name in type(request).model_fields:
         value = getattr(request, name)
@@ -37,7 +44,7 @@ def check_limits(request: BaseModel, settings: ServiceSettings) -> None:
 
 
 def _check_lists(location: str, value: Any, limit: int) -> None:
-    """Bounds the lists and mappings inside a value; of a list of ids, which holds none, one look is enough."""
+    """Bound the lists and mappings inside a value; of a list, only the first entry tells whether it holds lists."""
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
     elif isinstance(value, list | tuple | dict) and len(value) > limit:
@@ -52,7 +59,7 @@ def _check_lists(location: str, value: Any, limit: int) -> None:
 
 
 def show_limits(openapi: dict[str, Any], settings: ServiceSettings) -> dict[str, Any]:
-    """The OpenAPI document with the limits of this service in the schemas of its requests."""
+    """Write the limits of this service into the request schemas of an OpenAPI document; return the document."""
     for title, schema in openapi.get("components", {}).get("schemas", {}).items():
         if not title.endswith("Request"):
             continue

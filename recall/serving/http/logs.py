@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard output, of the service and of the libraries below it alike."""
+"""Configures structured logs: one JSON object a line on standard output, for the service and its libraries alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LogFormat = Literal["json", "text"]
 
 
 def configure_logs(form: LogFormat) -> None:
-    """Sends everything that is logged in this process to standard output in one form.
+    """Send all logs of this process to standard output in one form.
 
     Args:
       form: `json` for machines, `text` for a person at a terminal.

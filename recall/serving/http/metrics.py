@@ -1,4 +1,4 @@
-"""What Prometheus reads of the service."""
+"""Counts requests, batches, results, writes and reloads for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The counters of one service. Each has a registry of its own, so that a process may hold several services."""
+    """Hold the counters of one service, in a registry of their own: a process may hold several services."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -58,5 +58,5 @@ class Metrics:
             self.results.labels(source)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Return all counters in Prometheus' text format."""
         return generate_latest(self.registry)

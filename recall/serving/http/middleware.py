@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a log line, a measurement, and a bound on its size and its time."""
+"""Gives every request an id, a log line and a measurement, and bounds its size and its time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GONE = 499  # the client closed the connection before the answer, as nginx note
 
 
 class _Answer:
-    """Sends an answer, and remembers what was sent."""
+    """Send an answer, and remember its status."""
 
     def __init__(self, send: Send, request_id: str = "") -> None:
         self._send, self._request_id = send, request_id.encode()
@@ -37,21 +37,22 @@ class _Answer:
 
 
 class Observe:
-    """Gives each request an id, logs it in one line, counts and times it, and turns bugs into a plain answer.
+    """Give each request an id, log it in one line, count and time it, and answer 500 for an unexpected exception.
 
-    The id is the caller's (header X-Request-ID) or a new one, is in every log line of the request, and goes back.
-    Ids of users and items are in no line.
+    The id is the caller's (header X-Request-ID) or a new one. Every log line of the request has it, and so has the
+    answer. No line has ids of users or items.
 
     Args:
-      metrics: where requests are counted.
-      paths: of the routes; requests for others are counted together.
+      app: the wrapped application.
+      metrics: counts the requests.
+      paths: the paths of the routes; requests for other paths are counted together.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Collection[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one connection."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -84,17 +85,17 @@ class Observe:
 
 
 class Guard:
-    """Bounds the bytes of a body and the seconds of a request.
+    """Bound the bytes of a body and the seconds of a request.
 
-    The body is read here, whole, before anybody looks at it: a client that sends slowly or without end is stopped by
-    the same two bounds.
+    The whole body is read here, before the route runs: so the two bounds also stop a client that sends slowly or
+    without end.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float) -> None:
         self._app, self._max_bytes, self._timeout_seconds = app, max_body_bytes, timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one connection."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The page for people: one file, nothing loaded from elsewhere."""
+"""Serves the HTML page for people: one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TEMPLATE = resources.files("recall.serving.http") / "templates" / "serving.html
 
 @functools.cache
 def page() -> str:
-    """The page's text."""
+    """Return the text of the page."""
     return _TEMPLATE.read_text(encoding="utf-8")
 
 
 def _policy() -> str:
-    """Only what the page itself holds may run or style it, and it may talk to its own service alone."""
+    """Return a Content-Security-Policy that allows the page's own script, its own style and its own service only."""
 
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page(), re.DOTALL)

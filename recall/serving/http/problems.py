@@ -1,4 +1,4 @@
-"""What goes wrong with a request, and the one JSON shape in which a client hears of it."""
+"""Defines the errors of a request and the JSON object that tells a client."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Kind = Literal[
 
 
 class ServiceError(Exception):
-    """A request that gets no result.
+    """Report a request that gets no result.
 
     Attributes:
-      status: of HTTP.
-      kind: for programs; stable.
+      status: HTTP status.
+      kind: stable name, for programs.
       message: for people: expected, found, what to do.
-      details: further lines, each with the place in the request where there is one.
-      headers: to be sent along.
+      details: further lines, each with its place in the request if there is one.
+      headers: headers of the answer.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class ServiceError(Exception):
         self.details, self.headers = list(details), dict(headers or {})
 
     def response(self) -> JSONResponse:
-        """As it is sent. Nothing of the request is repeated in it but the names of its keys."""
+        """Return the answer to send; it repeats nothing of the request but names of keys."""
         content = {"error": {"type": self.kind, "message": self.message, "details": self.details}}
         return JSONResponse(content, status_code=self.status, headers=self.headers)
 
 
 class ErrorDetail(BaseModel):
-    """One thing that is wrong."""
+    """Name one mistake and its place."""
 
     location: str = Field(description="place in the request, e.g. body.users.3")
     message: str
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
+    """Say what went wrong."""
 
     type: Kind
     message: str
@@ -71,25 +71,25 @@ class ErrorBody(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer that is no result has this shape."""
+    """Wrap an error: the shape of every answer that is no result."""
 
     error: ErrorBody
 
 
 def over_limit(location: str, *, limit: int, found: int, what: str) -> ServiceError:
-    """A request that asks for more than the service gives at once."""
+    """Return the error for a request that asks for more than the service gives at once."""
     message = f"{location}: expected at most {limit:,} {what}, found {found:,}; ask for less, or split the request"
     return ServiceError(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
 
 
 def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
-    """More requests than the model can answer; the only 503 of a service that is ready."""
+    """Return the error for a full queue: the only 503 of a service that is ready."""
     message = f"{waiting:,} queries wait for the model already; try again"
     return ServiceError(503, "overloaded", message, headers={"Retry-After": str(max(1, math.ceil(retry_seconds)))})
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ServiceError:
-    """From pydantic's errors: the places and what is wrong there, never the values, which may be secret or huge."""
+    """Return the error for pydantic's findings: places and messages, no values, which may be secret or huge."""
     details = [
         {"location": ".".join(str(part)[:100] for part in error["loc"]), "message": str(error["msg"])[:500]}
         for error in errors[:_SHOWN]

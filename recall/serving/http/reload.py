@@ -1,14 +1,18 @@
-"""Watches what a run publishes, and brings a new version into service without a request that fails."""
+"""Watches a run and brings each new version into service without a failed request.
+
+`snapshot.py` loads a version; `service.py` answers from it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import time
 from pathlib import Path
 
 import structlog
 
-from recall.serving.http.memory import give_back
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.service import Service
 from recall.serving.http.settings import ServiceSettings
@@ -19,10 +23,10 @@ _log = structlog.get_logger("recall.serving")
 
 
 class Reloader:
-    """Loads versions in a thread and swaps them in whole.
+    """Load versions in a thread and swap each in as a whole.
 
-    It looks at two small files every moment: that works on every file system, network ones too, which tell nobody of
-    changes. A version that does not load is reported, and the one that answers stays.
+    Polls two small files, as network file systems report no changes. A version that does not load is logged, and the
+    version before goes on answering.
     """
 
     def __init__(self, run: Path, service: Service, *, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -31,12 +35,12 @@ class Reloader:
         self._failed_at: float | None = None
 
     def start_from(self, snapshot: Snapshot) -> None:
-        """Serves a version that somebody else has loaded."""
+        """Serve a version that the caller has loaded."""
         self._tried = snapshot.published
         self._service.swap(snapshot)
 
     async def load(self) -> None:
-        """Loads what is published now.
+        """Load the version that is published now.
 
         Raises:
           RecallError: it cannot be loaded; the version before, if there is one, still answers.
@@ -56,7 +60,7 @@ class Reloader:
         await asyncio.to_thread(give_back)
 
     async def watch(self) -> None:
-        """Loads whatever comes, and follows what another process adds and deletes, until it is cancelled."""
+        """Load new versions and follow the changes of another process, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.reload_seconds)
             try:
@@ -83,7 +87,17 @@ class Reloader:
         return self._service.take_over(lambda: Snapshot.load(self._run, living=True))
 
     def _is_due(self) -> bool:
-        """Something new was published, or what did not load may be better by now."""
+        """Tell whether a new version is published, or the wait before another try is over."""
         if Published.of(self._run) != self._tried:
             return True
         return self._failed_at is not None and time.monotonic() - self._failed_at >= self._settings.retry_seconds
+
+
+def give_back() -> None:
+    """Return freed memory to the operating system where the C library is glibc; else do nothing.
+
+    A replaced version frees some hundred megabytes, which the arenas of many threads keep: without this call the
+    resident memory of a service grows with every version for a while (benchmarks/serving).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Requests and answers of the service: what the OpenAPI page shows."""
+"""Defines the requests and answers of the service, as the OpenAPI page shows them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INT64 = 1 << 63
 
 
 def _id_text(value: Any) -> Any:
-    """Whole numbers as the log's ids are read: 12 is "12"."""
+    """Write a whole number as text, as ids of the log are read: 12 is "12"."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
 
 
@@ -69,16 +69,16 @@ class _Request(BaseModel):
 
     @property
     def queries(self) -> int:
-        """How many questions this is to the model."""
+        """Count the queries of the request."""
         raise NotImplementedError
 
     def shared(self) -> tuple[str, str]:
-        """What has to be equal in requests that are answered by one call of the model."""
+        """Return the options that are equal in requests that share a call of the model."""
         raise NotImplementedError
 
 
 class UserRow(BaseModel):
-    """Somebody whom no file knows: values under the column names of the users file, and what was clicked."""
+    """Describe a user whom no file knows: values under the column names of the users file, and clicked items."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[Column, Value]
@@ -90,7 +90,7 @@ class UserRow(BaseModel):
 
 
 class RecallRequest(_Request):
-    """Candidates for users whom the log knows (or not), or for users described by their features."""
+    """Ask for candidates for users, by their ids or described by their features."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["users"]}, {"required": ["features"]}]})
 
@@ -118,46 +118,46 @@ class RecallRequest(_Request):
 
     @property
     def queries(self) -> int:
-        """How many questions this is to the model."""
+        """Count the queries of the request."""
         return len(self.users or self.features or ())
 
     def shared(self) -> tuple[str, str]:
-        """Everything but who asks; users bring their own exclusions and histories, rows of features do not."""
+        """Return all options but the users; exclusions and histories belong to users, not to rows of features."""
         own = {"users", "features", "histories"} | ({"exclude"} if self.users else set())
         return "users" if self.users else "features", self.model_dump_json(exclude=own, by_alias=True)
 
 
 class SimilarRequest(_Request):
-    """Candidates for items; each has to be in the index."""
+    """Ask for candidates for items; each has to be in the index."""
 
     items: Annotated[list[Id], Field(min_length=1, description="ids")]
 
     @property
     def queries(self) -> int:
-        """How many questions this is to the model."""
+        """Count the queries of the request."""
         return len(self.items)
 
     def shared(self) -> tuple[str, str]:
-        """Everything but the items."""
+        """Return all options but the items."""
         return "items", self.model_dump_json(exclude={"items"}, by_alias=True)
 
 
 class AddItemsRequest(BaseModel):
-    """New or changed items: raw values under the column names of the items file, the id among them."""
+    """Add or change items: raw values under the column names of the items file, with the id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     items: Annotated[list[Row], Field(min_length=1)]
 
 
 class DeleteItemsRequest(BaseModel):
-    """Items that are to be found no more."""
+    """Delete items, so that they are found no more."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ids: Annotated[list[Id], Field(min_length=1)]
 
 
 class Candidate(TypedDict):
-    """A recalled item. Title, gate share and exposures come with `details`, where they are known."""
+    """Hold a recalled item. Title, gate share and exposures come with `details`, where they are known."""
 
     id: str
     score: float
@@ -167,10 +167,10 @@ class Candidate(TypedDict):
 
 
 class Result(TypedDict):
-    """Candidates of one query, best first; fewer than k where there are no more.
+    """Hold the candidates of one query, best first; fewer than k where there are no more.
 
-    Scores of a fallback are smoothed click-through rates. `relaxed` is there where the filters' predicates left nothing
-    and were given up: the items are within allow and deny, but not what `where` asks for.
+    Scores of a fallback are smoothed click-through rates. `relaxed` is true where the filters' predicates left nothing
+    and were given up: the items fit `allow` and `deny`, but not `where`.
     """
 
     items: list[Candidate]
@@ -179,27 +179,27 @@ class Result(TypedDict):
 
 
 class RecallAnswer(TypedDict):
-    """One result per query, in their order, all from one version."""
+    """Hold one result per query, in their order, all from one version."""
 
     results: list[Result]
     version: Annotated[str, Field(description="fingerprint of the model / number of the index")]
 
 
 class WriteAnswer(TypedDict):
-    """How many items were written. They are durable and can be found, or are gone, when this arrives."""
+    """Confirm a write. The items are durable and can be found, or are gone, when this arrives."""
 
     items: int
     version: str
 
 
 class HealthAnswer(TypedDict):
-    """The process runs."""
+    """Confirm that the process runs."""
 
     status: Literal["ok"]
 
 
 class ReadyAnswer(TypedDict):
-    """The service answers."""
+    """Confirm that the service answers."""
 
     status: Literal["ready"]
     version: str

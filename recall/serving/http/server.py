@@ -1,4 +1,4 @@
-"""The process: a socket, signals, and uvicorn in between."""
+"""Runs the service as a process: a socket, signals, and uvicorn in between."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _log = structlog.get_logger("recall.serving")
 
 
 def serve(run: Path, settings: ServiceSettings, *, host: str, port: int, log_format: LogFormat = "json") -> None:
-    """Serves a run until SIGTERM or SIGINT, then lets the requests under way finish.
+    """Serve a run until SIGTERM or SIGINT, then let the requests under way finish.
 
     Args:
       run: the run directory.
       settings: limits, time-outs, writing.
       host: name or address to listen on.
       port: 0 takes a free one; the log says which.
-      log_format: of the lines on standard output.
+      log_format: form of the lines on standard output.
 
     Raises:
-      RecallError: the run cannot be loaded, or nobody can listen there.
+      RecallError: the run cannot be loaded, or the address cannot be listened on.
     """
     listening = _listen(host, port)  # first: a wrong port is known at once, a run takes seconds to load
     configure_logs(log_format)

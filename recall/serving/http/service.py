@@ -1,4 +1,7 @@
-"""Requests in, answers out, without any HTTP: the object that owns the recaller."""
+"""Answers requests, without any HTTP.
+
+`Service` owns the loaded version and its recaller; `schemas.py` has the requests.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ Question = RecallRequest | SimilarRequest
 
 
 class Service:
-    """Answers from the snapshot that is current; a new one takes its place between two calls.
+    """Answer from the current snapshot, until `swap` replaces it between two calls.
 
     Args:
-      metrics: where calls and results are counted.
-      rebalancing: when an index that is written to is built anew; default: that of `RebalancePolicy`.
+      metrics: counts calls and results.
+      rebalancing: says when an index with writes is built anew; default: a `RebalancePolicy` of its defaults.
     """
 
     def __init__(self, metrics: Metrics, *, rebalancing: RebalancePolicy | None = None) -> None:
@@ -40,12 +43,12 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a version is loaded."""
+        """Tell whether a version is loaded."""
         return self._snapshot is not None
 
     @property
     def snapshot(self) -> Snapshot:
-        """The version that answers.
+        """Return the version that answers.
 
         Raises:
           ServiceError: 503, none is loaded yet.
@@ -55,21 +58,21 @@ class Service:
         return self._snapshot
 
     def swap(self, snapshot: Snapshot) -> None:
-        """Answers from another version from now on; calls under way end with the one they began with."""
+        """Answer from another version from now on; a call under way keeps the version that it began with."""
         self._snapshot, self._is_frozen = snapshot, False
         index = snapshot.recaller.index
         if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
             self._rebalancer = Rebalancer(
                 index, self._rebalancing
-            ).start()  # what is added is compared one by one until then
+            ).start()  # added items are compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
 
     def follow(self) -> None:
-        """Shows what another process added and deleted, where items are read and not written.
+        """Read the additions and deletions of another process, where this one only reads items.
 
         Raises:
-          ArtifactError: the journal cannot be read; what was shown stays.
+          ArtifactError: the journal cannot be read; answers stay as they were.
         """
         recaller = self.snapshot.recaller
         if recaller.is_living and not isinstance(recaller.index, LivingIndex):
@@ -77,10 +80,13 @@ class Service:
             self._metrics.items.set(len(recaller.index))
 
     def take_over(self, load: Callable[[], Snapshot]) -> Snapshot:
-        """Loads the version after one that can be written to: a run has one writer at a time, also in one process.
+        """Load the version after one with writes: a run has one writer at a time, also within a process.
 
-        Meanwhile the version before answers as ever, and writes wait. If the next one does not load they are refused
+        Meanwhile the version before answers, and writes wait. If the next version does not load, writes are refused
         until one does.
+
+        Args:
+          load: opens the next version for writing.
         """
         with self._writing:
             if not self._is_frozen:
@@ -92,19 +98,19 @@ class Service:
             return snapshot
 
     def close(self) -> None:
-        """Lets another process write to the run."""
+        """Let another process write to the run."""
         self._stop_rebalancing()
         if self._snapshot is not None:
             self._snapshot.recaller.close()
 
     def answer(self, questions: Sequence[Question]) -> list[bytes | RecallError]:
-        """Answers questions that share everything but who asks (`shared`), as JSON, or with what is wrong of each.
+        """Answer requests of equal options (`shared`): JSON or an error for each, in their order.
 
         Raises:
-          RecallError: they cannot be answered together; one by one, all but some may.
+          RecallError: one request spoils the joint call; asked one by one, the others may be answered.
         """
         started = time.perf_counter()
-        snapshot = self.snapshot  # one for all of them
+        snapshot = self.snapshot  # one for all questions
         recalled = [question for question in questions if isinstance(question, RecallRequest)]
         if recalled:
             answers: list[RecallAnswer | RecallError] = list(recall(snapshot, recalled))
@@ -114,17 +120,20 @@ class Service:
         return [answer if isinstance(answer, RecallError) else self._encoded(answer) for answer in answers]
 
     def add(self, rows: Sequence[dict[str, Any]]) -> WriteAnswer:
-        """Adds items, or takes the place of those that have the same ids.
+        """Add items; an item with a known id replaces the earlier one.
+
+        Args:
+          rows: raw values by column of the items file.
 
         Raises:
-          RecallError: a row is not as the items file's are; nothing is written.
+          RecallError: a row does not fit the items file; nothing is written.
         """
         with self._writing:
             self._recaller_to_change().add_items(rows)
         return self._written("added", len(rows))
 
     def delete(self, ids: Sequence[str]) -> WriteAnswer:
-        """Deletes items.
+        """Delete items.
 
         Raises:
           RecallError: the index lacks one of them; nothing is written.
@@ -156,7 +165,7 @@ class Service:
 
 
 def recall(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[RecallAnswer]:
-    """Answers requests whose options are equal; see `RecallRequest.shared`.
+    """Answer requests for users whose options are equal; see `RecallRequest.shared`.
 
     Raises:
       RecallError: one of them cannot be answered.
@@ -178,7 +187,7 @@ def recall(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[Recall
 
 
 def similar(snapshot: Snapshot, requests: Sequence[SimilarRequest]) -> list[RecallAnswer | RecallError]:
-    """Answers requests whose options are equal; one that asks for an item that the index lacks fails alone."""
+    """Answer requests for items whose options are equal; one with an item that the index lacks fails alone."""
     answers: dict[int, RecallAnswer | RecallError] = {}
     for position, request in enumerate(requests):
         try:
@@ -214,7 +223,7 @@ def _options(request: Question) -> dict[str, Any]:
 
 
 def _compatible(requests: Sequence[RecallRequest]) -> list[list[int]]:
-    """Positions of requests that one call can answer: a user has one history and one set of exclusions there."""
+    """Group positions of requests that one call can answer: a user has one history and one exclusion list there."""
     groups: list[tuple[list[int], dict[str, Any]]] = []
     for position, request in enumerate(requests):
         own = {user: (request.histories.get(user), request.exclude) for user in request.users or ()}
@@ -229,7 +238,7 @@ def _compatible(requests: Sequence[RecallRequest]) -> list[list[int]]:
 
 
 def _split(snapshot: Snapshot, found: Candidates, requests: Sequence[Question]) -> list[RecallAnswer]:
-    """The rows of a joined result, to those who asked for them."""
+    """Split the rows of a joined result into one answer per request."""
     answers, start = list[RecallAnswer](), 0
     for request in requests:
         rows = range(start, start + request.queries)

@@ -1,4 +1,4 @@
-"""What an operator may choose about the service: limits, time-outs, batching, writing."""
+"""Defines the settings of the service: limits, time-outs, batching, writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ServiceSettings(Strict):
-    """Settings of `recall serve`; each is one `--set name=value`."""
+    """Hold the settings of `recall serve`; each is one `--set name=value`."""
 
     max_k: Count = Field(default=1000, description="candidates per query")
     max_batch: Count = Field(default=256, description="users, items or rows in one request")
@@ -42,7 +42,7 @@ class ServiceSettings(Strict):
 
     @property
     def rebalancing(self) -> RebalancePolicy:
-        """When an index that is written to is built anew."""
+        """Return the policy that says when an index with writes is built anew."""
         return RebalancePolicy(
             most_recent_share=self.rebalance_share,
             least_changes=self.rebalance_changes,
@@ -68,16 +68,16 @@ def read_settings(
     token_file: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ServiceSettings:
-    """The settings of one start.
+    """Read the settings of the service from the command line.
 
     Args:
       overrides: `name=value` pairs, the value in YAML notation.
       allow_writes: whether /items takes writes.
-      token_file: holds the token of writers; white space around it does not count.
-      environment: RECALL_TOKEN holds the token where no file is given.
+      token_file: holds the token of writers; white space around it is ignored.
+      environment: its RECALL_TOKEN is the token if no file is given.
 
     Raises:
-      ConfigError: says which setting, what was found, and what to write.
+      ConfigError: names the setting, the value found, and the value to write.
     """
     content: dict[str, Any] = {}
     for override in overrides:

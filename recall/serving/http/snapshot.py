@@ -1,4 +1,4 @@
-"""A loaded version of a run: all that answers come from, swapped as a whole."""
+"""Loads a version of a run, from which all answers come until it is swapped as a whole."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Published:
-    """What a run has published: it changes when there is something new to load.
+    """Identify the version that a run has published: it differs when there is something new to load.
 
     Attributes:
-      index: the number of the current index, "" without.
-      model: of the model's manifest: inode, size and time of the last change in ns; None without.
+      index: number of the current index, "" without an index.
+      model: inode, size and time of the last change in ns of the model's manifest; None without a model.
     """
 
     index: str
@@ -32,7 +32,7 @@ class Published:
 
     @classmethod
     def of(cls, run: Path) -> Published:
-        """As it is on the disk now. Cheap: two small files, of which one is not even read."""
+        """Read the version on the disk. Cheap: two small files, one of which is not even read."""
         try:
             index = (run / "index" / "CURRENT").read_text().strip()
         except (OSError, UnicodeDecodeError):
@@ -46,13 +46,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A recaller, and what is known about it.
+    """Hold one loaded version: a recaller and its origin.
 
     Attributes:
       recaller: answers.
       version: fingerprint of the model / number of the index.
-      published: what it was loaded from.
-      shares: of the catalogue, where the run's vectors are there.
+      published: the version on the disk that it was loaded from.
+      shares: gate shares of the catalogue, if the run has its vectors.
     """
 
     recaller: Recaller
@@ -62,14 +62,14 @@ class Snapshot:
 
     @classmethod
     def load(cls, run: Path, *, living: Living = False) -> Snapshot:
-        """Opens what a run has published, and asks it once, so that the first request finds everything warm.
+        """Load the version that a run has published, and query it once, so that the first request finds it warm.
 
         Args:
           run: the run directory.
-          living: as of `Recaller.load`.
+          living: see `Recaller.load`.
 
         Raises:
-          ArtifactError: as `Recaller.load`; or the run is published faster than it can be loaded.
+          ArtifactError: see `Recaller.load`; or the run is published faster than it can be loaded.
         """
         for _ in range(_ATTEMPTS):
             published = Published.of(run)
@@ -82,17 +82,20 @@ class Snapshot:
         raise ArtifactError(f"{run}: changed {_ATTEMPTS} times while it was loaded; is something publishing in a loop?")
 
     def refreshed(self, published: Published) -> Snapshot:
-        """The same recaller on a newer index of the same model, with what was added and deleted meanwhile on top.
+        """Move the recaller to a newer index of the same model, with later additions and deletions on top.
+
+        Args:
+          published: the newer version.
 
         Raises:
-          ArtifactError: the index cannot be opened; everything is as it was.
+          ArtifactError: the index cannot be opened; nothing has changed.
         """
         self.recaller.refresh()
         model, _, _ = self.version.partition("/")
         return replace(self, version=f"{model}/{published.index}", published=published)
 
     def behaviour(self, items: Sequence[str]) -> list[Mapping[str, float | int]]:
-        """Gate share and exposures of items as their vectors were made with, as far as they are known."""
+        """Return gate share and exposures behind the vectors of items, as far as they are known."""
         changed = self.recaller.behaviour(items)
         return [
             cast("Mapping[str, float | int]", changed[item])
@@ -104,12 +107,16 @@ class Snapshot:
         ]
 
     def freeze(self) -> None:
-        """Goes on answering as it does, and lets another recaller open the run for writing."""
+        """Keep the index as it is, and let another recaller open the run for writing."""
         self.recaller.freeze()
 
 
 def require_one_model(run: Path) -> None:
-    """Raises ArtifactError while a run's index belongs to another model than it has, as between two of its steps."""
+    """Check that a run's index belongs to its model, which it does not between two steps.
+
+    Raises:
+      ArtifactError: the index belongs to another model.
+    """
     index, model = _index_model_of(run), _model_of(run)
     if index != model:
         raise ArtifactError(
@@ -127,7 +134,7 @@ def _index_model_of(run: Path) -> str:
 
 
 def _warm_up(recaller: Recaller) -> None:
-    """The first call of a TensorFlow function takes a hundred times as long as the next."""
+    """Query once: the first call of a TensorFlow function takes a hundred times as long as the next."""
     for batch in (1, 2):
         with contextlib.suppress(RecallError):  # a model of one side has no answer for the other
             recaller.recall(["\0"] * batch, k=1)
@@ -136,7 +143,7 @@ def _warm_up(recaller: Recaller) -> None:
 
 
 def _shares(run: Path, fingerprint: str) -> GateShares | None:
-    """Shares are for people to look at: without them the service is as good."""
+    """Read the gate shares; None where they are missing, as only people look at them."""
     try:
         shares = GateShares.read(run / "vectors")
     except ArtifactError:

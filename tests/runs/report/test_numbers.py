@@ -1,4 +1,4 @@
-"""The numbers behind the report's plots, by hand and against published values."""
+"""Tests the numbers behind the report's plots, by hand and against published values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: one whole file, every number in it, whatever a run lacks; and what is refused."""
+"""Tests the report: one whole file with every number, whatever a run lacks; and its refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def page() -> str:
 
 
 class References(html.parser.HTMLParser):
-    """Collects what a browser would fetch or run, ids, and tags that were left open."""
+    """Collect everything that a browser would fetch or run, ids, and unclosed tags."""
 
     VOID = frozenset({"meta", "br", "link", "img"})
 

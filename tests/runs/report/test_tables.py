@@ -1,4 +1,4 @@
-"""What the report says of a run: its headline in plain words, and the numbers and marks of its tables."""
+"""Tests the headline of the report, and the numbers and marks of its tables."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_headline_says_when_a_difference_is_within_sampling_noise() -> None:
 
 
 def differences(difference: float, low: float, high: float) -> dict[str, dict[str, Interval]]:
-    """The same interval for popularity and item_knn, on all clicks."""
+    """Give popularity and item_knn the same interval, on all clicks."""
     interval = Interval(difference, low, high, 0.95, 4000, 300)
     return {"all": {"popularity": interval, "item_knn": interval}, "cold": {}, "cold_among_cold": {}}
 

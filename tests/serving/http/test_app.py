@@ -1,4 +1,4 @@
-"""What the routes promise: answers, errors, limits, tokens, measurements."""
+"""Tests the routes: answers, errors, limits, tokens, measurements."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TOKEN = "a token of forty characters, more or less"
 
 @pytest.fixture(scope="module")
 def recaller(run: Path) -> Recaller:
-    """What the service should agree with, loaded apart from it."""
+    """Load the recaller that the service should agree with, apart from it."""
     return Recaller.load(run)
 
 
 def metric(client: TestClient, name: str, **labels: str) -> float:
-    """The value of one series as Prometheus reads it."""
+    """Read the value of one series as Prometheus does."""
     families = text_string_to_metric_families(client.get("/metrics").text)
     [value] = [
         sample.value

@@ -1,4 +1,4 @@
-"""Micro-batching: who shares a call, who waits, who is refused. The calls wait at gates, no clock decides."""
+"""Tests micro-batching: which requests share a call, wait or are refused. The calls wait at gates, no clock decides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recall.serving.http.problems import ServiceError
 
 
 class Model:
-    """Doubles numbers; notes what it is asked together, and can be held at a gate."""
+    """Double numbers, note which ones come together, and wait at a gate."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -34,7 +34,7 @@ Run = Callable[[Batcher[int, int]], Awaitable[None]]
 
 
 def batching(model: Model, run: Run, *, batch_queries: int = 100, queue_queries: int = 100, threads: int = 1) -> None:
-    """Runs a test against a batcher of the model, and closes it."""
+    """Run a test against a batcher of the model, and close it."""
 
     async def main() -> None:
         batcher = Batcher[int, int](
@@ -47,7 +47,7 @@ def batching(model: Model, run: Run, *, batch_queries: int = 100, queue_queries:
 
 
 async def hold(model: Model, batcher: Batcher[int, int]) -> asyncio.Task[int]:
-    """Occupies the model with the question 1 until its gate opens."""
+    """Occupy the model with the question 1 until its gate opens."""
     model.gate.clear()
     held = asyncio.create_task(batcher.submit(1, key="", queries=1))
     await asyncio.to_thread(model.entered.wait, 60)

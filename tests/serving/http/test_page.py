@@ -1,4 +1,4 @@
-"""The page at /, as a person with a browser meets it."""
+"""Tests the page at / in a browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = "document.querySelectorAll('tbody tr').length"
 
 @pytest.fixture(scope="module")
 def url(run: Path, snapshot: Snapshot) -> Iterator[str]:
-    """A server in a thread of this process."""
+    """Start a server in a thread of this process."""
     server = uvicorn.Server(uvicorn.Config(create_app(run, snapshot=snapshot), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -36,7 +36,7 @@ def url(run: Path, snapshot: Snapshot) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A browser's tab."""
+    """Open a tab of a browser."""
     if (program := find_browser()) is None:
         pytest.skip("no Chromium on this machine")
     with browser(program, tmp_path_factory.mktemp("profile")) as tab:

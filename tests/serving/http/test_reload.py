@@ -1,4 +1,4 @@
-"""What a version held goes back to the system."""
+"""Tests that the memory of a replaced version goes back to the system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recall.serving.http.memory import give_back
+from recall.serving.http.reload import give_back
 
 BLOCK, BLOCKS = 100_000, 2_000  # below what malloc maps by itself
 

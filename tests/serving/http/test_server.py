@@ -1,4 +1,4 @@
-"""The process: signals, many clients at once, and new versions while they ask."""
+"""Tests the process: signals, many clients at once, and new versions while they ask."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Serve = Callable[..., Server]
 
 @pytest.fixture(scope="module")
 def own_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run that tests may publish to."""
+    """Copy the run, for tests that publish to it."""
     return Path(shutil.copytree(run, tmp_path_factory.mktemp("served") / "run"))
 
 
 @pytest.fixture(scope="module")
 def server(own_run: Path) -> Iterator[Server]:
-    """Serves it for all tests, each of which leaves it answering."""
+    """Serve the run for all tests; each leaves it answering."""
     server = Server(own_run, "--set", "reload_seconds=0.05", "--set", "timeout_seconds=5")
     yield server
     server.process.kill()
 
 
 def publish_again(run: Path) -> str:
-    """Publishes the index of a run once more; returns the version that the service then has."""
+    """Publish the index of a run once more; return the version that the service then has."""
     fingerprint = read_manifest(run / "model", made_by="")["fingerprint"]
     version = save_index(load_index(run / "index"), run / "index", fingerprint=fingerprint)
     return f"{fingerprint}/{version.name}"

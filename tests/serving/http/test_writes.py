@@ -1,4 +1,4 @@
-"""Items that come and go over HTTP: who may write, and what readers see of it."""
+"""Tests adding and deleting items over HTTP: who may write, and what readers see of it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture(scope="module")
 def own_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run that tests may write to; each has items of its own."""
+    """Copy the run, for tests that write to it; each has items of its own."""
     return Path(shutil.copytree(run, tmp_path_factory.mktemp("written") / "run"))
 
 
 @pytest.fixture(scope="module")
 def writer(own_run: Path) -> Iterator[TestClient]:
-    """Client of a service that takes writes from those who know the token."""
+    """Return the client of a service that takes writes with a token."""
     settings = ServiceSettings(allow_writes=True, token=SecretStr(TOKEN), reload_seconds=0.05)
     app = create_app(own_run, settings, snapshot=Snapshot.load(own_run, living=True))
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -1,0 +1,32 @@
+"""Holds the options that several commands share, and the console for lines that are no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True, highlight=False)
+
+ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
+RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
+OutPath = Annotated[Path, typer.Option("--out", help="directory to write")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the experiment file")]
+Compare = Annotated[bool, typer.Option("--compare", help="also the other structures, side by side")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue at the last checkpoint of a killed training")]
+K = Annotated[int, typer.Option("-k", min=1, help="how many candidates")]
+How = Annotated[str, typer.Option("--by", help="model, or content: meta vectors alone")]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON|FILE",
+        help='which items may be shown, e.g. \'{"where": [{"column": "category", "in": ["news"]}]}\'',
+    ),
+]
+Cap = Annotated[list[str] | None, typer.Option("--cap", metavar="COLUMN=N", help="at most N items of one value")]
+MinColdShare = Annotated[float, typer.Option("--min-cold-share", min=0, max=1, help="share without exposures")]
+Fallback = Annotated[bool, typer.Option("--fallback", help="popular and fresh items where the model has no answer")]

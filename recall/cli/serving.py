@@ -1,0 +1,135 @@
+"""Defines the commands that answer from a finished run: `export`, `query`, `similar` and `serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recall.cli.options import Cap, Fallback, Filter, How, Json, K, MinColdShare, OutPath, RunPath, console
+from recall.core.errors import RecallError
+from recall.core.extras import require_packages
+from recall.runs.console import clear_errors
+
+if TYPE_CHECKING:
+    from recall.serving.export.run import Kind
+    from recall.serving.http.logs import LogFormat
+    from recall.serving.search.candidates import Candidates
+
+
+def export(
+    run: RunPath,
+    out: OutPath,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many candidates a query gets")] = 100,
+    index: Annotated[str | None, typer.Option(help="exact or scann; default: as the run's index")] = None,
+) -> None:
+    """Write one SavedModel from raw features to candidates, and vectors for other engines."""
+    with clear_errors(console):
+        from recall.serving.export.run import export_run
+
+        with console.status("exporting ..."):
+            manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
+        signatures = ", ".join(manifest["signatures"])
+        console.print(f"{manifest['items']:,} items, {manifest['index']} search, signatures {signatures}: {out}")
+
+
+def query(
+    run: RunPath,
+    user: Annotated[str | None, typer.Option(help="user id: what to show this user")] = None,
+    item: Annotated[str | None, typer.Option(help="item id: what to show beside this item")] = None,
+    k: K = 10,
+    by: How = "model",
+    last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
+    student: Annotated[bool, typer.Option("--student", help="ask the model's student for the user")] = False,
+    filter: Filter = None,
+    cap: Cap = None,
+    min_cold_share: MinColdShare = 0.0,
+    fallback: Fallback = False,
+    as_json: Json = False,
+) -> None:
+    """Recall candidates for a user or an item."""
+    with clear_errors(console):
+        if (user is None) == (item is None):
+            raise RecallError("query: give either --user ID or --item ID")
+        if student and (user is None or by == "content"):
+            raise RecallError("query: --student asks the model for a user; remove it, or give --user ID without --by")
+        from recall.serving.recaller import Recaller
+        from recall.serving.search.filters import Filters
+        from recall.serving.search.options import parse_caps
+
+        wanted: dict[str, Any] = {
+            "k": k,
+            "by": by,
+            "filters": Filters.parse(filter) if filter else None,
+            "caps": parse_caps(cap or ()),
+            "min_cold_share": min_cold_share,
+            "fallback": fallback,
+        }
+        recaller = Recaller.load(run, query="student" if student else "user")
+        found = (
+            recaller.similar([str(item)], **wanted) if user is None else recaller.recall([user], last=last, **wanted)
+        )
+        if found.unknown_ids:
+            console.print(f"{found.unknown_ids:,} ids of the filter are of no item; they were passed over")
+        _show(found, what="item" if user is None else "user", by=by, is_filtered=bool(filter), as_json=as_json)
+
+
+def similar(
+    run: RunPath,
+    item: Annotated[str, typer.Option(help="item id")],
+    k: K = 10,
+    by: How = "model",
+    as_json: Json = False,
+) -> None:
+    """Find items like an item; the same as query --item."""
+    query(run, item=item, k=k, by=by, as_json=as_json)
+
+
+def serve(
+    run: RunPath,
+    host: Annotated[str, typer.Option(help="name or address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one; the log says which")] = 8080,
+    allow_writes: Annotated[bool, typer.Option("--allow-writes", help="POST and DELETE /items")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="holds the token of writers; or RECALL_TOKEN does")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value: a limit or a time-out")] = None,
+    log_format: Annotated[str, typer.Option(help="json, or text for a terminal")] = "json",
+) -> None:
+    """Serve a run over HTTP; its page is at /, its API at /docs."""
+    with clear_errors(console):
+        require_packages("serve", "fastapi", "prometheus_client", "starlette", "structlog", "uvicorn")
+        if log_format not in ("json", "text"):
+            raise RecallError(f"--log-format: expected json or text, found {log_format}")
+        from recall.serving.http.server import serve as start
+        from recall.serving.http.settings import read_settings
+
+        chosen = read_settings(settings or (), allow_writes=allow_writes, token_file=token_file, environment=os.environ)
+        start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))
+
+
+def _show(found: Candidates, *, what: str, by: str, is_filtered: bool, as_json: bool) -> None:
+    """Print the candidates of one query, and the source of the answer, if a fallback was asked for."""
+    candidates = found.records()
+    source = {} if found.sources is None else {"source": found.sources[0]}
+    if as_json:
+        shown = [{name: value for name, value in row.items() if name not in ("query", "source")} for row in candidates]
+        typer.echo(json.dumps({"query": found.queries[0], **source, "candidates": shown}, ensure_ascii=False))
+        return
+    if not candidates:
+        if is_filtered:
+            console.print(f"no candidates: the filter leaves nothing for {found.queries[0]}")
+            return
+        why = "has no clicks to start from, or " if by == "content" and what == "user" else ""
+        console.print(f"no candidates: {found.queries[0]} {why}has clicked every item of the catalogue")
+        return
+    by_whom = "".join(f" (source: {name})" for name in source.values())
+    table = Table(title=f"{what} {found.queries[0]}{by_whom}", title_justify="left")
+    for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in candidates:
+        table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
+    Console(highlight=False).print(table)

@@ -1,0 +1,100 @@
+"""Defines the commands that take the steps of a run, and `compare`, which sets their results side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from recall.cli.options import Compare, ConfigPath, Json, OutPath, Overrides, Resume, RunPath, console
+from recall.runs.console import clear_errors
+
+if TYPE_CHECKING:
+    from recall.runs.run import Run
+
+
+def run(
+    config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False
+) -> None:
+    """Take all steps: prepare, train, vectors, index, evaluate, report."""
+    with clear_errors(console):
+        from recall.config.experiment import load_config
+        from recall.runs.run import Run
+
+        Run(load_config(config, overrides or ()), out, console=console).all(compare=compare, resume=resume)
+
+
+def prepare(
+    run: RunPath,
+    config: Annotated[Path | None, typer.Option(help="experiment file; default: the run's own")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make point-in-time training data from the log."""
+    with clear_errors(console):
+        from recall.config.experiment import load_config
+        from recall.runs.run import Run
+
+        settings = load_config(config, overrides or ()) if config else _open(run, overrides or ()).config
+        Run(settings, run, console=console).prepare()
+
+
+def train(run: RunPath, compare: Compare = False, resume: Resume = False) -> None:
+    """Train the model on the training data."""
+    with clear_errors(console):
+        _open(run).train(compare=compare, resume=resume)
+
+
+def vectors(run: RunPath) -> None:
+    """Encode every item as a vector."""
+    with clear_errors(console):
+        _open(run).vectors()
+
+
+def evaluate(run: RunPath, compare: Compare = False) -> None:
+    """Evaluate models and baselines; write metrics.json."""
+    with clear_errors(console):
+        _open(run).evaluate(compare=compare)
+
+
+def report(run: RunPath) -> None:
+    """Draw the results so far as report.html."""
+    with clear_errors(console):
+        _open(run).report()
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="run directory")],
+    second: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="another run on the same examples")] = None,
+    metric: Annotated[str, typer.Option(help="recall@K, hit_rate@K, ndcg@K with any K, or mrr")] = "recall@50",
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    model: Annotated[str | None, typer.Option(help="of the first run; default: its configured model")] = None,
+    other: Annotated[str | None, typer.Option(help="what it is held against; default: the second run's configured "
+                                                   "model, or with one run every other model of it")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="runs that share only some examples")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Compare models: which is better, and could that be chance? Two runs, or the models of one."""
+    with clear_errors(console):
+        from recall.evaluation.comparison import compare_runs
+        from recall.runs.console import comparison_table
+
+        with console.status("comparing ..."):
+            comparisons = compare_runs(
+                run, second, metric=metric, split=split, model=model, other=other, allow_partial=allow_partial
+            )
+        if as_json:
+            records = [comparison.record() for comparison in comparisons]
+            typer.echo(json.dumps({"metric": metric, "split": split, "comparisons": records}, ensure_ascii=False))
+            return
+        for comparison in comparisons:
+            Console(highlight=False).print(comparison_table(comparison, metric=metric, split=split))
+
+
+def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
+    from recall.runs.run import Run
+
+    return Run.open(directory, overrides, console=console)
