@@ -83,6 +83,7 @@ HOLDING: tuple[str, ...] = (
     "pipelines", "recall/config", "recall/content", "recall/core", "recall/data", "recall/evaluation", "recall/index",
     "recall/model/fusion", "recall/model/layers", "recall/model/numpy_tower", "recall/model/towers",
     "recall/serving/export", "recall/serving/items", "recall/serving/search", "recall/serving/users", "recall/training",
+    "recall/cli", "recall/runs", "recall/serving/http",
 )  # fmt: skip
 
 

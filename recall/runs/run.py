@@ -36,6 +36,12 @@ class Run:
       config: the experiment.
       directory: where all parts go.
       console: shows progress and tables; silent by default.
+
+    Example:
+      >>> run = recall.Run(recall.load_config("experiment.yaml"), "runs/mine")
+      >>> metrics = run.all()  # skips the steps that are done
+      >>> sorted(metrics["test"])
+      ['gated', 'gated_trigger', 'item_knn', 'popularity']
     """
 
     def __init__(self, config: Config, directory: str | Path, *, console: Console | None = None) -> None:
