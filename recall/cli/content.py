@@ -41,7 +41,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="of all draws; default: the run's")] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Judge content vectors: do they know what a user clicks next, and which items are alike?
+    """Judge content vectors: whether they know what a user clicks next, and which items are alike.
 
     Takes every `embedding` of features.meta, and more. Measures the next click against the user's last clicks (AUC
     beside random and popular items, recall over the whole catalogue by similarity alone), common tags of near items,
@@ -115,7 +115,7 @@ def prior(
     run: Annotated[Path, typer.Option("--run", help="run directory, prepared with a content prior")],
     as_json: Json = False,
 ) -> None:
-    """Judge the content prior: does it know which items will be clicked?
+    """Judge the content prior: whether it knows which items will be clicked.
 
     Asks about items' first exposures in the held-out periods. Needs `data.posterior.content_prior.enabled: true`; no
     model. Measures calibration, AUC and log loss, beside one prior for all items and, as a ceiling, the later CTR of
