@@ -139,8 +139,8 @@ def test_entries_of_one_moment_and_of_other_users_stay_out() -> None:
     entries = pa.table({"user": ["a", "a", "a", "c"], "item": ["x", "y", "z", "x"], "time_ms": [5, 5, 9, 1]})
     history = FurtherHistory.of(entries, np.array([4, -1, 6, 7]), length=2)
     users, user = pa.array(["a", "b", "c"]), np.array([0, 0, 0, 1, 2, 2])
-    offsets, positions = history.before(users, user, np.array([5, 6, 10, 10, 1, 2])).flatten()
-    found = [history.codes[positions[slice(*ends)]].tolist() for ends in np.c_[offsets[:-1], offsets[1:]]]
+    before = history.before(users, user, np.array([5, 6, 10, 10, 1, 2]))
+    found = [history.codes[start:stop].tolist() for start, stop in zip(before.starts, before.stops, strict=True)]
     assert found == [[], [4], [4, 6], [], [], [7]]
     assert history.recent().to_pylist()[0] == {"user_id": "a", "recent": [4, 6], "recent_time_ms": [5, 9]}
 
