@@ -43,7 +43,7 @@ def test_a_setting_that_is_given_twice_is_one_clear_error(
 
 
 def test_a_query_reads_its_ids_once_and_may_be_asked_again() -> None:
-    assert UserQuery(iter([12.0, " 7 "])).ids == ["12", "7"]  # type: ignore[list-item]
+    assert UserQuery(iter([12, 7.0])).ids == ["12", "7"]  # type: ignore[list-item]
     own = UserQuery(["a"], histories={"a": iter([1, 2]), "not asked for": ["x"]}, history_times_ms={"a": [5, 6]})
     assert own.histories == {"a": ["1", "2"]}
     with pytest.raises(DataError, match="users: expected a list of ids"):
