@@ -6,14 +6,17 @@ SOURCES = recall pipelines tests benchmarks examples
 # A process for each core, as far as memory goes; each file of tests stays in one, for what its tests share.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo check quick test lint clean
+# Pinned versions for the Python at hand; `make lock` renews them.
+CONSTRAINTS = .ci/constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+
+.PHONY: install demo check quick test lint lock clean
 
 install: .venv/installed
 
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: setup.cfg pyproject.toml $(wildcard .ci/constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "recall needs Python 3.10, 3.11 or 3.12; found none of them (set PYTHON=...)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) -e '.[test]'
 	@touch $@
 
 demo: install
@@ -34,6 +37,14 @@ quick: install
 
 test: install lint
 	$(PYTEST)
+
+lock: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	mkdir -p .ci/constraints
+	for version in 3.10 3.11 3.12; do \
+		$(BIN)/uv pip compile setup.cfg --extra test --python-version $$version --upgrade --quiet --no-annotate \
+			--no-emit-index-url --custom-compile-command 'make lock' --output-file .ci/constraints/$$version.txt || exit 1; \
+	done
 
 clean:
 	rm -rf .venv runs build *.egg-info
