@@ -28,7 +28,13 @@ from recall.core.errors import ConfigError
 
 
 class Config(Strict):
-    """Hold a validated experiment; see `load_config`."""
+    """Hold a validated experiment; see `load_config`.
+
+    Example:
+      >>> config = recall.load_config("experiment.yaml")
+      >>> config.replaced(model={"structure": "base"}).model.structure
+      'base'
+    """
 
     data: DataConfig
     features: FeatureSchema
@@ -212,6 +218,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises:
       ConfigError: says which key, what was found, and what to write.
+
+    Example:
+      >>> config = recall.load_config("experiment.yaml", ["training.epochs=3"])
+      >>> config.training.epochs, config.data.posterior.bucket  # ms
+      (3, 3600000)
     """
     path = Path(path)
     content = read_yaml(path)

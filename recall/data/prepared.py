@@ -65,6 +65,11 @@ class PreparedData:
     Attributes:
       directory: the directory.
       manifest: counts, split, posterior settings, schema of the examples, checksums.
+
+    Example:
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> len(data.item_ids), data.posterior("test").exposures.shape
+      (150, (150,))
     """
 
     directory: Path

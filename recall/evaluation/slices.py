@@ -70,6 +70,17 @@ def evaluate(
 
     Raises:
       EvaluationError: scores are not finite or of another shape than the catalogue and the examples.
+
+    Example:
+      >>> from recall.evaluation.scorers import VectorScorer
+      >>> from recall.model.batches.dataset import read_examples
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> examples, known = read_examples(data.shards("test")), data.posterior("test")
+      >>> scorer = VectorScorer(np.ones((len(examples), 1), np.float32), known.smoothed_ctr[:, np.newaxis])
+      >>> config = recall.load_config("experiment.yaml").evaluation
+      >>> metrics = recall.evaluate(scorer, examples, exposures=known.exposures, clicks=known.clicks, config=config)
+      >>> sorted(metrics)
+      ['all', 'by_exposures', 'cold', 'cold_among_cold', 'ecology']
     """
     return evaluate_examples(
         scorer,

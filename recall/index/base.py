@@ -36,6 +36,14 @@ class Index(abc.ABC):
       is_exact: whether `search` finds the best items for certain.
       items: the ids by row.
       report: JSON-serialisable account of how the index was chosen and measured; kept in its manifest.
+
+    Example:
+      >>> index = recall.build_index(["a", "b", "c"], np.eye(3))
+      >>> len(index), index.dim
+      (3, 3)
+      >>> result = index.search(np.array([[0, 1, 0.5]]), k=2)
+      >>> result.ids.tolist(), result.scores.tolist()
+      ([['b', 'c']], [[1.0, 0.5]])
     """
 
     kind: ClassVar[str]

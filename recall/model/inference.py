@@ -24,6 +24,14 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
     Returns:
       float32 [items, width] vectors, with `model.item_codes` in the index [items, codes, width], and float32 [items]
       behaviour shares, NaN where the structure has no gate.
+
+    Example:
+      >>> from pathlib import Path
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> model = recall.load_model(Path("runs/mine/model"), data)
+      >>> vectors, shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors.shape[0], bool(shares.min() >= 0)
+      (150, True)
     """
     rows = np.arange(len(posterior), dtype=np.int32)
     parts = [
@@ -123,6 +131,15 @@ def encode_queries(model: RecallModel, examples: Examples, *, student: bool = Fa
 
     As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
     model's student, [examples, width].
+
+    Example:
+      >>> from pathlib import Path
+      >>> from recall.model.batches.dataset import read_examples
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> model = recall.load_model(Path("runs/mine/model"), data)
+      >>> examples = read_examples(data.shards("test"))
+      >>> recall.encode_queries(model, examples).shape[0] == len(examples)
+      True
     """
     width = model.config.data.history
     if student:

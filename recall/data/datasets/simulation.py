@@ -84,6 +84,13 @@ def simulate(
 
     Raises:
       ConfigError: a size or share is out of range.
+
+    Example:
+      >>> community = recall.simulate(users=50, items=80, days=2, authors=10, topics=4, exposures=2_000)
+      >>> community.items.num_rows, community.users.num_rows
+      (80, 50)
+      >>> [path.name for path in community.write("community")]
+      ['events.parquet', 'items.parquet', 'users.parquet']
     """
     counts = {"users": users, "items": items, "days": days, "authors": authors, "exposures": exposures}
     shares = {"published_before": published_before, "text_missing": text_missing, "image_missing": image_missing}

@@ -46,6 +46,11 @@ def build_index(
     Raises:
       ConfigError: there are too few items for `index.shards`.
       DataError: ids or vectors cannot be indexed; names the rows.
+
+    Example:
+      >>> index = recall.build_index(["a", "b", "c"], np.eye(3))
+      >>> index.search(np.array([[0.9, 0.1, 0]]), k=2).ids.tolist()
+      [['a', 'b']]
     """
     config = config or IndexConfig()
     items = Items.checked(ids, vectors)

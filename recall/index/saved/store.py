@@ -96,6 +96,11 @@ def save_index(
 
     Raises:
       ArtifactError: it could not be written, or replaces what is not current; the current version is as it was.
+
+    Example:
+      >>> index = recall.build_index(["a", "b", "c"], np.eye(3))
+      >>> recall.save_index(index, "index", fingerprint="model 1").name
+      '0001'
     """
     directory = Path(directory)
     manifest: dict[str, Any] = {
@@ -135,6 +140,12 @@ def load_index(directory: str | Path, *, fingerprint: str | None = None) -> Inde
 
     Raises:
       ArtifactError: there is none, it is damaged, or it was made from another model's vectors.
+
+    Example:
+      >>> index = recall.build_index(["a", "b", "c"], np.eye(3))
+      >>> path = recall.save_index(index, "index", fingerprint="model 1")
+      >>> recall.load_index("index", fingerprint="model 1").ids.tolist()
+      ['a', 'b', 'c']
     """
     return load_current(directory, fingerprint=fingerprint).index
 
