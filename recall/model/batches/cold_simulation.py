@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
 
 class ColdSimulator:
-    """Hides the ids of some items of a batch, as `ColdSimulation` asks.
+    """Hide the ids of some items of a batch, as `ColdSimulation` asks.
 
     With an id goes what others of its features learned from that item alone. The embedding of an author with one item
     is a second id of the item: with it in place the simulation would teach to trust all authors that much, and items
