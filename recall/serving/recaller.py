@@ -18,9 +18,9 @@ from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.serving.ids import Ids, ids_of
+from recall.serving.items.changed import Behaviour
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import RawRows
-from recall.serving.items.living import Behaviour
 from recall.serving.items.served import Living, ServedItems
 from recall.serving.required_steps import require_steps
 from recall.serving.search.candidates import Candidates

@@ -19,10 +19,11 @@ from recall.core.errors import ArtifactError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex, load_index
+from recall.serving.items.changed import Behaviour
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import ItemEncoder, RawRows
 from recall.serving.items.facts import ItemFacts
-from recall.serving.items.living import Behaviour, LivingItems, open_living_items
+from recall.serving.items.living import LivingItems, open_living_items
 from recall.serving.items.row_facts import RowFacts
 
 Living = bool | Literal["read_only"]
@@ -65,8 +66,10 @@ class ServedItems:
         if living is not None:
             self.index = living.index.snapshot() if self._is_read_only else living.index
             if content is not None:
-                content.add(living.added())
-        self.titles = {**titles, **(living.titles() if living else {})}
+                content.add(living.changed.added())
+        self.titles = dict(titles)
+        if living is not None:
+            self._show_titles(living.changed.added())
 
     @classmethod
     def load(
@@ -156,8 +159,8 @@ class ServedItems:
         return self._writable().refresh(counts, now_ms=now_ms)
 
     def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
-        """Describe the inputs of the vectors of items, by id; see `LivingItems.behaviour`."""
-        return self.living.behaviour(ids) if self.living else {}
+        """Describe the inputs of the vectors of items, by id; see `ChangedItems.behaviour`."""
+        return self.living.changed.behaviour(ids) if self.living else {}
 
     @property
     def deleted(self) -> frozenset[str]:
@@ -195,9 +198,19 @@ class ServedItems:
     def _show(self, ids: Sequence[str]) -> None:
         """Add the titles and contents of added items."""
         assert self.living is not None
-        self.titles.update(self.living.titles(ids))
+        rows = self.living.changed.added(ids)
+        self._show_titles(rows)
         if self._content is not None:
-            self._content.add(self.living.added(ids))
+            self._content.add(rows)
+
+    def _show_titles(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the titles of added items; an id that was used before keeps no earlier title."""
+        assert self.living is not None
+        for name, title in self.living.changed.titles(rows).items():
+            if title is None:
+                self.titles.pop(name, None)
+            else:
+                self.titles[name] = title
 
     def _writable(self) -> LivingItems:
         """Return the living items, or refuse with ArtifactError where this process may not change them."""

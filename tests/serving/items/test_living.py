@@ -99,7 +99,7 @@ def test_counts_move_the_gate_of_new_and_of_known_items(served: Recaller, settin
     )
     assert moved == 2
     assert served.items.living is not None
-    known = served.items.living.counts()
+    known = served.items.living.changed.counts()
     assert known["i020"] == (2_000, 10, last_ms - 9_000_000)
     assert known["still new"] == (0, 0, 0)
     assert (np.abs(served.vectors(["rising", "i020"]) - before).max(axis=1) > 1e-3).all()
