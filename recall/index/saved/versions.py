@@ -67,19 +67,26 @@ def current_version(directory: Path) -> Path:
     Raises:
       ArtifactError: there is no CURRENT, or it names no version.
     """
+    name = _current_name(directory)
+    while not (_NUMBER.fullmatch(name) and (directory / _VERSIONS / name).is_dir()):
+        # Others may publish between the two looks, and remove the version that CURRENT named at the first.
+        before, name = name, _current_name(directory)
+        if name == before:
+            raise ArtifactError(
+                f"{directory / _CURRENT}: expected the number of a version in {directory / _VERSIONS}, "
+                f"found {name[:20]!r}; run `{MADE_BY}` again"
+            )
+    return directory / _VERSIONS / name
+
+
+def _current_name(directory: Path) -> str:
+    """Read what CURRENT names."""
     try:
-        name = (directory / _CURRENT).read_text().strip()
+        return (directory / _CURRENT).read_text().strip()
     except FileNotFoundError:
         raise ArtifactError(f"{directory}: holds no index yet; run `{MADE_BY}` first") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{directory / _CURRENT}: cannot be read ({error}); run `{MADE_BY}` again") from error
-    version = directory / _VERSIONS / name
-    if not _NUMBER.fullmatch(name) or not version.is_dir():
-        raise ArtifactError(
-            f"{directory / _CURRENT}: expected the number of a version in {version.parent}, found {name[:20]!r}; "
-            f"run `{MADE_BY}` again"
-        )
-    return version
 
 
 def point_to(directory: Path, version: Path) -> None:
