@@ -99,6 +99,7 @@ def graph() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dependency", HOME)
 def test_a_dependency_stays_at_home(dependency: str) -> None:
     names = (dependency, *ALSO.get(dependency, ()))
@@ -118,6 +119,7 @@ def test_no_package_imports_one_above_it() -> None:
     assert not upward
 
 
+@pytest.mark.slow
 def test_users_and_search_import_items_and_not_each_other() -> None:
     below = {"items": (), "users": ("items",), "search": ("items",)}
     parts = {part: f"recall.serving.{part}." for part in below}
@@ -214,6 +216,7 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
         recall.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "environment"), [("recall, tensorflow", {}), ("tensorflow, recall", {"TF_USE_LEGACY_KERAS": "1"})]
 )
@@ -223,6 +226,7 @@ def test_tensorflow_gets_keras_2(order: str, environment: dict[str, str]) -> Non
     assert finished.stdout.startswith("tf_keras.")
 
 
+@pytest.mark.slow
 def test_tensorflow_imported_before_with_keras_3_is_one_clear_error() -> None:
     finished = python("import tensorflow, recall")
     assert finished.returncode != 0

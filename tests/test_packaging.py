@@ -97,6 +97,7 @@ def without(hidden: set[str], code: str, *arguments: object, module: str = "") -
 # Declared
 
 
+@pytest.mark.slow
 def test_what_the_library_imports_is_declared() -> None:
     declared = core_packages() | set().union(*map(extra_packages, ("train", "serve", "content", "dask")))
     assert imported_below("recall", "pipelines") <= declared
@@ -127,6 +128,7 @@ def test_all_is_every_role_of_a_user() -> None:
 # The core by itself
 
 
+@pytest.mark.slow
 def test_the_core_imports_every_module_but_service_and_plots() -> None:
     homes = ("recall/serving/http/", "recall/runs/report/")
     paths = [str(path.relative_to(ROOT)) for path in (ROOT / "recall").rglob("*.py")]

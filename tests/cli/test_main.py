@@ -278,6 +278,7 @@ def test_dataset_turns_a_published_folder_into_input_files(command: Command, tmp
         assert pq.read_metadata(tmp_path / "data" / f"{table}.parquet").num_rows == 2
 
 
+@pytest.mark.slow
 def test_set_overrides_the_experiment_and_the_run_remembers(command: Command, community: Path, tmp_path: Path) -> None:
     yaml = community / "experiment.yaml"
     outcome = command("prepare", "--config", yaml, "--run", tmp_path, "--set", "data.shards=2", "--set", "seed=7")

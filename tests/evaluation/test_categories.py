@@ -87,6 +87,7 @@ def test_without_a_category_the_metrics_are_what_they_were() -> None:
     assert set(found["ecology"]) == {"coverage@100", "gini@100", "cold_share@100", "novelty@100"}
 
 
+@pytest.mark.slow
 def test_a_run_says_how_far_each_model_keeps_to_the_category(experiment: Experiment, prepared: PreparedData) -> None:
     from recall.model.recall_model import RecallModel
 

@@ -17,17 +17,16 @@ from recall.runs.run import Run
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
 from tests.helpers import victims
+from tests.helpers.finished_run import CHEAP
 from tests.helpers.killing import killed_at, moments, seconds_of
 
 SOONER = 0.8  # a step that was done before its kill is tried again, and killed after so much of the time
 pytestmark = pytest.mark.timeout(1200)
 
-SETTINGS = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=2")
-
 
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
-    return experiment(*SETTINGS)
+    return experiment(*CHEAP)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from recall.serving.recaller import Recaller
 
 SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
+# A model that is quickly traced, for tests of what a run does with any model.
+CHEAP = ("model.structure=behaviour_only", "model.query=user", "model.loss.negatives=none", "training.epochs=2")
 # Further finished runs that tests of several folders look at, as changes of the experiment: `finish(experiment(*...))`.
 WITH_INTERESTS = ("model.query=both", "model.interests.count=3", "training.epochs=1")
 WITH_ITEM_CODES = ("model.fusion=weighted_sum", "model.item_codes=3", "training.epochs=1")

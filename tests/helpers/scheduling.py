@@ -4,7 +4,7 @@ A test is slow, and left out by `-m "not slow"`, if
 
 * it is in one of `SLOW_FOLDERS`;
 * it uses one of `SLOW_FIXTURES`: a model that was trained, or a server in a process of its own;
-* it is marked `slow`, since it takes some five seconds of one core or more.
+* it is marked `slow`, since it takes some second of one core or more.
 
 Where a test takes more than `QUICK` seconds of processor time, and none of these is true, pytest warns at its end.
 """

@@ -79,6 +79,7 @@ def test_scann_finds_nearly_the_same_and_scores_it_by_the_best_entry(kind, index
     assert wrong <= 0.02 * 800, "that an entry is missed while another one of its item is found is rare"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_are_full_where_the_best_entries_are_of_few_items(kind):
     # The query points at five items with twenty entries each; ninety-five others follow far behind.

@@ -258,6 +258,7 @@ sys.stdout.buffer.write(pickle.dumps(shard.search(queries, k)))
 """
 
 
+@pytest.mark.slow
 def test_a_fleet_with_a_shard_in_each_process_answers_as_one_index(saved, one, tmp_path):
     results = []
     for number in (2, 0, 3, 1):  # whichever answers first

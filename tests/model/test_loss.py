@@ -14,6 +14,7 @@ from recall.model.batches.dataset import Batch
 from recall.model.batches.negatives import Negatives
 from recall.model.layers.history_time import AgeBias, ClickTimes, GapEmbedding
 from recall.model.recall_model import RecallModel
+from recall.model.towers.item import ItemVectors
 from tests.helpers.untrained_models import PLAIN, Data
 
 Array = npt.NDArray[np.float64]
@@ -55,21 +56,41 @@ def examples_of(batch: Batch) -> list[Example]:
     ]
 
 
-def token(model: RecallModel, item: int) -> tf.Tensor:
-    return model.items.tokens(model.items.content_of(model.item_table.gather([item])))[0]  # [dim]
+class OneByOne:
+    """The towers, asked for one item or one example at a time. Traced, since an eager call takes 20 ms."""
 
+    def __init__(self, model: RecallModel) -> None:
+        number, dim = tf.TensorSpec([], tf.int32), model.config.model.dim
+        tokens, ages_ms = tf.TensorSpec([None, dim]), tf.TensorSpec([None], tf.int64)
+        self._model, self._tokens = model, {-1: tf.zeros([dim])}
+        self.vectors = tf.function(self._vectors, input_signature=[number, tf.TensorSpec([4])])
+        self._traced_token = tf.function(self._token, input_signature=[number])
+        self._traced_user = tf.function(self._user, input_signature=[number, tokens, ages_ms, number])
 
-def user_query(model: RecallModel, example: Example) -> Array:
-    tokens = [token(model, item) for item in example.history] or [tf.zeros([model.config.model.dim])]
-    features = model.user_table.gather([example.user])
-    lengths = tf.constant([len(example.history)])
-    age_ms = [example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0]
-    times = ClickTimes.before_query(tf.constant([age_ms], tf.int64), lengths)
-    return model.user_tower(features, tf.stack(tokens)[tf.newaxis], lengths, times=times)[0].numpy()
+    def token(self, item: int) -> tf.Tensor:
+        if item not in self._tokens:
+            self._tokens[item] = self._traced_token(item)
+        return self._tokens[item]
 
+    def user_query(self, example: Example) -> Array:
+        tokens = tf.stack([self.token(item) for item in example.history or [-1]])
+        ages_ms = tf.constant([example.time_ms - clicked_ms for clicked_ms in example.clicked_ms] or [0], tf.int64)
+        return self._traced_user(example.user, tokens, ages_ms, len(example.history)).numpy()
 
-def trigger_query(model: RecallModel, example: Example) -> Array:
-    return model.trigger_tower(token(model, max(example.trigger, 0))[tf.newaxis])[0].numpy()
+    def trigger_query(self, example: Example) -> Array:
+        return self._model.trigger_tower(self.token(max(example.trigger, 0))[tf.newaxis])[0].numpy()
+
+    def _vectors(self, row: tf.Tensor, posterior: tf.Tensor) -> ItemVectors:
+        return self._model.item_vectors_of(self._model.item_table.gather(row[tf.newaxis]), posterior[tf.newaxis])
+
+    def _token(self, row: tf.Tensor) -> tf.Tensor:
+        items = self._model.items
+        return items.tokens(items.content_of(self._model.item_table.gather(row[tf.newaxis])))[0]  # [dim]
+
+    def _user(self, user: tf.Tensor, tokens: tf.Tensor, ages_ms: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        features, lengths = self._model.user_table.gather(user[tf.newaxis]), length[tf.newaxis]
+        times = ClickTimes.before_query(ages_ms[tf.newaxis], lengths)
+        return self._model.user_tower(features, tokens[tf.newaxis], lengths, times=times)[0]
 
 
 class Ranked(NamedTuple):
@@ -147,10 +168,8 @@ def whole_catalogue(model: RecallModel, examples: list[Example], prepared: Prepa
 
 def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, float]:
     config, examples, rows = model.config.model, examples_of(batch), ranked.rows
-    found = [
-        model.item_vectors_of(model.item_table.gather([row]), tf.constant(values[np.newaxis]))
-        for row, values in zip(rows, ranked.posterior, strict=True)
-    ]
+    naive = OneByOne(model)
+    found = [naive.vectors(row, values) for row, values in zip(rows, ranked.posterior, strict=True)]
 
     def stacked(part: str) -> Array | None:
         parts = [getattr(vectors, part) for vectors in found]
@@ -159,14 +178,14 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
     vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
     asked = []
     if model.user_tower:
-        queries = np.array([user_query(model, example) for example in examples])
+        queries = np.array([naive.user_query(example) for example in examples])
         if config.interests and config.interests.objective == "chosen":
             best = [np.argmax(own @ vector[place]) for own, place in zip(queries, ranked.own, strict=True)]
             queries = queries[np.arange(len(queries)), best]
         asked.append((queries, np.array([example.weight for example in examples])))
     if model.trigger_tower:
         has_trigger = np.array([example.weight * (example.trigger >= 0) for example in examples])
-        asked.append((np.array([trigger_query(model, example) for example in examples]), has_trigger))
+        asked.append((np.array([naive.trigger_query(example) for example in examples]), has_trigger))
     terms: dict[str, float] = {}
     for queries, weights in asked:
         taste = queries[..., :-1]  # what is left is matched with the appeal, which no tower alone has

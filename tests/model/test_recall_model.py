@@ -63,6 +63,7 @@ def test_a_model_with_interests_learns_a_small_batch_with_all_its_weights(
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
 
+@pytest.mark.slow
 def test_the_terms_of_the_loss_add_up_in_the_metrics(data: Data) -> None:
     model = data.model("model.query=both")
     metrics = {name: float(value) for name, value in model.train_step(data.batch(model)).items()}
@@ -76,6 +77,7 @@ def test_a_weight_of_zero_takes_a_term_away(data: Data) -> None:
     assert set(model.loss_terms(data.batch(model), training=True)) == {"item"}
 
 
+@pytest.mark.slow
 def test_base_trains_both_towers_on_their_own(data: Data) -> None:
     model = data.model("model.structure=base", "model.loss.triplet=0", *PLAIN)
     batch = data.batch(model)
@@ -94,6 +96,7 @@ def gradient_norm(model: RecallModel, batch: Batch, term: str, variables: list[t
     return float(tf.linalg.global_norm(gradients)) if gradients else 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["sum", "concat"])
 def test_losses_of_the_towers_alone_do_not_move_the_query_unless_asked_to(gate: str, data: Data) -> None:
     for moves in (False, True):
@@ -108,6 +111,7 @@ def test_losses_of_the_towers_alone_do_not_move_the_query_unless_asked_to(gate: 
         assert gradient_norm(model, batch, "item", variables) > 0
 
 
+@pytest.mark.slow
 def test_towers_of_a_base_model_train_the_query_as_nothing_else_does(data: Data) -> None:
     model = data.model(*PLAIN, "model.structure=base", "model.loss.triplet=0")
     batch = data.batch(model)
@@ -115,6 +119,7 @@ def test_towers_of_a_base_model_train_the_query_as_nothing_else_does(data: Data)
         assert gradient_norm(model, batch, term, model.user_tower.head.trainable_variables) > 0
 
 
+@pytest.mark.slow
 def test_an_example_without_a_trigger_teaches_an_i2i_model_nothing(data: Data) -> None:
     model = data.model("model.query=trigger", "model.structure=behaviour_only", *PLAIN)
     batch = data.batch(model)
@@ -123,6 +128,7 @@ def test_an_example_without_a_trigger_teaches_an_i2i_model_nothing(data: Data) -
     assert float(model.compute_loss(batch)) > 0
 
 
+@pytest.mark.slow
 def test_the_temperature_is_learned_only_if_asked_for(data: Data) -> None:
     for learn in (True, False):
         model = data.model(f"model.learn_temperature={str(learn).lower()}", "model.structure=behaviour_only")
@@ -138,6 +144,7 @@ def rows_of(batch: Batch, chosen: npt.NDArray[np.intp]) -> Batch:
     return {name: tf.gather(value, chosen) for name, value in batch.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adagrad", "lazy_adam"])
 def test_a_step_moves_only_the_rows_of_the_batch(optimizer: str, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model = data.model(f"training.table_optimizer={optimizer}", *PLAIN)
@@ -191,6 +198,7 @@ def with_exposures(batch: Batch, exposures: float) -> Batch:
     return batch | {"posterior": tf.constant(posterior)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("simulation", "exposures", "id_matters"),
     [
@@ -217,6 +225,7 @@ def test_the_id_of_a_hidden_candidate_has_no_say(
     assert (loss_of(model, batch) != before) == id_matters
 
 
+@pytest.mark.slow
 def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: Data) -> None:
     for shares, matters in (("brand_new: 1", False), ("unseen: 1", True), ("unseen: 0", True)):
         simulation = f"model.cold_simulation={{max_probability: 0, {shares}}}"
@@ -225,6 +234,7 @@ def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: D
         assert (loss_of(model, batch) != loss_of(model, with_exposures(batch, 500.0))) == matters
 
 
+@pytest.mark.slow
 def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
     model = data.model(
         "model.cold_simulation={max_probability: 1, unseen: 1, brand_new: 1}", "model.loss.negatives=none"
@@ -234,6 +244,7 @@ def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
     assert float(model.compute_loss(batch)) == float(plain.compute_loss(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hides", ["unseen", "brand_new"])
 def test_a_hidden_id_is_not_aligned_with_its_content(hides: str, data: Data) -> None:
     model = data.model(f"model.cold_simulation={{max_probability: 0, {hides}: 1}}", "model.loss.negatives=none")
@@ -255,6 +266,7 @@ def test_the_gate_is_told_the_training_clicks_of_each_id(data: Data) -> None:
 # Shapes of the answers
 
 
+@pytest.mark.slow
 def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data: Data) -> None:
     model = data.model("model.gate=concat", "model.query=both", "model.similarity=cosine")
     rows = tf.range(5)
@@ -267,6 +279,7 @@ def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data
     np.testing.assert_allclose(parts, np.c_[np.ones(5), 1 - shares.numpy()], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_has_the_towers_that_its_query_asks_for(data: Data) -> None:
     towers = {}
     for query in QUERIES:
@@ -275,6 +288,7 @@ def test_a_model_has_the_towers_that_its_query_asks_for(data: Data) -> None:
     assert towers == {"user": (True, False), "trigger": (False, True), "both": (True, True)}
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_models(data: Data) -> None:
     one, other = data.model(), data.model()
     for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):

@@ -27,6 +27,7 @@ from recall.runs.run import Run
 from recall.runs.steps import compared_structures
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
+from tests.helpers.finished_run import CHEAP
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Printed
@@ -282,7 +283,7 @@ def test_other_training_settings_redo_the_model_and_what_follows_from_it(
     printing: Printing, copied: Path, variant: Experiment
 ) -> None:
     before = state(copied)
-    printed = printing(variant("training.learning_rate=0.02"), copied)
+    printed = printing(variant("training.learning_rate=0.02", *CHEAP), copied)
     run = printed.run
     run.prepare()
     with pytest.raises(ArtifactError, match=r"trained with other data or settings; run `recall train --run .*` again"):
@@ -307,6 +308,7 @@ def test_other_training_settings_redo_the_model_and_what_follows_from_it(
     Recaller.load(copied)
 
 
+@pytest.mark.slow
 def test_a_changed_input_file_redoes_prepare(printing: Printing, community: Path, tmp_path: Path) -> None:
     shutil.copytree(community, tmp_path / "community")
     config = load_config(tmp_path / "community" / "experiment.yaml")

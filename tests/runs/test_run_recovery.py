@@ -21,6 +21,8 @@ from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
 from recall.runs.run import Run
 from recall.serving.recaller import Recaller
+from tests.conftest import Experiment
+from tests.helpers.finished_run import CHEAP
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Printed
@@ -112,8 +114,10 @@ def flip_a_byte(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_loads_and_running_again_finishes(
-    settings: Config, finished: Path, tmp_path: Path
+    experiment: Experiment, finish: Callable[[Config], Path], tmp_path: Path
 ) -> None:
+    settings = experiment(*CHEAP)
+    finished = finish(settings)
     (tmp_path / "experiment.yaml").write_text(settings.to_yaml())
     directory = tmp_path / "run"
 

@@ -177,6 +177,7 @@ def test_the_same_seed_gives_the_same_vectors(trained: Path, settings: Config) -
     np.testing.assert_allclose(again.vectors, TrainedContent.load(trained / "content").vectors, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_with_a_queue_keeps_the_keys_of_what_is_there(data: Path, settings: Config, tmp_path: Path) -> None:
     only = ("content.queue={size: 128, momentum: 0.9}", "content.loss.crowd=0", "content.loss.tags=0",
             "content.loss.shared_tags=0")  # fmt: skip
@@ -197,6 +198,7 @@ def test_a_step_with_a_queue_keeps_the_keys_of_what_is_there(data: Path, setting
     assert float(second["modalities"]) > float(first["modalities"]), "more keys to tell the own one from"
 
 
+@pytest.mark.slow
 def test_pairs_that_do_not_belong_together_are_found_out() -> None:
     rng = np.random.default_rng(1)
     text = rng.normal(size=(200, 6)).astype(np.float32)

@@ -98,6 +98,7 @@ def test_the_bucket_that_reaches_the_limit_counts_pro_rata() -> None:
     assert (exposures.item(), clicks.item()) == (4.0, 2.0)
 
 
+@pytest.mark.slow
 def test_later_events_change_no_prior_that_was_used_before_them(log: Log) -> None:
     now = 6 * DAY + 123
     late = log.time >= now
@@ -113,6 +114,7 @@ def test_later_events_change_no_prior_that_was_used_before_them(log: Log) -> Non
     assert not np.array_equal(priors(log.fit(), after), priors(changed.fit(), after))
 
 
+@pytest.mark.slow
 def test_an_items_own_clicks_are_not_in_its_own_prior(log: Log) -> None:
     moments = np.arange(0, 10 * DAY, 5 * HOUR)
     before = priors(log.fit("ids"), moments)

@@ -17,6 +17,7 @@ def write(folder: Path, lines: str, attributes: object, *, name: str = "Beauty")
     return folder
 
 
+@pytest.mark.slow
 def test_beauty_has_the_counts_that_its_readme_gives_and_keeps_every_order(shared_data: Path) -> None:
     data = read_sequences(shared_data / "amazon-beauty")
     assert data.events.num_rows == 198_502

@@ -76,6 +76,7 @@ def test_recall_does_not_depend_on_which_equally_good_item_is_returned():
     assert measure(index, np.ones((5, 4), np.float32), k=10).recall == 1
 
 
+@pytest.mark.slow
 def test_nearly_perfect_recall_is_reached_whatever_it_takes(ids, vectors):
     index = build_index(ids[:6000], vectors[:6000], config=IndexConfig(kind="scann", k=50, target_recall=0.999), seed=2)
     assert isinstance(index, ScannIndex)

@@ -15,6 +15,7 @@ from recall.index import LivingIndex, build_index, save_index
 from tests.helpers.living_oracle import DIM, KINDS, assert_holds, drawn, saved
 
 
+@pytest.mark.slow
 def test_every_answer_under_concurrent_changes_is_right_for_some_moment_between(kind, tmp_path):
     # A score is the first coordinate. The writer moves `moving` up and down, adds n0, n1, ... one by one, and deletes
     # each before the next: an answer has to hold all fixed items, and of the others what one moment had.

@@ -193,6 +193,7 @@ for _ in range(8):
 """
 
 
+@pytest.mark.slow
 def test_two_publishers_at_a_time_lose_nothing_and_no_reader_fails(tmp_path: Path) -> None:
     save_index(exact(500), tmp_path, fingerprint="abc")
     command = [sys.executable, "-c", SAVE_AND_CLEAR_UP, str(tmp_path)]

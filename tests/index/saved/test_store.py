@@ -190,6 +190,7 @@ except ArtifactError:
 """
 
 
+@pytest.mark.slow
 def test_file_that_cannot_be_written_whole_is_never_published(index, tmp_path):
     # The kernel cuts files at 150 kB, as a full disk does; the vectors alone take 576 kB.
     save_index(index, tmp_path, fingerprint="old")
@@ -238,6 +239,7 @@ def test_save_killed_before_the_switch_leaves_the_old_version(indexes, tmp_path,
     load_index(tmp_path, fingerprint="newer")
 
 
+@pytest.mark.slow
 def test_scann_and_tensorflow_are_imported_only_for_a_scann_index(tmp_path):
     script = """
 import sys, numpy as np

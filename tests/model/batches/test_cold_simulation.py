@@ -42,6 +42,7 @@ def model(request: pytest.FixtureRequest, prepared: PreparedData, experiment: Ex
     return RecallModel(experiment(f"model.cold_simulation={request.param}"), prepared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["{max_probability: 0, unseen: 1}"], indirect=True)
 def test_an_author_is_hidden_as_often_as_it_learned_from_the_item_alone(
     model: RecallModel, prepared: PreparedData

@@ -121,6 +121,7 @@ def test_one_graph_takes_batches_of_any_size(fusion: ModalityFusion) -> None:
         np.testing.assert_allclose(weights, expected.weights[:size], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_training_hides_modalities_but_never_the_last_one(kind: str) -> None:
     fusion = build(kind, modality_dropout=0.6)

@@ -69,6 +69,7 @@ def of_tower(model: RecallModel, users: list[str], *, timed: bool) -> np.ndarray
     return encode_users(model, np.array(users, object), history, age_ms=age_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timed", [True, False], ids=["times", "no times"])
 @pytest.mark.parametrize("overrides", KINDS, ids=lambda kind: " ".join(kind) or "default")
 def test_arrays_give_the_vectors_of_the_tower(

@@ -126,11 +126,13 @@ def assert_same_with_gradients(found: Callable[[], tf.Tensor], expected: Callabl
         np.testing.assert_allclose(gradient, tf.convert_to_tensor(plain), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 12, 512])
 def test_every_candidate_is_scored_as_defined(case: Case, chunk: int) -> None:
     assert_same_with_gradients(lambda: case.sampled(chunk=chunk), lambda: defined_sampled(case), case)
 
 
+@pytest.mark.slow
 def test_what_was_seen_takes_no_part(case: Case) -> None:
     # Of queries 1 and 4 items 2 and 5 were seen; places are those of the distinct items, here the items themselves.
     places = np.full((EXAMPLES, 2), -1, np.int32)
@@ -252,6 +254,7 @@ def share_found(interests: InterestsConfig | None) -> float:
     return float(np.mean(ranks(vector_scorer(queries, vectors.numpy()), examples) <= 10))
 
 
+@pytest.mark.slow
 def test_a_user_with_two_opposite_tastes_is_served_by_two_interests() -> None:
     assert share_found(None) < 0.6, "one vector finds one taste at a time"
     assert share_found(InterestsConfig(count=2)) > 0.8

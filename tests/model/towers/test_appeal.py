@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from recall.model.towers.appeal import Appeal, with_appeal, with_appeal_factor
@@ -42,6 +43,7 @@ def test_dimension_is_the_last_one_whatever_comes_before_the_vectors() -> None:
         np.testing.assert_array_equal(longer[..., 3], np.full((2, 4), last))
 
 
+@pytest.mark.slow
 def test_appeal_starts_at_zero_and_can_be_learned_from_there() -> None:
     tf.keras.utils.set_random_seed(7)
     appeal, optimizer = Appeal(hidden=8), tf.keras.optimizers.Adam(0.05)

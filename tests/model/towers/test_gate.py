@@ -135,6 +135,7 @@ def test_share_can_fall_when_exposures_grow_unless_the_gate_is_monotone() -> Non
     assert found[1][1] == pytest.approx(found[1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monotone", [False, True])
 @pytest.mark.parametrize("width", [1, 7])
 def test_fresh_gate_trusts_content_of_new_items_and_behaviour_of_items_seen_often(width: int, monotone: bool) -> None:
@@ -146,6 +147,7 @@ def test_fresh_gate_trusts_content_of_new_items_and_behaviour_of_items_seen_ofte
         assert often.mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monotone", [False, True])
 def test_fresh_gate_trusts_the_behaviour_of_an_id_less_that_training_never_saw(monotone: bool) -> None:
     crowd = np.array([20.0, 20.0]), np.array([4.0, 4.0]), np.array([20.0, 20.0])
@@ -155,6 +157,7 @@ def test_fresh_gate_trusts_the_behaviour_of_an_id_less_that_training_never_saw(m
         assert unseen < trained - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monotone", [False, True])
 def test_gate_can_be_trained_towards_more_share_for_exposed_items(monotone: bool) -> None:
     tf.keras.utils.set_random_seed(3)

@@ -108,6 +108,7 @@ def test_empty_history_has_the_learned_state_and_trains_it(kind: str) -> None:
     np.testing.assert_allclose(tape.gradient(loss, encoder.empty), np.ones(DIM))  # from one of five histories
 
 
+@pytest.mark.slow
 @every_encoder
 @pytest.mark.parametrize("width", [0, 2])
 def test_batch_in_which_nobody_has_a_history_is_all_empty_states(kind: str, width: int) -> None:

@@ -109,6 +109,7 @@ def test_whoever_wants_one_meta_vector_gets_the_mean(similarity: str) -> None:
     np.testing.assert_allclose(side.tokens(content), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_mean_vector_is_the_mean_of_the_vectors_where_lengths_are_free() -> None:
     for structure in ("sum", "residual", "concat", "meta_only"):
         vectors = vectors_of(build(CODES, structure=structure, similarity="dot"))
@@ -144,6 +145,7 @@ def test_an_index_gets_all_vectors_or_their_mean(codes: Any, apart: bool) -> Non
     np.testing.assert_array_equal(served, vectors.vectors if apart else vectors.vector)
 
 
+@pytest.mark.slow
 def test_one_code_and_a_mean_are_trained_as_one_vector() -> None:
     for codes in (1, {"count": CODES, "pick": "mean"}):
         vectors = vectors_of(build(codes))

@@ -101,6 +101,7 @@ def test_markup_in_titles_and_names_is_shown_and_not_interpreted() -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+@pytest.mark.slow
 def test_modalities_have_their_mean_weights_over_all_and_over_cold_items() -> None:
     # The first 20 of 200 items are cold. Text: none of the first ten, alone in the next ten, a quarter of the others.
     text = np.repeat([0.0, 1.0, 0.25], [10, 10, 180])
@@ -155,6 +156,7 @@ DEGRADED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DEGRADED)
 def test_page_stands_without(case: str) -> None:
     make, expected = DEGRADED[case]
