@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from pipelines.storage import plan_log
 from pipelines.summaries import reasons
 from pipelines.transforms import THE_LOG, Source
 from recall.config.data import DataConfig
+from recall.data.clock import Clock, look_at_log
 from recall.data.events import REJECTED_SCHEMA
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.further_histories import ENTRY_SCHEMA, RECENT_SCHEMA
@@ -30,6 +31,16 @@ def plan_sources(data: DataConfig) -> list[Source]:
         pieces = plan_log(log, section=f"data.histories.{name}", click_key="column")
         sources += [(name, piece) for piece in pieces]
     return sources
+
+
+def clocks_of(sources: Sequence[Source], data: DataConfig, *, now_ms: int) -> dict[str, Clock | None]:
+    """Look at the first times of the log and of every further history, by name; see `look_at_log`."""
+    clocks = {}
+    for name, log in {THE_LOG: data.events, **data.further_logs}.items():
+        pieces = [(piece.path, next(iter(piece.row_groups), 0)) for source, piece in sources if source == name]
+        section = f"data.histories.{name}" if name else "data.events"
+        clocks[name] = look_at_log(pieces, log, now_ms=now_ms, section=section)
+    return clocks
 
 
 def build_vocabularies(scratch: Scratch, data: DataConfig, boundaries: TimeBoundaries | None) -> dict[str, Vocabulary]:

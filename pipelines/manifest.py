@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from pipelines.exchange import Scratch
 from pipelines.further_histories import described, rejected_entries
-from pipelines.summaries import OrderedLog
+from pipelines.notes import notes_of
+from pipelines.summaries import EncodedTables, OrderedLog
 from recall.config.experiment import Config
 from recall.data.content_prior.prior import ContentPrior
 from recall.data.examples import example_schema
@@ -26,7 +27,7 @@ def describe(
     totals: ItemTotals,
     content_prior: ContentPrior | None,
     vocabularies: dict[str, Vocabulary],
-    user_id_column: str,
+    encoded: EncodedTables,
 ) -> dict[str, Any]:
     """Return the entries of the manifest: layout, counts, split, posterior, columns.
 
@@ -37,15 +38,17 @@ def describe(
       totals: events per item and split.
       content_prior: the fitted prior, where the experiment asks for one.
       vocabularies: history -> vocabulary of its items, where these are not in the catalogue.
-      user_id_column: raw column of user ids.
+      encoded: items and users as they were encoded.
     """
     data = config.data
     boundaries, prior = log.held_out.boundaries, log.held_out.prior
     return {
         "layout": data.layout,
         "time_unit": data.events.time_unit,
+        "time_zone": data.events.time_zone,
         "shards": data.shards,
         "counts": _counts(scratch, log, totals),
+        "notes": notes_of(data, scratch, log, clipped=encoded.clipped),
         "split": {"by": data.split.by, **(boundaries._asdict() if boundaries else {})},
         "posterior": {
             "bucket_ms": data.posterior.bucket,
@@ -56,9 +59,11 @@ def describe(
         },
         "trigger_window_ms": data.trigger.window,
         "history": data.history,
-        "last_time_ms": log.summary.last_time_ms,
+        "first_time_ms": log.summary.first_time_ms,
+        "last_time_ms": log.summary.end_ms,
         "item_id_feature": _item_id_feature(config),
-        "user_id_column": user_id_column,
+        "user_id_column": encoded.user_id_column,
+        "clipped": encoded.clipped,
         "examples": {name: _columns(config, split) for split, name in enumerate(SPLITS)},
         **({"histories": _histories(config, scratch, vocabularies)} if data.histories else {}),
     }

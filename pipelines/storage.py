@@ -24,7 +24,8 @@ from apache_beam.io.filesystems import FileSystems
 from recall.config.data import EventsConfig
 from recall.core.errors import DataError
 from recall.core.tables import is_uri
-from recall.data.events import Piece, plan_pieces, read_events
+from recall.data.clock import Clock
+from recall.data.events import Piece, ReadRows, plan_pieces, read_rows
 
 
 class Storage(Protocol):
@@ -207,16 +208,19 @@ def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: s
     return [Piece(uri) for uri in found]
 
 
-def read_log(piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None) -> tuple[pa.Table, pa.Table]:
-    """Read events like `read_events`, for URIs, too."""
+def read_log(
+    piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None, clock: Clock | None = None
+) -> ReadRows:
+    """Read events like `read_rows`, for URIs, too."""
     if not is_uri(piece.path):
-        return read_events(piece, events, known_items=known_items)
+        return read_rows(piece, events, known_items=known_items, clock=clock)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / piece.path.rpartition("/")[2]  # its ending tells the format
         download(piece.path, copy)
         try:
-            accepted, rejected = read_events(piece._replace(path=str(copy)), events, known_items=known_items)
+            read = read_rows(piece._replace(path=str(copy)), events, known_items=known_items, clock=clock)
         except DataError as error:
             raise DataError(str(error).replace(str(copy), piece.path)) from error
-    at = rejected.column_names.index("file")
-    return accepted, rejected.set_column(at, "file", pa.array([piece.path] * len(rejected), pa.string()))
+    at = read.rejected.column_names.index("file")
+    files = pa.array([piece.path] * len(read.rejected), pa.string())
+    return read._replace(rejected=read.rejected.set_column(at, "file", files))

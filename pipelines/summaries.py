@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from recall.config.experiment import Config
 from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.data.catalogue import ItemTable, UserTable
+from recall.data.clock import end_of_log, events_per_bucket
 from recall.data.event_counts import BucketCounts
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.item_attributes import attribute_columns
@@ -47,15 +49,21 @@ class LogSummary:
 
     Attributes:
       totals: sums over the partitions, as `SortUsers` names them; splits are by last click.
+      first_time_ms: time of the first event.
       last_time_ms: time of the last event.
       last_training_ms: time of the last training event, if the split is by last click.
       histogram: histogram of the times, if the split is by time.
+      end_ms: the end of the log, which the ages of items count to: see `end_of_log`.
+      events_after_end: number of events after it.
     """
 
     totals: dict[str, int]
+    first_time_ms: int
     last_time_ms: int
     last_training_ms: int
     histogram: TimeHistogram | None
+    end_ms: int
+    events_after_end: int = 0
 
     @classmethod
     def read(cls, scratch: Scratch, split: SplitConfig) -> LogSummary:
@@ -68,7 +76,18 @@ class LogSummary:
         last_time_ms, last_training_ms = (
             max(columns.pop(name, [0]), default=0) for name in ("last_time_ms", "last_training_ms")
         )
-        return cls({name: sum(values) for name, values in columns.items()}, last_time_ms, last_training_ms, histogram)
+        first_time_ms = min(columns.pop("first_time_ms", [0]), default=0)
+        totals = {name: sum(values) for name, values in columns.items()}
+        return cls(totals, first_time_ms, last_time_ms, last_training_ms, histogram, end_ms=last_time_ms)
+
+    def with_end(self, scratch: Scratch, *, bucket_ms: int) -> LogSummary:
+        """Return the summary of a log with a clock, ended where `end_of_log` says; reads the counts per bucket."""
+        parts = [events_per_bucket(*(table[name].to_numpy() for name in ("bucket", "exposures")))
+                 for table in scratch.each("buckets")]  # fmt: skip
+        nothing = np.zeros(0, np.int64)
+        buckets, events = (np.concatenate([nothing, *(part[place] for part in parts)]) for place in (0, 1))
+        end_ms, after = end_of_log(buckets, events, bucket_ms=bucket_ms, last_ms=self.last_time_ms)
+        return dataclasses.replace(self, end_ms=end_ms, events_after_end=after)
 
     def counts(self, rejected: pa.Table) -> dict[str, Any]:
         """Return the manifest's counts that are known before any example is written."""
@@ -91,7 +110,7 @@ class LogSummary:
             events, clicks = self.histogram.training_counts(boundaries)
             prior = Prior.of_training(events=events, clicks=clicks, strength=strength)
             starts = {"validation": boundaries.validation_start_ms, "test": boundaries.test_start_ms}
-            return HeldOut(boundaries, prior, {**starts, "serving": self.last_time_ms})
+            return HeldOut(boundaries, prior, {**starts, "serving": self.end_ms})
         if not self.totals["test_clicks"]:
             raise DataError(
                 f"split by last_click: no user has three clicks or more ({self.totals['users']:,} users in the log), "
@@ -103,7 +122,7 @@ class LogSummary:
         if data.events.time_unit == "order":
             return HeldOut(None, prior, None)
         before = self.last_training_ms
-        return HeldOut(None, prior, {"validation": before, "test": before, "serving": self.last_time_ms})
+        return HeldOut(None, prior, {"validation": before, "test": before, "serving": self.end_ms})
 
 
 @dataclass(frozen=True)
@@ -156,7 +175,7 @@ def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, cloc
       pieces: number of pieces to read.
       clock: whether the log has a clock; without, only training events are counted per item.
     """
-    read = pa.concat_tables([_READ_SCHEMA.empty_table(), *scratch.read_all("read")])
+    read = pa.concat_tables([_READ_SCHEMA.empty_table(), *scratch.read_all("read")], promote_options="default")
     if len(read) != pieces:
         raise _lost(f"{len(read):,} of {pieces:,} pieces of the log were read", scratch)
     accepted = sum(read.filter(pc.field("history") == "")["accepted"].to_pylist())
@@ -189,6 +208,23 @@ def item_totals(scratch: Scratch, *, items: int) -> ItemTotals:
     return ItemTotals.of_parts((BucketCounts.from_tables([table]) for table in scratch.each("totals")), items=items)
 
 
+class EncodedTables(NamedTuple):
+    """Hold the encoded catalogue and users.
+
+    Attributes:
+      items: the catalogue.
+      users: the users.
+      user_id_column: raw column of user ids.
+      clipped: by table and feature, the number of values that lie far from all others and count as the nearest end of
+        their range.
+    """
+
+    items: EncodedRows
+    users: EncodedRows
+    user_id_column: str
+    clipped: dict[str, dict[str, int]]
+
+
 def encode_tables(
     config: Config,
     items: ItemTable,
@@ -196,7 +232,7 @@ def encode_tables(
     *,
     item_clicks: Int64s,
     user_clicks: pa.Table,
-) -> tuple[EncodedRows, EncodedRows, str]:
+) -> EncodedTables:
     """Fit both encoders and encode the catalogue and the users.
 
     Args:
@@ -205,9 +241,6 @@ def encode_tables(
       users: the profiles, if there is a file.
       item_clicks: int64 [items], training clicks.
       user_clicks: columns user and clicks, training clicks of every user of the log.
-
-    Returns:
-      Items, users, and the raw column of user ids.
     """
     features = config.features
     item_encoder = TableEncoder.fit(
@@ -222,7 +255,18 @@ def encode_tables(
     position = pc.index_in(ids, value_set=user_clicks["user"].combine_chunks()).fill_null(-1).to_numpy()
     clicks = np.append(user_clicks["clicks"].to_numpy(), 0)[position]
     user_encoder = TableEncoder.fit({"user": features.user}, table, clicks=clicks, seed=config.seed)
-    return encoded_items, EncodedRows(ids, user_encoder.encode(table), user_encoder), id_column
+    return EncodedTables(
+        encoded_items,
+        EncodedRows(ids, user_encoder.encode(table), user_encoder),
+        id_column,
+        {"items": _clipped(item_encoder, items.table), "users": _clipped(user_encoder, table)},
+    )
+
+
+def _clipped(encoder: TableEncoder, table: pa.Table) -> dict[str, int]:
+    """Count clipped numbers by feature. None of the vectors that an encoder was fitted on is, so they are not read."""
+    vectors = {fitted.feature.source for _, fitted in encoder.features if fitted.feature.type == "embedding"}
+    return encoder.clipped(table.drop_columns([name for name in table.column_names if name in vectors]))
 
 
 def _all_users(config: Config, users: UserTable | None, user_clicks: pa.Table) -> tuple[pa.StringArray, pa.Table, str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.exchange import Scratch
-from pipelines.further_histories import build_vocabularies, plan_sources, recent_entries, rejected_entries
+from pipelines.further_histories import build_vocabularies, clocks_of, plan_sources, recent_entries, rejected_entries
 from pipelines.manifest import describe
+from pipelines.notes import times_of
 from pipelines.posterior_blocks import history_tables, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
+    EncodedTables,
     LogSummary,
     OrderedLog,
     encode_tables,
@@ -41,6 +44,7 @@ from recall.core.artifacts import publish
 from recall.core.errors import RecallError
 from recall.core.tables import is_uri
 from recall.data.catalogue import ItemTable, UserTable, read_items, read_users
+from recall.data.clock import Clock
 from recall.data.content_prior.prior import ContentPrior, fit_content_prior
 from recall.data.events import REJECTED_SCHEMA
 from recall.data.examples import HISTORY_SCHEMA
@@ -85,17 +89,16 @@ def prepare(
     """
     announce("looking at the input files")
     pieces = plan_sources(config.data)
+    clocks = clocks_of(pieces, config.data, now_ms=int(time.time() * 1_000))
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
     with publish(Path(directory), manifest=manifest) as folder, _scratch_folder(scratch or folder) as place:
         job = _Job(config, folder, place, options or PipelineOptions([]), announce)
-        log = job.order_events(pieces, items)
+        log = job.order_events(pieces, items, clocks=clocks)
         content_prior = job.write_history(log)
         vocabularies = job.write_examples(log, partitions=_partitions(pieces, config.data.shards))
         totals = item_totals(place, items=len(log.items))
-        user_id_column = job.write_tables(
-            log, users, totals=totals, content_prior=content_prior, vocabularies=vocabularies
-        )
+        encoded = job.write_tables(log, users, totals=totals, content_prior=content_prior, vocabularies=vocabularies)
         manifest.update(
             describe(
                 config,
@@ -104,7 +107,7 @@ def prepare(
                 totals=totals,
                 content_prior=content_prior,
                 vocabularies=vocabularies,
-                user_id_column=user_id_column,
+                encoded=encoded,
             )
         )
     return manifest
@@ -133,7 +136,9 @@ class _Job:
     options: PipelineOptions
     announce: Callable[[str], None]
 
-    def order_events(self, pieces: Sequence[Source], items: ItemTable) -> OrderedLog:
+    def order_events(
+        self, pieces: Sequence[Source], items: ItemTable, *, clocks: Mapping[str, Clock | None]
+    ) -> OrderedLog:
         """Read the log, order the events of each user, count exposures and clicks per item and hour.
 
         Raises:
@@ -145,11 +150,13 @@ class _Job:
         self.announce("reading and ordering events")
         with running(self.options) as pipeline:
             partitions = _partitions(pieces, data.shards)
-            collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions)
+            collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions, clocks=clocks)
         summary = LogSummary.read(scratch, data.split)
         require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, path=data.events.path)
+        if data.events.time_unit != "order":
+            summary = summary.with_end(scratch, bucket_ms=data.posterior.bucket)
         held_out = summary.split(data)
         if data.items.unknown == "add":
             items = read_items(self.config, extra_ids=_items_of_log(scratch))
@@ -201,11 +208,11 @@ class _Job:
         totals: ItemTotals,
         content_prior: ContentPrior | None,
         vocabularies: dict[str, Vocabulary],
-    ) -> str:
-        """Encode items and users, and write them with the posteriors; returns the raw column of user ids."""
+    ) -> EncodedTables:
+        """Encode items and users, and write them with the posteriors; returns both as they were encoded."""
         self.announce("fitting vocabularies and clusters")
         data, scratch, held_out = self.config.data, self.scratch, log.held_out
-        encoded_items, encoded_users, user_id_column = encode_tables(
+        encoded = encode_tables(
             self.config,
             log.items,
             users,
@@ -215,8 +222,8 @@ class _Job:
         rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
         write_tables(
             self.folder,
-            items=encoded_items,
-            users=encoded_users,
+            items=encoded.items,
+            users=encoded.users,
             history=history_tables(scratch),
             snapshots=split_snapshots(
                 totals,
@@ -231,7 +238,7 @@ class _Job:
             history_vocabularies=vocabularies,
             rejected=rejected.sort_by([("file", "ascending"), ("row", "ascending")]),
         )
-        return user_id_column
+        return encoded
 
 
 def _items_of_log(scratch: Scratch) -> set[str]:
@@ -275,8 +282,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecallError as error:
         errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
-    Console().print(counts_table(manifest))
+    print_counts(manifest, Console())
     return 0
+
+
+def print_counts(manifest: dict[str, Any], console: Console) -> None:
+    """Print the table of a manifest's counts, and its notes below."""
+    console.print(counts_table(manifest))
+    for note in manifest["notes"]:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def counts_table(manifest: dict[str, Any]) -> Table:
@@ -292,6 +306,8 @@ def counts_table(manifest: dict[str, Any]) -> Table:
     rows |= {f"{name} examples": number for name, number in counts["examples"].items()}
     for name, number in rows.items():
         table.add_row(name, f"{number:,}")
+    for name, moment in times_of(manifest).items():
+        table.add_row(name, moment)
     return table
 
 

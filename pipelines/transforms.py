@@ -23,6 +23,7 @@ from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import read_history
 from pipelines.storage import read_log
 from recall.config.data import DataConfig
+from recall.data.clock import Clock
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.event_counts import BucketCounts, count_buckets, count_totals
 from recall.data.events import Piece, sort_events
@@ -41,7 +42,13 @@ Source = tuple[str, Piece]
 
 
 def collect_events(
-    pipeline: beam.Pipeline, pieces: Sequence[Source], *, data: DataConfig, scratch: Scratch, partitions: int
+    pipeline: beam.Pipeline,
+    pieces: Sequence[Source],
+    *,
+    data: DataConfig,
+    scratch: Scratch,
+    partitions: int,
+    clocks: Mapping[str, Clock | None] | None = None,
 ) -> beam.pvalue.PCollection[int]:
     """Add the steps of the first pipeline: log files -> ordered events per user, and counts per item and bucket.
 
@@ -53,6 +60,7 @@ def collect_events(
       data: settings of columns, split and buckets.
       scratch: holds `catalogue` (item ids) if events of other items are to be rejected.
       partitions: number of parts of the users, and of the items.
+      clocks: which times are believed, for the log and each further history; default: every one.
 
     Returns:
       Keys of the item partitions that were written.
@@ -60,7 +68,7 @@ def collect_events(
     return (
         pipeline
         | "ListPieces" >> beam.Create(list(enumerate(pieces)))  # which spreads them over the workers
-        | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions))
+        | "ReadEvents" >> beam.ParDo(ReadEvents(data, scratch, partitions, clocks))
         | "GroupByUser" >> beam.GroupByKey()
         | "SortUsers" >> beam.ParDo(SortUsers(data, scratch, partitions))
         | "GroupByItem" >> beam.GroupByKey()
@@ -87,7 +95,10 @@ class ReadEvents(beam.DoFn):
     Rejected rows are written to the scratch folder.
     """
 
-    def __init__(self, data: DataConfig, scratch: Scratch, partitions: int) -> None:
+    def __init__(
+        self, data: DataConfig, scratch: Scratch, partitions: int, clocks: Mapping[str, Clock | None] | None = None
+    ) -> None:
+        self._clocks = clocks or {}
         self._logs = {THE_LOG: data.events, **data.further_logs}
         self._own = {name for name, history in data.histories.items() if history.domain == "own"}
         self._scratch, self._partitions = scratch, partitions
@@ -102,10 +113,13 @@ class ReadEvents(beam.DoFn):
         """Read, validate and partition one piece."""
         number, (history, piece) = element
         known = None if history in self._own else self._known_items
-        events, rejected = read_log(Piece(*piece), self._logs[history], known_items=known)
+        clock = self._clocks.get(history)
+        events, rejected, without_zone = read_log(Piece(*piece), self._logs[history], known_items=known, clock=clock)
         if len(rejected):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
-        self._scratch.write("read", number, pa.table({"history": [history], "accepted": [len(events)]}))
+        self._scratch.write(
+            "read", number, pa.table({"history": [history], "accepted": [len(events)], "without_zone": [without_zone]})
+        )
         if history:
             events = events.filter(events["click"]).select(ENTRY_SCHEMA.names).cast(ENTRY_SCHEMA)
         parts = partitioned(events, "user", partitions=self._partitions)
@@ -140,6 +154,7 @@ class SortUsers(beam.DoFn):
         time_ms, click = events["time_ms"].to_numpy(), events["click"].to_numpy()
         summary = {"duplicates": duplicates, "events": len(events), "clicks": int(click.sum())}
         summary |= {"users": len(user.dictionary), "last_time_ms": int(time_ms.max())}
+        summary |= {"first_time_ms": int(time_ms.min())}
         if self._data.split.by == "time":
             self._scratch.write("histogram", partition, TimeHistogram.of(time_ms, click).table())
         split = split_by_last_click(user.indices.to_numpy(), click)

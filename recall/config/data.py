@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.strict import Strict
-from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath
+from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, TimeZone
 
 
 class ClickRule(Strict):
@@ -70,6 +70,9 @@ class EventsConfig(Strict):
     item: str = "item_id"
     time: str = "time"
     time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
+    time_zone: TimeZone = Field(
+        default="UTC", description="zone of times that say no offset, by its IANA name, e.g. Europe/Berlin"
+    )
     click: ClickRule | None = Field(default=None, description="without it every row is a click")
     trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
     weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
@@ -180,6 +183,7 @@ class HistoryConfig(Strict):
     item: str | None = None
     time: str | None = None
     time_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
+    time_zone: TimeZone | None = None
     domain: Literal["catalogue", "own"] = Field(
         default="catalogue", description="own: its items are no items of the catalogue and get embeddings of their own"
     )
@@ -192,14 +196,15 @@ class HistoryConfig(Strict):
                 raise ValueError("name a column of the log whose rows enter this history, or a path to another file")
             if self.domain == "own":
                 raise ValueError("items of the log are items of the catalogue; domain: own needs a path")
-            named = [name for name in ("user", "item", "time", "time_unit") if getattr(self, name) is not None]
+            keys = ("user", "item", "time", "time_unit", "time_zone")
+            named = [name for name in keys if getattr(self, name) is not None]
             if named or self.format != "auto":
                 raise ValueError(f"{', '.join(named) or 'format'} describes another file; add its path")
         return self
 
     def as_log(self, events: Mapping[str, Any]) -> dict[str, Any]:
         """Return the data.events section of a log whose clicks are the entries, derived from the real log's section."""
-        names = ("path", "format", "user", "item", "time", "time_unit")
+        names = ("path", "format", "user", "item", "time", "time_unit", "time_zone")
         own = {name: getattr(self, name) for name in names if self.path and getattr(self, name) is not None}
         click = {"column": self.column, "at_least": self.at_least} if self.column else None
         return {**events, **own, "click": click, "trigger": None, "weight": None}

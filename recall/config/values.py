@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from recall.core.tables import is_uri
+from recall.core.times import is_time_zone
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -57,9 +58,17 @@ def parse_local_path(value: Any) -> Any:
     return value
 
 
+def parse_time_zone(value: Any) -> Any:
+    """Accept the IANA name of a time zone that this machine knows."""
+    if not isinstance(value, str) or not is_time_zone(value):
+        raise ValueError("expected the IANA name of a time zone, such as UTC or Europe/Berlin")
+    return value
+
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Decay = Annotated[Literal["auto"] | float | None, BeforeValidator(parse_decay)]
+TimeZone = Annotated[str, BeforeValidator(parse_time_zone)]
 LocalPath = Annotated[Path, BeforeValidator(parse_local_path)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -29,6 +29,7 @@ from recall.core.tables import (
 )
 from recall.core.times import parse_times
 from recall.data.click_weights import click_weights
+from recall.data.clock import Clock, require_unit
 
 _ID = pa.dictionary(pa.int32(), pa.string())  # each text once: compared, cut and sent as numbers
 EVENT_SCHEMA = pa.schema(
@@ -55,6 +56,20 @@ class Piece(NamedTuple):
     path: str
     row_groups: tuple[int, ...] = ()
     first_row: int = 0
+
+
+class ReadRows(NamedTuple):
+    """Hold the rows of a piece of the log.
+
+    Attributes:
+      accepted: events (`event_schema`), in the order of the file.
+      rejected: unusable rows (`REJECTED_SCHEMA`), likewise.
+      without_zone: number of rows whose time said no offset from UTC.
+    """
+
+    accepted: pa.Table
+    rejected: pa.Table
+    without_zone: int
 
 
 def event_schema(events: EventsConfig) -> pa.Schema:
@@ -104,24 +119,31 @@ def _pieces_of(path: Path, events: EventsConfig, section: str, click_key: str) -
 def read_events(
     piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None = None
 ) -> tuple[pa.Table, pa.Table]:
+    """Read a piece of the log as `read_rows` does, and believe every time."""
+    accepted, rejected, _ = read_rows(piece, events, known_items=known_items)
+    return accepted, rejected
+
+
+def read_rows(
+    piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None = None, clock: Clock | None = None
+) -> ReadRows:
     """Read a piece of the log, and separate usable rows from unusable ones.
 
     Args:
       piece: the part of the log to read.
       events: names and meaning of the columns.
       known_items: ids of the catalogue; None accepts every item.
-
-    Returns:
-      Accepted events (`event_schema`) and rejected rows (`REJECTED_SCHEMA`), both in the order of the file.
+      clock: which times are believed; None believes every one.
 
     Raises:
-      DataError: the file is truncated or otherwise unreadable.
+      DataError: the file is truncated or otherwise unreadable, or its times are in another unit.
     """
     if events.format == "sequences":
-        return validate_events(*_read_sequences(Path(piece.path)), events=events, piece=piece, known_items=known_items)
-    raw = _read_raw(piece, events)
-    rows = np.arange(piece.first_row, piece.first_row + len(raw))
-    return validate_events(raw, rows, events=events, piece=piece, known_items=known_items)
+        raw, rows = _read_sequences(Path(piece.path))
+    else:
+        raw = _read_raw(piece, events)
+        rows = np.arange(piece.first_row, piece.first_row + len(raw))
+    return validate_events(raw, rows, events=events, piece=piece, known_items=known_items, clock=clock)
 
 
 def validate_events(
@@ -131,7 +153,8 @@ def validate_events(
     events: EventsConfig,
     piece: Piece,
     known_items: pa.StringArray | None,
-) -> tuple[pa.Table, pa.Table]:
+    clock: Clock | None = None,
+) -> ReadRows:
     """Parse the columns, and set unusable rows aside with the first reason that applies.
 
     Args:
@@ -140,19 +163,21 @@ def validate_events(
       events: unit of time, click rule and weights.
       piece: source of the rows, for errors and the rejected rows.
       known_items: ids of the catalogue; None accepts every item.
-
-    Returns:
-      As `read_events`.
+      clock: as of `read_rows`.
     """
     user = _ids(raw, "user", piece)
     item = _ids(raw, "item", piece)
-    time = parse_times(raw["time"], events.time_unit)
+    time = parse_times(raw["time"], events.time_unit, time_zone=events.time_zone)
     reasons = [
         ("user is missing", _is_null(user)),
         ("item is missing", _is_null(item)),
         ("time is missing", time.missing),
         ("time cannot be read", time.unreadable),
     ]
+    if clock:
+        readable = time.ms[~(time.missing | time.unreadable)]
+        require_unit(readable, raw["time"], events, now_ms=clock.now_ms, where=f"{piece.path}: {events.time}")
+        reasons += clock.faults(time.ms)
     click = np.ones(len(raw), bool)
     if events.click:
         value, wrong = parse_numbers(raw["click"])
@@ -173,9 +198,10 @@ def validate_events(
     accepted = pa.table(columns, schema=event_schema(events))
     refused = np.flatnonzero(reason >= 0)
     if not len(refused):
-        return accepted, REJECTED_SCHEMA.empty_table()
+        return ReadRows(accepted, REJECTED_SCHEMA.empty_table(), time.without_zone)
     names = [reasons[code][0] for code in reason[refused]]
-    return accepted.filter(pa.array(reason < 0)), _rejected(raw, refused, rows[refused], names, piece)
+    rejected = _rejected(raw, refused, rows[refused], names, piece)
+    return ReadRows(accepted.filter(pa.array(reason < 0)), rejected, time.without_zone)
 
 
 def sort_events(events: pa.Table) -> tuple[pa.Table, int]:

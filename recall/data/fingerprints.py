@@ -33,8 +33,17 @@ def data_fingerprint(config: Config) -> str:
     files += [feature.path for feature in features if feature.type == "embedding" and feature.path]
     # Modalities are left out: the model reads them, the data is the same whatever they are.
     without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
-    sections = (data.model_dump(mode="json"), config.features.model_dump(mode="json", exclude=without))
+    sections = (_data_section(config), config.features.model_dump(mode="json", exclude=without))
     return fingerprint(metadata.version("recall"), sections, _stats(files), config.seed)
+
+
+def _data_section(config: Config) -> dict[str, Any]:
+    """Return the settings of data, without a time zone that is the default: data from before there was one stays."""
+    section: dict[str, Any] = config.data.model_dump(mode="json")
+    for log in (section["events"], *section["histories"].values()):
+        if log["time_zone"] in (None, "UTC"):
+            del log["time_zone"]
+    return section
 
 
 def model_fingerprint(config: Config, *, of_data: str) -> str:

@@ -187,6 +187,7 @@ class TestMistakes:
             ("data.items.path=", "data.items.path", "expected a path"),
             ("data.items.id=5", "data.items.id", "expected text"),
             ("data.events.time_unit=minutes", "data.events.time_unit", "found 'minutes'"),
+            ("data.events.time_zone=Mars/Olympus", "data.events.time_zone", "found 'Mars/Olympus'"),
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),

@@ -14,8 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.lib.format import MAGIC_PREFIX
 
-from recall.core.arrays import Bools, Float32s, Int64s
+from recall.core.arrays import Bools, Float32s, Float64s, Int64s
 from recall.core.errors import DataError
+
+# Vectors of one encoder differ in length by tens at most.
+_LONGER = 1_000.0
 
 
 def read_npy(path: Path, *, rows: int, key: str, table: str) -> pa.FixedSizeListArray:
@@ -110,6 +113,49 @@ def vectors_of(column: pa.Array | pa.ChunkedArray, *, what: str = "vectors") -> 
     if len(bad):
         raise DataError(f"{what}: NaN or infinity in {len(bad):,} rows (counted from 0): {_some(bad)}; use null rows")
     return values, np.asarray(values.any(axis=1), dtype=bool)
+
+
+def norms_of(vectors: Float32s) -> Float64s:
+    """Return the Euclidean norms of vectors, float64 [rows]: squares of float32 numbers may be beyond float32."""
+    norms: Float64s = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return norms
+
+
+def require_similar_norms(vectors: Float32s, present: Bools, *, what: str) -> Float64s:
+    """Refuse a column in which some vectors are far longer than most: such a vector is first in every list.
+
+    Args:
+      vectors: float32 [rows, dim].
+      present: bool [rows], rows that have a vector; at least one.
+      what: name of the column in an error.
+
+    Returns:
+      float64 [rows], the norms.
+
+    Raises:
+      DataError: names the rows.
+    """
+    norms = norms_of(vectors)
+    usual = float(np.median(norms[present]))
+    longer = np.flatnonzero(norms > _LONGER * usual)
+    if len(longer):
+        raise DataError(
+            f"{what}: vectors of {len(longer):,} rows (counted from 0: {_some(longer)}) have norms up to "
+            f"{norms.max():.4g}, where half of all are below {usual:.4g}; make them as the others were made, or write "
+            "zeros where a row has no vector"
+        )
+    return norms
+
+
+def shortened(vectors: Float32s, longest: float) -> Float32s:
+    """Shorten vectors, float32 [rows, dim], that are longer than `longest`, and keep their directions."""
+    norms = norms_of(vectors)
+    long = norms > longest * (1 + 1e-5)
+    if not long.any():
+        return vectors
+    vectors = vectors.copy()
+    vectors[long] = (vectors[long] * (longest / norms[long])[:, np.newaxis]).astype(np.float32)
+    return vectors
 
 
 def _some(rows: Int64s) -> str:

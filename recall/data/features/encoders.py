@@ -16,14 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
-from recall.core.arrays import Bools, Float64s, Int32s, Int64s
+from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, numbers
 from recall.data.features.clusters import HierarchicalKMeans
-from recall.data.features.embeddings import vector_array, vectors_of
+from recall.data.features.embeddings import norms_of, require_similar_norms, shortened, vector_array, vectors_of
+from recall.data.features.number_scale import NumberScale
 from recall.data.features.vocabulary import FIRST_CODE, MISSING, Vocabulary
 
 Kind = Literal["code", "codes", "number", "vector"]
+
+# Vectors of one encoder differ in length by tens at most.
+_LONGER = 100.0
 
 
 class Output(NamedTuple):
@@ -50,6 +54,13 @@ class FeatureEncoder(ABC):
     @abstractmethod
     def encode(self, column: Column) -> list[pa.Array]:
         """Encode a column into one array per output; raises DataError for values that are not of its type."""
+
+    def clipped(self, column: Column) -> Bools:
+        """Mark the rows whose value was moved into the range that training saw, bool [rows]; here none."""
+        return np.zeros(len(column), bool)
+
+    def require_plausible(self, column: Column) -> None:  # noqa: B027 - most types have no range
+        """Refuse new values with DataError that are orders of magnitude outside of what training saw; here none."""
 
     @abstractmethod
     def save(self, stem: Path) -> dict[str, Any]:
@@ -126,21 +137,18 @@ class TagsEncoder(FeatureEncoder):
 
 @dataclass(frozen=True)
 class NumberEncoder(FeatureEncoder):
-    """Standardise a number: (x - mean) / std over the rows that have one; a constant column becomes zeros."""
+    """Standardise a number: (x - mean) / std over the rows that have one; a constant column becomes zeros.
+
+    Values outside of the range that training saw, and far outliers within the file, count as its nearest end.
+    """
 
     feature: NumberFeature
-    mean: float
-    std: float
+    scale: NumberScale
 
     @classmethod
     def fit(cls, feature: NumberFeature, column: Column) -> NumberEncoder:
-        """Take mean and population standard deviation of the present values."""
-        values = _present_numbers(feature, column)
-        if not len(values):
-            return cls(feature, 0.0, 1.0)
-        if values.min() == values.max():  # rounding may leave such a column a deviation of 1e-17
-            return cls(feature, float(values[0]), 1.0)
-        return cls(feature, float(values.mean()), float(values.std()))
+        """Fit the scale to the present values."""
+        return cls(feature, NumberScale.of(_present_numbers(feature, column)))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -150,11 +158,19 @@ class NumberEncoder(FeatureEncoder):
     def encode(self, column: Column) -> list[pa.Array]:
         """Encode a column into one array per output."""
         values = _read_numbers(self.feature, column)
-        return [pa.array(((values - self.mean) / self.std).astype(np.float32), mask=np.isnan(values))]
+        return [pa.array(self.scale.scaled(values).astype(np.float32), mask=np.isnan(values))]
+
+    def clipped(self, column: Column) -> Bools:
+        """Mark the rows outside of the range that training saw."""
+        return self.scale.outside(_read_numbers(self.feature, column))
+
+    def require_plausible(self, column: Column) -> None:
+        """Refuse values that lie orders of magnitude outside of the range."""
+        self.scale.require_plausible(_read_numbers(self.feature, column), column, what=_what(self.feature))
 
     def save(self, stem: Path) -> dict[str, Any]:
         """Write files, and return the rest as JSON content."""
-        return {"mean": self.mean, "std": self.std}
+        return self.scale.json()
 
 
 @dataclass(frozen=True)
@@ -189,11 +205,21 @@ class BucketEncoder(FeatureEncoder):
 
 @dataclass(frozen=True)
 class EmbeddingEncoder(FeatureEncoder):
-    """Encode an embedding: the vector, its virtual cluster ids, or both."""
+    """Encode an embedding: the vector, its virtual cluster ids, or both.
+
+    A vector longer than all that training saw is shortened to the longest of them: its direction is what it says.
+
+    Attributes:
+      feature: the feature.
+      dim: numbers of a vector.
+      clusters: the tree of centroids; None without clusters.
+      longest: largest norm that training saw; None in encoders that were saved before it was kept.
+    """
 
     feature: EmbeddingFeature
     dim: int
     clusters: HierarchicalKMeans | None
+    longest: float | None = None
 
     @classmethod
     def fit(cls, feature: EmbeddingFeature, column: Column, *, fit_rows: Bools | None, seed: int) -> EmbeddingEncoder:
@@ -201,13 +227,14 @@ class EmbeddingEncoder(FeatureEncoder):
         vectors, present = vectors_of(column, what=_what(feature))
         if not present.any():
             raise DataError(f"{_what(feature)}: no row has a vector; remove the feature")
+        norms = require_similar_norms(vectors, present, what=_what(feature))
         chosen = present if fit_rows is None else present & fit_rows
         if not chosen.any():
             chosen = present
         clusters = (
             HierarchicalKMeans.fit(vectors[chosen], feature.clusters, seed=seed) if feature.cluster_names else None
         )
-        return cls(feature, vectors.shape[1], clusters)
+        return cls(feature, vectors.shape[1], clusters, float(norms.max()))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -218,6 +245,35 @@ class EmbeddingEncoder(FeatureEncoder):
 
     def encode(self, column: Column) -> list[pa.Array]:
         """Encode a column into one array per output."""
+        vectors, present = self._vectors(column)
+        if self.longest is not None:
+            vectors = shortened(vectors, self.longest)
+        arrays = [vector_array(vectors)] if self.feature.uses_vector else []
+        if self.clusters:
+            nodes = self.clusters.assign(vectors, present=present)
+            codes = np.where(nodes < 0, MISSING, FIRST_CODE + nodes).astype(np.int32)
+            arrays += [pa.array(np.ascontiguousarray(level)) for level in codes.T]
+        return arrays
+
+    def clipped(self, column: Column) -> Bools:
+        """Mark the rows whose vector is longer than all that training saw."""
+        vectors, present = self._vectors(column)
+        return present & (norms_of(vectors) > _limit(self.longest))
+
+    def require_plausible(self, column: Column) -> None:
+        """Refuse vectors that are orders of magnitude longer than all that training saw."""
+        vectors, _ = self._vectors(column)
+        norms = norms_of(vectors)
+        if (absurd := norms > _LONGER * _limit(self.longest)).any():
+            row = int(np.argmax(absurd))
+            raise DataError(
+                f"{_what(self.feature)}: {int(absurd.sum()):,} of {len(norms):,} vectors are far longer than all that "
+                f"training saw, the first in row {row} (counted from 0): its norm is {norms[row]:.4g}, and theirs at "
+                f"most {self.longest:.4g}; make new rows' vectors as those of the items file were made"
+            )
+
+    def _vectors(self, column: Column) -> tuple[Float32s, Bools]:
+        """Read vectors, float32 [rows, dim], and which rows have one; DataError for another dimension."""
         vectors, present = vectors_of(column, what=_what(self.feature))
         if not vectors.shape[1]:
             vectors = np.zeros((len(column), self.dim), np.float32)
@@ -226,24 +282,19 @@ class EmbeddingEncoder(FeatureEncoder):
                 f"{_what(self.feature)}: vectors have {vectors.shape[1]} numbers, the model was trained on {self.dim}; "
                 "make new rows' vectors as those of the items file were made"
             )
-        arrays = [vector_array(vectors)] if self.feature.uses_vector else []
-        if self.clusters:
-            nodes = self.clusters.assign(vectors, present=present)
-            codes = np.where(nodes < 0, MISSING, FIRST_CODE + nodes).astype(np.int32)
-            arrays += [pa.array(np.ascontiguousarray(level)) for level in codes.T]
-        return arrays
+        return vectors, present
 
     def save(self, stem: Path) -> dict[str, Any]:
         """Write files, and return the rest as JSON content."""
         if self.clusters:
             self.clusters.save(stem.with_suffix(".npz"))
-        return {"dim": self.dim}
+        return {"dim": self.dim, **({} if self.longest is None else {"longest": self.longest})}
 
     @classmethod
     def load(cls, feature: EmbeddingFeature, stem: Path, state: Mapping[str, Any]) -> EmbeddingEncoder:
         """Read the files of `save`."""
         clusters = HierarchicalKMeans.load(stem.with_suffix(".npz")) if feature.cluster_names else None
-        return cls(feature, state["dim"], clusters)
+        return cls(feature, state["dim"], clusters, state.get("longest"))
 
 
 def fit_encoder(
@@ -274,8 +325,12 @@ def load_encoder(feature: Feature, stem: Path, state: Mapping[str, Any]) -> Feat
     if isinstance(feature, NumberFeature):
         if feature.transform == "bucketise":
             return BucketEncoder(feature, tuple(state["edges"]))
-        return NumberEncoder(feature, state["mean"], state["std"])
+        return NumberEncoder(feature, NumberScale.from_json(state))
     return ValueEncoder.load(feature, stem)
+
+
+def _limit(longest: float | None) -> float:
+    return np.inf if longest is None else longest * (1 + 1e-5)  # a norm is not added up alike everywhere
 
 
 def _what(feature: Feature) -> str:

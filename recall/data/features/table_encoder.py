@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from recall.config.features import Feature
 from recall.core.arrays import Bools, Int64s
 from recall.core.errors import DataError
+from recall.core.tables import Column
 from recall.data.features.encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
 from recall.data.features.vocabulary import Vocabulary
 
@@ -114,15 +115,35 @@ class TableEncoder:
         Raises:
           DataError: a value is not of its feature's type, or a vector has another dimension than when fitted.
         """
+        arrays = [array for encoder, column in self._columns_in(rows) for array in encoder.encode(column)]
+        return pa.table(arrays, names=[column.name for column in self.columns])
+
+    def clipped(self, rows: Rows) -> dict[str, int]:
+        """Count the rows whose value lies outside of what training saw and counts as its nearest end, by feature.
+
+        Features without such rows are left out.
+        """
+        found = {encoder.feature.name: int(encoder.clipped(column).sum()) for encoder, column in self._columns_in(rows)}
+        return {name: count for name, count in found.items() if count}
+
+    def require_plausible(self, rows: Rows) -> None:
+        """Refuse new rows with values that are orders of magnitude outside of what training saw.
+
+        Raises:
+          DataError: names the feature, a row, its value and the range.
+        """
+        for encoder, column in self._columns_in(rows):
+            encoder.require_plausible(column)
+
+    def _columns_in(self, rows: Rows) -> Iterator[tuple[FeatureEncoder, Column]]:
+        """Pair each encoder with its raw column; nulls where there is none."""
         if isinstance(rows, pa.Table):
-            count, raw = len(rows), {name: rows[name] for name in dict.fromkeys(rows.column_names)}
+            raw = {name: rows[name] for name in dict.fromkeys(rows.column_names)}
         else:
-            count, raw = len(rows), _columns_of(rows)
-        arrays: list[pa.Array] = []
+            raw = _columns_of(rows)
         for _, encoder in self.features:
             column = raw.get(encoder.feature.source)
-            arrays += encoder.encode(pa.nulls(count) if column is None else column)
-        return pa.table(arrays, names=[column.name for column in self.columns])
+            yield encoder, pa.nulls(len(rows)) if column is None else column
 
     def save(self, directory: Path) -> None:
         """Write encoder.json and, per feature that needs them, NAME.parquet (vocabulary) or NAME.npz (centroids).

@@ -72,7 +72,10 @@ class GraphEncoder(tf.Module):
             case NumberEncoder():
                 values = _numbers(fitted.feature, raw)
                 missing = tf.math.is_nan(values)
-                scaled = tf.where(missing, tf.zeros_like(values), (values - fitted.mean) / fitted.std)
+                scale = fitted.scale
+                if scale.low is not None and scale.high is not None:
+                    values = tf.clip_by_value(values, scale.low, scale.high)
+                scaled = tf.where(missing, tf.zeros_like(values), (values - scale.mean) / scale.std)
                 return [tf.stack([tf.cast(scaled, tf.float32), tf.cast(missing, tf.float32)], axis=1)]
             case BucketEncoder():
                 values = _numbers(fitted.feature, raw)
@@ -84,6 +87,8 @@ class GraphEncoder(tf.Module):
                 finite = tf.reduce_all(tf.math.is_finite(raw), axis=1)
                 present = finite & tf.reduce_any(raw != 0, axis=1)  # [batch]
                 vectors = tf.where(present[:, tf.newaxis], raw, tf.zeros_like(raw))
+                if fitted.longest is not None:
+                    vectors = _shortened(vectors, fitted.longest)
                 missing = tf.cast(~present, tf.float32)[:, tf.newaxis]
                 whole = [tf.concat([vectors, missing], axis=1)] if fitted.feature.uses_vector else []
                 return [*whole, *_clusters(fitted, vectors, present)]
@@ -127,6 +132,13 @@ def _numbers(feature: NumberFeature, raw: tf.Tensor) -> tf.Tensor:
     """Read numbers, float64 [batch], NaN where missing; signed log1p where the feature asks for it."""
     values = tf.where(tf.math.is_finite(raw), raw, tf.constant(np.nan, tf.float64))
     return tf.sign(values) * tf.math.log1p(tf.abs(values)) if feature.log else values
+
+
+def _shortened(vectors: tf.Tensor, longest: float) -> tf.Tensor:
+    """Shorten vectors that are longer than `longest`, as `embeddings.shortened` does; float32 [batch, dim]."""
+    norms = tf.norm(tf.cast(vectors, tf.float64), axis=1, keepdims=True)
+    share = tf.where(norms > longest * (1 + 1e-5), longest / norms, tf.ones_like(norms))
+    return tf.cast(tf.cast(vectors, tf.float64) * share, tf.float32)
 
 
 def _clusters(fitted: EmbeddingEncoder, vectors: tf.Tensor, present: tf.Tensor) -> list[tf.Tensor]:

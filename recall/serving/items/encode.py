@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from recall.model.layers.features import dense_features
 RawRows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
 _BATCH = 8192
+_LOG = logging.getLogger(__name__)
 
 
 class EncodedItems(NamedTuple):
@@ -44,6 +47,7 @@ class ItemEncoder:
 
     Attributes:
       model: the item SavedModel.
+      clipped: by feature, how many values of new items lay outside of what training saw, and counted as its ends.
 
     Args:
       model: the item SavedModel.
@@ -57,6 +61,7 @@ class ItemEncoder:
     ) -> None:
         self.model, self._table_encoder = model, table_encoder
         self._id_column, self._content_prior = id_column, content_prior
+        self.clipped: Counter[str] = Counter()
 
     @property
     def columns(self) -> Sequence[EncodedColumn]:
@@ -99,12 +104,22 @@ class ItemEncoder:
           cold_bias: cold bias of the index.
 
         Raises:
-          DataError: a value is not of its feature's type.
+          DataError: a value is not of its feature's type, or orders of magnitude outside of what training saw.
         """
+        self._check_range(rows)
         posterior = np.tile(self.model.new_posterior.numpy(), (len(rows), 1))
         if (prior := self.prior_ctr(rows)) is not None:
             posterior[:, POSTERIOR.index("smoothed_ctr")] = prior
         return self._biased(self.encoded(rows), posterior, np.zeros(len(rows), np.int64), cold_bias=cold_bias)
+
+    def _check_range(self, rows: RawRows) -> None:
+        """Refuse absurd values, and count and log values that lie outside of what training saw."""
+        plain = self.without_behaviour(rows)
+        self._table_encoder.require_plausible(plain)
+        if found := self._table_encoder.clipped(plain):
+            self.clipped.update(found)
+            what = ", ".join(f"{name} ({count:,})" for name, count in found.items())
+            _LOG.warning("new items: values outside of what training saw count as its nearest ends: %s", what)
 
     def of_raw(self, rows: RawRows, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
         """Encode items that the catalogue lacks, with the given posterior; otherwise as `of_new`."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from recall.core.arrays import AnyInts, Float32s, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.times import MS_PER_HOUR
+from recall.data.clock import Clock, date_text, fitting_unit
 from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.data.prepared import PreparedData
 from recall.index.items import listed
@@ -28,6 +30,8 @@ NEVER = -1
 
 _COUNTS = ("exposures", "clicks")
 _FIRST_TIME = "first_time_ms"
+_MOST = 10**12
+_INT64_MAX = float(2**63 - 1024)  # the largest float64 below 2^63
 
 
 class Counts(NamedTuple):
@@ -149,16 +153,45 @@ def checked_counts(counts: pd.DataFrame, *, id_column: str, prepared: PreparedDa
         if bad.any():
             at = [ids[place] for place in np.flatnonzero(bad)]
             raise DataError(f"counts: {name} of {bad.sum():,} items is no whole number from 0: {listed(at)}")
+        if name != _FIRST_TIME and (many := values > _MOST).any():
+            at = [ids[place] for place in np.flatnonzero(many)]
+            raise DataError(
+                f"counts: {name} of {many.sum():,} items is above {_MOST:,}, which no log holds: {listed(at)}; give "
+                "totals per item"
+            )
+        if name == _FIRST_TIME and (late := values > _INT64_MAX).any():
+            at = [ids[place] for place in np.flatnonzero(late)]
+            raise DataError(
+                f"counts: {name} of {late.sum():,} items is no moment: {listed(at)}; expected Unix milliseconds"
+            )
         checked[:, place] = values.astype(np.int64)
     if (more := checked[:, 1] > checked[:, 0]).any():
         at = [ids[place] for place in np.flatnonzero(more)]
         raise DataError(f"counts: {more.sum():,} items have more clicks than exposures: {listed(at)}")
+    if has_clock:
+        _require_milliseconds(checked[checked[:, 0] > 0, 2], prepared=prepared)
     return ids, checked
 
 
+def _require_milliseconds(first_ms: Int64s, *, prepared: PreparedData) -> None:
+    """Refuse first exposures that fit another unit, in a run whose log is of our days."""
+    now_ms = int(time.time() * 1_000)
+    is_calendar = Clock.of(np.array([prepared.manifest["last_time_ms"]]), now_ms=now_ms).is_calendar
+    if len(first_ms) and is_calendar and (unit := fitting_unit(first_ms, "ms", now_ms=now_ms)):
+        raise DataError(
+            f"counts: {_FIRST_TIME} lies about {date_text(int(np.median(first_ms)))}, as if given in {unit}; expected "
+            "Unix milliseconds"
+        )
+
+
 def latest_moment(counts: Int64s, *, prepared: PreparedData) -> int:
-    """Return the end of the log or the latest first exposure among counts, Unix milliseconds."""
-    return max(prepared.manifest["last_time_ms"] or 0, int(counts[counts[:, 0] > 0, 2].max(initial=0)))
+    """Return the end of the log or the latest first exposure among counts, Unix milliseconds.
+
+    A first exposure that is still to come, by a clock that is wrong, must not make all others old: it counts as one of
+    this moment.
+    """
+    latest = min(int(counts[counts[:, 0] > 0, 2].max(initial=0)), int(time.time() * 1_000))
+    return max(prepared.manifest["last_time_ms"] or 0, latest)
 
 
 def catalogue_prior_ctr(rows: Int64s, *, prepared: PreparedData, now_ms: int) -> float | Float64s:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -128,6 +129,11 @@ class ServedItems:
     def new_vectors(self, rows: RawRows) -> Float32s:
         """Encode raw rows of new items as `ItemEncoder.of_new` does, with the cold bias of the index."""
         return self._encoder_of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
+
+    @property
+    def clipped(self) -> Counter[str]:
+        """Count the values of new items that lay outside of what training saw, by feature."""
+        return Counter() if self._encoder is None else Counter(self._encoder.clipped)
 
     def content_vectors(self, rows: RawRows) -> Float32s:
         """Encode raw rows of new items as `ContentSearch.vectors` does."""

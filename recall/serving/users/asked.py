@@ -14,12 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from recall.core.arrays import Bools, Float64s
-from recall.core.errors import DataError
+from recall.core.errors import DataError, shown
 from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
 from recall.serving.ids import Ids, by_id, ids_of
 
 _T = TypeVar("_T")
+# The last bucket of ages begins after 34 years (`history_time.py`); larger ones overflow int64 milliseconds.
+_OLDEST_HOURS = 1e6
+_END_MS = 1 << 63
 
 PerUser: TypeAlias = Mapping[str, _T] | Mapping[int, _T]
 UserFeatures: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
@@ -143,7 +146,9 @@ class Asked(NamedTuple):
     def ages_hours(self, now_ms: int) -> list[list[float]]:
         """Count the hours from each click to the query; -1 for an unknown time."""
         return [
-            [-1.0] * len(history) if times is None else [(now_ms - int(time)) / MS_PER_HOUR for time in times]
+            [-1.0] * len(history)
+            if times is None
+            else [min((now_ms - int(time)) / MS_PER_HOUR, _OLDEST_HOURS) for time in times]
             for history, times in zip(self.history, self.clicked_ms, strict=True)
         ]
 
@@ -181,7 +186,7 @@ class AskedOfLog:
 
     def flat_ages_hours(self, now_ms: int) -> Float64s | None:
         """Count the hours from each click to the query, float64 [clicks]; NaN for an unknown time, None if all are."""
-        return None if self.times_ms is None else (now_ms - self.times_ms) / MS_PER_HOUR
+        return None if self.times_ms is None else np.minimum((now_ms - self.times_ms) / MS_PER_HOUR, _OLDEST_HOURS)
 
     def ages_hours(self, now_ms: int) -> list[list[float]]:
         """Count the hours from each click to the query, by user; -1 for an unknown time."""
@@ -201,16 +206,25 @@ class AskedOfLog:
 
 
 def require_times(times: Sequence[int], history: Sequence[str], *, times_at: str, history_at: str) -> None:
-    """Refuse times unless there is one for each item of a history.
+    """Refuse times unless there is one for each item of a history, each a whole number of int64.
 
     Raises:
-      DataError: the counts differ; begins with `times_at` and names `history_at`.
+      DataError: the counts differ, or a time is no moment; begins with `times_at` and names `history_at`.
     """
     if len(times) != len(history):
         raise DataError(
             f"{times_at}: expected one time for each of the {len(history):,} items that {history_at} "
             f"gives this user, found {len(times):,}"
         )
+    for time in times:
+        if isinstance(time, int) and not isinstance(time, bool) and -_END_MS <= time < _END_MS:
+            continue  # the usual case, in the least time
+        try:
+            is_moment = not isinstance(time, str | bytes | bool) and -_END_MS <= int(time) < _END_MS
+        except (TypeError, ValueError, OverflowError):  # None, NaN, infinity
+            is_moment = False
+        if not is_moment:
+            raise DataError(f"{times_at}: expected Unix milliseconds, found {shown(repr(time))}")
 
 
 def _lists_of(values: PerUser[Ids] | None, users: Sequence[str], *, what: str) -> dict[str, list[str]]:

@@ -53,3 +53,17 @@ def test_a_query_reads_its_ids_once_and_may_be_asked_again() -> None:
 def test_a_misspelt_keyword_is_refused(recaller: Recaller) -> None:
     with pytest.raises(TypeError, match="exclude_sen"):
         recaller.recall(["u001"], exclude_sen=False)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), None, 2**63, "now", "1700000000000", True])
+def test_a_time_of_a_click_that_is_no_moment_is_one_clear_error(time: Any) -> None:
+    with pytest.raises(DataError, match=r"history_times_ms\['a'\]: expected Unix milliseconds, found "):
+        UserQuery(["a"], histories={"a": ["x", "y"]}, history_times_ms={"a": [5, time]})
+
+
+@pytest.mark.parametrize("time", [-(2**63), -1, 0, 2**63 - 1, 1.5])
+def test_clicks_at_the_ends_of_time_are_answered(recaller: Recaller, time: Any) -> None:
+    found = recaller.recall(["a"], histories={"a": ["i003"]}, history_times_ms={"a": [time]}, k=5)
+    assert all(score == score and abs(score) < 1e6 for score in found.scores[0])
+    row = {"history": ["i003"], "history_times_ms": [time]}
+    assert recaller.recall(features=[row], k=5).ids.tolist() == found.ids.tolist()
