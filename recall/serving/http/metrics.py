@@ -47,6 +47,10 @@ class Metrics:
             "recall_results", "Lists of candidates by where they come from", ("source",), registry=self.registry
         )
         self.writes = Counter("recall_written_items", "Items added and deleted", ("operation",), registry=self.registry)
+        self.clipped = Counter(
+            "recall_clipped_values", "Values of added items that lay outside of what training saw", ("feature",),
+            registry=self.registry,
+        )  # fmt: skip
         self.reloads = Counter("recall_reloads", "Loads of a version", ("outcome",), registry=self.registry)
         self.items = Gauge("recall_index_items", "Items that can be found", registry=self.registry)
         self.loaded_at = Gauge(

@@ -190,6 +190,12 @@ class WriteAnswer(TypedDict):
 
     items: int
     version: str
+    clipped: NotRequired[
+        Annotated[
+            dict[str, int],
+            Field(description="by feature, values outside of what training saw, which count as its nearest end"),
+        ]
+    ]
 
 
 class HealthAnswer(TypedDict):

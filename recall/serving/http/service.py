@@ -129,8 +129,14 @@ class Service:
           RecallError: a row does not fit the items file; nothing is written.
         """
         with self._writing:
-            self._recaller_to_change().add_items(rows)
-        return self._written("added", len(rows))
+            recaller = self._recaller_to_change()
+            before = recaller.items.clipped
+            recaller.add_items(rows)
+            clipped = recaller.items.clipped - before
+        for feature, count in clipped.items():
+            self._metrics.clipped.labels(feature).inc(count)
+        answer = self._written("added", len(rows))
+        return {**answer, "clipped": dict(clipped)} if clipped else answer
 
     def delete(self, ids: Sequence[str]) -> WriteAnswer:
         """Delete items.
@@ -215,7 +221,7 @@ def _by_features(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[
 def _options(request: Question) -> dict[str, Any]:
     return {
         "k": request.k,
-        "filters": request.filters,
+        "filters": request.filters.as_of(int(time.time() * 1_000)),  # the end of the log may be days ago
         "caps": request.caps,
         "min_cold_share": request.min_cold_share,
         "fallback": request.fallback,

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
 from recall.config.strict import Strict
+from recall.config.values import TimeZone
 from recall.config.yaml_file import describe
-from recall.core.arrays import Bools, Float64s, Int64s
+from recall.core.arrays import Bools, Float64s
 from recall.core.errors import DataError
 from recall.core.tables import id_strings, parse_numbers
-from recall.core.times import MS_PER_HOUR, TimeUnit, parse_times
+from recall.core.times import MS_PER_HOUR, UTC, TimeUnit, parse_times
 from recall.data.item_attributes import TAGS
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
@@ -44,6 +46,8 @@ def _as_text(value: Any) -> str:
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
+Moment = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
+_NO_TIME, _OLD, _NEW = range(3)
 
 
 class Predicate(Strict):
@@ -62,9 +66,10 @@ class Predicate(Strict):
     newer_than_hours: PositiveFloat | None = Field(
         default=None,
         description="less than so many hours old at the moment of the query; an item that was never exposed has no "
-        "age and is new, and so is one whose time is still to come",
+        "age and is new, and so is one whose time is still to come. An item whose value is no time is not",
     )
     time_unit: TimeUnit = Field(default="ms", description="of the column that newer_than_hours reads")
+    time_zone: TimeZone = Field(default=UTC, description="of times in that column that say no offset")
 
     @model_validator(mode="after")
     def _require_condition(self) -> Predicate:
@@ -92,13 +97,11 @@ class Predicate(Strict):
         """
         if self.column is None:
             return self._exposed_lately(items, now_ms=now_ms, what=what)
-        mask: Bools = items.by_column(
-            self.column, lambda column: self._holds(column, now_ms=now_ms, what=what), what=what
-        )
-        return mask
+        mask: Bools = items.by_column(self.column, lambda column: self._holds(column, what=what), what=what)
+        return mask if self.newer_than_hours is None else mask & self._is_newer(items, now_ms=now_ms, what=what)
 
-    def _holds(self, column: pa.Array, *, now_ms: int, what: str) -> Bools:
-        """Mark the values that meet the conditions, bool [values]."""
+    def _holds(self, column: pa.Array, *, what: str) -> Bools:
+        """Mark the values that meet the conditions on values, bool [values]."""
         allowed = np.ones(len(column), bool)
         if self.in_ is not None:
             allowed &= _is_any(column, self.in_)
@@ -109,10 +112,30 @@ class Predicate(Strict):
             with np.errstate(invalid="ignore"):  # NaN, where an item has no number, is neither
                 allowed &= values >= (-np.inf if self.at_least is None else self.at_least)
                 allowed &= values <= (np.inf if self.at_most is None else self.at_most)
-        if self.newer_than_hours is not None:
-            moments, missing = _moments(column, self.time_unit, what=f"{what}: column {self.column}")
-            allowed &= ~missing & (now_ms - moments < self.newer_than_hours * MS_PER_HOUR)
         return allowed
+
+    def _is_newer(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
+        """Mark the items whose time is recent, or still to come; bool [items]."""
+        assert self.column is not None
+        assert self.newer_than_hours is not None
+        least_ms, what = now_ms - self.newer_than_hours * MS_PER_HOUR, f"{what}: column {self.column}"
+        odd = list[Any]()
+
+        def states(column: pa.Array) -> npt.NDArray[np.int8]:
+            if column.type == TAGS:
+                raise DataError(f"{what}: newer_than_hours reads times, found lists of text; ask with in or not_in")
+            times = parse_times(column, self.time_unit, time_zone=self.time_zone)
+            if times.unreadable.any() and not odd:
+                odd.append(column[int(np.argmax(times.unreadable))].as_py())
+            # A comparison of sums could overflow: a caller's file may hold any int64.
+            known = np.where(times.ms > least_ms, _NEW, _OLD)
+            return np.where(times.missing | times.unreadable, _NO_TIME, known).astype(np.int8)
+
+        found: npt.NDArray[np.int8] = items.by_column(self.column, states, what=what)
+        if odd and not (found != _NO_TIME).any():  # one item's odd value must not spoil the filter for all
+            raise DataError(f"{what}: newer_than_hours reads times, found {odd[0]!r}, which is none in time_unit: "
+                            f"{self.time_unit}; give the column's time_unit, or ask with in or not_in")  # fmt: skip
+        return np.asarray(found == _NEW)
 
     def _exposed_lately(self, items: RowFacts, *, now_ms: int, what: str) -> Bools:
         """Mark the items whose first exposure is recent, or still to come; bool [items]."""
@@ -147,6 +170,10 @@ class Filters(Strict):
     allow: tuple[Text, ...] | None = Field(default=None, description="only these item ids; an empty list allows none")
     deny: tuple[Text, ...] = Field(default=(), description="none of these item ids")
     where: tuple[Predicate, ...] = Field(default=(), description="conditions on attributes, all of which hold")
+    at_ms: Moment | None = Field(
+        default=None,
+        description="the moment that newer_than_hours counts from, Unix milliseconds; default: the moment of the query",
+    )
 
     @classmethod
     def read(cls, filters: Filters | Mapping[str, Any] | None) -> Filters:
@@ -188,18 +215,22 @@ class Filters(Strict):
         """Return filters with the lists of ids alone."""
         return Filters(allow=self.allow, deny=self.deny)
 
+    def as_of(self, now_ms: int) -> Filters:
+        """Return filters whose ages count from a moment, unless they name one already."""
+        return self.model_copy(update={"at_ms": now_ms}) if self.where and self.at_ms is None else self
+
     def allowed(self, items: RowFacts, *, now_ms: int) -> Allowed:
         """Mark the allowed rows of an index.
 
         Args:
           items: attributes and posteriors by row.
-          now_ms: the moment of the query (Unix milliseconds), for ages.
+          now_ms: the moment of the query (Unix milliseconds), for ages where `at_ms` gives none.
 
         Raises:
           ArtifactError: the run kept no attributes and a predicate names one.
           DataError: there is no such column, or a condition does not fit its type.
         """
-        if self == Filters():
+        if self.allow is None and not self.deny and not self.where:
             return Allowed(None)
         mask, unknown = np.ones(len(items), bool), 0
         for ids, listed in ((self.allow, True), (self.deny, False)):
@@ -209,8 +240,9 @@ class Filters(Strict):
                 is_listed = np.zeros(len(items), bool)
                 is_listed[rows[rows >= 0]] = True
                 mask &= is_listed == listed
+        moment = now_ms if self.at_ms is None else self.at_ms
         for place, predicate in enumerate(self.where):
-            mask &= predicate.mask(items, now_ms=now_ms, what=f"filters.where[{place}]")
+            mask &= predicate.mask(items, now_ms=moment, what=f"filters.where[{place}]")
         return Allowed(mask, unknown)
 
 
@@ -238,15 +270,3 @@ def _numbers(column: pa.Array, *, what: str) -> Float64s:
         raise DataError(f"{what}: at_least and at_most compare numbers, found {shown!r}; ask with in or not_in, or of "
                         "times with newer_than_hours")  # fmt: skip
     return values
-
-
-def _moments(column: pa.Array, unit: TimeUnit, *, what: str) -> tuple[Int64s, Bools]:
-    """Read a column as Unix milliseconds and a mask of missing times; DataError for other values."""
-    if column.type == TAGS:
-        raise DataError(f"{what}: newer_than_hours reads times, found lists of text; ask with in or not_in")
-    times = parse_times(column, unit)
-    if times.unreadable.any():
-        shown = column[int(np.argmax(times.unreadable))].as_py()
-        raise DataError(f"{what}: newer_than_hours reads times, found {shown!r}, which is none in time_unit: {unit}; "
-                        "give the column's time_unit, or ask with in or not_in")  # fmt: skip
-    return times.ms, times.missing

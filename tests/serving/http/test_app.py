@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,26 @@ def test_users_get_what_the_recaller_gives_them(client: TestClient, recaller: Re
         assert [item["id"] for item in result["items"]] == list(ids)
         np.testing.assert_allclose([item["score"] for item in result["items"]], scores, rtol=1e-5)
         assert set(result["items"][0]) == {"id", "score"}
+
+
+def test_ages_count_from_the_moment_of_the_request_and_not_from_the_end_of_the_log(
+    client: TestClient, recaller: Recaller, run: Path
+) -> None:
+    where = [{"newer_than_hours": 24}]
+    end_ms = json.loads((run / "data" / "manifest.json").read_text())["last_time_ms"]
+
+    def ids(filters: dict[str, Any]) -> list[list[str]]:
+        response = client.post("/recall", json={"users": ["u001"], "k": 300, "filters": filters, "fallback": False})
+        assert response.status_code == 200, response.text
+        return [[item["id"] for item in result["items"]] for result in response.json()["results"]]
+
+    def expected(at_ms: int) -> list[list[str]]:
+        found = recaller.recall(["u001"], k=300, filters={"where": where, "at_ms": at_ms}).ids
+        return [[name for name in row if name is not None] for row in found]
+
+    assert ids({"where": where, "at_ms": end_ms}) == expected(end_ms)
+    # The log ended long ago, so that by now only items without exposures are new, as they will be in 2099.
+    assert ids({"where": where}) == expected(4_070_908_800_000) != expected(end_ms)
 
 
 def test_version_is_the_models_fingerprint_and_the_number_of_the_index(client: TestClient, run: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from recall.core.errors import ArtifactError, DataError
+from recall.data.item_attributes import ItemAttributes
 from recall.data.posterior import Posterior
 from recall.index import ExactIndex
 from recall.index.items import Items
@@ -173,3 +174,52 @@ def test_filters_come_as_json_or_as_a_file_of_it(tmp_path: Path) -> None:
         Filters.parse("{where: ")
     with pytest.raises(DataError, match="expected JSON or a file of it"):
         Filters.parse(str(tmp_path / "missing.json"))
+
+
+def test_ages_count_from_the_moment_that_the_filters_name() -> None:
+    where = [{"newer_than_hours": 24}]
+    moved = mask({"where": where, "at_ms": NOW_MS + 1_000 * 3_600_000})
+    assert moved == (FRAME.exposures == 0).tolist(), "all others are older by then, and these have no age"
+    assert mask({"where": where, "at_ms": NOW_MS}) == mask({"where": where})
+    named, moment = Filters.read({"where": where, "at_ms": 7}), Filters.read({"where": where})
+    assert (named.as_of(9).at_ms, moment.as_of(9).at_ms, Filters().as_of(9).at_ms) == (7, 9, None)
+
+
+def published(values: list[Any], kind: pa.DataType) -> Callable[..., list[bool]]:
+    """Masks of items with these values in an attribute `at`."""
+    ids = [f"i{place}" for place in range(len(values))]
+    attributes = ItemAttributes(pa.array(ids), pa.table({"at": pa.array(values, kind)}))
+    ones = np.ones(len(ids), np.int64)
+    posterior = Posterior(ones, ones, np.ones(len(ids), np.float32), np.zeros(len(ids), np.float32))
+    facts = ItemFacts(attributes, ServedPosterior.at(pa.array(ids), posterior, at_ms=NOW_MS))
+    known = facts.of(ExactIndex(Items.checked(ids, np.ones((len(ids), 2)))))
+
+    def masked(**predicate: Any) -> list[bool]:
+        filters = Filters.read({"where": [{"column": "at", "newer_than_hours": 24, **predicate}]})
+        found = filters.allowed(known, now_ms=NOW_MS).mask
+        assert found is not None
+        return found.tolist()
+
+    return masked
+
+
+def test_an_items_odd_time_spoils_no_filter_for_the_others() -> None:
+    recent, old = "2023-11-14T20:00:00Z", "2023-11-01T20:00:00Z"
+    assert NOW_MS == 1_700_000_000_000, "14 November 2023, 22:13:20 UTC"
+    masked = published([recent, "now", "today", old, "soon", None, "NaT"], pa.string())
+    assert masked(time_unit="iso") == [True] + [False] * 6
+    with pytest.raises(DataError, match="reads times, found 'soon', which is none in time_unit: iso"):
+        published(["soon", None], pa.string())(time_unit="iso")
+
+
+def test_times_at_the_ends_of_int64_are_new_and_old() -> None:
+    masked = published([2**63 - 1, -(2**63), 0, NOW_MS], pa.int64())
+    assert masked() == [True, False, False, True]
+
+
+def test_times_of_items_without_an_offset_are_of_the_time_zone() -> None:
+    masked = published(["2023-11-13T23:00:00"], pa.string())  # 23.2 hours before 22:13:20 UTC
+    assert masked(time_unit="iso") == [True]
+    assert masked(time_unit="iso", time_zone="Asia/Tokyo") == [False]
+    with pytest.raises(DataError, match=r"where\[0\]\.time_zone: expected the IANA name"):
+        masked(time_zone="Mars/Olympus")
