@@ -26,6 +26,7 @@ from typing import Any
 import google_crc32c
 
 from recall.core.errors import ArtifactError, disk_problem
+from recall.core.locks import sole_writer
 from recall.core.replacing import clear_up, moved_away, replace, scratch_of
 
 MANIFEST = "manifest.json"
@@ -121,17 +122,19 @@ def publish(
       parts: see `seal`.
 
     Raises:
-      ArtifactError: the disk is full or cannot be written; nothing is left behind.
+      ArtifactError: another process is publishing the directory, or the disk is full or cannot be written; nothing is
+        left behind.
     """
     scratch = scratch_of(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        clear_up(directory)
-        scratch.mkdir()
-        yield scratch
-        seal(scratch, manifest, name=name, parts=parts)
-        replace(scratch, directory)
-        to_disk(directory.parent)
+        with sole_writer(directory):  # what it clears up must not be the scratch of one that still runs
+            clear_up(directory)
+            scratch.mkdir()
+            yield scratch
+            seal(scratch, manifest, name=name, parts=parts)
+            replace(scratch, directory)
+            to_disk(directory.parent)
     except Exception as error:
         if not (problem := disk_problem(error)):
             raise

@@ -17,6 +17,7 @@ from recall.core.artifacts import write_json
 from recall.core.environment import versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError
 from recall.core.extras import require_packages
+from recall.core.locks import sole_writer
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import facts_table, metrics_table
@@ -99,7 +100,7 @@ class Run:
             self._log.write_config(keep_versions=True)
             return self._log.skipped("prepare", manifest)
         require_packages("prepare", *_PREPARES)
-        from pipelines.training_data import counts_table, prepare
+        from pipelines.training_data import prepare, print_counts
 
         try:
             with self._log.running("prepare"):
@@ -109,7 +110,7 @@ class Run:
             with suppress(OSError):
                 self.directory.rmdir()  # if nothing is in it
             raise
-        self.console.print(counts_table(manifest))
+        print_counts(manifest, self.console)
         return manifest
 
     def train(self, *, compare: bool = False, resume: bool = False) -> None:
@@ -152,7 +153,7 @@ class Run:
         from recall.model.inference import encode_items, modality_weights
         from recall.model.vector_table import ItemVectorTable
 
-        with self._log.running("vectors"):
+        with self._log.running("vectors"), sole_writer(step.part, step="making"):
             prepared, model = self._load(self.config.model.structure)
             posterior = prepared.posterior("serving")
             vectors, shares = encode_items(model, posterior.stacked())
@@ -171,7 +172,7 @@ class Run:
         from recall.model.vector_table import ItemVectorTable
         from recall.runs.assessment import cold_bias, index_summary, sample_queries
 
-        with self._log.running("index"):
+        with self._log.running("index"), sole_writer(step.part, step="making"):
             self._log.write_config()
             table = ItemVectorTable.read(self.directory / "vectors")
             prepared, model = self._load(self.config.model.structure)
@@ -201,7 +202,7 @@ class Run:
         from recall.runs.assessment import assess_models
         from recall.runs.latency import query_latency_ms
 
-        with self._log.running("evaluate"):
+        with self._log.running("evaluate"), sole_writer(step.part, step="making"):
             self._log.write_config()
             prepared, _ = self._load(names[0])
             found = assess_models(self.config, prepared, names, load=lambda name: self._load(name)[1])

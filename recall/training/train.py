@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from recall.config.experiment import Config
+from recall.core.locks import sole_writer
 from recall.data.prepared import PreparedData
 from recall.model.distributed.tf_config import Cluster
 from recall.model.distributed.workers import Workers, reporting_loss_of
@@ -57,7 +59,7 @@ def train(
       The model with its best weights.
 
     Raises:
-      ArtifactError: `resume` and the checkpoint belongs to other settings.
+      ArtifactError: another process trains this directory, or `resume` and the checkpoint belongs to other settings.
       ConfigError: `TF_CONFIG` is wrong, or the experiment cannot be trained by several workers.
       RecallError: another worker was lost.
       DataError: no validation example has a query, or the vectors of an initialising stage cannot be used.
@@ -73,34 +75,36 @@ def train(
     """
     workers = _connect_workers(config, prepared)
     writes = workers is None or workers.is_chief
-    tf.keras.utils.set_random_seed(config.seed)
-    work = directory.with_name(f".{directory.name}-training")
-    if not resume and writes:
-        shutil.rmtree(work, ignore_errors=True)
-    with reporting_loss_of(workers):
-        model, progress, history = train_stages(
-            config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose, workers=workers
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(directory, step="training") if writes else contextlib.nullcontext():
+        tf.keras.utils.set_random_seed(config.seed)
+        work = directory.with_name(f".{directory.name}-training")
+        if not resume and writes:
+            shutil.rmtree(work, ignore_errors=True)
+        with reporting_loss_of(workers):
+            model, progress, history = train_stages(
+                config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose, workers=workers
+            )
+        if not writes:
+            return model
+        student_history = None
+        if config.model.student and config.model.student.stage == "frozen":
+            student_history = _train_student(model, prepared, work, fingerprint, resume=resume, verbose=verbose)
+        publish_model(
+            model,
+            prepared,
+            directory,
+            config=config,
+            weights=progress.weights,
+            history=history,
+            best_epoch=len(history) - progress.epoch + progress.best_epoch,
+            student_history=student_history,
+            logs=work,
+            fingerprint=fingerprint,
+            saved_models=saved_models,
         )
-    if not writes:
+        shutil.rmtree(work)
         return model
-    student_history = None
-    if config.model.student and config.model.student.stage == "frozen":
-        student_history = _train_student(model, prepared, work, fingerprint, resume=resume, verbose=verbose)
-    publish_model(
-        model,
-        prepared,
-        directory,
-        config=config,
-        weights=progress.weights,
-        history=history,
-        best_epoch=len(history) - progress.epoch + progress.best_epoch,
-        student_history=student_history,
-        logs=work,
-        fingerprint=fingerprint,
-        saved_models=saved_models,
-    )
-    shutil.rmtree(work)
-    return model
 
 
 def _connect_workers(config: Config, prepared: PreparedData) -> Workers | None:

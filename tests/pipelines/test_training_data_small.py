@@ -215,3 +215,23 @@ def test_data_of_the_command_line_is_that_of_the_run_around_it(small: Callable[.
     made = (tmp_path / "run" / "data" / "manifest.json").stat()
     Run(load_config(tmp_path / "config.yaml"), tmp_path / "run").prepare()
     assert (tmp_path / "run" / "data" / "manifest.json").stat().st_ino == made.st_ino  # nothing was made again
+
+
+def test_a_second_job_for_the_same_folder_is_refused_and_the_first_goes_on(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = small(by_hand(), split={"validation": 0.2, "test": 0.2})
+    refused: list[str] = []
+
+    def meanwhile(step: str) -> None:
+        if step == "writing examples":
+            with pytest.raises(ArtifactError, match=r"data: another process \(pid \d+\) is writing it; wait") as error:
+                prepare(config, tmp_path / "data")
+            refused.append(str(error.value))
+
+    prepare(config, tmp_path / "data", announce=meanwhile)
+    prepare(config, tmp_path / "alone")
+    assert len(refused) == 1
+    for name in ("items.parquet", "histories.parquet", "posterior_buckets.parquet"):
+        assert pq.read_table(tmp_path / "data" / name) == pq.read_table(tmp_path / "alone" / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "data", "items.csv", "log.csv"]
