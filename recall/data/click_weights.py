@@ -9,6 +9,9 @@ from recall.config.data import WeightConfig
 from recall.core.arrays import Bools, Float32s
 from recall.core.tables import parse_numbers
 
+# As of a rule: with a larger weight one click would be all of the loss.
+_LARGEST = 1e6
+
 
 def click_weights(raw: pa.Table, config: WeightConfig, *, click: Bools) -> tuple[Float32s, list[tuple[str, Bools]]]:
     """Compute how much each click counts.
@@ -23,7 +26,7 @@ def click_weights(raw: pa.Table, config: WeightConfig, *, click: Bools) -> tuple
 
     Returns:
       float32 [rows], 1 for what is no click; and the reasons to set clicks aside, with where they apply: the
-      column's number is missing, unreadable, or not a positive float32.
+      column's number is missing, unreadable, not above 0 in float32, or above 1,000,000, as of a rule.
     """
     weight = np.ones(len(raw), np.float32)
     if config.column:
@@ -31,8 +34,14 @@ def click_weights(raw: pa.Table, config: WeightConfig, *, click: Bools) -> tuple
         missing = np.isnan(value) & ~wrong
         with np.errstate(over="ignore"):
             weight = np.where(click, value, 1).astype(np.float32)
+        large = (weight > _LARGEST) & np.isfinite(weight)
         unusable = ~missing & ~wrong & ~((weight > 0) & np.isfinite(weight))
-        faults = {"weight is missing": missing, "weight is not a number": wrong, "weight is not above 0": unusable}
+        faults = {
+            "weight is missing": missing,
+            "weight is not a number": wrong,
+            "weight is not above 0": unusable,
+            "weight is above 1,000,000": large,
+        }
         return weight, [(reason, mask & click) for reason, mask in faults.items()]
     unreadable = np.zeros(len(raw), bool)
     decided = np.zeros(len(raw), np.float32)

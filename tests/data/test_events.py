@@ -114,6 +114,14 @@ def test_a_weight_is_a_number_above_zero_and_only_clicks_have_one(tmp_path: Path
     assert accepted["weight"].to_pylist() == [one.weight for one in kept] == [2.5, 1, 1]
 
 
+def test_a_weight_that_would_be_all_of_the_loss_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,time,stars\nu,1,1,3\nu,1,2,1000000\nu,1,3,99999999\n")
+    events = log(tmp_path / "a.csv", weight="stars")
+    accepted, rejected = read_events(*plan_pieces(events), events)
+    assert accepted["weight"].to_pylist() == [3, 1_000_000]
+    assert rejected["reason"].to_pylist() == ["weight is above 1,000,000"]
+
+
 def test_the_largest_weight_whose_rule_holds_counts_and_one_without_any_is_one(tmp_path: Path) -> None:
     lines = ["user_id,item_id,time,click,view,like", "a,1,5,1,0,0", "b,1,5,1,1,", "c,1,5,1,1,3", "d,1,5,1,,2"]
     (tmp_path / "a.csv").write_text("\n".join([*lines, "e,1,5,0,1,3", "f,1,5,1,1,often"]) + "\n")

@@ -15,10 +15,10 @@ from recall.core.arrays import Bools, Float64s
 from recall.core.errors import DataError
 from recall.core.tables import Column
 
-# A value is far out when it lies beyond so many median deviations from the median, and ...
+# A value is far out when it lies beyond so many usual distances from the median, and ...
 _FAR = 10.0
-# ... so many times as far as the next one nearer.
-_GAP = 3.0
+# ... so many times as far as the next one nearer. Log-normal tails have gaps of 3 to 4 near their end.
+_GAP = 10.0
 # Nothing that is measured is larger; the largest floats, of 32 or 64 bits, stand for no value.
 _LARGEST = 1e30
 # Later rows may pass the ends of the file by half of its range: it is no law.
@@ -112,7 +112,7 @@ def far_out(values: Float64s) -> Bools:
     apart = np.abs(distance[(distance != 0) & ~huge])  # in many columns half of the values are the same zero
     if not len(apart):
         return huge
-    fence = _FAR * float(np.median(apart))
+    fence = _FAR * float(np.quantile(apart, 0.25))  # sentinels may be more than half of what is no zero
     low, high = (_last_before_gap(side[(side > 0) & ~huge], fence) for side in (-distance, distance))
     return huge | (distance > high) | (distance < -low)
 

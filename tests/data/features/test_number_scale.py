@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 COLUMNS: dict[str, Floats] = {
     "ages": RNG.normal(35, 10, 5_000).round().clip(18, 90),
     "lengths": RNG.lognormal(3, 1, 5_000),
-    "views": RNG.lognormal(5, 2.5, 5_000).round(),
+    "views": RNG.lognormal(5, 2, 5_000).round(),
     "prices, most of them zero": np.where(RNG.random(5_000) < 0.9, 0, RNG.uniform(1, 100, 5_000)),
     "moments": 1.7e12 - RNG.exponential(1e10, 5_000),
     "counts from 0": RNG.poisson(2, 5_000).astype(float),
