@@ -7,6 +7,7 @@ step.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,7 @@ from recall.model.objectives.category import CategoryHead
 from recall.model.objectives.listed import Objectives
 from recall.model.objectives.objective import Asking
 from recall.model.objectives.student import Distillation
+from recall.model.randomness import stream_of
 from recall.model.towers.history_encoders import lengths_of
 from recall.model.towers.history_fusion import HistoryFusion
 from recall.model.towers.item import ItemSide, ItemVectors
@@ -50,15 +52,16 @@ class RecallModel(TrainableModel):
         self.user_rows = UserRows(prepared.user_ids.to_pylist())
         self.history_lengths = prepared.history_lengths
         prior = prepared.posterior_history.prior
-        self.items = ItemSide(
-            prepared.item_encoder.columns,
-            id_name=prepared.item_id_feature,
-            config=model,
-            prior_ctr=prior.ctr,
-            prior_strength=prior.strength if prior.items else None,
-            id_clicks=prepared.clicks_by_item_code,
-            modalities=config.features.modalities,
-        )
+        with self._stream("items made"):
+            self.items = ItemSide(
+                prepared.item_encoder.columns,
+                id_name=prepared.item_id_feature,
+                config=model,
+                prior_ctr=prior.ctr,
+                prior_strength=prior.strength if prior.items else None,
+                id_clicks=prepared.clicks_by_item_code,
+                modalities=config.features.modalities,
+            )
         self.log_temperature = self.add_weight(
             name="log_temperature",
             shape=(),
@@ -75,18 +78,21 @@ class RecallModel(TrainableModel):
         longest = self.config.data.history + 1
         self.user_tower = self.trigger_tower = self.student = None
         if model.query != "trigger":
-            self.user_tower = UserTower(
-                prepared.user_encoder.columns,
-                config=model,
-                parts=parts,
-                max_length=longest,
-                history_time=self.config.history_time,
-                fusion=HistoryFusion.of(model, prepared),
-            )
+            with self._stream("user made"):
+                self.user_tower = UserTower(
+                    prepared.user_encoder.columns,
+                    config=model,
+                    parts=parts,
+                    max_length=longest,
+                    history_time=self.config.history_time,
+                    fusion=HistoryFusion.of(model, prepared),
+                )
         if model.query != "user":
-            self.trigger_tower = TriggerTower(model, parts=parts)
+            with self._stream("trigger made"):
+                self.trigger_tower = TriggerTower(model, parts=parts)
         if model.student:
-            self.student = StudentTower(model, model.student, parts=parts, max_length=longest)
+            with self._stream("student made"):
+                self.student = StudentTower(model, model.student, parts=parts, max_length=longest)
         self._users = None
         if self.user_tower:
             self._users = UserSide(self.user_tower, self.user_table, vocabularies=tuple(prepared.history_vocabularies))
@@ -97,7 +103,8 @@ class RecallModel(TrainableModel):
         model = self.config.model
         asking: list[Asking] = ["user"] if self.user_tower else []
         asking += ["trigger"] if self.trigger_tower else []
-        self.category_head = CategoryHead.of(model, prepared.item_encoder.columns, asking=asking)
+        with self._stream("category head made"):
+            self.category_head = CategoryHead.of(model, prepared.item_encoder.columns, asking=asking)
         distillation, is_frozen = None, False
         if self.student and self._users and model.student:
             distillation = Distillation(self.student, self._users, model.student)
@@ -105,9 +112,11 @@ class RecallModel(TrainableModel):
         beside = None if is_frozen else distillation
         self.objectives = Objectives.of(model, towers=asking, head=self.category_head, student=beside)
         self.frozen_objectives = Objectives([distillation] if distillation and is_frozen else [])
-        self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
+        with self._stream("negatives"):
+            self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
         simulation = model.cold_simulation
-        self.cold_simulator = ColdSimulator(prepared, self.items, simulation) if simulation.enabled else None
+        with self._stream("cold simulation"):
+            self.cold_simulator = ColdSimulator(prepared, self.items, simulation) if simulation.enabled else None
         self._encode = BatchEncoder(
             model,
             items=self.items,
@@ -143,15 +152,25 @@ class RecallModel(TrainableModel):
     def build_layers(self) -> None:
         """Create all variables by running every tower once on one item and one user."""
         row = tf.zeros([1], tf.int32)
-        self.item_vectors_of(self.item_table.gather(row), tf.ones([1, 4]))
+        with self._stream("items built"):
+            self.item_vectors_of(self.item_table.gather(row), tf.ones([1, 4]))
+            self.item_tokens(row[tf.newaxis])
         if self.user_tower:
-            self.user_queries(row, tf.zeros([1, 1], tf.int32))
+            with self._stream("user built"):
+                self.user_queries(row, tf.zeros([1, 1], tf.int32))
         if self.trigger_tower:
-            self.trigger_queries(row)
+            with self._stream("trigger built"):
+                self.trigger_queries(row)
         if self.category_head:
-            self.category_head.build_logits()
-        if self.student:  # last: the others start with the numbers that they have in a model without a student
-            self.student_queries(row, tf.zeros([1, 1], tf.int32))
+            with self._stream("category head built"):
+                self.category_head.build_logits()
+        if self.student:
+            with self._stream("student built"):
+                self.student_queries(row, tf.zeros([1, 1], tf.int32))
+
+    def _stream(self, part: str) -> AbstractContextManager[None]:
+        """Give a part random numbers that do not depend on the other parts."""
+        return stream_of(part, seed=self.config.seed)
 
     def loss_terms(self, batch: Batch, *, training: bool, frozen: bool = False) -> dict[str, tf.Tensor]:
         """Return the weighted terms of the loss of a batch of `training_dataset`, by name.

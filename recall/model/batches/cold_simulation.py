@@ -12,6 +12,7 @@ from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.data.prepared import PreparedData
 from recall.model.layers.features import Features
+from recall.model.randomness import op_seed
 from recall.model.towers.item import ItemContent, ItemSide
 
 
@@ -40,6 +41,7 @@ class ColdSimulator:
 
     def __init__(self, prepared: PreparedData, items: ItemSide, settings: ColdSimulation) -> None:
         self._items, self._settings = items, settings
+        self._seeds = {draw: op_seed() for draw in ("asked", "faded", "brand_new", "unseen")}
         self._exposures = tf.constant(prepared.posterior("validation").exposures.astype(np.float32))
         columns = items.context.columns if items.context and settings.own_share else ()
         self._own_shares = {
@@ -49,28 +51,31 @@ class ColdSimulator:
             for column in columns
             if column.kind == "code"
         }
+        self._own_seeds = {name: op_seed() for name in self._own_shares}
 
     def asked_with(self, content: ItemContent, rows: tf.Tensor) -> ItemContent:
         """Hide ids of the items of histories and triggers, int32 [items], by their exposures in all of the training."""
-        return self._items.hide_ids(content, self._fades(tf.gather(self._exposures, rows)))
+        return self._items.hide_ids(content, self._fades(tf.gather(self._exposures, rows), "asked"))
 
     def candidates(self, content: ItemContent, features: Features, posterior: tf.Tensor, rows: tf.Tensor) -> Shown:
         """Hide ids of candidates, int32 [candidates], by their posterior as of the example."""
         settings = self._settings
         is_new, is_unseen = (
-            tf.random.uniform(tf.shape(rows)) < share for share in (settings.brand_new, settings.unseen)
+            tf.random.uniform(tf.shape(rows), seed=self._seeds[draw]) < getattr(settings, draw)
+            for draw in ("brand_new", "unseen")
         )  # both [candidates]
-        is_hidden = is_new | is_unseen | self._fades(posterior[:, 0])
+        is_hidden = is_new | is_unseen | self._fades(posterior[:, 0], "faded")
         posterior = tf.where(is_new[:, tf.newaxis], self._items.as_new(posterior), posterior)
         shown = dict(features)
         for name, own_share in self._own_shares.items():
-            is_own = tf.random.uniform(tf.shape(rows)) < tf.gather(own_share, rows)  # [candidates]
+            draws = tf.random.uniform(tf.shape(rows), seed=self._own_seeds[name])  # [candidates]
+            is_own = draws < tf.gather(own_share, rows)  # [candidates]
             shown[name] = tf.where(is_hidden & is_own, OUT_OF_VOCABULARY, features[name])
         return Shown(self._items.hide_ids(content, is_hidden), shown, posterior)
 
-    def _fades(self, exposures: tf.Tensor) -> tf.Tensor:
+    def _fades(self, exposures: tf.Tensor, draw: str) -> tf.Tensor:
         probability = self._settings.max_probability / (1.0 + exposures / self._settings.half_exposures)
-        return tf.random.uniform(tf.shape(exposures)) < probability
+        return tf.random.uniform(tf.shape(exposures), seed=self._seeds[draw]) < probability
 
 
 def own_shares(codes: Int32s, clicks: Int64s) -> Float32s:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from recall.data.posterior import PosteriorHistory
 from recall.data.prepared import PreparedData
 from recall.model.batches.logq import log_expected_draws
+from recall.model.randomness import op_seed
 
 
 class Negatives(NamedTuple):
@@ -102,6 +103,7 @@ class NegativeSampler:
     """
 
     def __init__(self, prepared: PreparedData, *, pool: str) -> None:
+        self._seeds = op_seed(), op_seed()  # of draws, and of moments
         counts = prepared.sampling_counts.astype(np.float64)
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
         history, totals = prepared.posterior_history, prepared.posterior("validation")
@@ -125,7 +127,7 @@ class NegativeSampler:
     def draw(self, times_ms: tf.Tensor) -> Negatives:
         """Draw one item for each moment, int64 [draws], from the items exposed (and visible) by then."""
         pool_sizes = self.pool_sizes(times_ms)
-        uniform = tf.random.uniform(tf.shape(pool_sizes), dtype=tf.float64)
+        uniform = tf.random.uniform(tf.shape(pool_sizes), dtype=tf.float64, seed=self._seeds[0])
         place = tf.cast(uniform * tf.cast(pool_sizes, tf.float64), tf.int32)
         # Before the first exposure the pool is empty; the earliest item stands in.
         rows = tf.gather(self._order, tf.minimum(place, tf.maximum(pool_sizes - 1, 0)))
@@ -138,7 +140,7 @@ class NegativeSampler:
         an example sees of later events lies within its batch's spread in time, and over the batches as many
         examples see a past posterior as a future one.
         """
-        moment = times_ms[tf.random.uniform([], 0, tf.size(times_ms), tf.int32)]
+        moment = times_ms[tf.random.uniform([], 0, tf.size(times_ms), tf.int32, seed=self._seeds[1])]
         return Catalogue(self._order, self.posterior(self._order, tf.fill(tf.shape(self._order), moment)), self._rank)
 
     def pool_sizes(self, times_ms: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from recall.config.model import ModelConfig
 from recall.model.fusion.codes import CodeAttention
 from recall.model.fusion.masks import drop_modalities
+from recall.model.randomness import op_seed
 
 
 class Fused(NamedTuple):
@@ -43,6 +44,7 @@ class ModalityFusion(tf.keras.layers.Layer):
         super().__init__(name=config.fusion.kind)
         self.names = tuple(names)
         self.modality_dropout = config.fusion.dropout_rate
+        self._seed = op_seed()
         self.projections = [tf.keras.layers.Dense(config.dim, name=f"project_{name}") for name in self.names]
         self.codes = CodeAttention(config.item_codes.count, config.dim) if config.item_codes else None
         # Not zeros: `l2_normalize` has no useful gradient there.
@@ -62,7 +64,7 @@ class ModalityFusion(tf.keras.layers.Layer):
           Vectors float32 [items, dim], with codes [items, codes, dim], and weights float32 [items, modalities].
         """
         if training and self.modality_dropout:
-            present = drop_modalities(present, self.modality_dropout)
+            present = drop_modalities(present, self.modality_dropout, seed=self._seed)
         projected = [project(part) for project, part in zip(self.projections, parts, strict=True)]
         states = tf.where(present[..., tf.newaxis], tf.stack(projected, axis=1), 0.0)  # [items, modalities, dim]
         joined = self.fuse(states, present, training=training)

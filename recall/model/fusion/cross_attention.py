@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.config.model import ModelConfig
 from recall.model.fusion.contract import FusionOutput, ModalityFusion
 from recall.model.fusion.masks import masked_softmax
+from recall.model.randomness import dropout_layer
 
 
 class TokenAttention(tf.keras.layers.Layer):
@@ -59,7 +60,7 @@ class CrossAttentionFusion(ModalityFusion):
         super().__init__(names, config=config)
         self.attention = TokenAttention(config.fusion.heads, config.dim)
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
-        self.dropout = tf.keras.layers.Dropout(config.dropout)
+        self.dropout = dropout_layer(config.dropout)
         self.hidden = tf.keras.layers.Dense(config.dim, activation="tanh", name="pool_hidden")
         self.score = tf.keras.layers.Dense(1, use_bias=False, name="pool_score")
 

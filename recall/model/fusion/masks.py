@@ -11,13 +11,13 @@ def masked_softmax(scores: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
     return tf.where(present, weights, 0.0)
 
 
-def drop_modalities(present: tf.Tensor, rate: float) -> tf.Tensor:
+def drop_modalities(present: tf.Tensor, rate: float, *, seed: int | None = None) -> tf.Tensor:
     """Hide each modality with probability `rate`, but never the last one of an item: bool [items, modalities].
 
     This is modality dropout (Neverova et al., "ModDrop", TPAMI 2016). Departure: if the draw would hide everything, the
     present modality with the largest draw stays.
     """
-    draws = tf.where(present, tf.random.uniform(tf.shape(present)), -1.0)
+    draws = tf.where(present, tf.random.uniform(tf.shape(present), seed=seed), -1.0)
     count = present.shape[1]
     largest = tf.one_hot(tf.argmax(draws, axis=1), count, on_value=True, off_value=False)  # [items, modalities]
     return present & ((draws >= rate) | largest)

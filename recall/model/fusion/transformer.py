@@ -10,6 +10,7 @@ from recall.config.model import ModelConfig
 from recall.model.fusion.contract import FusionOutput, ModalityFusion
 from recall.model.fusion.cross_attention import TokenAttention
 from recall.model.layers.activations import gelu
+from recall.model.randomness import dropout_layer
 
 
 class TransformerFusion(ModalityFusion):
@@ -60,7 +61,7 @@ class _FusionBlock(tf.keras.layers.Layer):
         self.inner = tf.keras.layers.Dense(2 * dim, activation=gelu, name="inner")
         self.outer = tf.keras.layers.Dense(dim, name="outer")
         self.inner_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6, name="inner_norm")
-        self.dropout = tf.keras.layers.Dropout(dropout)
+        self.dropout = dropout_layer(dropout)
 
     def call(self, tokens: tf.Tensor, allowed: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Return tokens of the same shape and the attention weights; arguments as in `TokenAttention.call`."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from recall.model.layers.history_time import AgeBias, ClickTimes
+from recall.model.randomness import dropout_layer
 
 # Nine of ten histories of public data sets have at most so many clicks.
 _SHORT = 16
@@ -54,7 +55,7 @@ class CausalSelfAttention(tf.keras.layers.Layer):
         self.inputs = tf.keras.layers.Dense(3 * dim, name="query_key_value")
         self.outputs = tf.keras.layers.Dense(dim, name="output")
         self.age_bias = AgeBias(heads) if ages else None
-        self.dropout = tf.keras.layers.Dropout(dropout)
+        self.dropout = dropout_layer(dropout)
 
     def call(self, states: tf.Tensor, groups: Sequence[LengthGroup], training: bool = False) -> tf.Tensor:
         """Attend inside each history: the real entries of all groups in a row, float32 [real, dim] -> [real, dim]."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from recall.data.features.table_encoder import EncodedColumn
 from recall.model.layers.activations import gelu
+from recall.model.randomness import dropout_layer
 
 Features = dict[str, tf.Tensor]
 _ROWS_DRAWN = 1 << 18
@@ -170,7 +171,7 @@ def dense_stack(
     """
     layers: list[tf.keras.layers.Layer] = []
     for units in hidden:
-        layers += [tf.keras.layers.Dense(units, activation=gelu), tf.keras.layers.Dropout(dropout)]
+        layers += [tf.keras.layers.Dense(units, activation=gelu), dropout_layer(dropout)]
     # A bias of zeros would send an input of zeros (no tags, no history) to the zero vector, which has no direction:
     # l2_normalize multiplies its gradient by 1e6, which then keeps Adam's steps small for thousands of batches.
     bias = tf.keras.initializers.RandomNormal(stddev=0.01)

@@ -64,9 +64,9 @@ class ClickTimes(NamedTuple):
         """Select int32 [rows] of the batch, cut to the `longest` of their histories."""
         return ClickTimes(*(tf.gather(part, rows)[:, :longest] for part in self))
 
-    def hidden(self, share: float) -> ClickTimes:
+    def hidden(self, share: float, *, seed: int | None = None) -> ClickTimes:
         """Return times of which a random share of the histories is unknown."""
-        kept = tf.random.uniform([tf.shape(self.known)[0], 1]) >= share
+        kept = tf.random.uniform([tf.shape(self.known)[0], 1], seed=seed) >= share
         return self._replace(known=self.known & kept)
 
     def gaps(self) -> tf.Tensor:

@@ -16,6 +16,7 @@ from recall.model.layers.activations import gelu
 from recall.model.layers.attention import CausalSelfAttention, LengthGroup, causal_softmax, group_by_length
 from recall.model.layers.history_time import AgeBias, ClickTimes
 from recall.model.layers.smoothing import CausalSmoothing
+from recall.model.randomness import dropout_layer
 
 Times = ClickTimes | None
 
@@ -165,7 +166,7 @@ class TransformerHistory(HistoryEncoder):
             name="position", shape=(max_length, dim), initializer=tf.keras.initializers.RandomNormal(stddev=0.02)
         )
         self.input_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
-        self.input_dropout = tf.keras.layers.Dropout(config.dropout)
+        self.input_dropout = dropout_layer(config.dropout)
         self.blocks = [
             _HistoryBlock(dim, config.transformer, dropout=config.dropout, ages=ages, name=f"block_{index}")
             for index in range(config.transformer.layers)
@@ -202,7 +203,7 @@ class _HistoryBlock(tf.keras.layers.Layer):
         self.inner = tf.keras.layers.Dense(4 * dim, activation=gelu)
         self.outer = tf.keras.layers.Dense(dim)
         self.outer_norm = tf.keras.layers.LayerNormalization(epsilon=1e-6)
-        self.dropout = tf.keras.layers.Dropout(dropout)
+        self.dropout = dropout_layer(dropout)
 
     def call(self, states: tf.Tensor, groups: Sequence[LengthGroup], training: bool = False) -> tf.Tensor:
         """Transform the real entries of all groups in a row: float32 [real, dim] -> float32 [real, dim]."""

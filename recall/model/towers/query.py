@@ -11,6 +11,7 @@ from recall.config.values import HistoryTime
 from recall.data.features.table_encoder import EncodedColumn
 from recall.model.layers.features import FeatureInput, Features, dense_stack
 from recall.model.layers.history_time import ClickTimes, GapEmbedding
+from recall.model.randomness import dropout_layer, op_seed
 from recall.model.towers.appeal import with_appeal_factor
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
 from recall.model.towers.history_fusion import FurtherTokens, HistoryFusion
@@ -34,7 +35,7 @@ class QueryHead(tf.keras.layers.Layer):
         self.shortcut = None
         if not config.shared_space:
             self.shortcut = tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_shortcut")
-        self.dropout = tf.keras.layers.Dropout(config.dropout)
+        self.dropout = dropout_layer(config.dropout)
 
     def call(self, state: tf.Tensor, profile: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         """Compute queries from states, float32 [..., dim], and profiles [..., profile]: [..., parts * dim + 1]."""
@@ -73,6 +74,7 @@ class UserTower(tf.keras.layers.Layer):
         self.profile = FeatureInput(columns, dim=config.dim, name="profile") if columns else None
         self.reads_times = history_time != "none"
         self.hidden_times = config.history_time_hidden
+        self._times_seed = op_seed()
         self.gap = GapEmbedding(config.dim) if history_time in ("gap", "both") else None
         ages = history_time in ("age", "both")
         self.history = HISTORY_ENCODERS[config.history_encoder](config, max_length=max_length, ages=ages)
@@ -167,7 +169,7 @@ class UserTower(tf.keras.layers.Layer):
             return tokens, None
         times = ClickTimes.unknown(tokens) if times is None else times
         if training and self.hidden_times:
-            times = times.hidden(self.hidden_times)
+            times = times.hidden(self.hidden_times, seed=self._times_seed)
         return (tokens if self.gap is None else tokens + self.gap(times)), times
 
     def _interest_queries(
