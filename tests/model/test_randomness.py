@@ -12,6 +12,8 @@ from recall.model.randomness import op_seed, seed_of, stream_of
 from recall.model.recall_model import RecallModel
 from tests.helpers.untrained_models import Data
 
+pytestmark = pytest.mark.slow
+
 # All that draws is on: dropout, hidden ids, hidden times, negatives.
 DRAWING = (
     "model.query=both", "model.dropout=0.3", "model.student=null", "model.category_head=null",
