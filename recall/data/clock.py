@@ -76,9 +76,12 @@ def look_at_log(pieces: Sequence[tuple[str, int]], events: EventsConfig, *, now_
         column = first_rows(path, events.time, rows=_ROWS, format=events.format, row_group=row_group)
         times = parse_times(column, events.time_unit, time_zone=events.time_zone)
         ms = times.ms[~(times.missing | times.unreadable)]
-        require_unit(ms, column, events, now_ms=now_ms, where=f"{section}.time: {path}", rows=1)
+        require_unit(ms, column, events, now_ms=now_ms, where=f"{section}.time: {path}")
         found.append(ms)
-    return Clock.of(np.concatenate([np.zeros(0, np.int64), *found]), now_ms=now_ms)
+    ms = np.concatenate([np.zeros(0, np.int64), *found])
+    if len(ms):  # of small files, too
+        require_unit(ms, column, events, now_ms=now_ms, where=f"{section}.time: {events.path}", rows=1)
+    return Clock.of(ms, now_ms=now_ms)
 
 
 def require_unit(

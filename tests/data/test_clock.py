@@ -68,6 +68,17 @@ def test_one_file_of_several_in_another_unit_is_refused_by_name(tmp_path: Path) 
         look_at_log(pieces, events, now_ms=NOW_MS, section="data.events")
 
 
+def test_a_single_odd_time_is_no_reason_to_refuse_a_log_but_a_small_log_is_judged(tmp_path: Path) -> None:
+    events, pieces = log_of(tmp_path, SECONDS * 1_000, SECONDS[:1])
+    assert look_at_log(pieces, events, now_ms=NOW_MS, section="data.events") == Clock(NOW_MS, is_calendar=True)
+    (tmp_path / "small").mkdir()
+    events, pieces = log_of(tmp_path / "small", SECONDS[:2], SECONDS[5:6])
+    with pytest.raises(
+        DataError, match=r"data\.events\.time: .*log-\*\.parquet: time_unit: ms puts .* set time_unit: s"
+    ):
+        look_at_log(pieces, events, now_ms=NOW_MS, section="data.events")
+
+
 def test_timestamps_that_were_made_from_another_unit_are_refused(tmp_path: Path) -> None:
     events, pieces = log_of(tmp_path, pa.array(SECONDS).cast(pa.timestamp("ns")))
     with pytest.raises(

@@ -139,3 +139,22 @@ def test_numbers_far_from_all_others_are_said(log: Callable[..., Config], tmp_pa
         "1 values of feature length of the items lie far from all others and count as the nearest end of their range; "
         "leave values empty that stand for none"
     ]
+
+
+def test_times_of_a_further_history_are_judged_too(log: Callable[..., Config], tmp_path: Path) -> None:
+    entries = [f"u{n % 20},i{n % 30},{START + n * HOUR}" for n in range(100)] + ["u1,i1,4070908800", "u1,i1,0"]
+    (tmp_path / "likes.csv").write_text("\n".join(["user_id,item_id,time", *entries]) + "\n")
+
+    def config(**history: Any) -> Config:
+        raw = log(ROWS).model_dump(mode="json", exclude_none=True)
+        raw["data"]["histories"] = {"likes": {"path": str(tmp_path / "likes.csv"), **history}}
+        return Config.model_validate(raw)
+
+    with pytest.raises(DataError, match=r"data\.histories\.likes\.time: .*likes\.csv: time_unit: us puts its times on"):
+        prepare(config(time_unit="us"), tmp_path / "data")
+    found = prepare(config(), tmp_path / "data")["histories"]["likes"]
+    assert found["entries"] == 100
+    assert found["rejected"] == {
+        "history likes: time is before 1980": 1,
+        "history likes: time is in the future": 1,
+    }

@@ -213,15 +213,24 @@ def _by_features(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[
     rows = [row.model_dump(exclude_none=True) for request in requests for row in request.features or ()]
     first = requests[0]
     found = snapshot.recaller.recall(
-        features=rows, exclude=first.exclude, exclude_seen=first.exclude_seen, **_options(first)
+        features=rows,
+        exclude=first.exclude,
+        exclude_seen=first.exclude_seen,
+        now_ms=_now_ms(),  # of clicks that the rows date; those of users by id are of the log, and count to its end
+        **_options(first),
     )
     return _split(snapshot, found, requests)
+
+
+def _now_ms() -> int:
+    """Return the moment of the request, Unix milliseconds."""
+    return int(time.time() * 1_000)
 
 
 def _options(request: Question) -> dict[str, Any]:
     return {
         "k": request.k,
-        "filters": request.filters.as_of(int(time.time() * 1_000)),  # the end of the log may be days ago
+        "filters": request.filters.as_of(_now_ms()),  # the end of the log may be days ago
         "caps": request.caps,
         "min_cold_share": request.min_cold_share,
         "fallback": request.fallback,

@@ -77,6 +77,18 @@ def test_ages_count_from_the_moment_of_the_request_and_not_from_the_end_of_the_l
     assert ids({"where": where}) == expected(4_070_908_800_000) != expected(end_ms)
 
 
+def test_clicks_after_the_end_of_the_log_have_an_age(client: TestClient, run: Path) -> None:
+    end_ms = json.loads((run / "data" / "manifest.json").read_text())["last_time_ms"]
+
+    def scores(**times: list[int]) -> list[float]:
+        response = client.post("/recall", json={"features": [{"history": ["i003", "i007"], **times}], "k": 20})
+        assert response.status_code == 200, response.text
+        return [item["score"] for item in response.json()["results"][0]["items"]]
+
+    # The model reads times. Counted from the end of the log, these would be unknown, as those that are not given.
+    assert scores(history_times_ms=[end_ms + 3_600_000, end_ms + 7_200_000]) != scores()
+
+
 def test_version_is_the_models_fingerprint_and_the_number_of_the_index(client: TestClient, run: Path) -> None:
     version = client.post("/similar", json={"items": ["i003"]}).json()["version"]
     assert re.fullmatch(r"[0-9a-f]{16}/0001", version)
