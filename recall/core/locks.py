@@ -56,7 +56,8 @@ def _locked(path: Path, part: Path) -> int:
                 raise
             return descriptor
         if _is_at(path, descriptor):
-            os.pwrite(descriptor, f"pid {os.getpid():<16d}".encode(), 0)
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without its name
+                os.pwrite(descriptor, f"pid {os.getpid():<16d}".encode(), 0)
             return descriptor
         os.close(descriptor)  # the one before has removed the file since it was opened
 
