@@ -20,6 +20,11 @@ class IndexConfig(Strict):
     shards: PositiveInt = Field(
         default=1, description="parts that items are dealt to by a hash of their ids; each is an index of its own"
     )
+    similar: Literal["auto", "exact"] = Field(
+        default="auto",
+        description="how items like an item are found by cosine; auto: as `kind` finds items, where ScaNN is used with "
+        "a second index of the vectors at unit length; exact: by comparing all, without a second index",
+    )
     cold_bias: AutoOrNumber = Field(
         default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
     )

@@ -99,6 +99,16 @@ class Index(abc.ABC):
     def exact(self) -> Index:
         """Return an exact index of the same vectors: the truth that an approximate index is measured against."""
 
+    @abc.abstractmethod
+    def by_cosine(self, width: int) -> Index:
+        """Return an index of the same items, under the same rows, that compares them by cosine.
+
+        Lengths of vectors are learned, too: by inner product a few long vectors are next to everything.
+
+        Args:
+          width: count of the numbers of a vector that are compared, from the first; the index has this `dim`.
+        """
+
     def search(
         self, queries: Any, k: int, *, allowed: Any | None = None, excluded: Sequence[Any] | None = None
     ) -> SearchResult:
@@ -212,12 +222,15 @@ class VectorIndex(Index):
 
     Attributes:
       items: the ids and vectors by row.
+      cosine: index of the vectors at unit length, built with this one or made when it was first asked for; else None.
     """
 
     items: Items
+    cosine: VectorIndex | None
 
     def __init__(self, items: Items, *, report: Mapping[str, Any] | None = None):
         super().__init__(items, report=report)
+        self.cosine = None
         # Every search asks for these, and what a call costs beside ScaNN's is a handful of such questions.
         self._count, self._several = len(items.ids), items.entries_per_item
         self._entries, self._dim = items.vectors.shape
@@ -235,9 +248,21 @@ class VectorIndex(Index):
         """Return the width of the vectors."""
         return self._dim
 
+    @staticmethod
     @abc.abstractmethod
+    def exact_over(items: Items) -> VectorIndex:
+        """Return an exact index of items."""
+
     def exact(self) -> VectorIndex:
         """Return an exact index of the same vectors: the truth that an approximate index is measured against."""
+        return self.exact_over(self.items)
+
+    def by_cosine(self, width: int) -> VectorIndex:
+        """Return the index of unit vectors, exact where none was built with this one; see `Index.by_cosine`."""
+        found = self.cosine
+        if found is None or found.dim != width:
+            found = self.cosine = self.exact_over(self.items.of_unit_length(width))
+        return found
 
     def rows_there(self, ids: Iterable[str]) -> Int32s:
         """Return the rows of ids, int32, without the ids that the index lacks."""

@@ -28,9 +28,10 @@ class ExactIndex(VectorIndex):
     kind: ClassVar[str] = "exact"
     is_exact = True
 
-    def exact(self) -> ExactIndex:
-        """Return an exact index of the same vectors."""
-        return ExactIndex(self.items)
+    @staticmethod
+    def exact_over(items: Items) -> ExactIndex:
+        """Return an exact index of items."""
+        return ExactIndex(items)
 
     def best_entries(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Find the best entries; see `VectorIndex.best_entries`."""

@@ -111,6 +111,54 @@ class Items(ItemIds):
         """Copy some items, in the order of the given rows."""
         return Items(self.ids.take(pa.array(rows)), np.asarray(self.by_item[rows]).reshape(-1, self.vectors.shape[1]))
 
+    def with_vectors(self, vectors: Float32s) -> Items:
+        """Return the same items with other vectors, float32 [entries, any]; both look ids up in one place."""
+        return _OtherVectors(self.ids, vectors, self)
+
+    def of_unit_length(self, width: int) -> Items:
+        """Return the same items with the first `width` numbers of their vectors, scaled by `unit_vectors`.
+
+        Raises:
+          DataError: the vectors do not have so many numbers.
+        """
+        if not 1 <= width <= (dim := self.vectors.shape[1]):
+            raise DataError(f"width: expected 1 to {dim}, the dimensions of the vectors, found {width}")
+        return self.with_vectors(unit_vectors(self.vectors[:, :width]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OtherVectors(Items):
+    """Hold other vectors of some items; ids are looked up there, so that no second table of ids is made."""
+
+    of: Items
+
+    @property
+    def names(self) -> Ids:
+        """Return the ids and a last None; see `ItemIds.names`."""
+        return self.of.names
+
+    def row(self, name: str) -> int:
+        """Return the row of an id; see `ItemIds.row`."""
+        return self.of.row(name)
+
+    def rows_there(self, ids: Iterable[str]) -> Int32s:
+        """Return the rows of ids; see `ItemIds.rows_there`."""
+        return self.of.rows_there(ids)
+
+
+def unit_vectors(vectors: Float32s) -> Float32s:
+    """Scale vectors to unit length, in a new array; a vector of zeros stays one.
+
+    Args:
+      vectors: float32 [..., dim], finite.
+    """
+    # The largest number first: squares of very large or small numbers would leave float32.
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    unit = np.divide(vectors, largest, out=np.zeros(vectors.shape, np.float32), where=largest > 0)
+    lengths = np.sqrt(np.einsum("...d,...d->...", unit, unit))[..., np.newaxis]
+    np.divide(unit, lengths, out=unit, where=lengths > 0)
+    return unit
+
 
 def require_known(ids: Any, rows: list[int]) -> Int32s:
     """Return rows as int32 if every id has one.

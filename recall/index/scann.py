@@ -134,9 +134,10 @@ class ScannIndex(VectorIndex):
         """Return the fields of `ScannSettings`."""
         return dataclasses.asdict(self.scann_settings)
 
-    def exact(self) -> ExactIndex:
-        """Return an exact index of the vectors that the searcher rescores with."""
-        return ExactIndex(self.items)
+    @staticmethod
+    def exact_over(items: Items) -> ExactIndex:
+        """Return an exact index of items; of the index's own they are the vectors that the searcher rescores with."""
+        return ExactIndex(items)
 
     def best_and_spare(self, queries: Float32s, k: int, *, spare: int) -> tuple[Int32s, Float32s]:
         """Search as many leaves as for k, and rescore as many candidates as for k + `spare`.

@@ -130,6 +130,7 @@ class ShardedIndex(Index):
         self._starts = np.cumsum([0, *(len(shard.index) for shard in self.shards)])  # [shards + 1]
         self.is_exact = all(shard.index.is_exact for shard in self.shards)
         self._threads = ThreadPoolExecutor(min(len(self.shards), os.cpu_count() or 1), "shard")
+        self._cosine: ShardedIndex | None = None
 
     @property
     def entries(self) -> int:
@@ -158,6 +159,15 @@ class ShardedIndex(Index):
     def exact(self) -> ShardedIndex:
         """Return an exact index of the same vectors in the same shards."""
         return ShardedIndex([dataclasses.replace(shard, index=shard.index.exact()) for shard in self.shards])
+
+    def by_cosine(self, width: int) -> ShardedIndex:
+        """Return an index of the shards' `by_cosine`; see `Index.by_cosine`."""
+        if self._cosine is None or self._cosine.dim != width:
+            by_cosine = [dataclasses.replace(shard, index=shard.index.by_cosine(width)) for shard in self.shards]
+            cosine = ShardedIndex(by_cosine)
+            cosine.items = self.items  # with all that was looked up in it
+            self._cosine = cosine
+        return self._cosine
 
     def best_items(self, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         """Find the best items of all shards; see `Index.best_items`."""

@@ -182,6 +182,8 @@ class Run:
             index = build_saved_index(
                 table.ids, vectors, step.part, fingerprint=step.inputs["vectors"], config=self.config.index,
                 sample_queries=queries, seed=self.config.seed,
+                # Without a trigger tower items are asked for by cosine; the last dimension is added to every score.
+                cosine_width=None if model.trigger_tower else vectors.shape[-1] - 1,
                 report={"cold_bias": chosen.bias, "cold_bias_curve": list(chosen.curve)},
             )  # fmt: skip
             summary = {"fingerprint": step.fingerprint, **index_summary(index, queries)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recall.config.experiment import Config
+from recall.config.index import IndexConfig
 from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.data.fingerprints import data_fingerprint, model_fingerprint
@@ -180,8 +181,9 @@ class Steps:
         """Describe index/, which `index` makes of vectors/."""
         of_vectors = self.vectors().published()["fingerprint"]
         index = self.config.index
-        # An index in one shard has the fingerprint of an index from before there were shards: such a one stays done.
-        section = index.model_dump(mode="json", exclude={"shards"} if index.shards == 1 else None)
+        # Settings that came later have no say while they are at their defaults: what was built before stays done.
+        later = {name for name in ("shards", "similar") if getattr(index, name) == getattr(IndexConfig(), name)}
+        section = index.model_dump(mode="json", exclude=later)
         return Step(
             part=self.directory / "index",
             inputs={"vectors": of_vectors},

@@ -24,10 +24,11 @@ ITEMS, DIM = 600, 16
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 
-def built(kind: str, ids: list[str], vectors: np.ndarray) -> Index:
+def built(kind: str, ids: list[str], vectors: np.ndarray, *, cosine_width: int | None = None) -> Index:
     # A handful of items does not fill several shards.
     shards = min(KINDS[kind].shards, 1 + len(ids) // 5)
-    index = build_index(ids, vectors, config=KINDS[kind].model_copy(update={"shards": shards}))
+    config = KINDS[kind].model_copy(update={"shards": shards})
+    index = build_index(ids, vectors, config=config, cosine_width=cosine_width)
     return lived_in(index, vectors) if kind.startswith("living") else index
 
 
@@ -66,7 +67,8 @@ def queries() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def indexes(vectors: np.ndarray) -> dict[str, Index]:
-    return {kind: built(kind, [f"item {row}" for row in range(ITEMS)], vectors) for kind in KINDS}
+    ids = [f"item {row}" for row in range(ITEMS)]
+    return {kind: built(kind, ids, vectors, cosine_width=DIM - 1) for kind in KINDS}
 
 
 @pytest.fixture
@@ -110,6 +112,31 @@ def test_a_query_is_answered_alone_as_in_a_batch_and_the_same_every_time(index, 
         # ScaNN sums the last candidates of a batch in another order; a float32 holds 24 bits.
         np.testing.assert_allclose(alone.scores[0], batch.scores[number], rtol=0 if index.is_exact else 2**-20)
     np.testing.assert_array_equal(again.rows, batch.rows)
+
+
+def test_by_cosine_lengths_of_vectors_and_further_numbers_have_no_say(kind, index, vectors):
+    compared = vectors[:, : DIM - 1].astype(float)
+    unit = compared / np.linalg.norm(compared, axis=1, keepdims=True)
+    by_cosine = index.by_cosine(DIM - 1)
+    assert (by_cosine.dim, by_cosine.row_count, len(by_cosine)) == (DIM - 1, index.row_count, ITEMS)
+    result = by_cosine.search(unit[:40].astype(np.float32), 20)
+    assert result.ids.tolist() == [[f"item {row}" for row in rows] for rows in result.rows]
+    np.testing.assert_allclose(result.scores, np.einsum("qd,qkd->qk", unit[:40], unit[result.rows]), atol=1e-5)
+    truth = np.argsort(-(unit[:40] @ unit.T), axis=1)[:, :20]
+    hits = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(truth, result.rows, strict=True)])
+    assert hits == 1 if index.is_exact else hits >= 0.9
+    # By inner product the third of the longest vectors takes far more than a third of all places.
+    long = np.argsort(-np.linalg.norm(compared, axis=1))[: ITEMS // 3]
+    assert np.isin(index.search(vectors[:40], 20).rows, long).mean() > 0.6
+    assert np.isin(result.rows, long).mean() < 0.45
+
+
+def test_by_cosine_filters_and_exclusions_hold(index, vectors):
+    unit = vectors[:, : DIM - 1] / np.linalg.norm(vectors[:, : DIM - 1], axis=1, keepdims=True)
+    allowed = np.zeros(index.row_count, bool)
+    allowed[:ITEMS:4] = True
+    found = index.by_cosine(DIM - 1).search(unit[[0, 4]], 150, allowed=allowed, excluded=[[0], [4, 8]])
+    assert [set(row[row >= 0]) for row in found.rows] == [{*range(4, ITEMS, 4)}, {0, *range(12, ITEMS, 4)}]
 
 
 def test_more_candidates_than_items_are_padded(index, queries):

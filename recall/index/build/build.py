@@ -10,7 +10,7 @@ from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s
 from recall.core.errors import DataError
 from recall.index.base import Index
-from recall.index.build.choice import exact_at_once, tuned_index
+from recall.index.build.choice import add_cosine, exact_at_once, tuned_index
 from recall.index.build.shard_build import ShardBuild
 from recall.index.build.tuning import Progress, tuning_queries
 from recall.index.exact import ExactIndex
@@ -25,6 +25,7 @@ def build_index(
     *,
     config: IndexConfig | None = None,
     sample_queries: Any | None = None,
+    cosine_width: int | None = None,
     seed: int = 1,
     progress: Progress | None = None,
 ) -> Index:
@@ -40,6 +41,8 @@ def build_index(
         item's best entry counts.
       config: the `index` section of an experiment.
       sample_queries: float [queries, dim], real query vectors to tune with; without them, perturbed item vectors.
+      cosine_width: width that `Index.by_cosine` will be asked for, to make it ready; None: it will not be asked.
+        `Index.report` keeps it, so that the next build makes it ready, too.
       seed: of the choice of sample queries.
       progress: called with one line of text per step.
 
@@ -55,12 +58,19 @@ def build_index(
     config = config or IndexConfig()
     items = Items.checked(ids, vectors)
     if config.shards > 1:
-        build = _in_shards(items, sample_queries, config=config, seed=seed, progress=progress)
+        build = _in_shards(
+            items, sample_queries, config=config, cosine_width=cosine_width, seed=seed, progress=progress
+        )
         shards = [build.shard(number) for number in range(build.count)]
         return ShardedIndex(shards, report=build.report)
+    kept = {} if cosine_width is None else {"cosine_width": cosine_width}
     if reason := exact_at_once(items, config):
-        return ExactIndex(items, report={"reason": reason})
-    return tuned_index(items, _queries(items, sample_queries, seed), config=config, progress=progress)
+        return ExactIndex(items, report={"reason": reason, **kept})
+    index = tuned_index(items, _queries(items, sample_queries, seed), config=config, progress=progress)
+    index.report = {**index.report, **kept}
+    if cosine_width is not None:
+        add_cosine(index, width=cosine_width, config=config, progress=progress)
+    return index
 
 
 def build_saved_index(
@@ -72,6 +82,7 @@ def build_saved_index(
     report: Mapping[str, Any] | None = None,
     config: IndexConfig | None = None,
     sample_queries: Any | None = None,
+    cosine_width: int | None = None,
     seed: int = 1,
     progress: Progress | None = None,
 ) -> Index:
@@ -85,6 +96,7 @@ def build_saved_index(
       report: added to the report of the index.
       config: the `index` section of an experiment.
       sample_queries: float [queries, dim], real query vectors to tune with; kept beside the index.
+      cosine_width: see `build_index`.
       seed: of the choice of sample queries.
       progress: called with one line of text per step.
 
@@ -99,10 +111,15 @@ def build_saved_index(
     config = config or IndexConfig()
     if config.shards > 1:
         items = Items.checked(ids, vectors)
-        build = _in_shards(items, sample_queries, config=config, seed=seed, report=report, progress=progress)
+        build = _in_shards(
+            items, sample_queries, config=config, cosine_width=cosine_width, seed=seed, report=report, progress=progress
+        )  # fmt: skip
         save_index(build, directory, fingerprint=fingerprint, sample_queries=sample_queries)
         return load_index(directory, fingerprint=fingerprint)
-    index = build_index(ids, vectors, config=config, sample_queries=sample_queries, seed=seed, progress=progress)
+    index = build_index(
+        ids, vectors, config=config, sample_queries=sample_queries, cosine_width=cosine_width, seed=seed,
+        progress=progress,
+    )  # fmt: skip
     index.report = {**index.report, **(report or {})}
     save_index(index, directory, fingerprint=fingerprint, sample_queries=sample_queries)
     return index
@@ -113,14 +130,16 @@ def _in_shards(
     sample_queries: Any | None,
     *,
     config: IndexConfig,
+    cosine_width: int | None,
     seed: int,
     report: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ShardBuild:
     """Prepare the build of an index in shards, whose queries are drawn only if a shard needs them."""
     return ShardBuild(
-        items, config=config, queries=lambda: _queries(items, sample_queries, seed), report=report, progress=progress
-    )
+        items, config=config, queries=lambda: _queries(items, sample_queries, seed), cosine_width=cosine_width,
+        report=report, progress=progress,
+    )  # fmt: skip
 
 
 def _queries(items: Items, given: Any | None, seed: int) -> Float32s:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s
 from recall.index.base import VectorIndex, first_width
@@ -12,6 +14,8 @@ from recall.index.build.tuning import Progress, measure, tune
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
 from recall.index.scann import ScannIndex, ScannSettings
+
+_COSINE_QUERIES = 500
 
 
 def exact_at_once(items: Items, config: IndexConfig) -> str | None:
@@ -60,6 +64,23 @@ def tuned_index(
         "tuning": list(tuning.steps),
     }
     return index
+
+
+def add_cosine(index: VectorIndex, *, width: int, config: IndexConfig, progress: Progress | None = None) -> None:
+    """Build the index that `by_cosine` gives, and keep it with this one, where comparing all vectors takes long.
+
+    Args:
+      index: the built index; an exact one needs none.
+      width: see `Index.by_cosine`.
+      config: the `index` section of an experiment.
+      progress: called with one line of text per step.
+    """
+    if index.is_exact or config.similar == "exact":
+        return
+    items = index.items.of_unit_length(width)
+    # The queries are the items themselves.
+    chosen = np.random.default_rng(1).permutation(len(items.vectors))[:_COSINE_QUERIES]
+    index.cosine = tuned_index(items, items.vectors[np.sort(chosen)], config=config, progress=progress)
 
 
 def _counted(items: Items) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s
 from recall.index.base import VectorIndex
-from recall.index.build.choice import exact_at_once, tuned_index
+from recall.index.build.choice import add_cosine, exact_at_once, tuned_index
 from recall.index.build.tuning import Progress, recall_of_scores
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
@@ -31,6 +31,7 @@ class ShardBuild:
       items: the whole catalogue.
       config: the `index` section of an experiment.
       queries: makes the queries to tune with, float32 [queries, dim]; called if a shard is not exact at once.
+      cosine_width: see `build_index`.
       report: added to the report of the index.
       progress: called with one line of text per step.
 
@@ -44,6 +45,7 @@ class ShardBuild:
         *,
         config: IndexConfig,
         queries: Callable[[], Float32s],
+        cosine_width: int | None = None,
         report: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ):
@@ -51,6 +53,7 @@ class ShardBuild:
         self._rows = split_rows(items.ids, config.shards)
         self._config, self._progress, self._further = config, progress, dict(report or {})
         self._queries, self._k = queries, min(config.k, len(items.ids))
+        self._cosine_width = cosine_width
         self._tuned_with: tuple[Float32s, Float32s] | None = None
         self._kinds: dict[int, str] = {}
         self._found: dict[int, Float32s] = {}
@@ -72,6 +75,8 @@ class ShardBuild:
             index = tuned_index(
                 items, queries, config=self._config, worst=exact[:, -1:], progress=self._progress_of(number)
             )  # fmt: skip
+            if self._cosine_width is not None:
+                add_cosine(index, width=self._cosine_width, config=self._config, progress=self._progress_of(number))
         self._kinds[number] = index.kind
         if self._tuned_with:
             self._found[number] = index.search(self._tuned_with[0], self._k).scores
@@ -95,7 +100,8 @@ class ShardBuild:
             recall, standard_error = recall_of_scores(_best_scores(list(self._found.values()), self._k), exact)
             measured = {"k": self._k, "queries": len(queries), "recall": recall, "standard_error": standard_error}
             report["measured"] = {"merged": measured}
-        return {**report, **self._further}
+        kept = {} if self._cosine_width is None else {"cosine_width": self._cosine_width}
+        return {**report, **kept, **self._further}
 
     def _tuning(self) -> tuple[Float32s, Float32s]:
         """Return the queries to tune with, and the k highest scores of all items for each, [queries, k]."""

@@ -44,6 +44,7 @@ def rebuilt(
         snapshot.vectors(rows),
         config=config,
         sample_queries=sample_queries,
+        cosine_width=snapshot.report.get("cosine_width"),
         progress=progress,
     )
     kept = {name: fact for name, fact in snapshot.report.items() if name not in _OF_A_BUILD}  # e.g. the cold bias

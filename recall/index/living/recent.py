@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s
+from recall.index.items import unit_vectors
 from recall.index.results import best_k, top_rows
 
 _FIRST_CAPACITY = 64
@@ -33,6 +35,8 @@ class RecentVectors:
         self._vectors = np.empty((capacity, *vectors.shape[1:]), np.float32)
         self._rows[: self._count], self._vectors[: self._count] = rows, vectors
         self._latest = dict(zip(rows.tolist(), range(self._count), strict=True))
+        self._unit: RecentVectors | None = None
+        self._scaling = threading.Lock()
 
     def extended(self, rows: Int32s, vectors: Float32s, *, alive: Bools) -> tuple[RecentVectors, Bools]:
         """Append the vectors of rows, each row once; without room, copy the living entries to a longer object.
@@ -86,6 +90,21 @@ class RecentVectors:
     def vectors(self, positions: Int64s) -> Float32s:
         """Copy the vectors of entries, float32 [positions, entries of each, dim]."""
         return self._vectors[positions]
+
+    def of_unit_length(self, width: int) -> RecentVectors:
+        """Return the same entries with the first `width` numbers of their vectors, scaled by `unit_vectors`.
+
+        What came since the last call is scaled and appended; readers of earlier entries are not disturbed.
+        """
+        with self._scaling:
+            unit, count = self._unit, self._count
+            if unit is None or unit._vectors.shape[2] != width:
+                none = np.empty((0, self._vectors.shape[1], width), np.float32)
+                unit = self._unit = RecentVectors(np.empty(0, np.int32), none, capacity=len(self._rows))
+            if unit._count < count:
+                new = slice(unit._count, count)
+                unit._append(self._rows[new], unit_vectors(self._vectors[new, :, :width]))
+            return unit
 
     def in_order(self, alive: Bools) -> Int64s:
         """Return the positions of the living among the first entries, by rising row."""

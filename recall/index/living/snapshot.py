@@ -57,6 +57,7 @@ class LivingSnapshot(Index):
       base_alive: bool [items of the base], the items that were neither deleted nor replaced; None is all.
       names: ids by row.
       row_of: rows of the ids that the base lacks; shared with later snapshots, whose rows are beyond this one's.
+      row_count: number of rows; default: all that `names` has.
     """
 
     kind: ClassVar[str] = "living"
@@ -70,11 +71,13 @@ class LivingSnapshot(Index):
         base_alive: Bools | None,
         names: LaterNames,
         row_of: dict[str, int],
+        row_count: int | None = None,
     ) -> None:
         self.base, self.report, self.is_exact = base, base.report, base.is_exact
         self._recent, self._alive, self._base_alive = recent, alive, base_alive
         self._names, self._row_of = names, row_of
-        self._row_count = len(base) + len(names.later)
+        self._row_count = len(base) + len(names.later) if row_count is None else row_count
+        self._cosine: LivingSnapshot | None = None
         self._base_items = len(base) if base_alive is None else int(np.count_nonzero(base_alive))
         self._recent_items = int(np.count_nonzero(alive))
 
@@ -154,14 +157,20 @@ class LivingSnapshot(Index):
 
     def exact(self) -> LivingSnapshot:
         """Return an exact index of the same items, under the same rows."""
+        return self._over(self.base.exact(), recent=self._recent)
+
+    def by_cosine(self, width: int) -> LivingSnapshot:
+        """Return an index that compares by cosine the items of the base and the later ones; see `Index.by_cosine`."""
+        if self._cosine is None or self._cosine.dim != width:
+            self._cosine = self._over(self.base.by_cosine(width), recent=self._recent.of_unit_length(width))
+        return self._cosine
+
+    def _over(self, base: Index, *, recent: RecentVectors) -> LivingSnapshot:
+        """Return a snapshot of the same items with other vectors, of the base and later ones."""
         return LivingSnapshot(
-            self.base.exact(),
-            recent=self._recent,
-            alive=self._alive,
-            base_alive=self._base_alive,
-            names=self._names,
-            row_of=self._row_of,
-        )
+            base, recent=recent, alive=self._alive, base_alive=self._base_alive, names=self._names,
+            row_of=self._row_of, row_count=self._row_count,
+        )  # fmt: skip
 
     def rows(self, ids: Any) -> Int32s:
         """Return the rows of ids, int32 of the same length.

@@ -2,6 +2,7 @@
 
 DIR/CURRENT                 the number, e.g. 0003
 DIR/versions/0003/          manifest.json, ids.parquet, the files of the index, and maybe the queries it was tuned with
+DIR/versions/0003/cosine/   the files of its index by cosine, where comparing all vectors would take long
 DIR/versions/0003/shards/00001/   the same for a shard, where there are several; a machine that holds this shard alone
                             needs no other files than CURRENT, the version's manifest and this folder
 
@@ -45,6 +46,7 @@ _FORMAT_VERSION = 1
 _IDS = "ids.parquet"
 _SAMPLE_QUERIES = "sample_queries.npy"
 _SHARDS = "shards"
+_COSINE = "cosine"
 _JOURNAL_THROUGH = "journal_through"
 _KINDS: Mapping[str, type[VectorIndex]] = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
 
@@ -249,7 +251,7 @@ def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> d
         columns["row"] = pa.array(rows, pa.int32())
     pq.write_table(pa.table(columns), folder / _IDS)
     index.write(folder)
-    return {
+    facts = {
         "kind": index.kind,
         "items": len(index),
         "entries_per_item": index.items.entries_per_item,
@@ -257,6 +259,12 @@ def _write(index: VectorIndex, folder: Path, *, rows: Int32s | None = None) -> d
         "settings": index.settings,
         "report": dict(index.report),
     }
+    cosine = index.cosine
+    if cosine is not None and not cosine.is_exact:  # an exact one is made of the vectors in no time
+        (folder / _COSINE).mkdir()
+        cosine.write(folder / _COSINE)
+        facts[_COSINE] = {"kind": cosine.kind, "settings": cosine.settings, "report": dict(cosine.report)}
+    return facts
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Table]:
@@ -266,6 +274,10 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[VectorIndex, pa.Ta
     kind = _KINDS[manifest["kind"]]
     index = kind.read(folder, ids, settings=manifest["settings"], report=manifest["report"])
     _require_size(index, manifest)
+    if by_cosine := manifest.get(_COSINE):
+        own = {"settings": by_cosine["settings"], "report": by_cosine["report"]}
+        cosine = index.cosine = _KINDS[by_cosine["kind"]].read(folder / _COSINE, ids, **own)
+        cosine.items = index.items.with_vectors(cosine.items.vectors)  # ids are looked up in one place
     return index, table
 
 
