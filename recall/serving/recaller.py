@@ -9,21 +9,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from typing_extensions import Unpack
 
-from recall.core.arrays import Float32s
+from recall.core.arrays import Float32s, Intps
 from recall.core.artifacts import read_manifest
 from recall.core.errors import DataError
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
+from recall.index.items import unit_vectors
 from recall.serving.ids import Ids, ids_of
 from recall.serving.items.changed import Behaviour
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import RawRows
 from recall.serving.items.served import Living, ServedItems
 from recall.serving.required_steps import require_steps
-from recall.serving.search.candidates import Candidates
+from recall.serving.search.candidates import Candidates, joined
 from recall.serving.search.exclusions import CatalogueRows, excluded_by_position, excluded_rows
 from recall.serving.search.options import SearchKeywords, SearchOptions
 from recall.serving.search.search import search_candidates
@@ -153,8 +155,10 @@ class Recaller:
         Args:
           items: item ids.
           options: options of the search.
-          by: `model` uses the trigger tower if the model has one, else the items' own vectors; `content` compares meta
-            vectors alone by cosine, so that items without exposures take part like all others.
+          by: `model` asks the trigger tower what is clicked after the item, if the model has one; a score is then an
+            inner product, as trained. Else it compares the items' vectors by cosine, and so it does for items that came
+            after the training, which the tower does not know. `content` compares meta vectors alone by cosine, so that
+            items without exposures take part like all others.
           now_ms: the moment of the query (Unix milliseconds), for ages; default: the end of the log.
           keywords: the short form: the attributes of `SearchOptions`, in place of `options`.
 
@@ -164,16 +168,27 @@ class Recaller:
         """
         names, content = ids_of(items, "items"), self._content_if(by)
         options = SearchOptions.read(options, keywords)
-        vectors = self.vectors(names)  # refuses unknown items
+        own = self.vectors(names)  # refuses unknown items
         if content:
-            vectors = content.index.vectors(names)
-        else:
-            vectors[..., -1] = 0  # the last dimension is appeal and cold bias, which say nothing about likeness
-            if self.user_queries.vectors.has_trigger_tower:
-                known = self.user_queries.logged.knows_items(names)
-                vectors = self.user_queries.vectors.of_items(names, own=vectors, known=known)
-        queries = Queries(names, vectors, excluded={query: [name] for query, name in enumerate(names)})
-        return self._search(queries, options, content=content, now_ms=now_ms)
+            queries = Queries.of_items(names, content.index.vectors(names))
+            return self._search(queries, options, content=content, now_ms=now_ms)
+        towers = self.user_queries.vectors
+        by_trigger = np.zeros(len(names), bool)
+        if towers.has_trigger_tower:
+            by_trigger = self.user_queries.logged.knows_items(names)
+
+        def answered(asks_tower: bool) -> tuple[Intps, Candidates]:
+            """Answer for the items that the trigger tower knows, or for the others."""
+            places = np.flatnonzero(by_trigger == asks_tower)
+            asked = [names[place] for place in places]
+            # The last dimension is appeal and cold bias, which say nothing about likeness.
+            vectors = towers.of_items(asked) if asks_tower else unit_vectors(own[places, ..., :-1])
+            queries = Queries.of_items(asked, vectors)
+            return places, self._search(queries, options, content=None, by_cosine=not asks_tower, now_ms=now_ms)
+
+        if by_trigger.all() or not by_trigger.any():
+            return answered(bool(by_trigger.any()))[1]
+        return joined([answered(True), answered(False)])
 
     def similar_to_new(
         self,
@@ -324,9 +339,15 @@ class Recaller:
         return self.items.content() if by == "content" else None
 
     def _search(
-        self, queries: Queries, options: SearchOptions, *, content: ContentSearch | None, now_ms: int | None
+        self,
+        queries: Queries,
+        options: SearchOptions,
+        *,
+        content: ContentSearch | None,
+        by_cosine: bool = False,
+        now_ms: int | None,
     ) -> Candidates:
-        """Search the index, or the index of contents, for the lists of queries."""
+        """Search the index, by inner product or by cosine, or the index of contents, for the lists of queries."""
         names, excluded = queries.names, excluded_by_position(options.exclude, queries.names, queries.excluded)
         index: LivingIndex | None = None
         if content:
@@ -336,7 +357,7 @@ class Recaller:
         snapshot, facts = self.items.snapshot(index, with_facts=options.needs_facts)
         rows = excluded_rows(snapshot, seen=queries.seen, ids=excluded, catalogue=self._catalogue, queries=len(names))
         found = search_candidates(
-            snapshot,
+            snapshot.by_cosine(snapshot.dim - 1) if by_cosine else snapshot,
             queries.vectors,
             options=options,
             excluded=rows,

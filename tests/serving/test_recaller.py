@@ -19,6 +19,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_json, write_json
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
+from recall.index import build_index
 from recall.runs.run import Run
 from recall.serving.items.served import ServedItems
 from recall.serving.recaller import Recaller
@@ -203,10 +204,25 @@ def test_without_a_trigger_tower_similar_items_have_similar_vectors(
 ) -> None:
     item = exported.ids[3]
     found = without_query_towers.similar([item], k=10)
-    # What is popular or new is not thereby similar: appeal and bias have no say.
-    query = np.append(exported.vectors[3, :-1], np.float32(0))
-    assert_same_candidates(found.ids[0], found.scores[0], exported.best(query, without=[item], k=10))
+    # What is popular, new, or has a long vector is not thereby similar: appeal, bias and length have no say.
+    taste = exported.vectors[:, :-1].astype(float)
+    unit = taste / np.linalg.norm(taste, axis=1, keepdims=True)
+    cosine = pd.Series(unit @ unit[3], exported.ids).drop(item).sort_values(ascending=False)[:10]
+    assert_same_candidates(found.ids[0], found.scores[0], (list(cosine.index), list(cosine)))
     np.testing.assert_allclose(without_query_towers.vectors([item])[0], exported.vectors[3], atol=1e-6)
+
+
+def test_an_item_with_a_long_vector_is_not_like_everything(exported: Exported, without_query_towers: Recaller) -> None:
+    vectors = exported.vectors.copy()
+    vectors[0] *= 100
+    index = build_index(exported.ids, vectors)
+    with_a_hub = Recaller(ServedItems(index, titles={}), without_query_towers.user_queries)
+    everything = exported.ids[1:]
+    found = with_a_hub.similar(everything, k=10)
+    assert (found.ids == without_query_towers.similar(everything, k=10).ids).all()
+    assert np.mean([exported.ids[0] in row for row in found.ids]) < 0.5
+    by_inner_product = index.search(vectors[1:] * ([1.0] * (vectors.shape[1] - 1) + [0.0]), 11)
+    assert np.mean([exported.ids[0] in row for row in by_inner_product.ids]) > 0.5  # what it was
 
 
 def test_without_a_user_tower_the_error_says_what_to_ask(without_query_towers: Recaller) -> None:

@@ -38,7 +38,8 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
 
     OUT/saved_model       a `CandidateModule`: ids or raw features in, ids and scores out
     OUT/vectors.parquet   item_id string, vector fixed_size_list<float32>: one row per vector, grouped by item
-    OUT/vectors.npy       the same vectors, float32 [vectors, dim]; a query's score is the inner product
+    OUT/vectors.npy       the same vectors, float32 [vectors, dim]; a query's score is the inner product. Items like an
+                          item have large cosines without the last number, which is added to every score
     OUT/ids.npy           their item ids, Unicode text [vectors]
     OUT/manifest.json     inputs of every signature, the model's fingerprint, checksums
 
@@ -81,6 +82,7 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
         query,
         encoder=GraphEncoder(encoder, id_column=prepared.user_id_name),
         index=_graph(searched, kind),
+        by_cosine=None if "trigger" in query.signatures else _graph(searched.by_cosine(searched.dim - 1), kind),
         ids=list(searched.ids),
         k=min(k, len(searched)),
     )

@@ -18,13 +18,14 @@ Answer = dict[str, tf.Tensor]
 class CandidateModule(tf.Module):
     """Find candidates of users and items with tf.functions, one per signature.
 
-    Every answer has ids string [batch, k] and scores float32 [batch, k], best first, by the index's vectors with their
-    cold bias. Clicked items are not left out. Signatures, for the towers that the model has:
+    Every answer has ids string [batch, k] and scores float32 [batch, k], best first: inner products with the index's
+    vectors and their cold bias. Clicked items are not left out. Signatures, for the towers that the model has:
       recall: user_id string [batch], history string [batch, time] (item ids, oldest first, padded with "").
       recall_features: in place of user_id the raw features of users by name, as `GraphEncoder` takes them.
       recall_in_full, recall_features_in_full: also with times of clicks and further histories, if the model reads them;
         `recall` and `recall_features` take them as unknown or empty. See `recall.model.saved_model.QueryModule`.
-      similar: item_id string [batch], which the answer leaves out. Unknown item ids are an error.
+      similar: item_id string [batch], which the answer leaves out: by the trigger tower, or else by cosine, which is
+        then the score. Unknown item ids are an error.
 
     Attributes:
       functions: tf.function by signature.
@@ -33,12 +34,23 @@ class CandidateModule(tf.Module):
       query: the query/ SavedModel.
       encoder: encoder of raw features of users.
       index: the searched index.
+      by_cosine: the same items, by cosine; None where the model has a trigger tower.
       ids: item ids by row of the index.
       k: candidates per query, at most the number of items.
     """
 
-    def __init__(self, query: Any, *, encoder: GraphEncoder, index: GraphIndex, ids: Sequence[str], k: int) -> None:
+    def __init__(
+        self,
+        query: Any,
+        *,
+        encoder: GraphEncoder,
+        index: GraphIndex,
+        by_cosine: GraphIndex | None,
+        ids: Sequence[str],
+        k: int,
+    ) -> None:
         super().__init__()
+        self._by_cosine = by_cosine
         self._query, self._encoder, self._index, self._k = query, encoder, index, k
         self._ids = tf.Variable([*ids, ""], trainable=False, dtype=tf.string, name="ids")
         rows = tf.lookup.KeyValueTensorInitializer(tf.constant(ids, tf.string), tf.range(len(ids), dtype=tf.int32))
@@ -88,22 +100,20 @@ class CandidateModule(tf.Module):
         return self._best(self._query.signatures["user_features"](**model_inputs)["vector"])
 
     def _similar(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
-        """Answer for items by the trigger tower, or by their own vectors."""
+        """Answer for items by the trigger tower, or by the cosines of their vectors."""
         rows = self._rows.lookup(inputs["item_id"])
         check = tf.debugging.assert_non_negative(rows, "similar: an item id is not in the index")
         with tf.control_dependencies([check]):
             rows = tf.identity(rows)
-        if "trigger" in self._query.signatures:
+        if self._by_cosine is None:
             return self._best(self._query.signatures["trigger"](item_id=inputs["item_id"])["vector"], without=rows)
-        vectors = self._index.of(rows)
-        # The last dimension is appeal and cold bias, which say nothing about likeness.
-        return self._best(tf.concat([vectors[..., :-1], tf.zeros_like(vectors[..., -1:])], axis=-1), without=rows)
+        return self._best(self._by_cosine.of(rows), index=self._by_cosine, without=rows)
 
-    def _best(self, queries: tf.Tensor, *, without: tf.Tensor | None = None) -> Answer:
+    def _best(self, queries: tf.Tensor, *, index: GraphIndex | None = None, without: tf.Tensor | None = None) -> Answer:
         """Search the best items of float32 [batch, width], or [batch, queries, width] with several queries per list."""
         if queries.shape.rank == 2:
             queries = queries[:, tf.newaxis, :]
-        rows, scores = self._index.search(queries, self._k, without=without)
+        rows, scores = (index or self._index).search(queries, self._k, without=without)
         return {"ids": tf.gather(self._ids, tf.where(rows < 0, self._index.items, rows)), "scores": scores}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recall.core.arrays import Float32s, Int32s
+from recall.core.arrays import Float32s, Int32s, Intps
 from recall.index.items import Ids
 from recall.index.results import Names, ids_at
 
@@ -34,8 +34,9 @@ class Candidates:
     Attributes:
       queries: names of the queries: user ids, item ids or positions.
       ids: object [queries, k], item ids; None where the catalogue has no more items.
-      scores: float32 [queries, k], inner products; -inf where the id is None. For a user with several interests the
-        score of the best interest; for a fallback, which has an order of its own, the smoothed CTR.
+      scores: float32 [queries, k], inner products, or cosines where items or contents are compared; -inf where the id
+        is None. For a user with several interests the score of the best interest; for a fallback, which has an order of
+        its own, the smoothed CTR.
       titles: titles by item id, where the catalogue has some.
       sources: source of each list; None, for the model, where no fallback was asked for.
       unknown_ids: number of ids of the allow and deny lists that the index lacks; they were ignored.
@@ -100,3 +101,24 @@ class FoundCandidates(Candidates):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the ids of the lists without the ids of the catalogue."""
         return Candidates, (self.queries, self.ids, self.scores, self.titles, self.sources, self.unknown_ids)
+
+
+def joined(parts: Sequence[tuple[Intps, Candidates]]) -> Candidates:
+    """Join the lists of parts of the queries, which were searched with the same options.
+
+    Args:
+      parts: positions of the part's queries among all, intp [queries of the part], and their lists.
+    """
+    positions = np.concatenate([places for places, _ in parts])
+    order = np.argsort(positions)
+    queries = [name for _, part in parts for name in part.queries]
+    sources = [source for _, part in parts for source in part.sources or ()]
+    _, first = parts[0]
+    return Candidates(
+        [queries[place] for place in order],
+        np.concatenate([part.ids for _, part in parts])[order],
+        np.concatenate([part.scores for _, part in parts])[order],
+        first.titles,
+        tuple(sources[place] for place in order) if sources else None,
+        first.unknown_ids,
+    )

@@ -98,6 +98,10 @@ class LoggedUsers:
         """Return the last `data.history` clicked item ids of a user, oldest first."""
         return list(self.item_ids[self._histories.recent(user)])
 
+    def has_clicks(self, users: Sequence[str]) -> Bools:
+        """Mark the users with clicks in the log; bool [users]."""
+        return self._histories.seen_of(users).lengths > 0
+
     def knows_items(self, ids: Sequence[str]) -> Bools:
         """Mark the item ids that the catalogue holds; bool [ids]."""
         return self._rows(ids) >= 0

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from recall.core.arrays import Bools, Float32s
 from recall.core.errors import ArtifactError
 from recall.core.ragged import Ragged
@@ -38,6 +42,11 @@ class Queries(NamedTuple):
     seen: Ragged | None = None
     lacking: Bools | None = None
 
+    @classmethod
+    def of_items(cls, names: Sequence[str], vectors: Float32s) -> Queries:
+        """Make queries of items, none of which is in its own list."""
+        return cls(names, vectors, excluded={query: [name] for query, name in enumerate(names)})
+
 
 class UserQueries:
     """Turn requests for users into queries.
@@ -50,12 +59,19 @@ class UserQueries:
       logged: as the attribute.
       vectors: as the attribute.
       by_features: query vectors by features; without it requests by features are refused.
+      prepared: data of the run, which knows the users without clicks, too.
     """
 
     def __init__(
-        self, logged: LoggedUsers, vectors: QueryVectors, *, by_features: FeatureQueries | None = None
+        self,
+        logged: LoggedUsers,
+        vectors: QueryVectors,
+        *,
+        by_features: FeatureQueries | None = None,
+        prepared: PreparedData | None = None,
     ) -> None:
         self.logged, self.vectors, self._by_features = logged, vectors, by_features
+        self._prepared = prepared
 
     @classmethod
     def load(cls, run: Path, prepared: PreparedData, *, tower: UserTower) -> UserQueries:
@@ -77,7 +93,13 @@ class UserQueries:
             prepared.histories, prepared.item_ids.to_pylist(), further=further, reads_times=vectors.reads_times
         )
         by_features = FeatureQueries.load(run, model, tower=tower, id_column=prepared.user_id_name, further=further)
-        return cls(logged, vectors, by_features=by_features)
+        return cls(logged, vectors, by_features=by_features, prepared=prepared)
+
+    def knows_users(self, users: Sequence[str]) -> Bools:
+        """Mark the users that the log or the users file has, bool [users]; others are answered as strangers."""
+        if self._prepared is None:
+            return self.logged.has_clicks(users)
+        return np.asarray(pc.is_in(pa.array(users, pa.string()), value_set=self._prepared.user_ids))
 
     def by_model(self, query: UserQuery, *, now_ms: int, exclude_seen: bool, marks_lacking: bool) -> Queries:
         """Compute query vectors with the model.

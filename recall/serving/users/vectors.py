@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import tensorflow as tf
 
-from recall.core.arrays import Bools, Float32s
+from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
 from recall.model.numpy_tower.tower import NumpyUserTower
 from recall.serving.users.asked import AskedOfLog
@@ -113,26 +112,9 @@ class QueryVectors:
         """Tell whether the model has a trigger tower, which `of_items` needs."""
         return "trigger" in self.model.signatures
 
-    def of_items(self, items: Sequence[str], *, own: Float32s, known: Bools) -> Float32s:
-        """Compute query vectors of items by the trigger tower; an item that it does not know gets its own vector.
-
-        Args:
-          items: item ids.
-          own: float32 [items, width] or [items, codes, width], the items' own vectors.
-          known: bool [items], whether the query model knows the item.
-
-        Returns:
-          float32 [items, width], or of the shape of `own` where the own vector of an item is used.
-        """
-        trigger = self.model.signatures["trigger"]
-        if known.all():
-            return np.asarray(trigger(item_id=tf.constant(items, tf.string))["vector"])
-        vectors = own.copy()
-        if known.any():
-            asked = [name for name, is_known in zip(items, known, strict=True) if is_known]
-            found = trigger(item_id=tf.constant(asked, tf.string))["vector"].numpy()
-            vectors[known] = found if own.ndim == 2 else found[:, np.newaxis]  # the same vector for each code
-        return vectors
+    def of_items(self, items: Sequence[str]) -> Float32s:
+        """Compute query vectors of items that the query model knows by the trigger tower; float32 [items, width]."""
+        return _vectors(self.model.signatures["trigger"](item_id=tf.constant(items, tf.string)))
 
     def _require_tower(self) -> None:
         """Refuse with ArtifactError where the model has no user tower."""

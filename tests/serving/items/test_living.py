@@ -57,11 +57,15 @@ def test_neighbours_of_an_added_item_are_by_its_own_vector_and_of_others_by_the_
     served: Recaller, recaller: Recaller, settings: Config
 ) -> None:
     served.add_items([raw(settings, 7, "asked")])
-    mixed = served.similar(["i010", "asked"], k=5)
-    vector = served.vectors(["asked"])
-    vector[:, -1] = 0
-    expected = [name for name in served.index.search(vector, 6).ids[0] if name != "asked"][:5]
-    assert mixed.ids[1].tolist() == expected
+    mixed = served.similar(["i010", "asked", "i011"], k=5)
+    ids = [name for name in served.index.ids if name not in ("asked", None)]
+    taste, own = served.vectors(ids)[:, :-1].astype(float), served.vectors(["asked"])[0, :-1].astype(float)
+    cosine = pd.Series(taste @ own / np.linalg.norm(taste, axis=1) / np.linalg.norm(own), ids)
+    nearest = cosine.sort_values(ascending=False)[:5]
+    assert mixed.queries == ["i010", "asked", "i011"]
+    assert mixed.ids[1].tolist() == nearest.index.tolist()
+    np.testing.assert_allclose(mixed.scores[1], nearest, atol=1e-5)
+    assert mixed.ids[2].tolist() == served.similar(["i011"], k=5).ids[0].tolist()
     known = [name for name in mixed.ids[0] if name in set(recaller.index.ids)]
     assert known == [name for name in recaller.similar(["i010"], k=5).ids[0] if name in known]
 
