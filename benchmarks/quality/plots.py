@@ -19,7 +19,7 @@ from benchmarks.quality.comparisons import Comparison, Comparisons
 from benchmarks.quality.results import Results
 from benchmarks.quality.slices import METRICS, SLICE_NAMES
 from benchmarks.quality.sweep import Sweep
-from recall.runs.report.plots import LineStyle, line_styles
+from recall.runs.report.drawing import LineStyle, line_styles
 
 _WARM = "warm_100"
 _BASELINES = ("popularity", "item_knn")

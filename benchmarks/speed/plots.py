@@ -14,7 +14,7 @@ from benchmarks.common.frontiers import pareto_front
 from benchmarks.speed.growth import growth_lines
 from benchmarks.speed.results import Result, Results
 from benchmarks.speed.sweep import Growth, Pareto, Sweep
-from recall.runs.report.plots import LineStyle, line_styles
+from recall.runs.report.drawing import LineStyle, line_styles
 
 OURS = "recall"
 # Told apart by the colour-blind, too; markers repeat later than colours do.
