@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from recall.core.arrays import Bools, Float32s
 from recall.core.errors import DataError
 from recall.core.tables import Column, id_strings, read_table
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
+from recall.data.features.table_encoder import EncodedColumn
 from recall.data.prepared import PreparedData
 
 _CONSTANT = 1e-6
@@ -82,8 +85,42 @@ def on_common_items(sets: Sequence[ContentVectors]) -> list[ContentVectors]:
 
 def prepared_vectors(prepared: PreparedData) -> list[ContentVectors]:
     """List the vectors of every `embedding` feature of `features.meta` that the run keeps, not as clusters alone."""
-    columns = [column for column in prepared.item_encoder.columns if column.tower == "meta" and column.kind == "vector"]
-    return [ContentVectors.checked(column.name, prepared.items[column.name]) for column in columns]
+    return [ContentVectors.checked(column.name, prepared.items[column.name]) for column in _vector_columns(prepared)]
+
+
+class JoinedVectors(NamedTuple):
+    """Hold the vectors of several features as one per item.
+
+    Attributes:
+      features: names of the features.
+      unit: float32 [items, dim], of unit length; zeros where an item has none.
+    """
+
+    features: Sequence[str]
+    unit: Float32s
+
+
+def joined_vectors(prepared: PreparedData) -> JoinedVectors | None:
+    """Join the vectors of all `embedding` features of `features.meta` into one per item; None where there are none.
+
+    Each feature has unit length before it is joined, and so has the whole: a cosine is then the mean of the cosines by
+    feature for items that have them all. A feature whose vectors tell no items apart is left out.
+    """
+    sets = []
+    for column in _vector_columns(prepared):
+        with contextlib.suppress(DataError):  # all alike, or of one item alone
+            sets.append(ContentVectors.checked(column.name, prepared.items[column.name]))
+    if not sets:
+        return None
+    joined = np.concatenate([one.unit for one in sets], axis=1)
+    lengths = np.linalg.norm(joined, axis=1, keepdims=True)
+    unit = np.divide(joined, lengths, out=np.zeros_like(joined), where=lengths > 0)
+    return JoinedVectors([one.name for one in sets], unit)
+
+
+def _vector_columns(prepared: PreparedData) -> list[EncodedColumn]:
+    """List the columns of `features.meta` that hold vectors."""
+    return [column for column in prepared.item_encoder.columns if column.tower == "meta" and column.kind == "vector"]
 
 
 def read_vectors(name: str, path: Path, prepared: PreparedData, *, id_column: str) -> ContentVectors:

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from recall.core.arrays import AnyInts, Bools, Float64s, Int64s
 
+HUBS = 10
+"""Number of the most frequent items whose share of the places is measured."""
+
 
 def recall_at(ranks: Int64s, k: int) -> float | None:
     """Compute the share of examples whose only target is among the first k.
@@ -187,6 +190,57 @@ def novelty(counts: Int64s, exposures: Int64s) -> float | None:
     return float(counts @ information / total)
 
 
+def hub_share(counts: Int64s, hubs: int = HUBS) -> float | None:
+    """Compute the share of the filled slots that the most frequent items hold.
+
+    Args:
+      counts: int64 [items], recommendations per item: its k-occurrence.
+      hubs: number of items that count.
+
+    Returns:
+      A number in [0, 1]; None if nothing was recommended.
+    """
+    total = int(counts.sum())
+    return float(np.sort(counts)[-hubs:].sum() / total) if total else None
+
+
+def k_occurrence_skew(counts: Int64s) -> float | None:
+    """Compute the skewness of the k-occurrence: how far a few items are in the lists of many queries (hubness).
+
+    E[(N_k - mean)^3] / deviation^3 over the items of the catalogue, with N_k the number of lists of length k that hold
+    an item (Radovanovic et al., JMLR 2010, eq. 1). 0 where all items are as frequent.
+
+    Args:
+      counts: int64 [items], recommendations per item.
+
+    Returns:
+      A number; None if nothing was recommended.
+    """
+    if not counts.sum():
+        return None
+    centred = counts - counts.mean()  # [items]
+    deviation = np.sqrt(np.mean(centred**2))
+    return float(np.mean(centred**3) / deviation**3) if deviation else 0.0
+
+
+def spread(counts: Int64s, *, k: int) -> dict[str, float | None]:
+    """Measure how evenly lists of length k use the catalogue.
+
+    Args:
+      counts: int64 [items] from `recommendation_counts`.
+      k: length of the lists, for the names.
+
+    Returns:
+      {"coverage@k": ..., "gini@k": ..., "hub_share_10@k": ..., "k_occurrence_skew@k": ...}; None where it is undefined.
+    """
+    return {
+        f"coverage@{k}": coverage(counts),
+        f"gini@{k}": gini(counts),
+        f"hub_share_{HUBS}@{k}": hub_share(counts),
+        f"k_occurrence_skew@{k}": k_occurrence_skew(counts),
+    }
+
+
 def ecology(counts: Int64s, *, exposures: Int64s, cold: Bools, k: int) -> dict[str, float | None]:
     """Measure how lists of length k spread over the catalogue.
 
@@ -197,11 +251,10 @@ def ecology(counts: Int64s, *, exposures: Int64s, cold: Bools, k: int) -> dict[s
       k: length of the lists, for the names.
 
     Returns:
-      {"coverage@k": ..., "gini@k": ..., "cold_share@k": ..., "novelty@k": ...}; None where it is undefined.
+      The entries of `spread`, "cold_share@k" and "novelty@k"; None where it is undefined.
     """
     return {
-        f"coverage@{k}": coverage(counts),
-        f"gini@{k}": gini(counts),
+        **spread(counts, k=k),
         f"cold_share@{k}": cold_share(counts, cold),
         f"novelty@{k}": novelty(counts, exposures),
     }

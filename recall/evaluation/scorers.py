@@ -61,7 +61,7 @@ class VectorScorer:
         items = np.asarray(items, np.float32)
         # Turned around once; or every block has the matmul do it.
         self._columns = np.ascontiguousarray(items.T)  # [dim, items]
-        self._repeats, self._originals = _repeated_rows(items)
+        self._repeats, self._originals = repeated_rows(items)
         longest = [float(np.linalg.norm(vectors, axis=1).max(initial=0)) for vectors in (self._queries, items)]
         self._largest = longest[0] * longest[1]  # bounds all inner products (Cauchy and Schwarz)
 
@@ -132,7 +132,7 @@ def vector_scorer(queries: Float32s, items: Float32s) -> Scorer:
     return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)
 
 
-def _repeated_rows(
+def repeated_rows(
     vectors: Float32s,
 ) -> tuple[Intps, Intps]:
     """Find the rows that equal an earlier row, and for each the first row that it equals; both [repeats]."""

@@ -10,15 +10,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.content.judge.evaluation import tag_matrices
+from recall.content.vectors import JoinedVectors, joined_vectors
 from recall.core.arrays import Bools, Float32s, Int64s
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.evaluation.comparison import differences
+from recall.evaluation.content_knn import ContentTop3Scorer, content_knn
 from recall.evaluation.ranking import top_items
 from recall.evaluation.ranks import Ranks, ranks_table
 from recall.evaluation.scorers import Scorer, vector_scorer
@@ -93,7 +96,8 @@ def assess_models(
 
     A query is made of the user's clicks before each example. Item vectors, popularity and slices are as of the start
     of the period. Every model gets the cold bias that `index.cold_bias` leads to for it, as it would be served.
-    item-kNN learns from training clicks, as models do. An i2i model is asked about the examples that have a trigger,
+    item-kNN learns from training clicks, as models do. The baselines by content are there where items have vectors
+    (`embedding` features). An i2i model is asked about the examples that have a trigger,
     and the baselines beside it, too. The student of the configured model is judged as `student`: it asks the same
     index, and so with the same cold bias.
 
@@ -104,6 +108,7 @@ def assess_models(
       load: loads the model of a structure; called once for each, in turn.
     """
     similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
+    content = joined_vectors(prepared)
     judges: dict[str, _Judge] = {split: _Judge(config, prepared, split) for split in HELD_OUT}
     for name in names:
         model = load(name)
@@ -126,11 +131,34 @@ def assess_models(
                     scorer = vector_scorer(queries, vectors)
                     judge(f"{name}_trigger", scorer, triggered, by_trigger=True, cold_bias=bias)
             if name == names[0]:
-                by_trigger = model.user_tower is None
-                judge("popularity", PopularityScorer(judge.posterior.clicks), asked, by_trigger=by_trigger)
-                judge("item_knn", ItemKnnScorer(similarities, asked.history), asked, by_trigger=by_trigger)
+                _judge_baselines(judge, asked, similarities, content, by_trigger=model.user_tower is None)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
+
+
+def _judge_baselines(
+    judge: _Judge,
+    asked: Examples,
+    similarities: sparse.csr_array,
+    content: JoinedVectors | None,
+    *,
+    by_trigger: bool,
+) -> None:
+    """Evaluate the baselines on the examples that the configured model is asked about.
+
+    Args:
+      judge: of the split.
+      asked: the examples.
+      similarities: of `item_similarities`.
+      content: content vectors of the catalogue; None where it has none.
+      by_trigger: see `asked_categories`.
+    """
+    judge("popularity", PopularityScorer(judge.posterior.clicks), asked, by_trigger=by_trigger)
+    judge("item_knn", ItemKnnScorer(similarities, asked.history), asked, by_trigger=by_trigger)
+    if content is not None:
+        for name, scorer in (("content_knn", content_knn), ("content_knn_top3", ContentTop3Scorer)):
+            found = scorer(content.unit, asked.history)
+            judge(name, found, asked, by_trigger=by_trigger, features=list(content.features))
 
 
 def asked_categories(
@@ -144,12 +172,17 @@ def asked_categories(
       examples: the examples.
       by_trigger: take the categories of the trigger item, not of the user's last clicks.
     """
-    if config.category is None:
+    items = category_matrix(config, prepared)
+    if items is None:
         return None
-    items = tag_matrices(prepared)[config.category]
     if by_trigger:
         return AskedCategories.of_triggers(items, examples.triggers)
     return AskedCategories.of_histories(items, examples.history)
+
+
+def category_matrix(config: Config, prepared: PreparedData) -> sparse.csr_array | None:
+    """Return the values of the experiment's category feature, sparse [items, values]; None where it names none."""
+    return None if config.category is None else tag_matrices(prepared)[config.category]
 
 
 def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:

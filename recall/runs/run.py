@@ -42,7 +42,7 @@ class Run:
       >>> run = recall.Run(recall.load_config("experiment.yaml"), "runs/mine")
       >>> metrics = run.all()  # skips the steps that are done
       >>> sorted(metrics["test"])
-      ['gated', 'gated_trigger', 'item_knn', 'popularity']
+      ['content_knn', 'content_knn_top3', 'gated', 'gated_trigger', 'item_knn', 'popularity']
     """
 
     def __init__(self, config: Config, directory: str | Path, *, console: Console | None = None) -> None:
@@ -201,8 +201,9 @@ class Run:
         step = self._steps.metrics(names, compare=compare)
         if (metrics := step.done()) and self._steps.ranks(step).done():
             return self._log.skipped("evaluate", metrics)
-        from recall.runs.assessment import assess_models
+        from recall.runs.assessment import assess_models, category_matrix
         from recall.runs.latency import query_latency_ms
+        from recall.runs.similar_lists import similar_summary
 
         with self._log.running("evaluate"), sole_writer(step.part, step="making"):
             self._log.write_config()
@@ -216,8 +217,12 @@ class Run:
                 self.directory, found.ranks, fingerprint=step.fingerprint, configured=names[0],
                 catalogue=len(prepared.item_ids), evaluation=self.config.evaluation, made_of=step.inputs,
             )  # fmt: skip
+            similar = similar_summary(
+                self.directory, prepared, seed=self.config.seed, categories=category_matrix(self.config, prepared)
+            )
         metrics = {
             **found.metrics,
+            "similar": similar,
             "index": _without_fingerprint(self._steps.index().published()),
             "timing": {**self._log.timing(), **latency},
             "configured": names[0],

@@ -84,7 +84,9 @@ def test_without_a_category_the_metrics_are_what_they_were() -> None:
     examples = EvaluationSet(np.array(["u"]), np.array([1]), lists, lists)
     scorer = VectorScorer(np.ones((1, 2), np.float32), np.ones((5, 2), np.float32))
     found = evaluate(scorer, examples, exposures=nothing, clicks=nothing, config=EvaluationConfig())
-    assert set(found["ecology"]) == {"coverage@100", "gini@100", "cold_share@100", "novelty@100"}
+    assert set(found["ecology"]) == {
+        "coverage@100", "gini@100", "hub_share_10@100", "k_occurrence_skew@100", "cold_share@100", "novelty@100"
+    }  # fmt: skip
 
 
 @pytest.mark.slow

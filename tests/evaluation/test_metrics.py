@@ -116,6 +116,18 @@ def test_gini_is_half_the_relative_mean_difference() -> None:
     assert metrics.gini(values) == pytest.approx(differences.mean() / (2 * values.mean()))
 
 
+def test_hub_share_is_what_the_ten_most_frequent_items_hold() -> None:
+    assert metrics.hub_share(counts(*range(1, 21))) == sum(range(11, 21)) / sum(range(1, 21))
+    assert metrics.hub_share(counts(3, 0, 1)) == 1.0  # ten hold all where there are fewer
+
+
+def test_the_skew_of_the_k_occurrence_tells_hubs_from_an_even_spread() -> None:
+    assert metrics.k_occurrence_skew(counts(4, 4, 4)) == 0.0
+    assert metrics.k_occurrence_skew(counts(0, 1, 2)) == pytest.approx(0.0)
+    # One of n items takes everything: a Bernoulli variable of 1/n, whose skewness is (n - 2) / sqrt(n - 1).
+    assert metrics.k_occurrence_skew(counts(*[0] * 9, 70)) == pytest.approx(8 / 3)
+
+
 def test_cold_share_is_taken_of_the_filled_slots() -> None:
     assert metrics.cold_share(counts(6, 1, 1), np.array([False, True, True])) == 0.25
 
@@ -134,4 +146,7 @@ def test_novelty_of_a_never_exposed_item_is_finite_and_the_highest() -> None:
 
 def test_ecology_of_no_recommendations_is_null_where_it_is_undefined() -> None:
     result = metrics.ecology(counts(0, 0), exposures=counts(1, 2), cold=np.array([False, False]), k=100)
-    assert result == {"coverage@100": 0.0, "gini@100": None, "cold_share@100": None, "novelty@100": None}
+    assert result.pop("coverage@100") == 0.0
+    assert result == dict.fromkeys(
+        ["gini@100", "hub_share_10@100", "k_occurrence_skew@100", "cold_share@100", "novelty@100"]
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import stats
 
 from recall.config.evaluation import EvaluationConfig
 from recall.core.ragged import Ragged
@@ -131,6 +132,8 @@ def test_ecology_describes_the_lists_of_the_first_hundred(case: Case, result: di
     assert result["ecology"] == {
         "coverage@100": pytest.approx(len(shown) / ITEMS),
         "gini@100": pytest.approx(np.abs(frequencies[:, None] - frequencies).mean() / (2 * frequencies.mean())),
+        "hub_share_10@100": pytest.approx(sum(count for _, count in shown.most_common(10)) / slots),
+        "k_occurrence_skew@100": pytest.approx(stats.skew(frequencies)),
         "cold_share@100": pytest.approx(cold / slots),
         "novelty@100": pytest.approx(sum(-math.log2(share[item]) * count for item, count in shown.items()) / slots),
     }

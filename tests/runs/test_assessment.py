@@ -23,6 +23,8 @@ from recall.runs.assessment import cold_bias, evaluate_models, index_summary, re
 from recall.runs.report.inputs import ReportInputs
 from tests.conftest import Experiment
 
+BASELINES = ["popularity", "item_knn", "content_knn", "content_knn_top3"]
+
 
 @pytest.fixture(scope="module")
 def metrics(finished: Path) -> dict[str, Any]:
@@ -43,9 +45,10 @@ def gathered(
 # Models side by side
 
 
-def test_both_baselines_stand_beside_the_configured_model(metrics: dict[str, Any]) -> None:
+def test_the_baselines_stand_beside_the_configured_model(metrics: dict[str, Any]) -> None:
     for split in ("test", "validation"):
-        assert list(metrics[split]) == ["gated", "gated_trigger", "popularity", "item_knn"]
+        assert list(metrics[split]) == ["gated", "gated_trigger", *BASELINES]
+        assert metrics[split]["content_knn"]["features"] == ["text"]
 
 
 def test_everybody_is_asked_about_every_click_and_triggers_about_those_with_one(
@@ -56,8 +59,8 @@ def test_everybody_is_asked_about_every_click_and_triggers_about_those_with_one(
         triggered = int((examples.triggers >= 0).sum())
         assert 0 < triggered < len(examples)
         counted = {name: parts["all"]["examples"] for name, parts in metrics[split].items()}
-        assert counted == {"gated": len(examples), "gated_trigger": triggered, "popularity": len(examples),
-                           "item_knn": len(examples)}  # fmt: skip
+        everybody = dict.fromkeys(["gated", *BASELINES], len(examples))
+        assert counted == {**everybody, "gated_trigger": triggered}
 
 
 def test_models_are_loaded_one_after_the_other_and_named_as_asked(
@@ -73,7 +76,7 @@ def test_models_are_loaded_one_after_the_other_and_named_as_asked(
     assert loaded == ["one", "other"]
     assert results["test"]["one"] == results["test"]["other"]
     assert results["test"]["one"]["all"] == pytest.approx(metrics["test"]["gated"]["all"])
-    assert [name for name in results["test"] if "trigger" not in name] == ["one", "popularity", "item_knn", "other"]
+    assert [name for name in results["test"] if "trigger" not in name] == ["one", *BASELINES, "other"]
 
 
 # The cold bias
@@ -124,7 +127,7 @@ def test_models_are_judged_with_the_bias_that_they_are_served_with(
     for split in ("test", "validation"):
         biases = {name: parts.get("cold_bias") for name, parts in metrics[split].items()}
         served = metrics["index"]["cold_bias"]
-        assert biases == {"gated": served, "gated_trigger": served, "popularity": None, "item_knn": None}
+        assert biases == {"gated": served, "gated_trigger": served, **dict.fromkeys(BASELINES)}
     shares = []
     for number in (-3, 0, 3):
         judged = evaluate_models(variant(f"index.cold_bias={number}"), prepared_data, ["it"], load=lambda name: model)

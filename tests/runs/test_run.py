@@ -80,8 +80,8 @@ def test_a_compared_run_holds_every_file_of_the_contract(compared: tuple[Path, l
 @pytest.mark.slow
 def test_metrics_of_a_compared_run_keep_the_contract(compared: tuple[Path, list[str]]) -> None:
     metrics = json.loads((compared[0] / "metrics.json").read_text(), parse_constant=refuse_constant)
-    assert {"test", "validation", "index", "timing"} <= set(metrics)
-    assert {"gated", "popularity", "item_knn", *OTHERS} <= set(metrics["test"])
+    assert {"test", "validation", "index", "timing", "similar"} <= set(metrics)
+    assert {"gated", "popularity", "item_knn", "content_knn", "content_knn_top3", *OTHERS} <= set(metrics["test"])
     assert set(metrics["test"]) == set(metrics["validation"])
     for model, parts in metrics["test"].items():
         everything = parts["all"]
@@ -91,6 +91,7 @@ def test_metrics_of_a_compared_run_keep_the_contract(compared: tuple[Path, list[
             assert 0 <= everything[name] <= 1, (model, name)
         assert everything["recall@10"] == everything["hit_rate@10"]
         assert {"coverage@100", "gini@100", "cold_share@100", "novelty@100"} <= set(parts["ecology"])
+        assert {"hub_share_10@100", "k_occurrence_skew@100"} <= set(parts["ecology"])
         assert {"cold", "cold_among_cold"} <= set(parts)
         assert sum(bucket["examples"] for bucket in parts["by_exposures"]) == everything["examples"], model
     assert metrics["index"]["recall@100_vs_exact"] == 1.0
@@ -269,11 +270,12 @@ def test_an_index_in_shards_recalls_what_one_index_recalls(
 
 
 @pytest.mark.slow
-def test_a_run_that_was_indexed_before_there_were_shards_stays_done(
+def test_a_run_that_was_indexed_before_there_were_shards_and_cosines_stays_done(
     printing: Printing, finished: Path, settings: Config
 ) -> None:
     of_vectors = json.loads((finished / "vectors" / "_manifest.json").read_text())["fingerprint"]
-    section = {key: value for key, value in settings.index.model_dump(mode="json").items() if key != "shards"}
+    index = settings.index.model_dump(mode="json")
+    section = {key: value for key, value in index.items() if key not in ("shards", "similar")}
     summary = json.loads((finished / "index" / "summary.json").read_text())
     assert summary["fingerprint"] == fingerprint(of_vectors, section, settings.seed)
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from recall.evaluation.bootstrap import Interval
 
-BASELINES = ("popularity", "item_knn")
+BASELINES = ("popularity", "item_knn", "content_knn", "content_knn_top3")
+CLICK_BASELINES = ("popularity", "item_knn")
+"""Baselines that know clicks alone: an item that nobody clicked they cannot recall, whoever asks."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,10 @@ class ReportInputs:
     def baselines(self) -> list[str]:
         """List the baselines of the run."""
         return [name for name in BASELINES if name in self.test and name != self.configured]
+
+    def able_baselines(self, part: str) -> list[str]:
+        """List the baselines that can recall items of a test slice: not the ones by clicks that recall nothing."""
+        return [name for name in self.baselines if name not in CLICK_BASELINES or self.value(name, part) > 0]
 
     @cached_property
     def is_cold(self) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -79,10 +79,10 @@ def render(inputs: ReportInputs) -> str:
 
 def _plots(inputs: ReportInputs) -> dict[str, str | None]:
     # Imported here: matplotlib costs a second that no other command should pay.
-    from recall.runs.report import plots
+    from recall.runs.report import drawing, plots, training_plots
 
     untested = [name for name in inputs.training if name not in inputs.models]
-    styles = plots.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)
+    styles = drawing.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)
     return {
         "exposures": plots.recall_by_exposures(
             {name: inputs.test[name].get("by_exposures") or [] for name in inputs.models},
@@ -91,9 +91,9 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
             configured=inputs.configured,
         ),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
-        "loss": plots.training_loss(inputs.training, styles=styles),
-        "validation": plots.training_validation(inputs.training, styles=styles),
-        "terms": plots.training_terms(inputs.training.get(inputs.configured) or [], model=inputs.configured),
+        "loss": training_plots.training_loss(inputs.training, styles=styles),
+        "validation": training_plots.training_validation(inputs.training, styles=styles),
+        "terms": training_plots.training_terms(inputs.training.get(inputs.configured) or [], model=inputs.configured),
         "map": plots.item_map(inputs.vectors, inputs.is_cold),
     }
 
@@ -122,8 +122,12 @@ def _slice_sentence(inputs: ReportInputs, part: str, name: str) -> str:
     if not examples or not np.isfinite(own):
         return f"{name}: none, so this run says nothing about them."
     sentence = f"{name} ({examples:,}): {inputs.headline_metric} is {number(own)}"
-    baseline = inputs.highest(inputs.baselines, part)
-    if baseline is None:
+    baseline = inputs.highest(inputs.able_baselines(part), part)
+    if baseline is None and inputs.baselines:
+        by_chance = chance(inputs.headline_metric, len(inputs.items))
+        sentence += f", {difference(own, by_chance)} chance ({number(by_chance)})"
+        sentence += f"; {join(inputs.baselines)} recall none of them"
+    elif baseline is None:
         sentence += "; there is no baseline to compare with"
     else:
         value = inputs.value(baseline, part)
@@ -167,7 +171,7 @@ def _facts(inputs: ReportInputs) -> list[Fact]:
     for part, label in (("all", "all test clicks"), ("cold", "clicks on cold items")):
         if inputs.examples(part):
             value = number(inputs.value(inputs.configured, part))
-            beside = [f"{name}\u00a0{number(inputs.value(name, part))}" for name in inputs.baselines]
+            beside = [f"{name}\u00a0{number(inputs.value(name, part))}" for name in inputs.able_baselines(part)]
             beside.append(f"chance\u00a0{number(chance(inputs.headline_metric, len(inputs.items)))}")
             facts.append(Fact(value, f"{inputs.headline_metric}, {label}", ", ".join(beside)))
     for mean, items, label in _gate_means(inputs):

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from recall.runs.report.inputs import ReportInputs
 
 DASH = "–"
+_SPREAD = (
+    "Coverage: share of the catalogue in at least one list. Gini: 0 when all items are listed equally often, 1 when "
+    "one item takes all places. Hub share 10: share of places held by the ten most frequent items. K-occurrence skew: "
+    "skewness of the number of lists that hold an item, 0 without favourites."
+)
 
 
 def number(value: float) -> str:
@@ -111,6 +116,7 @@ def metric_tables(inputs: ReportInputs) -> list[Table]:
         _ranking_table(inputs, inputs.test, "cold_among_cold", "The same, ranked among cold items only", cold),
         _difference_table(inputs),
         _ecology_table(inputs),
+        _similar_table(inputs),
         _graded_table(inputs),
     ]
     return [table for table in tables if table.rows]
@@ -180,12 +186,25 @@ def _ecology_table(inputs: ReportInputs) -> Table:
     best: dict[str, Any] = {key: max for key in metrics if key.startswith("coverage")}
     best |= {key: min for key in metrics if key.startswith("gini")}
     note = (
-        "Coverage: share of the catalogue in at least one list. Gini: 0 when all items are recalled equally often, "
-        "1 when one item takes all places. Cold share: share of places held by cold items. Novelty: mean of "
-        "−log₂ of an item's share of the exposures, in bits. Category consistency: share of places whose item has a "
-        "category in common with the user's last clicks."
+        f"{_SPREAD} Cold share: share of places held by cold items. Novelty: mean of −log₂ of an item's share of the "
+        "exposures, in bits. Category consistency: share of places whose item has a category in common with the user's "
+        "last clicks."
     )
     return Table("Ecology of the recalled lists", metrics, _model_rows(inputs, parts, metrics, best=best), note)
+
+
+def _similar_table(inputs: ReportInputs) -> Table:
+    """Show how the lists of items like an item spread over the catalogue; without rows where they were not measured."""
+    measured = inputs.metrics.get("similar") or {}
+    metrics = [key for key in measured if "@" in key]
+    cells = [Cell(number(metric_value(measured, key))) for key in metrics]
+    by = {"trigger": "by the trigger tower"}.get(str(measured.get("by")), f"by {measured.get('by')}")
+    note = (
+        f"The lists of `recall similar` for {measured.get('queries') or 0:,} items. {_SPREAD} Items that are next to "
+        "everything hold a large share of the places."
+    )
+    rows = [Row(by, cells)] if metrics else []
+    return Table("Items like an item", metrics, rows, note)
 
 
 def _graded_table(inputs: ReportInputs) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from recall.evaluation.bootstrap import Interval
@@ -45,6 +47,39 @@ def test_headline_says_when_a_difference_is_within_sampling_noise() -> None:
     assert cold.endswith(
         "0.0100 lower than popularity, the best baseline (0.0400), a difference within sampling noise."
     )
+
+
+def test_on_cold_items_the_report_compares_with_a_baseline_that_can_recall_them() -> None:
+    of_clicks = {"popularity": model_metrics(0.1, 0.0, 0.1), "item_knn": model_metrics(0.15, 0.0, 0.1)}
+    of_content = {
+        "content_knn": model_metrics(0.12, 0.21, 0.1), "content_knn_top3": model_metrics(0.11, 0.16, 0.1)
+    }  # fmt: skip
+    test = {"gated": model_metrics(0.2, 0.18, 0.1), **of_clicks}
+    _, everything, cold = headline(with_test(report_inputs(), {**test, **of_content}))
+    assert everything.endswith("0.0500 higher than item_knn, the best baseline (0.1500).")
+    assert cold.startswith("Clicks on cold items (500): recall@50 is 0.1800, 0.0300 lower than content_knn, the best")
+    # Without content vectors chance is what is left: 50 of 200 items. By construction 0 is no rival.
+    cold = headline(with_test(report_inputs(), test))[2]
+    assert cold.endswith("0.1800, 0.0700 lower than chance (0.2500); popularity and item_knn recall none of them.")
+
+
+def test_lists_of_items_like_an_item_are_judged_for_hubs() -> None:
+    inputs = report_inputs()
+    assert "Items like an item" not in [table.caption for table in metric_tables(inputs)]
+    similar = {
+        "by": "cosine",
+        "queries": 200,
+        "coverage@10": 0.97,
+        "hub_share_10@10": 0.0211,
+        "k_occurrence_skew@10": 1.5,
+    }
+    measured = replace(inputs, metrics={**inputs.metrics, "similar": similar})
+    (table,) = [table for table in metric_tables(measured) if table.caption == "Items like an item"]
+    assert table.columns == ["coverage@10", "hub_share_10@10"]
+    assert [(row.label, [cell.text for cell in row.cells]) for row in table.rows] == [
+        ("by cosine", ["0.9700", "0.0211"])
+    ]
+    assert "200 items" in table.note
 
 
 def differences(difference: float, low: float, high: float) -> dict[str, dict[str, Interval]]:
