@@ -128,11 +128,13 @@ class Run:
         if not todo:
             return self._log.write_config(keep_versions=True)
         from recall.data.prepared import PreparedData
+        from recall.training.checkpoint import seconds_so_far
         from recall.training.train import train
 
         prepared = PreparedData.load(self.directory / "data")
         for name, step in todo.items():
-            with self._log.running(f"train {name}", spinner=False):
+            before = seconds_so_far(step.part) if resume else 0.0
+            with self._log.running(f"train {name}", spinner=False, seconds_before=before):
                 self._log.write_config()
                 train(
                     config_of(self.config, name),

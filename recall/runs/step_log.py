@@ -35,12 +35,13 @@ class StepLog:
         self.config, self.directory, self.console = config, directory, console
 
     @contextmanager
-    def running(self, step: str, *, spinner: bool = True) -> Iterator[None]:
+    def running(self, step: str, *, spinner: bool = True, seconds_before: float = 0.0) -> Iterator[None]:
         """Show that a step is under way, and write its time into timing.json at the end.
 
         Args:
           step: its name.
           spinner: turn a spinner on a terminal; a step with a progress bar of its own has none.
+          seconds_before: time of the part of the step that an earlier process has done.
 
         Raises:
           ArtifactError: the disk is full or cannot be read.
@@ -49,7 +50,7 @@ class StepLog:
         try:
             with step_line(self.console, step, spinner=spinner):
                 yield
-            seconds = time.perf_counter() - started
+            seconds = seconds_before + time.perf_counter() - started
             write_json(self.directory / "timing.json", {**self.timing(), f"{step.replace(' ', '_')}_seconds": seconds})
         except Exception as error:
             if not (problem := disk_problem(error)):
@@ -58,7 +59,8 @@ class StepLog:
                 f"{self.directory}: {step} could not read or write its files ({problem}); "
                 "free some space, or choose another --out, then run the same command again"
             ) from error
-        self.console.print(f"[bold]{step}[/bold] took {seconds:.1f} s")
+        earlier = f", {seconds_before:.1f} s of them before it was resumed" if seconds_before else ""
+        self.console.print(f"[bold]{step}[/bold] took {seconds:.1f} s{earlier}")
 
     def skipped(self, step: str, result: _T) -> _T:
         """Say that a step was done before, and return its result."""

@@ -120,3 +120,14 @@ class TrainingProgress:
         for path in [*self.directory.glob("best-*"), *self.directory.glob("last-*")]:
             if not path.name.startswith(kept):
                 path.unlink()
+
+
+def work_folder(directory: Path) -> Path:
+    """Return the hidden folder beside a model directory where the checkpoints of its training lie."""
+    return directory.with_name(f".{directory.name}-training")
+
+
+def seconds_so_far(directory: Path) -> float:
+    """Add up the seconds of the epochs that a killed training of a model directory has finished; 0 without one."""
+    states = [json.loads(path.read_text()) for path in work_folder(directory).rglob(_STATE)]
+    return float(sum(entry.get("seconds", 0.0) for state in states for entry in state["history"]))

@@ -18,7 +18,7 @@ from recall.data.prepared import PreparedData
 from recall.model.distributed.tf_config import Cluster
 from recall.model.distributed.workers import Workers, reporting_loss_of
 from recall.model.recall_model import RecallModel
-from recall.training.checkpoint import TrainingProgress
+from recall.training.checkpoint import TrainingProgress, work_folder
 from recall.training.loop import fit
 from recall.training.published import publish_model
 from recall.training.stages import train_stages
@@ -78,7 +78,7 @@ def train(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(directory, step="training") if writes else contextlib.nullcontext():
         tf.keras.utils.set_random_seed(config.seed)
-        work = directory.with_name(f".{directory.name}-training")
+        work = work_folder(directory)
         if not resume and writes:
             shutil.rmtree(work, ignore_errors=True)
         with reporting_loss_of(workers):
