@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pipelines.embedded_rows import REJECTED_SCHEMA, write_modality
@@ -33,6 +32,7 @@ from recall.content.encode.encoders import ENCODERS, EncoderSpec, identity, load
 from recall.content.encode.raw import RawContent, read_raw_content
 from recall.core.artifacts import publish
 from recall.core.errors import ConfigError, RecallError
+from recall.core.terminal import open_console
 
 BATCH_SIZES = {"text": 256, "image": 32}
 """Number of contents that are encoded, and then saved, at once; images lie decoded in memory."""
@@ -161,7 +161,7 @@ def _progress(job: EmbeddingJob, announce: Callable[[str], None]) -> Iterator[No
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     arguments, beam_arguments = _parser().parse_known_args(argv)
-    errors = Console(stderr=True)
+    errors = open_console(stderr=True)
     try:
         source = RawContent(
             items=Path(arguments.items),
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Without markup, which would take the brackets of recall[content] for its own.
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    Console().print(counts_table(manifest))
+    open_console().print(counts_table(manifest))
     return 0
 
 

@@ -19,7 +19,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
-from rich.console import Console
 
 from pipelines.exchange import Scratch
 from pipelines.running import running
@@ -27,6 +26,7 @@ from recall.config.experiment import load_config
 from recall.core.arrays import Float32s, Int64s
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
+from recall.core.terminal import open_console
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.fingerprints import model_fingerprint
 from recall.data.prepared import PreparedData
@@ -206,9 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.run, batch_size=arguments.batch_size, options=PipelineOptions(beam_arguments)
         )
     except RecallError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        open_console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    Console().print(f"{manifest['items']:,} item vectors in {Path(arguments.run) / 'vectors'}")
+    open_console().print(f"{manifest['items']:,} item vectors in {Path(arguments.run) / 'vectors'}")
     return 0
 
 

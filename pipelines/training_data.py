@@ -43,6 +43,7 @@ from recall.config.experiment import Config, load_config
 from recall.core.artifacts import publish
 from recall.core.errors import RecallError
 from recall.core.tables import is_uri
+from recall.core.terminal import open_console
 from recall.data.catalogue import ItemTable, UserTable, read_items, read_users
 from recall.data.clock import Clock
 from recall.data.content_prior.prior import ContentPrior, fit_content_prior
@@ -267,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a key")
     arguments, beam_arguments = parser.parse_known_args(argv)
-    errors = Console(stderr=True)
+    errors = open_console(stderr=True)
     try:
         config = load_config(arguments.config, arguments.set)
         with errors.status("starting") as status:
@@ -282,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecallError as error:
         errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
-    print_counts(manifest, Console())
+    print_counts(manifest, open_console())
     return 0
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from recall.cli.options import Json, console
 from recall.core.artifacts import write_json
 from recall.core.errors import ArtifactError, DataError
+from recall.core.terminal import open_console
 from recall.runs.console import clear_errors
 
 content_app = typer.Typer(no_args_is_help=True)
@@ -84,7 +84,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False))
             return
-        Console(highlight=False).print(content_table(found, k=_near_fifty(evaluation.k)))
+        open_console().print(content_table(found, k=_near_fifty(evaluation.k)))
 
 
 @content_app.command()
@@ -104,7 +104,7 @@ def train(
 
         config = Run.open(run, overrides or ()).config
         found = run_content_training(config, run, console=console)
-        Console(highlight=False).print(trained_table(found, k=_near_fifty(config.evaluation.k)))
+        open_console().print(trained_table(found, k=_near_fifty(config.evaluation.k)))
         console.print(
             f"on test clicks: recall content evaluate --run {run} --vectors trained={run}/content/vectors.npy"
         )
@@ -134,7 +134,7 @@ def prior(
         if as_json:
             typer.echo(json.dumps(found))
             return
-        Console(highlight=False).print(prior_table(found))
+        open_console().print(prior_table(found))
 
 
 def trained_table(found: Mapping[str, Any], *, k: int) -> Table:
@@ -196,10 +196,10 @@ def prior_table(found: Mapping[str, Any]) -> Table:
         pad_edge=False,
     )
     table.add_column("on", overflow="fold")
-    table.add_column("items", justify="right")
+    table.add_column("items", justify="right", no_wrap=True)
     table.add_column("prior")
     for name in ("CTR", "predicted", "error", "AUC"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for period in ("validation", "test"):
         for part, judged in found[period].items():
             about = [f"{period}, {part}", f"{judged['items']:,}"]

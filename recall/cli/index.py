@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from recall.cli.options import Json, RunPath, console
+from recall.core.terminal import open_console
 from recall.runs.console import clear_errors
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_(run: RunPath, as_json: Json = False) -> None:
             ]
             typer.echo(json.dumps({"model": model, "versions": records}, ensure_ascii=False))
             return
-        Console(highlight=False).print(_table(versions, model=model))
+        open_console().print(_table(versions, model=model))
 
 
 @index_app.command()
@@ -94,7 +94,9 @@ def _table(versions: list[Version], *, model: str) -> Table:
         caption_justify="left", box=box.SIMPLE, pad_edge=False,
     )  # fmt: skip
     for name in ("version", "created", "items", "kind", "recall", "model", "size"):
-        table.add_column(name, justify="right" if name in ("items", "recall", "size") else "left", overflow="fold")
+        is_number = name in ("items", "recall", "size")
+        # On a narrow terminal words fold, and numbers stay whole.
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for version in versions:
         whose = f"{(version.fingerprint or '-')[:_SHOWN]}{'' if version.fingerprint == model else ' (another)'}"
         table.add_row(

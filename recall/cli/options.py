@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(stderr=True, highlight=False)
+from recall.core.terminal import open_console
+
+console = open_console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
 RunPath = Annotated[Path, typer.Option("--run", help="run directory")]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from recall.cli.options import Cap, Fallback, Filter, How, Json, K, MinColdShare, OutPath, RunPath, console
 from recall.core.errors import RecallError
 from recall.core.extras import require_packages
+from recall.core.terminal import open_console
 from recall.runs.console import clear_errors
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def query(
         )
         if found.unknown_ids:
             console.print(f"{found.unknown_ids:,} ids of the filter are of no item; they were passed over")
-        _show(found, what="item" if user is None else "user", by=by, is_filtered=bool(filter), as_json=as_json)
+        stranger = user is not None and not recaller.user_queries.knows_users(found.queries).all()
+        _show(found, _Asked("item" if user is None else "user", by, bool(filter), stranger), as_json=as_json)
 
 
 def similar(
@@ -111,25 +112,62 @@ def serve(
         start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))
 
 
-def _show(found: Candidates, *, what: str, by: str, is_filtered: bool, as_json: bool) -> None:
-    """Print the candidates of one query, and the source of the answer, if a fallback was asked for."""
-    candidates = found.records()
+class _Asked(NamedTuple):
+    """Describe the question of a list.
+
+    Attributes:
+      what: item or user.
+      by: model or content.
+      is_filtered: whether a filter was given.
+      is_stranger: whether it is a user that neither the log nor the users file has.
+    """
+
+    what: str
+    by: str
+    is_filtered: bool
+    is_stranger: bool
+
+
+def _show(found: Candidates, asked: _Asked, *, as_json: bool) -> None:
+    """Print the candidates of one query, the source of the answer if a fallback was asked for, and who is unknown."""
+    candidates, name = found.records(), found.queries[0]
     source = {} if found.sources is None else {"source": found.sources[0]}
+    instead = _answer_to_strangers(found, by=asked.by)
     if as_json:
-        shown = [{name: value for name, value in row.items() if name not in ("query", "source")} for row in candidates]
-        typer.echo(json.dumps({"query": found.queries[0], **source, "candidates": shown}, ensure_ascii=False))
+        about = {"known": False, "answered_by": instead} if asked.is_stranger else {}
+        shown = [{key: value for key, value in row.items() if key not in ("query", "source")} for row in candidates]
+        typer.echo(json.dumps({"query": name, **about, **source, "candidates": shown}, ensure_ascii=False))
         return
+    if asked.is_stranger:
+        console.print(f"user {name} is unknown, in neither the log nor the users file; answered by {instead}")
     if not candidates:
-        if is_filtered:
-            console.print(f"no candidates: the filter leaves nothing for {found.queries[0]}")
-            return
-        why = "has no clicks to start from, or " if by == "content" and what == "user" else ""
-        console.print(f"no candidates: {found.queries[0]} {why}has clicked every item of the catalogue")
+        console.print(f"no candidates: {_why_none(name, asked)}")
         return
-    by_whom = "".join(f" (source: {name})" for name in source.values())
-    table = Table(title=f"{what} {found.queries[0]}{by_whom}", title_justify="left")
-    for name, justify in (("rank", "right"), ("item", "left"), ("score", "right"), ("title", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    notes = [*(f"source: {who}" for who in source.values()), *(["unknown"] if asked.is_stranger else [])]
+    aside = f" ({', '.join(notes)})" if notes else ""
+    table = Table(title=f"{asked.what} {name}{aside}", title_justify="left")
+    # On a narrow terminal ids and titles fold, and numbers stay whole.
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("item", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("title", overflow="fold")
     for row in candidates:
         table.add_row(str(row["rank"]), row["item"], f"{row['score']:.4f}", row["title"] or "")
-    Console(highlight=False).print(table)
+    open_console().print(table)
+
+
+def _answer_to_strangers(found: Candidates, *, by: str) -> str:
+    """Say what answers for a user that nobody knows."""
+    if found.sources is not None and found.sources[0] != "model":
+        return "popular and fresh items, the fallback"
+    if by == "content":
+        return "nothing, as there are no clicks to start from"
+    return "the model, as for any user without profile and clicks"
+
+
+def _why_none(name: str, asked: _Asked) -> str:
+    """Say why a list is empty."""
+    if asked.is_filtered:
+        return f"the filter leaves nothing for {name}"
+    why = "has no clicks to start from, or " if asked.by == "content" and asked.what == "user" else ""
+    return f"{name} {why}has clicked every item of the catalogue"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from recall.cli.options import Compare, ConfigPath, Json, OutPath, Overrides, Resume, RunPath, console
+from recall.core.terminal import open_console
 from recall.runs.console import clear_errors
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def compare(
             typer.echo(json.dumps({"metric": metric, "split": split, "comparisons": records}, ensure_ascii=False))
             return
         for comparison in comparisons:
-            Console(highlight=False).print(comparison_table(comparison, metric=metric, split=split))
+            open_console().print(comparison_table(comparison, metric=metric, split=split))
 
 
 def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:
