@@ -185,6 +185,20 @@ def test_query_as_json_gives_k_candidates_best_first(
     assert asked not in {candidate["item"] for candidate in candidates}
 
 
+def test_query_says_when_it_knows_nothing_of_a_user_and_what_answers_instead(command: Command, finished: Path) -> None:
+    asked = ("query", "--run", finished, "--user", "never seen", "-k", 3)
+    known = json.loads(command("query", "--run", finished, "--user", "u001", "-k", 3, "--json").out)
+    assert set(known) == {"query", "candidates"}
+    answer = json.loads(command(*asked, "--json").out)
+    assert (answer["known"], answer["answered_by"]) == (False, "the model, as for any user without profile and clicks")
+    fallen_back = json.loads(command(*asked, "--fallback", "--json").out)
+    assert (fallen_back["known"], fallen_back["source"]) == (False, "fallback")
+    assert fallen_back["answered_by"] == "popular and fresh items, the fallback"
+    shown = command(*asked)
+    assert "user never seen (unknown)" in shown.out
+    assert "user never seen is unknown, in neither the log nor the users file; answered by the model" in shown.err
+
+
 def test_query_for_people_is_a_table_with_titles(command: Command, finished: Path, settings: Config) -> None:
     wanted = json.loads(command("query", "--run", finished, "--user", "u001", "-k", 3, "--json").out)
     shown = command("query", "--run", finished, "--user", "u001", "-k", 3).out

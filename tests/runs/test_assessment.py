@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.runs.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
 from recall.runs.report.inputs import ReportInputs
+from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
 
 BASELINES = ["popularity", "item_knn", "content_knn", "content_knn_top3"]
@@ -49,6 +51,19 @@ def test_the_baselines_stand_beside_the_configured_model(metrics: dict[str, Any]
     for split in ("test", "validation"):
         assert list(metrics[split]) == ["gated", "gated_trigger", *BASELINES]
         assert metrics[split]["content_knn"]["features"] == ["text"]
+
+
+def test_the_lists_of_items_like_an_item_are_measured_as_they_are_served(
+    metrics: dict[str, Any], finished: Path, prepared_data: PreparedData
+) -> None:
+    ids = prepared_data.item_ids.to_pylist()
+    lists = Recaller.load(finished).similar(ids, k=10).ids
+    places = Counter(lists.ravel().tolist())
+    measured = metrics["similar"]
+    assert (measured["by"], measured["queries"]) == ("trigger", len(ids))
+    assert measured["coverage@10"] == pytest.approx(len(places) / len(ids))
+    hubs = sum(count for _, count in places.most_common(10)) / lists.size
+    assert measured["hub_share_10@10"] == pytest.approx(hubs)
 
 
 def test_everybody_is_asked_about_every_click_and_triggers_about_those_with_one(

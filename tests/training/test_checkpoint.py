@@ -11,6 +11,7 @@ import pytest
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
+from recall.training.checkpoint import seconds_so_far
 from recall.training.published import read_history
 from recall.training.train import train
 from tests.conftest import Experiment
@@ -46,6 +47,7 @@ def test_resume_continues_with_the_epoch_that_was_killed(
 ) -> None:
     first = json.loads((interrupted.parent / ".model-training" / "state.json").read_text())["history"]
     assert [entry["epoch"] for entry in first] == [1]
+    assert seconds_so_far(interrupted) == first[0]["seconds"] > 0
     used = script_metric(monkeypatch, [0.98, 0.99])
     model = train(experiment(*SMALL), prepared, interrupted, fingerprint="this", resume=True, saved_models=False)
     history = read_history(interrupted)
