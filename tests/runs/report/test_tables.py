@@ -66,13 +66,7 @@ def test_on_cold_items_the_report_compares_with_a_baseline_that_can_recall_them(
 def test_lists_of_items_like_an_item_are_judged_for_hubs() -> None:
     inputs = report_inputs()
     assert "Items like an item" not in [table.caption for table in metric_tables(inputs)]
-    similar = {
-        "by": "cosine",
-        "queries": 200,
-        "coverage@10": 0.97,
-        "hub_share_10@10": 0.0211,
-        "k_occurrence_skew@10": 1.5,
-    }
+    similar = {"by": "cosine", "queries": 200, "coverage@10": 0.97, "hub_share_10@10": 0.0211}
     measured = replace(inputs, metrics={**inputs.metrics, "similar": similar})
     (table,) = [table for table in metric_tables(measured) if table.caption == "Items like an item"]
     assert table.columns == ["coverage@10", "hub_share_10@10"]
