@@ -34,6 +34,9 @@ _ENDINGS = {
 }
 # A record has to fit into one block; texts of items can be long.
 _BLOCK_BYTES = 1 << 24
+LONGEST_ID = 512
+"""Characters of an id at most, in files, requests and calls alike: what can be added can be asked for and deleted."""
+
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException)
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -197,15 +200,24 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
     """Convert Python values to ids as `id_strings` does.
 
     Raises:
-      DataError: values of several types, or one that is no Unicode text; begins with `what`.
+      DataError: values of several types, one that is no Unicode text or longer than `LONGEST_ID`; begins with `what`.
     """
     try:
-        return id_strings(pa.array(list(values), from_pandas=True))
+        ids = id_strings(pa.array(list(values), from_pandas=True))
     except UnicodeEncodeError as error:
         raise DataError(f"{what}: an id is no Unicode text ({error.reason}); decode it as UTF-8 first") from None
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
         found = shown(error, most=300)
         raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({found})") from None
+    if pc.any(is_long_id(ids)).as_py():
+        first = ids.filter(is_long_id(ids))[0].as_py()
+        raise DataError(f"{what}: expected ids of at most {LONGEST_ID} characters, found {shown(first, most=40)}")
+    return ids
+
+
+def is_long_id(ids: pa.StringArray) -> pa.BooleanArray:
+    """Mark the ids of more than `LONGEST_ID` characters."""
+    return pc.greater(pc.utf8_length(ids), LONGEST_ID)
 
 
 def parse_numbers(column: Column) -> tuple[Float64s, Bools]:

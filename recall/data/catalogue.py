@@ -15,7 +15,17 @@ import pyarrow.compute as pc
 from recall.config.experiment import Config
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature
 from recall.core.errors import ConfigError, DataError
-from recall.core.tables import expand_paths, id_strings, is_uri, numbers, read_header, read_table, table_format
+from recall.core.tables import (
+    LONGEST_ID,
+    expand_paths,
+    id_strings,
+    is_long_id,
+    is_uri,
+    numbers,
+    read_header,
+    read_table,
+    table_format,
+)
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
 from recall.data.item_attributes import require_attribute
 
@@ -187,7 +197,7 @@ def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) ->
       key: key of the experiment file that names the column, for errors.
 
     Raises:
-      DataError: no rows, an id is missing or there twice; says in which lines.
+      DataError: no rows, an id is missing, longer than `LONGEST_ID` or there twice; says in which lines.
     """
     ids = id_strings(column)
     if not len(ids):
@@ -196,6 +206,11 @@ def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) ->
     if len(missing):
         lines = _lines(path, format, missing)
         raise DataError(f"{key}: {path} has {len(missing):,} rows without an id ({lines}); fill them in or remove them")
+    long = np.flatnonzero(is_long_id(ids).to_numpy(zero_copy_only=False))
+    if len(long):
+        lines = _lines(path, format, long)
+        found = f"{len(long):,} ids of more than {LONGEST_ID} characters ({lines})"
+        raise DataError(f"{key}: {path} has {found}; shorten them, in the log, too")
     codes = ids.dictionary_encode()
     counts = np.bincount(codes.indices.to_numpy())
     twice = np.flatnonzero(counts > 1)

@@ -18,9 +18,11 @@ from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
 from recall.core.tables import (
+    LONGEST_ID,
     Column,
     expand_paths,
     id_dictionary,
+    is_long_id,
     parse_numbers,
     read_header,
     read_table,
@@ -171,6 +173,8 @@ def validate_events(
     reasons = [
         ("user is missing", _is_null(user)),
         ("item is missing", _is_null(item)),
+        (f"user id is longer than {LONGEST_ID} characters", _is_long(user)),
+        (f"item id is longer than {LONGEST_ID} characters", _is_long(item)),
         ("time is missing", time.missing),
         ("time cannot be read", time.unreadable),
     ]
@@ -310,6 +314,11 @@ def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.DictionaryArray:
         return id_dictionary(raw[name])
     except DataError as error:
         raise DataError(f"data.events.{name}: {piece.path}: {error}") from error
+
+
+def _is_long(ids: pa.DictionaryArray) -> Bools:
+    is_long = is_long_id(ids.dictionary).to_numpy(zero_copy_only=False)
+    return np.append(is_long, False)[ids.indices.fill_null(-1).to_numpy()]
 
 
 def _is_null(array: pa.Array) -> Bools:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recall.core.errors import DataError
-from recall.core.tables import expand_paths, id_strings, numbers, parse_numbers, read_header, read_table
+from recall.core.tables import expand_paths, id_list, id_strings, numbers, parse_numbers, read_header, read_table
 
 ROWS = [{"id": "1", "text": "plain"}, {"id": "2", "text": None}, {"id": "3", "text": "ünï"}]
 
@@ -241,3 +241,10 @@ class TestNumbers:
     def test_timestamps_are_not_numbers(self) -> None:
         with pytest.raises(DataError, match="expected numbers"):
             numbers(pa.array([0], pa.timestamp("ms")))
+
+
+@pytest.mark.parametrize("character", ["x", "ß", "🦉"])
+def test_ids_have_at_most_512_characters(character: str) -> None:
+    assert id_list([character * 512], what="ids").to_pylist() == [character * 512]
+    with pytest.raises(DataError, match="ids: expected ids of at most 512 characters, found"):
+        id_list(["a", character * 513], what="ids")

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
+from recall.core.tables import LONGEST_ID
 from recall.serving.search.filters import Filters
 
 _INT64 = 1 << 63
@@ -30,7 +31,7 @@ def _id_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
 
 
-_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512)]
+_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=LONGEST_ID)]
 Id = Annotated[
     _IdText,
     BeforeValidator(_id_text, json_schema_input_type=_IdText | int),
