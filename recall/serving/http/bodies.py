@@ -50,7 +50,6 @@ class BodyReader:
             bodies are under way.
           starlette.requests.ClientDisconnect: the client is gone.
         """
-        _require_json(request.headers)
         self._require_size(_announced_bytes(request.headers))
         body = bytearray()
         try:
@@ -58,6 +57,7 @@ class BodyReader:
                 self._hold(len(part))
                 body += part
                 self._require_size(len(body))
+            _require_json(request.headers)
             if len(body) <= _AT_ONCE_BYTES:
                 return read_request(bytes(body), model, settings=self._settings)
             loop = asyncio.get_running_loop()
