@@ -61,9 +61,7 @@ def expand_paths(pattern: str | Path) -> list[Path]:
         raise DataError(f"{pattern}: {what}; expected {hint}")
     for path in files:
         if not is_utf8(path):
-            raise DataError(
-                f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it"
-            )
+            raise DataError(f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it")
     return files
 
 
