@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
+from recall.core.errors import DataError
 from recall.data.datasets import simulate
+from recall.serving.items.posterior import checked_counts
 from recall.serving.search.candidates import Candidates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +56,14 @@ def test_commands_of_the_readme_exist() -> None:
     named = set(re.findall(r"^ {4}recall (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named
     assert named <= set(commands)
+
+
+def test_the_columns_of_refresh_posterior_are_the_ones_that_it_takes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (comment,) = re.findall(r"^recaller\.refresh_posterior\(counts\) *# (.*)$", readme, re.MULTILINE)
+    (id_column,) = re.findall(r"^  items:  \{path: videos\.csv, id: (\w+)", readme, re.MULTILINE)
+    named = [name.strip() for name in re.sub(r"\(.*?\)", "", comment).split(",")]
+    with_clock = SimpleNamespace(manifest={"time_unit": "ms"})
+    with pytest.raises(DataError) as refused:
+        checked_counts(pd.DataFrame(), id_column=id_column, prepared=with_clock)  # type: ignore[arg-type]
+    assert str(refused.value).endswith(f"expected {', '.join(named)}")
