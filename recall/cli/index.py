@@ -82,6 +82,18 @@ def gc(
         console.print(f"removed {names}{leftovers}: {_megabytes(removed.bytes)} freed")
 
 
+@index_app.command("new-journal")
+def new_journal_(run: RunPath) -> None:
+    """Put a lost or damaged journal aside, and go on without the upserts and deletes that no version holds."""
+    with clear_errors(console):
+        from recall.index import new_journal
+
+        begun = new_journal(run / "index")
+        aside = "there was none" if begun.put_aside is None else f"the old one is in {begun.put_aside}"
+        lost = "an unknown number of" if begun.given_up is None else f"{begun.given_up:,}"
+        console.print(f"a new journal goes on from version {begun.version}; {aside}; {lost} later changes are given up")
+
+
 def _fingerprint(run: Path) -> str:
     from recall.core.artifacts import read_manifest
 

@@ -12,6 +12,7 @@ from recall.index.build.tuning import Measurement, measure
 from recall.index.exact import ExactIndex
 from recall.index.living.drift import Drift
 from recall.index.living.index import LivingIndex
+from recall.index.living.new_journal import NewJournal, new_journal
 from recall.index.living.rebalancing import RebalancePolicy, Rebalancer
 from recall.index.living.snapshot import LivingSnapshot
 from recall.index.results import SearchResult, merge_results
@@ -27,6 +28,7 @@ __all__ = [
     "LivingIndex",
     "LivingSnapshot",
     "Measurement",
+    "NewJournal",
     "RebalancePolicy",
     "Rebalancer",
     "ScannIndex",
@@ -42,6 +44,7 @@ __all__ = [
     "load_shard",
     "measure",
     "merge_results",
+    "new_journal",
     "roll_back",
     "save_index",
     "shard_of",

@@ -63,6 +63,7 @@ class Recaller:
     def __init__(self, items: ServedItems, user_queries: UserQueries, *, now_ms: int = 0) -> None:
         self.items = items
         self.user_queries = user_queries
+        self._living = items.living
         self._now_ms = now_ms
         self._catalogue = CatalogueRows(user_queries.logged.item_ids)
 
@@ -294,7 +295,7 @@ class Recaller:
     @property
     def is_living(self) -> bool:
         """Tell whether the recaller sees changes made after the index was built."""
-        return self.items.living is not None
+        return self._living is not None
 
     def add_items(self, rows: RawRows) -> list[str]:
         """Make new items searchable at once, by their content, and return their ids; see `LivingItems.add`.

@@ -87,7 +87,7 @@ def test_vectors_of_another_model_are_not_indexed(copied: Path, command: Command
     assert "vectors: was made by another model; run `recall vectors" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["list", "rollback", "gc"])
+@pytest.mark.parametrize("name", ["list", "rollback", "gc", "new-journal"])
 def test_without_an_index_the_step_to_run_is_named(copied: Path, command: Command, name: str) -> None:
     shutil.rmtree(copied / "index")
     outcome = command("index", name, "--run", copied)

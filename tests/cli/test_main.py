@@ -44,7 +44,7 @@ def test_help_lists_every_command(command: Command) -> None:
         ("prepare", ("--run", "--config", "--set")),
         ("train", ("--run", "--compare", "--resume")),
         ("vectors", ("--run",)),
-        ("index", ("--run", "list", "rollback", "gc")),
+        ("index", ("--run", "list", "rollback", "gc", "new-journal")),
         ("export", ("--run", "--out", "--k", "--index")),
         ("evaluate", ("--run", "--compare")),
         ("report", ("--run",)),

@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
 from recall.index.base import Index
 from recall.index.items import Ids, Items, listed
 from recall.index.living.drift import Drift, measure_drift
+from recall.index.living.journal import Journal
 from recall.index.living.journal_format import Operation, Record
 from recall.index.living.rebuild import config_like, rebuilt
-from recall.index.living.replay import Encode, LastChanges, replayed
+from recall.index.living.replay import Encode, LastChanges, changed, replayed
 from recall.index.living.snapshot import LivingSnapshot
 from recall.index.living.storage import LivingStorage
 from recall.index.results import SearchResult
@@ -154,12 +153,13 @@ class LivingIndex:
     @property
     def with_sources(self) -> list[str]:
         """Return the ids of the present items that can be encoded again."""
-        now = self.snapshot()
-        return [name for name in list(self._changes.source_of) if now.row(name) >= 0]
+        return self.with_sources_since(0)
 
     def with_sources_since(self, sequence: int) -> list[str]:
         """Return the ids of `with_sources` whose last change has a larger number."""
-        return [name for name in self.with_sources if (self._changes.source_of.get(name) or 0) > sequence]
+        now = self.snapshot()
+        later = [name for name, number in list(self._changes.source_of.items()) if number > sequence]
+        return [name for name in later if now.row(name) >= 0]
 
     @property
     def sequence(self) -> int:
@@ -172,11 +172,17 @@ class LivingIndex:
         return self._storage is not None and self._storage.is_read_only
 
     def sources(self, ids: Sequence[str]) -> list[Any]:
-        """Return the sources that items were upserted with, None without one."""
+        """Return the sources that items were upserted with, None without one.
+
+        Also None: a change that `refresh` has not read yet has taken the source's place.
+
+        Raises:
+          ArtifactError: the journal is damaged; names the file.
+        """
         numbers = [self._changes.source_of.get(name) for name in ids]
         found: dict[str, Any] = {}
         for number in sorted({number for number in numbers if number is not None}):  # an id's own record is its last
-            record = self._storage.record(number) if self._storage else None
+            record = self._journal.record(number) if self._journal else None
             if record and record.sources:
                 found.update(zip(record.ids, record.sources, strict=True))
         return [found.get(name) if number else None for name, number in zip(ids, numbers, strict=True)]
@@ -206,12 +212,7 @@ class LivingIndex:
         if not len(ids):
             return
         items = Items.checked(ids, vectors)
-        now = self.snapshot()
-        if (items.entries_per_item, items.vectors.shape[1]) != (now.entries_per_item, now.dim):
-            raise DataError(
-                f"vectors: expected {now.entries_per_item} of {now.dim} dimensions per item, found "
-                f"{items.entries_per_item} of {items.vectors.shape[1]}; they must come from the model of the index"
-            )
+        self.snapshot().require_like(items)
         if sources is not None and len(sources) != len(items.ids):
             raise DataError(f"sources: expected one for each of {len(items.ids):,} items, found {len(sources):,}")
         names = tuple(items.ids.to_pylist())
@@ -267,15 +268,10 @@ class LivingIndex:
 
     def _apply(self, record: Record, *, in_step: Callable[[], None] | None = None) -> None:
         """Make a change of the snapshot and show it; under the lock of the writers."""
-        now = self.snapshot()
+        after = changed(self.snapshot(), record)
         if self._since is not None:
             self._since.append(record)
         self._changes.note(record)
-        if record.vectors is None:
-            rows = [now.row(name) for name in record.ids]  # a reader may have missed what was compacted away
-            after = now.deleted(np.asarray([row for row in rows if row >= 0], np.int32))
-        else:
-            after = now.upserted(record.ids, record.vectors.reshape(len(record.ids), -1, now.dim))
         with self.in_step:
             if in_step:
                 in_step()
@@ -332,15 +328,13 @@ class LivingIndex:
           Whether there was a new version. A read-only index shows later upserts and deletes even if not.
 
         Raises:
-          ArtifactError: the version is damaged or another model's; the index stays as it was.
+          ArtifactError: the version or the journal is damaged or another model's; the index stays as it was.
         """
         if self._storage is None:
             return False
         with self._maintaining:
             self.snapshot()
-            if not self._storage.has_new_version:
-                if self.is_read_only:
-                    self._catch_up(self._storage)
+            if not self._storage.has_new_version and (not self.is_read_only or self._catch_up(self._storage)):
                 return False
             self._stand_on(self._storage.load(), self._storage)
             self._storage.compact_if_long()
@@ -382,11 +376,27 @@ class LivingIndex:
         with self._writing:
             done = storage.stand_on(version)
             self._now, self._changes = done.snapshot, done.changes
-            self._sequence = storage.last_sequence
+            self._sequence = storage.journal.last_sequence
 
-    def _catch_up(self, storage: LivingStorage) -> None:
-        """Show the changes that the writer has made since the last look."""
+    def _catch_up(self, storage: LivingStorage) -> bool:
+        """Show the changes that the writer has made since the last look: all of them, or after an error none.
+
+        Returns:
+          Whether they could be applied to this version. Vectors of another model, whose version comes next, cannot.
+        """
         with self._writing:
-            for record in storage.news(after=self._sequence):
-                self._apply(record)
-                self._sequence = record.sequence
+            news, after = storage.news(after=self._sequence), self.snapshot()
+            if any(record.model != storage.fingerprint for record in news):
+                return False
+            for record in news:
+                after = changed(after, record)
+            for record in news:
+                self._changes.note(record)
+            self._now = after
+            self._sequence = news[-1].sequence if news else self._sequence
+        return True
+
+    @property
+    def _journal(self) -> Journal | None:
+        """Return the journal; None of an index in memory alone."""
+        return self._storage.journal if self._storage else None

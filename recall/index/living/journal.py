@@ -4,43 +4,41 @@ DIR/lock         held by the one process that writes
 DIR/*            the other files: see `journal_files.py`
 
 A record that the end of the last segment cuts off was never acknowledged (a crash came first), and opening for writing
-removes it. Any other record that does not match its checksums, or does not follow its predecessor, is damage: the
-journal is refused rather than shortened, since an acknowledged change may stand there. (A last segment that somebody
-cuts short looks as after a crash: it opens with the records before the cut.)
+removes it. Any other record that does not match its checksums, or does not follow its predecessor, is damage, and so is
+an end before the last acknowledged record (see `promise.py`): the journal is refused rather than shortened, since an
+acknowledged change may have stood there.
 
-`journal_format.py` defines a record, `segment_writer.py` appends it, `replay.py` applies it when an index is opened.
+`journal_format.py` defines a record, `segment_writer.py` appends it, `compaction.py` removes what later records made
+void, `replay.py` applies records when an index is opened.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
+from recall.index.living.compaction import write_compacted
 from recall.index.living.journal_files import COMPACTED, SEGMENT, JournalFiles
-from recall.index.living.journal_format import (
-    REMEDY,
-    Operation,
-    Record,
-    compacted_records,
-    compaction_head,
-    framed,
-    record_at,
-    segment_records,
-)
-from recall.index.living.segment_writer import SegmentWriter
+from recall.index.living.journal_format import REMEDY, Operation, Record, framed, record_at
+from recall.index.living.journal_scan import JournalScan, Places, Tail
+from recall.index.living.promise import PromiseFile
+from recall.index.living.segment_writer import SegmentWriter, not_written
+from recall.index.living.writer_lock import WriterLock
 
-_LOCK = "lock"
+LOCK, SCRATCH = "lock", ".compacting"
 _MOST_BYTES = 1 << 30  # of a record, which is held in memory
 _LONG_BYTES = 1 << 20
+_ATTEMPTS = 10
 
-Places = dict[int, tuple[Path, int]]
-"""File and first byte of records, by sequence number."""
+
+Extent = tuple[tuple[str, int, int], ...]
+"""Names, sizes and times (ns) of a journal's files."""
 
 
 class Journal:
@@ -51,50 +49,80 @@ class Journal:
     Args:
       directory: created by a writer.
       writable: take the lock, and remove what a crash left of a record.
+      promise: file that says how many records have to be there; None keeps none.
+
+    Attributes:
+      directory: as the argument.
+      last_sequence: number of the last record.
 
     Raises:
       ArtifactError: another process writes it, or it is damaged; names the file.
     """
 
-    def __init__(self, directory: str | Path, *, writable: bool) -> None:
-        self.directory, self.is_writable = Path(directory), writable
+    def __init__(self, directory: str | Path, *, writable: bool, promise: Path | None = None) -> None:
+        self.directory = Path(directory)
         self._files = JournalFiles(self.directory)
         self._writer = SegmentWriter(self._files)
+        self._promise = PromiseFile(promise)
+        self._identity: str | None = None  # of the journal that was read first
         self._changing = threading.RLock()
         self._compacting = threading.Lock()
         self._places: Places = {}  # of records with sources
-        self._lock_file: int | None = None
+        self._tail: Tail | None = None
         self.last_sequence = 0
-        if writable:
-            self._take_lock()
+        self._lock = WriterLock(self.directory / LOCK) if writable else None
         try:
-            for _ in self._scan(after=0, resume=writable):
+            for _ in self._scan(after=0):
                 pass
+            if writable:
+                self._resume()
+        except OSError as error:
+            self.close()
+            raise not_written(self.directory, error) from error
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_writable(self) -> bool:
+        """Tell whether it was opened for writing."""
+        return self._lock is not None
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """Yield the records with larger sequence numbers, in order, with those that another process has appended.
 
         Raises:
-          ArtifactError: the journal is damaged; names the file.
+          ArtifactError: the journal is damaged; names the file. Records that were yielded before it count for nothing.
         """
         with self._changing:
-            yield from self._scan(after=after, resume=False)
+            yield from self._scan(after=after)
 
     @property
-    def extent(self) -> tuple[tuple[str, int], ...]:
-        """Return names and sizes of the files; they differ once another process has appended or compacted."""
-        return tuple((path.name, size) for path, size in self._files.sizes())
+    def extent(self) -> Extent:
+        """Return names, sizes and times of the files; they differ once another process has appended or compacted."""
+        return tuple((path.name, size, changed_ns) for path, size, changed_ns in self._files.states())
 
     def record(self, sequence: int) -> Record | None:
-        """Read the record of a number, None if it has no sources."""
+        """Read the record of a number; it holds the items alone that no later record names.
+
+        Returns:
+          The record; None if it has no sources, or later records, which `records` gives, have taken its place.
+
+        Raises:
+          ArtifactError: it is damaged, or another process changes the files too fast.
+        """
         with self._changing:
-            if sequence not in self._places:
-                return None
-            path, offset = self._places[sequence]
-            return record_at(path, offset)
+            for _ in range(_ATTEMPTS):
+                if (place := self._places.get(sequence)) is None:
+                    return None
+                try:
+                    return record_at(*place)
+                except FileNotFoundError as error:
+                    if self.is_writable:
+                        raise ArtifactError(f"{place[0]}: is missing; {REMEDY}") from error
+                for _ in self._scan(after=self.last_sequence):  # another process compacted it away: where is it now?
+                    pass
+        raise ArtifactError(f"{self.directory}: its files change faster than they can be read; try again")
 
     def append(
         self,
@@ -126,24 +154,34 @@ class Journal:
             frame = framed(record.payload())
             if len(frame) > _MOST_BYTES:
                 raise DataError(f"{len(ids):,} items take {len(frame):,} bytes; give fewer at a time")
+            try:
+                self._begin_promise()
+            except OSError as error:
+                raise not_written(self.directory, error) from error
             place = self._writer.append(record.sequence, frame)
+            self._promise.note(record.sequence)
             if record.sources is not None:
                 self._places[record.sequence] = place
             self.last_sequence = record.sequence
             return record.sequence
 
     def begin_after(self, sequence: int) -> None:
-        """Let the numbers of an empty journal begin after the last record that a version of the index contains.
+        """Require the records that a version of the index contains, or their absence on purpose (`new_journal`).
 
         Raises:
-          ArtifactError: the journal has records and ends before that number: it belongs to another index.
+          ArtifactError: the journal ends before that number: it is gone, or belongs to another index.
         """
-        if self.last_sequence < sequence and self.last_sequence > 0:
+        if self.last_sequence >= sequence:
+            return
+        if not self._files.present():
             raise ArtifactError(
-                f"{self.directory}: ends at record {self.last_sequence:,}, but the index already contains "
-                f"{sequence:,} records; this is an older journal or that of another index: {REMEDY}"
+                f"{self.directory}: holds no records, but the version of the index contains the changes up to number "
+                f"{sequence:,} of a journal, and later ones would be lost; {REMEDY}"
             )
-        self.last_sequence = max(self.last_sequence, sequence)
+        raise ArtifactError(
+            f"{self.directory}: ends at record {self.last_sequence:,}, but the index already contains "
+            f"{sequence:,} records; this is an older journal or that of another index: {REMEDY}"
+        )
 
     @property
     def is_long(self) -> bool:
@@ -173,19 +211,17 @@ class Journal:
             if not old or (len(old) == 1 and old[0].suffix == COMPACTED):
                 return
             path = self._files.compacted_path(through)
-            scratch = self.directory / ".compacting"
-            last_of = _last_of(old)
+            scratch = self.directory / SCRATCH
             try:
-                places = _write_compacted(old, scratch, last_of=last_of, through=through)
+                places = write_compacted(old, scratch, through=through)
                 with self._changing:
+                    self._require_writable()  # closed meanwhile, and perhaps opened by another process?
                     os.replace(scratch, path)
                     self._files.sync()
                     self._files.write_list()  # before any file goes: a listed file has to be present or compacted
                     later = {sequence: place for sequence, place in self._places.items() if sequence > through}
                     self._places = {**{sequence: (path, start) for sequence, start in places.items()}, **later}
-                    for file in old:
-                        if file != path:
-                            file.unlink()
+                    self._files.remove_replaced()
             except OSError as error:
                 raise ArtifactError(
                     f"{path}: could not be written ({error}); the journal is as it was. Free some space, then try again"
@@ -197,117 +233,62 @@ class Journal:
         """Close the files and release the lock; may be called again."""
         with self._changing:
             self._writer.close()
-            if self._lock_file is not None:
-                os.close(self._lock_file)
-                self._lock_file = None
+            self._promise.close()
+            if self._lock is not None:
+                self._lock.release()
 
-    def _scan(self, *, after: int, resume: bool) -> Iterator[Record]:
-        """Yield all records after a number; note the last number and the places of records with sources.
+    def _scan(self, *, after: int) -> Iterator[Record]:
+        """Yield all records after a number; at the end note the last number and the places of records with sources."""
+        promise = self._promise.read()  # before the files, which hold by then what it promises
+        if promise is not None:
+            if self._identity is not None and promise.journal != self._identity:
+                raise ArtifactError(f"{self.directory}: another journal has taken its place; open the index again")
+            self._identity = promise.journal
+        scan = JournalScan(self._files, promise)
+        for record in scan:
+            if record.sequence > after:
+                yield record
+        self._places, self._tail, self.last_sequence = scan.places, scan.tail, scan.last
 
-        Args:
-          after: sequence number.
-          resume: let the writer continue the last segment.
+    def _resume(self) -> None:
+        """Continue the last segment, remove what a crash left, and vouch for files of an earlier release.
+
+        Raises:
+          OSError: what a crash left cannot be removed.
         """
-        with self._files.opened() as files:
-            expected: int | None = None
-            for path, stream in files:
-                is_last = path == files[-1][0]
-                if path.suffix == COMPACTED:
-                    parts = compacted_records(path, stream.read())
-                    expected = int(path.stem) + 1
-                else:
-                    first = int(path.stem)
-                    if expected is not None and first != expected:
-                        raise ArtifactError(
-                            f"{path}: begins at record {first:,}, expected {expected:,}: a file of the journal is "
-                            f"missing or cut off; {REMEDY}"
-                        )
-                    expected, parts = first, self._segment(path, stream.read(), is_last=is_last, resume=resume)
-                for offset, record in parts:
-                    if path.suffix == SEGMENT:
-                        expected = record.sequence + 1
-                    if record.sources is not None:
-                        self._places[record.sequence] = (path, offset)
-                    self.last_sequence = max(self.last_sequence, record.sequence)
-                    if record.sequence > after:
-                        yield record
-            if expected is not None:
-                self.last_sequence = max(self.last_sequence, expected - 1)
+        if self._tail is not None:
+            self._writer.resume(self._tail.path, end=self._tail.end, size=self._tail.size)
+        self._files.remove_replaced()
+        (self.directory / SCRATCH).unlink(missing_ok=True)
+        present = self._files.present()
+        with contextlib.suppress(OSError):  # a full disk; the first append needs it, and says so
+            if present and self._files.listed() is None:
+                self._files.write_list()
+            if present:
+                self._begin_promise()
 
-    def _segment(self, path: Path, data: bytes, *, is_last: bool, resume: bool) -> Iterator[tuple[int, Record]]:
-        """Yield the records of a segment with the byte where each begins."""
-        end = 0  # of the last whole record
-        for start, end, record in segment_records(path, data, may_be_torn=is_last):  # noqa: B007
-            yield start, record
-        if resume and is_last:
-            self._writer.resume(path, end=end, size=len(data))
+    def _begin_promise(self) -> None:
+        """Promise the records that are there, before a further one is written.
 
-    def _take_lock(self) -> None:
-        """Take the lock of the one writer, without waiting."""
-        path = self.directory / _LOCK
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise ArtifactError(
-                f"{path}: is held by another writer of this index; close that one first, or open this one read only"
-            ) from None
-        except OSError as error:
-            self.close()
-            raise ArtifactError(f"{path}: could not be written ({error}); open the index read only") from error
+        Raises:
+          OSError: the promise cannot be written.
+        """
+        if self._promise.is_open:
+            return
+        present = self._files.present()
+        # Of a journal whose first segments were compacted before anybody promised, the beginning is not asked for.
+        starts_at = int(present[0].stem) if present and present[0].suffix == SEGMENT else self.last_sequence + 1
+        first = 0 if present and present[0].suffix == COMPACTED else starts_at - 1
+        self._promise.begin(begins_after=first, acknowledged=self.last_sequence)
 
     def _require_writable(self) -> None:
         """Raise an error if nothing can be appended."""
-        if self._lock_file is None or self._writer.is_broken:
+        if self._lock is None or not self._lock.is_held or self._writer.is_broken:
             state = "closed" if self.is_writable else "open for reading alone"
             state = "in doubt after a write that failed" if self._writer.is_broken else state
             raise ArtifactError(f"{self.directory}: the journal is {state}; open the index again, writable")
-
-
-def _last_of(files: Sequence[Path]) -> dict[str, int]:
-    """Return the sequence number of the last record of every id in some files, which are in order."""
-    last_of: dict[str, int] = {}
-    for record in _records_of(files):
-        last_of.update(dict.fromkeys(record.ids, record.sequence))
-    return last_of
-
-
-def _write_compacted(
-    files: Sequence[Path], target: Path, *, last_of: Mapping[str, int], through: int
-) -> dict[int, int]:
-    """Write the last record of every id in some files to another file, and through to the disk.
-
-    Args:
-      files: complete files of the journal, in order.
-      target: file to write.
-      last_of: see `_last_of`.
-      through: last sequence number in `files`.
-
-    Returns:
-      The byte where each record with sources begins, by sequence number.
-    """
-    places: dict[int, int] = {}
-    with target.open("wb") as stream:
-        stream.write(compaction_head(through=through, records=len(set(last_of.values()))))
-        for record in _records_of(files):
-            own = [place for place, name in enumerate(record.ids) if last_of[name] == record.sequence]
-            if not own:
-                continue
-            if record.sources is not None:
-                places[record.sequence] = stream.tell()
-            stream.write(framed(record.take(own).payload()))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return places
-
-
-def _records_of(files: Sequence[Path]) -> Iterator[Record]:
-    """Yield the records of files that do not change any more."""
-    for path in files:
-        data = path.read_bytes()
-        if path.suffix == COMPACTED:
-            yield from (record for _, record in compacted_records(path, data))
-        else:
-            yield from (record for _, _, record in segment_records(path, data, may_be_torn=False))
+        if not self._lock.is_in_place:
+            raise ArtifactError(
+                f"{self.directory / LOCK}: was removed or replaced while this process held it, so that another may "
+                "write by now; open the index again"
+            )

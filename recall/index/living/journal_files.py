@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from recall.core.artifacts import read_json, write_json
-from recall.core.errors import ArtifactError
-from recall.index.living.journal_format import REMEDY
+from recall.core.errors import ArtifactError, shown
+from recall.index.living.journal_format import FORMAT, REMEDY
 
 SEGMENT, COMPACTED = ".segment", ".compacted"
 _LIST = "files.json"
+_NAME = re.compile(r"[0-9]{20}\.(segment|compacted)")
+_ATTEMPTS = 10
 
 
 class JournalFiles:
@@ -45,33 +48,56 @@ class JournalFiles:
         """Return the compacted file, if there is one, and the segments after it, in order."""
         if not self.directory.is_dir():
             return []
-        entries = sorted(self.directory.iterdir())
-        compacted = [path for path in entries if path.suffix == COMPACTED and path.stem.isdigit()][-1:]
+        entries = sorted(path for path in self.directory.iterdir() if _NAME.fullmatch(path.name))
+        compacted = [path for path in entries if path.suffix == COMPACTED][-1:]
         # A crash during compaction may leave segments beside the file that took their place.
         through = int(compacted[0].stem) if compacted else 0
-        return compacted + [p for p in entries if p.suffix == SEGMENT and p.stem.isdigit() and int(p.stem) > through]
+        return compacted + [path for path in entries if path.suffix == SEGMENT and int(path.stem) > through]
+
+    def remove_replaced(self) -> None:
+        """Remove the files that a compacted one has taken the place of.
+
+        Raises:
+          OSError: a file cannot be removed.
+        """
+        kept = self.present()
+        if any(path.suffix == COMPACTED for path in kept):
+            for path in self.directory.iterdir():
+                if _NAME.fullmatch(path.name) and path not in kept:
+                    path.unlink(missing_ok=True)
 
     def sizes(self) -> list[tuple[Path, int]]:
         """Return the files and their bytes, in order."""
+        return [(path, size) for path, size, _ in self.states()]
+
+    def states(self) -> list[tuple[Path, int, int]]:
+        """Return the files, their bytes and the times of their last changes in ns, in order."""
         found = []
         for path in self.present():
             with contextlib.suppress(FileNotFoundError):  # another process compacted it away meanwhile
-                found.append((path, path.stat().st_size))
+                state = path.stat()
+                found.append((path, state.st_size, state.st_mtime_ns))
         return found
 
-    def listed(self) -> list[Path]:
-        """Read the files that have to be there.
+    def listed(self) -> list[Path] | None:
+        """Read the files that have to be there; None without a list.
 
         Raises:
-          ArtifactError: the list cannot be read.
+          ArtifactError: the list cannot be read, or names something else than files of a journal.
         """
         path = self.directory / _LIST
         try:
-            return [self.directory / name for name in read_json(path)["files"]]
+            names = read_json(path)["files"]
         except FileNotFoundError:
-            return []  # nothing was written yet, or by a release that kept no list
+            return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ArtifactError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+        for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ArtifactError(
+                    f"{path}: expected names of the journal's files, found {shown(repr(name))}; {REMEDY}"
+                )
+        return [self.directory / name for name in names]
 
     def write_list(self, *, without: Path | None = None) -> None:
         """Write the names of the present files, but for one, as the list of the files that have to be there."""
@@ -79,21 +105,27 @@ class JournalFiles:
         write_json(self.directory / _LIST, {"files": names}, checksummed=True)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[list[tuple[Path, BinaryIO]]]:
+    def opened(self, *, needs_list: bool) -> Iterator[list[tuple[Path, BinaryIO]]]:
         """Open all files for reading, in order, at a moment when they fit together.
 
+        Args:
+          needs_list: whether records without a list of the files are damage.
+
         Raises:
-          ArtifactError: a listed file is missing, or another process changes the files too fast.
+          ArtifactError: a listed file or the list is missing, or another process changes the files too fast.
         """
-        for _ in range(10):  # another process may compact while this one lists files
+        for _ in range(_ATTEMPTS):
             with contextlib.ExitStack() as stack:
-                listed = self.listed()  # first: a file that is listed later need not be present yet
-                present = self.present()
+                listed, present = self.listed(), self.present()
                 try:
                     streams = [stack.enter_context(path.open("rb")) for path in present]
                 except FileNotFoundError:
                     continue
-                self._require(listed, present)
+                problem = self._problem(listed, present, streams, needs_list=needs_list)
+                if self.listed() != listed:  # another process compacted, or began a file, while this one looked
+                    continue
+                if problem:
+                    raise ArtifactError(problem)
                 yield list(zip(present, streams, strict=True))
                 return
         raise ArtifactError(f"{self.directory}: its files change faster than they can be read; try again")
@@ -106,9 +138,17 @@ class JournalFiles:
         finally:
             os.close(descriptor)
 
-    def _require(self, listed: Sequence[Path], present: Sequence[Path]) -> None:
-        """Raise an error if a listed file is missing and no compacted file replaces it."""
+    def _problem(
+        self, listed: Sequence[Path] | None, present: Sequence[Path], streams: Sequence[BinaryIO], *, needs_list: bool
+    ) -> str | None:
+        """Describe a missing file; None if all are there."""
+        if listed is None:
+            # A writer lists a segment before it writes the first record.
+            if needs_list and any(os.fstat(stream.fileno()).st_size > len(FORMAT) for stream in streams):
+                return f"{self.directory / _LIST}: is missing, and nothing vouches for the files beside it; {REMEDY}"
+            return None
         through = max((int(path.stem) for path in present if path.suffix == COMPACTED), default=0)
         for path in listed:
             if path not in present and int(path.stem) > through:
-                raise ArtifactError(f"{path}: is missing, {_LIST} beside it says that it was there; {REMEDY}")
+                return f"{path}: is missing, {_LIST} beside it says that it was there; {REMEDY}"
+        return None

@@ -23,7 +23,10 @@ from recall.core.errors import ArtifactError
 Operation = Literal["upsert", "delete"]
 
 FORMAT = b"RCLJRN\x00\x01"
-REMEDY = "restore it from a backup, or move the journal away to go on without what was upserted and deleted since"
+REMEDY = (
+    "restore it from a backup, or run `recall index new-journal`, which puts the journal aside and goes on without the "
+    "upserts and deletes that no version holds"
+)
 
 _FRAME = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
@@ -155,6 +158,7 @@ def record_at(path: Path, offset: int) -> Record:
 
     Raises:
       ArtifactError: the record is damaged; names the file and the byte.
+      FileNotFoundError: there is no such file.
     """
     try:
         with path.open("rb") as stream:
@@ -162,6 +166,8 @@ def record_at(path: Path, offset: int) -> Record:
             head = stream.read(_FRAME.size)
             length, _, checksum = _FRAME.unpack(head)
             payload = stream.read(length)
+    except FileNotFoundError:
+        raise
     except (OSError, struct.error) as error:
         raise _damaged(path, offset, str(error)) from error
     if google_crc32c.value(payload) != checksum:

@@ -48,6 +48,20 @@ class LastChanges:
                 self.source_of[name] = record.sequence
 
 
+def changed(snapshot: LivingSnapshot, record: Record) -> LivingSnapshot:
+    """Return a snapshot after one more change, made under the model of the snapshot.
+
+    Raises:
+      ArtifactError: its vectors are of another shape than the snapshot's.
+    """
+    if record.vectors is None:
+        rows = [snapshot.row(name) for name in record.ids]  # a reader may have missed what was compacted away
+        return snapshot.deleted(np.asarray([row for row in rows if row >= 0], np.int32))
+    shape = (snapshot.entries_per_item, snapshot.dim)
+    vectors = [_vectors(record, place, shape=shape) for place in range(len(record.ids))]
+    return snapshot.upserted(record.ids, np.stack(vectors))
+
+
 @dataclasses.dataclass(frozen=True)
 class Replayed:
     """Hold the result of a replay.

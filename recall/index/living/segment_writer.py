@@ -49,7 +49,7 @@ class SegmentWriter:
             os.fsync(self._descriptor)
         except OSError as error:
             self._take_back()
-            raise _not_written(path, error) from error
+            raise not_written(path, error) from error
         start = self._end
         self._end += len(frame)
         return path, start
@@ -95,9 +95,9 @@ class SegmentWriter:
         except OSError as error:
             self.close()
             with contextlib.suppress(OSError, ArtifactError):
-                if path not in self._files.listed():
+                if path not in (self._files.listed() or ()):
                     path.unlink(missing_ok=True)
-            raise _not_written(path, error) from error
+            raise not_written(path, error) from error
         self._end = len(FORMAT)
         return path
 
@@ -121,8 +121,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _not_written(path: Path, error: OSError) -> ArtifactError:
-    """Make the error of a record that could not be written."""
+def not_written(path: Path, error: OSError) -> ArtifactError:
+    """Make the error of a record that could not be written; nothing was changed."""
     return ArtifactError(
         f"{path}: could not be written ({error}); nothing was changed. Free some space, then try again"
     )

@@ -17,7 +17,7 @@ from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.core.errors import DataError
 from recall.core.ragged import Ragged
 from recall.index.base import Index
-from recall.index.items import Ids, ItemIds, listed, require_known
+from recall.index.items import Ids, ItemIds, Items, listed, require_known
 from recall.index.living.recent import RecentVectors
 from recall.index.results import Names, best_k
 
@@ -192,6 +192,14 @@ class LivingSnapshot(Index):
     def later_ids(self, start: int) -> list[str]:
         """Return the ids of the rows from `start` on, which is not before the end of the base's rows."""
         return self._names.later[start - len(self.base) : self._row_count - len(self.base)]
+
+    def require_like(self, items: Items) -> None:
+        """Raise a DataError if the vectors of items are not as many per item, or not as wide, as here."""
+        if (items.entries_per_item, items.vectors.shape[1]) != (self.entries_per_item, self.dim):
+            raise DataError(
+                f"vectors: expected {self.entries_per_item} of {self.dim} dimensions per item, found "
+                f"{items.entries_per_item} of {items.vectors.shape[1]}; they must come from the model of the index"
+            )
 
     # Changes: by one writer at a time, on the newest snapshot.
 

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
 from recall.index.base import Index
-from recall.index.living.journal import Journal
+from recall.index.living.journal import Extent, Journal
 from recall.index.living.journal_format import Operation, Record
 from recall.index.living.replay import Encode, Replayed, replayed
 from recall.index.saved.store import SavedVersion, load_current, save_index
 from recall.index.saved.versions import current_version
 
 _LOGGER = logging.getLogger(__name__)
-_JOURNAL = "journal"
+JOURNAL, PROMISE = "journal", "ACKNOWLEDGED"
 
 
 class LivingStorage:
     """Read and write the files of one living index.
 
     Args:
-      directory: where `save_index` put the index; the journal is in journal/ there.
+      directory: where `save_index` put the index; the journal is in journal/ there, its promise in ACKNOWLEDGED.
       fingerprint: of the model whose queries will be asked; None takes the first loaded version's.
       read_only: do not take the lock of the journal.
       encode: see `replayed`.
 
     Attributes:
+      journal: the journal.
       version: number of the version that the index is based on.
       sample_queries: queries that this version keeps, see `SavedVersion`.
 
@@ -41,21 +42,16 @@ class LivingStorage:
         self, directory: str | Path, *, fingerprint: str | None, read_only: bool, encode: Encode | None
     ) -> None:
         self._directory, self._fingerprint, self._encode = Path(directory), fingerprint, encode
-        self._journal = Journal(self._directory / _JOURNAL, writable=not read_only)
+        self.journal = Journal(self._directory / JOURNAL, writable=not read_only, promise=self._directory / PROMISE)
         self.is_read_only = read_only
         self.version = ""
         self.sample_queries: Float32s | None = None
-        self._extent: tuple[tuple[str, int], ...] | None = None  # of the journal when it was read last
+        self._read: tuple[Extent, int] | None = None  # extent and last number of the journal when it was read last
 
     @property
     def fingerprint(self) -> str:
         """Return the fingerprint of the model that made the vectors; empty before a version was loaded."""
         return self._fingerprint or ""
-
-    @property
-    def last_sequence(self) -> int:
-        """Return the number of the journal's last record."""
-        return self._journal.last_sequence
 
     @property
     def has_new_version(self) -> bool:
@@ -78,12 +74,12 @@ class LivingStorage:
         """
         done = replayed(
             version.index,
-            self._journal.records(),
+            self.journal.records(),
             contained=version.journal_through,
             fingerprint=version.fingerprint,
             encode=self._encode,
         )
-        self._journal.begin_after(version.journal_through)
+        self.journal.begin_after(version.journal_through)
         self.version, self.sample_queries = version.name, version.sample_queries
         self._fingerprint = version.fingerprint
         return done
@@ -112,37 +108,42 @@ class LivingStorage:
         self, operation: Operation, ids: Sequence[str], *, vectors: Float32s | None, sources: Sequence[Any] | None
     ) -> int:
         """Write a change to the journal and return its sequence number; see `Journal.append`."""
-        return self._journal.append(operation, ids, model=self.fingerprint, vectors=vectors, sources=sources)
+        return self.journal.append(operation, ids, model=self.fingerprint, vectors=vectors, sources=sources)
 
-    def record(self, sequence: int) -> Record | None:
-        """Read the record of a number, None if it has no sources."""
-        return self._journal.record(sequence)
-
-    def news(self, *, after: int) -> Iterator[Record]:
-        """Yield the records that another process has appended after a number, if the files changed since last time.
+    def news(self, *, after: int) -> list[Record]:
+        """Read the records that another process has appended after a number, if the files changed since last time.
 
         Raises:
-          ArtifactError: the journal is damaged.
+          ArtifactError: the journal is damaged, or another one has taken its place.
         """
-        if (extent := self._journal.extent) == self._extent:
-            return
-        yield from self._journal.records(after=after)
-        self._extent = extent  # as it was before it was read: what came during that is read next time
+        extent = self.journal.extent
+        if self._read == (extent, after):
+            return []
+        records = list(self.journal.records(after=after))
+        if self.journal.last_sequence < after:
+            raise ArtifactError(
+                f"{self.journal.directory}: ends at record {self.journal.last_sequence:,} by now, and at {after:,} "
+                "before: another journal has taken its place; open the index again"
+            )
+        # The extent is as it was before it was read: what came during that is read next time, and so are these records
+        # if the caller does not go on from the last of them.
+        self._read = (extent, self.journal.last_sequence)
+        return records
 
     def compact(self) -> None:
         """Compact the journal; see `Journal.compact`."""
-        self._journal.compact()
+        self.journal.compact()
 
     def compact_if_long(self) -> bool:
         """Compact a long journal that this process writes; log a failure. Return whether the journal was long."""
-        if self.is_read_only or not self._journal.is_long:
+        if self.is_read_only or not self.journal.is_long:
             return False
         try:
-            self._journal.compact()
+            self.journal.compact()
         except ArtifactError as error:  # it is as it was, and nothing but space and time depends on it
             _LOGGER.warning("the journal was not compacted: %s", error)
         return True
 
     def close(self) -> None:
         """Release the journal; may be called again."""
-        self._journal.close()
+        self.journal.close()

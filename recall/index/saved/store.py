@@ -197,6 +197,11 @@ def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersi
     return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0), queries)
 
 
+def journal_through_of(version: Path) -> int:
+    """Read the number of the last change that a version contains, as of `SavedVersion`, from its manifest alone."""
+    return int(read_manifest(version, made_by=MADE_BY).get(_JOURNAL_THROUGH, 0))
+
+
 def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:
     """Read the index of a version with all its shards."""
     if manifest["kind"] != ShardedIndex.kind:

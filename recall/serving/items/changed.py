@@ -95,11 +95,11 @@ class ChangedItems:
 
     def added(self, ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Return raw rows of added items by id: among `ids`, or all that the index holds."""
-        return {name: source["row"] for name, source in self._sources(ids).items() if "row" in source}
+        return rows_of(self.sources(ids))
 
     def counts(self) -> dict[str, tuple[int, int, int]]:
         """Return exposures, clicks and Unix milliseconds of the first exposure, by id of added or refreshed items."""
-        return {name: tuple(source.get("counts") or NO_COUNTS) for name, source in self._sources(None).items()}
+        return {name: tuple(source.get("counts") or NO_COUNTS) for name, source in self.sources().items()}
 
     def titles(self, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
         """Return the titles of added items by id, None for an item without one.
@@ -118,12 +118,12 @@ class ChangedItems:
             self.note(group, self.encoded(group, self.posterior(group)))
         return {name: self._behaviour[name] for name in ids if name in self._behaviour}
 
-    def updates(self, ids: Sequence[str]) -> list[FactUpdate]:
-        """Read the facts of changed items among `ids`."""
+    def updates(self, sources: Mapping[str, Any]) -> list[FactUpdate]:
+        """Compute the facts of changed items from their sources."""
         if self._facts is None:
             return []
         updates = []
-        for group in self.groups(ids, self._kept.sources(ids)):
+        for group in self.groups(list(sources), list(sources.values())):
             now_ms = latest_moment(group.counts, prepared=self._prepared)
             posterior = self.posterior(group, now_ms=now_ms)
             updates.append(self._facts.checked(group.ids, posterior=posterior, at_ms=now_ms))
@@ -193,10 +193,15 @@ class ChangedItems:
         """Return the cold bias of the index."""
         return float(self._kept.report.get("cold_bias", 0.0))
 
-    def _sources(self, ids: Sequence[str] | None) -> dict[str, Any]:
-        """Return the sources among `ids`, or all."""
+    def sources(self, ids: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the sources of changed items by id: among `ids`, or of all that the index holds."""
         chosen = self._kept.with_sources if ids is None else ids
         return {name: source for name, source in zip(chosen, self._kept.sources(chosen), strict=True) if source}
+
+
+def rows_of(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the raw rows of the added items among changed ones."""
+    return {name: source["row"] for name, source in sources.items() if "row" in source}
 
 
 def posterior_of_raw(

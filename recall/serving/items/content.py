@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,12 +13,13 @@ import pyarrow as pa
 
 from recall.config.index import IndexConfig
 from recall.core.arrays import Bools, Float32s
-from recall.core.errors import ArtifactError
+from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, build_index
 from recall.model.layers.features import FeatureTable
 from recall.serving.items.encode import ItemEncoder
 
+_LOGGER = logging.getLogger(__name__)
 _BATCH = 8192
 # This index lives as long as its process: building ScaNN pays only where exact search takes long.
 _EXACT_BELOW = 200_000
@@ -59,8 +61,7 @@ class ContentSearch:
     def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Make raw rows of items searchable, by id. An item that is there already gets the new content.
 
-        Raises:
-          DataError: a value is not of its feature's type; nothing was changed.
+        Rows that cannot be encoded, as the run was prepared again since with columns of other types, are left out.
         """
         with self._adding:
             if self._is_built:
@@ -69,9 +70,18 @@ class ContentSearch:
                 self._added.update(rows)
 
     def _put(self, index: LivingIndex, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Upsert the vectors of raw rows."""
-        if rows:
+        """Upsert the vectors of the raw rows that can be encoded."""
+        if not rows:
+            return
+        try:
             index.upsert(list(rows), self.vectors(self._encoder.encoded(list(rows.values()))))
+        except DataError as error:
+            if len(rows) == 1:
+                _LOGGER.warning("not found by content: item %s: %s", *rows, error)
+                index.delete(rows, missing_ok=True)  # it would be found by its earlier content
+                return
+            for name, row in rows.items():
+                self._put(index, {name: row})
 
     def vectors(self, encoded: pa.Table) -> Float32s:
         """Compute meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.

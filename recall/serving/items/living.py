@@ -7,9 +7,9 @@ step; `served.py` shows the result to queries.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,15 @@ from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s, Int64s
 from recall.core.errors import ArtifactError, DataError, shown
 from recall.data.prepared import PreparedData
-from recall.index import LivingIndex
+from recall.index import Index, LivingIndex
 from recall.index.items import listed
-from recall.serving.items.changed import NO_COUNTS, ChangedGroup, ChangedItems, ItemColumns, posterior_of_raw
+from recall.serving.items.changed import NO_COUNTS, ChangedGroup, ChangedItems, ItemColumns, posterior_of_raw, rows_of
 from recall.serving.items.encode import EncodedItems, ItemEncoder, RawRows
 from recall.serving.items.facts import FactUpdate, ItemFacts
 from recall.serving.items.posterior import checked_counts, latest_moment
 from recall.serving.items.raw import as_json, item_ids_of, records_of
+
+_ATTEMPTS = 10
 
 
 def open_living_items(
@@ -75,6 +77,24 @@ def _settings_of(path: Path) -> tuple[IndexConfig, ItemColumns]:
         ) from error
 
 
+class CaughtUp(NamedTuple):
+    """Hold changes of items, read whole, at one moment.
+
+    Attributes:
+      snapshot: the index after them.
+      sequence: number of the last change.
+      sources: sources of the changed items by id.
+      rows: raw rows of the added items among them.
+      updates: their facts.
+    """
+
+    snapshot: Index
+    sequence: int
+    sources: Mapping[str, Any]
+    rows: Mapping[str, dict[str, Any]]
+    updates: Sequence[FactUpdate]
+
+
 class LivingItems:
     """Change the items of a served run. Threads may share it; changes happen one after another.
 
@@ -104,37 +124,49 @@ class LivingItems:
         self.changed = ChangedItems(index, encoder=encoder, prepared=prepared, columns=columns, facts=facts)
         self._encoder, self._prepared, self._facts = encoder, prepared, facts
         self._writing = threading.Lock()  # a change replaces the state that it has read
-        self.apply(self.changed.updates(index.with_sources))
+        self._taken = 0  # number of the last change that is taken over
 
-    def catch_up(self) -> tuple[list[str], list[FactUpdate]]:
-        """Read the changes that another process has published.
+    def catch_up(self) -> CaughtUp:
+        """Read the changes that are not taken over yet: when it is opened all of them, later those of another process.
 
-        Returns:
-          Ids of the items that it added or refreshed meanwhile, and their updates, to be applied in step with the
-          snapshot that is searched. Both are empty where this process makes the changes itself.
+        Nothing of them is shown before `take_over`; until then they are read again.
 
         Raises:
-          ArtifactError: as `LivingIndex.refresh`; everything is as it was.
+          ArtifactError: as `LivingIndex.refresh`.
         """
-        before = self.index.sequence
-        self.index.refresh()
-        if not self.index.is_read_only:
-            return [], []
-        changed = self.index.with_sources_since(before)
-        self.changed.forget(changed)
-        return changed, self.changed.updates(changed)
+        for _ in range(_ATTEMPTS):
+            snapshot, sequence = self.index.snapshot(), self.index.sequence
+            ids = self.index.with_sources_since(self._taken)
+            sources = self.changed.sources(ids)
+            if len(sources) == len(ids):
+                return CaughtUp(snapshot, sequence, sources, rows_of(sources), self.changed.updates(sources))
+            # Another process has changed these items since, and compacted their sources away.
+            self.index.refresh()
+            if self.index.sequence == sequence:
+                break
+        raise ArtifactError(
+            f"{len(ids) - len(sources):,} items changed faster than their sources could be read: "
+            f"{listed([name for name in ids if name not in sources])}; try again"
+        )
+
+    def take_over(self, news: CaughtUp) -> None:
+        """Take over the facts of changes; call it in step with the index."""
+        self.changed.forget(list(news.sources))
+        self.apply(news.updates)
+        self._taken = news.sequence
 
     def apply(self, updates: Sequence[FactUpdate]) -> None:
         """Apply updates to the facts."""
         if self._facts is not None:
             self._facts.apply(updates)
 
-    def add(self, rows: RawRows) -> list[str]:
+    def add(self, rows: RawRows, *, show: Callable[[Mapping[str, dict[str, Any]]], None] | None = None) -> list[str]:
         """Encode items by their content and make them searchable.
 
         Args:
           rows: raw values under the column names of the items file, with an id each. An item that was added before
             gets the new content and starts without exposures.
+          show: quick; called with the added rows by id at the moment when they can be searched.
 
         Returns:
           The ids, in the order of the rows.
@@ -154,7 +186,14 @@ class LivingItems:
             added = ChangedGroup(ids, np.zeros((len(ids), 3), np.int64), plain)
             posterior = self.changed.posterior(added)
             updates = [self._facts.checked(ids, rows=plain, posterior=posterior)] if self._facts else []
-            self._upsert([(added, encoded)], [{"row": row} for row in plain], updates=updates)
+            shown = dict(zip(ids, plain, strict=True))
+
+            def in_step() -> None:
+                self.apply(updates)
+                if show is not None:
+                    show(shown)
+
+            self._upsert([(added, encoded)], [{"row": row} for row in plain], in_step=in_step)
         return ids
 
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
@@ -205,7 +244,11 @@ class LivingItems:
             if self._facts is not None:
                 updates.append(self._facts.checked(group.ids, posterior=posterior, at_ms=now_ms))
         source_of = dict(zip(ids, sources, strict=True))
-        self._upsert(refreshed, [source_of[name] for group in groups for name in group.ids], updates=updates)
+        self._upsert(
+            refreshed,
+            [source_of[name] for group in groups for name in group.ids],
+            in_step=lambda: self.apply(updates),
+        )
         return len(ids)
 
     def _upsert(
@@ -213,14 +256,14 @@ class LivingItems:
         groups: Sequence[tuple[ChangedGroup, EncodedItems]],
         sources: Sequence[Any],
         *,
-        updates: Sequence[FactUpdate],
+        in_step: Callable[[], None],
     ) -> None:
-        """Make groups of items searchable, and apply their updates in step; sources are in the same order."""
+        """Make groups of items searchable; sources are in the same order, and `in_step` as of `LivingIndex.upsert`."""
         self.index.upsert(
             [name for items, _ in groups for name in items.ids],
             np.concatenate([encoded.vectors for _, encoded in groups]),
             sources=sources,
-            in_step=lambda: self.apply(updates),
+            in_step=in_step,
         )
         for items, encoded in groups:
             self.changed.note(items, encoded)

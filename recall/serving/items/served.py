@@ -24,7 +24,7 @@ from recall.serving.items.changed import Behaviour
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import ItemEncoder, RawRows
 from recall.serving.items.facts import ItemFacts
-from recall.serving.items.living import LivingItems, open_living_items
+from recall.serving.items.living import CaughtUp, LivingItems, open_living_items
 from recall.serving.items.row_facts import RowFacts
 
 Living = bool | Literal["read_only"]
@@ -64,13 +64,10 @@ class ServedItems:
         self._in_step: AbstractContextManager[Any] = nullcontext() if living is None else living.index.in_step
         self._refreshing = threading.Lock()
         self.index: Index | LivingIndex = index
-        if living is not None:
-            self.index = living.index.snapshot() if self._is_read_only else living.index
-            if content is not None:
-                content.add(living.changed.added())
         self.titles = dict(titles)
         if living is not None:
-            self._show_titles(living.changed.added())
+            self.index = living.index
+            self._take_over(living.catch_up())
 
     @classmethod
     def load(
@@ -152,8 +149,10 @@ class ServedItems:
 
     def add(self, rows: RawRows) -> list[str]:
         """Add items and return their ids; see `LivingItems.add`."""
-        ids = self._writable().add(rows)
-        self._show(ids)
+        living = self._writable()
+        ids = living.add(rows, show=self._show_titles)
+        if self._content is not None:
+            self._content.add(living.changed.added(ids))
         return ids
 
     def delete(self, ids: Iterable[str | int], *, missing_ok: bool = False) -> int:
@@ -184,12 +183,9 @@ class ServedItems:
                 "the index is as it was built; open the run with Recaller.load(run, living='read_only')"
             )
         with self._refreshing:
-            changed, updates = self.living.catch_up()
-            self._show(changed)
-            with self._in_step:
-                self.living.apply(updates)
-                if self._is_read_only:
-                    self.index = self.living.index.snapshot()
+            self.living.index.refresh()
+            if self._is_read_only:
+                self._take_over(self.living.catch_up())
 
     def freeze(self) -> None:
         """Keep the items as they are now, and let another process change them."""
@@ -201,13 +197,16 @@ class ServedItems:
         if self.living:
             self.living.index.close()
 
-    def _show(self, ids: Sequence[str]) -> None:
-        """Add the titles and contents of added items."""
+    def _take_over(self, news: CaughtUp) -> None:
+        """Show changes as a whole: the items with their facts and titles, then their contents."""
         assert self.living is not None
-        rows = self.living.changed.added(ids)
-        self._show_titles(rows)
-        if self._content is not None:
-            self._content.add(rows)
+        with self._in_step:
+            self.living.take_over(news)
+            self._show_titles(news.rows)
+            if self._is_read_only:
+                self.index = news.snapshot
+        if self._content is not None:  # after the index: a search by content asks for facts, too
+            self._content.add(news.rows)
 
     def _show_titles(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the titles of added items; an id that was used before keeps no earlier title."""
