@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import threading
 
-from recall.core.errors import ConfigError, RecallError
+from recall.core.background import BackgroundWork
+from recall.core.errors import ArtifactError, ConfigError
 from recall.index.living.drift import Drift
 from recall.index.living.index import LivingIndex
 
@@ -59,20 +61,20 @@ class RebalancePolicy:
 class Rebalancer:
     """Check an index from time to time in a thread of its own, and rebalance it when the policy gives a reason.
 
-    Use it in a `with` block, or call `start` and `stop`. A failure is logged, kept in `error`, and tried again at the
-    next check.
+    Use it in a `with` block, or call `start` and `stop`. A failure of any kind is logged and tried again later: the
+    thread lives until `stop`.
 
     Attributes:
       index: the index.
       policy: the policy.
       rebalances: number of finished rebalances.
-      error: of the last check; None if it succeeded.
+      work: successes and failures of the checks.
     """
 
     def __init__(self, index: LivingIndex, policy: RebalancePolicy | None = None) -> None:
         self.index, self.policy = index, policy or RebalancePolicy()
         self.rebalances = 0
-        self.error: RecallError | None = None
+        self.work = BackgroundWork("rebalancing", every_seconds=self.policy.check_every_seconds)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,26 +85,41 @@ class Rebalancer:
           The reason of the rebalance, None without one.
 
         Raises:
-          RecallError: see `LivingIndex.rebalance`.
+          RecallError: see `LivingIndex.rebalance`; or `stop` was called meanwhile.
         """
         sample = 0 if self.policy.least_recall is None else 64
         reason = self.policy.reason(self.index.drift(sample=sample))
         if reason is not None:
-            self.index.rebalance()
+            self.index.rebalance(progress=self._go_on)
             self.rebalances += 1
         else:
             self.index.tidy()
         return reason
 
     def start(self) -> Rebalancer:
-        """Start the thread; a second call does nothing."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rebalancer", daemon=True)
-            self._thread.start()
+        """Start the thread; a second call does nothing while it lives.
+
+        Raises:
+          RuntimeError: the system has no thread left.
+        """
+        if not self.is_running:
+            thread = threading.Thread(target=self._run, name="rebalancer", daemon=True)
+            thread.start()
+            self._thread = thread
         return self
 
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def error(self) -> Exception | None:
+        """Return the error of the last check; None if it succeeded."""
+        return self.work.error
+
     def stop(self) -> None:
-        """Wait for a rebalance under way, then end the thread."""
+        """End the thread; a rebalance under way is given up after the step of the build that it is at."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -115,11 +132,24 @@ class Rebalancer:
 
     def _run(self) -> None:
         """Check the index until `stop` is called."""
-        while not self._stopping.wait(self.policy.check_every_seconds):
+        while not self._stopping.wait(self.work.wait_seconds):
             try:
-                if reason := self.check():
-                    _LOGGER.info("rebalanced: %s", reason)
-                self.error = None
-            except RecallError as error:
-                self.error = error
-                _LOGGER.warning("not rebalanced: %s", error)
+                reason = self.check()
+            except Exception as error:  # no descriptors or memory left, for example: another time there may be
+                if self.work.failed(error) and not self._stopping.is_set():
+                    _log("not rebalanced: %s (%s)", error, type(error).__name__)
+            else:
+                self.work.succeeded()
+                if reason is not None:
+                    _log("rebalanced: %s", reason, level=logging.INFO)
+
+    def _go_on(self, _: str) -> None:
+        """Give up a build where the thread is to end."""
+        if self._stopping.is_set():
+            raise ArtifactError("the rebalance was given up, as the index is being closed")
+
+
+def _log(text: str, *values: object, level: int = logging.WARNING) -> None:
+    """Log a line. What cannot be logged is no reason to end."""
+    with contextlib.suppress(Exception):
+        _LOGGER.log(level, text, *values)

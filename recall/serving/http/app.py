@@ -137,10 +137,10 @@ async def _load_and_watch(reloader: Reloader, service: Service, on_failure: Call
         try:
             await reloader.load()
         except Exception as error:
-            _log.error("not loaded", error=str(error), kind=type(error).__name__)
+            reloader.note(error)
             if on_failure is not None:
                 on_failure(error)
-            return
+                return
     await reloader.watch()
 
 
@@ -262,7 +262,9 @@ async def healthz() -> JSONResponse:
 async def readyz(serving: _Serving) -> JSONResponse:
     """Tell whether a version is loaded and warm: a load balancer sends requests if so."""
     snapshot = serving.service.snapshot
-    return JSONResponse({"status": "ready", "version": snapshot.version, "items": len(snapshot.recaller.index)})
+    background = {name: state._asdict() for name, state in serving.metrics.background.items()}
+    items = len(snapshot.recaller.index)
+    return JSONResponse({"status": "ready", "version": snapshot.version, "items": items, "background": background})
 
 
 @_router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})

@@ -13,6 +13,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from recall.core.background import BackgroundState, BackgroundWork
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -56,10 +58,37 @@ class Metrics:
         self.loaded_at = Gauge(
             "recall_loaded_timestamp_seconds", "When the version that answers was loaded", registry=self.registry
         )
+        self._background = {
+            name: Gauge(
+                f"recall_background_{name}", f"Work in the background: {text}", ("work",), registry=self.registry
+            )
+            for name, text in (
+                ("consecutive_failures", "failures since the last success"),
+                ("success_timestamp_seconds", "when it succeeded last; 0 before the first time"),
+                ("age_seconds", "since it succeeded last, or began"),
+            )
+        }
+        self._works: dict[str, BackgroundWork] = {}
         for outcome in ("loaded", "failed"):
             self.reloads.labels(outcome)
         for source in ("model", "fallback"):
             self.results.labels(source)
+
+    def show(self, work: BackgroundWork) -> None:
+        """Show work in the background from now on, in the place of earlier work of its name."""
+        self._works[work.name] = work
+        values = {
+            "consecutive_failures": lambda: work.state.failures,
+            "success_timestamp_seconds": lambda: work.state.last_success or 0,
+            "age_seconds": lambda: work.state.age_seconds,
+        }
+        for name, value in values.items():
+            self._background[name].labels(work.name).set_function(value)
+
+    @property
+    def background(self) -> dict[str, BackgroundState]:
+        """Return the state of the work in the background by name."""
+        return {name: work.state for name, work in self._works.items()}
 
     def text(self) -> bytes:
         """Return all counters in Prometheus' text format."""

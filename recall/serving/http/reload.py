@@ -14,6 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from recall.core.background import BackgroundWork
+from recall.core.errors import ArtifactError
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.service import Service
 from recall.serving.http.settings import ServiceSettings
@@ -27,11 +29,16 @@ class Reloader:
     """Load versions in a thread and swap each in as a whole.
 
     Polls two small files, as network file systems report no changes. A version that does not load is logged, and the
-    version before goes on answering.
+    version before goes on answering. So it is with whatever else fails: it is tried again, later each time.
+
+    Attributes:
+      work: successes and failures of the looks at the run.
     """
 
     def __init__(self, run: Path, service: Service, *, settings: ServiceSettings, metrics: Metrics) -> None:
         self._run, self._service, self._settings, self._metrics = run, service, settings, metrics
+        self.work = BackgroundWork("reload", every_seconds=settings.reload_seconds, most_seconds=settings.retry_seconds)
+        metrics.show(self.work)
         self._tried: Published | None = None
         self._failed_at: float | None = None
 
@@ -70,9 +77,19 @@ class Reloader:
                     await self.load()
                 elif self._failed_at is None:
                     await asyncio.to_thread(self._service.follow)
+                else:
+                    continue
             except Exception as error:  # whatever it is, the version that answers goes on
                 self._failed_at = time.monotonic()
-                version = self._service.snapshot.version
+                self.note(error)
+            else:
+                self.work.succeeded()
+
+    def note(self, error: Exception) -> None:
+        """Note a failure; log it if it is news."""
+        if self.work.failed(error):
+            version = self._service.snapshot.version if self._service.is_ready else None
+            with contextlib.suppress(Exception):  # what cannot be logged is no reason to end
                 _log.error("not loaded", error=str(error), kind=type(error).__name__, still_serving=version)
 
     def _loaded(self) -> Snapshot:
@@ -82,7 +99,12 @@ class Reloader:
             return Snapshot.load(self._run, living=living)
         published, now = Published.of(self._run), self._service.snapshot
         if published.model == now.published.model and now.recaller.is_living:
-            return now.refreshed(published)
+            try:
+                return now.refreshed(published)
+            except ArtifactError:
+                if writes:
+                    raise
+                # Perhaps another journal has taken the place of the one that is followed: begin with what is there.
         if not writes:
             return Snapshot.load(self._run, living=living)
         require_one_model(self._run)  # a version that is not whole yet is no reason to stop writing
@@ -92,7 +114,7 @@ class Reloader:
         """Tell whether a new version is published, or the wait before another try is over."""
         if Published.of(self._run) != self._tried:
             return True
-        return self._failed_at is not None and time.monotonic() - self._failed_at >= self._settings.retry_seconds
+        return self._failed_at is not None and time.monotonic() - self._failed_at >= self.work.wait_seconds
 
 
 def settle() -> None:

@@ -254,9 +254,19 @@ class HealthAnswer(TypedDict):
     status: Literal["ok"]
 
 
+class BackgroundAnswer(TypedDict):
+    """Describe work in the background: looks at the run for something new, and rebalancing where there are writes."""
+
+    failures: Annotated[int, Field(description="since the last success")]
+    last_success: Annotated[float | None, Field(description="Unix seconds; null before the first")]
+    age_seconds: Annotated[float, Field(description="since the last success, or since it began")]
+    error: Annotated[str | None, Field(description="kind of the last error; the log says more")]
+
+
 class ReadyAnswer(TypedDict):
     """Confirm that the service answers."""
 
     status: Literal["ready"]
     version: str
     items: Annotated[int, Field(description="that can be found")]
+    background: Annotated[dict[str, BackgroundAnswer], Field(description="by name")]

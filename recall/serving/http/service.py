@@ -39,7 +39,7 @@ class Service:
         self._snapshot: Snapshot | None = None
         self._metrics = metrics
         self._writing = threading.Lock()
-        self._is_frozen = False
+        self._is_frozen = self._is_closed = False
         self._rebalancer: Rebalancer | None = None
         self._rebalancing = rebalancing
 
@@ -62,21 +62,18 @@ class Service:
     def swap(self, snapshot: Snapshot) -> None:
         """Answer from another version from now on; a call under way keeps the version that it began with."""
         self._snapshot, self._is_frozen = snapshot, False
-        index = snapshot.recaller.index
-        if isinstance(index, LivingIndex) and (self._rebalancer is None or self._rebalancer.index is not index):
-            self._rebalancer = Rebalancer(
-                index, self._rebalancing
-            ).start()  # added items are compared one by one until then
+        self._keep_rebalancing()  # added items are compared one by one until then
         self._metrics.items.set(len(snapshot.recaller.index))
         self._metrics.loaded_at.set_to_current_time()
 
     def follow(self) -> None:
-        """Read the additions and deletions of another process, where this one only reads items.
+        """Read the additions and deletions of another process where this one only reads items, else look after its own.
 
         Raises:
           ArtifactError: the journal cannot be read; answers stay as they were.
         """
         recaller = self.snapshot.recaller
+        self._keep_rebalancing()
         if recaller.is_living and not isinstance(recaller.index, LivingIndex):
             recaller.refresh()
             self._metrics.items.set(len(recaller.index))
@@ -101,6 +98,7 @@ class Service:
 
     def close(self) -> None:
         """Let another process write to the run."""
+        self._is_closed = True
         self._stop_rebalancing()
         if self._snapshot is not None:
             self._snapshot.recaller.close()
@@ -151,6 +149,19 @@ class Service:
         with self._writing, _storage():
             self._recaller_to_change().delete_items(ids)
         return self._written("deleted", len(ids))
+
+    def _keep_rebalancing(self) -> None:
+        """Let a thread look after the index, where there are writes to it: a new one if it has died."""
+        index = self.snapshot.recaller.index
+        if self._is_closed or self._is_frozen or not isinstance(index, LivingIndex):
+            return
+        if self._rebalancer is None or self._rebalancer.index is not index:
+            self._rebalancer = Rebalancer(index, self._rebalancing)
+            self._metrics.show(self._rebalancer.work)
+        try:
+            self._rebalancer.start()
+        except RuntimeError as error:  # no thread left: the next look tries again
+            self._rebalancer.work.failed(error)
 
     def _stop_rebalancing(self) -> None:
         if self._rebalancer is not None:

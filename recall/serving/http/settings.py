@@ -40,7 +40,9 @@ class ServiceSettings(Strict):
     queue_queries: Count = Field(default=2048, description="queries that may wait for the model, else 503")
     model_threads: Count = Field(default=2, description="calls of the model at the same time")
     reload_seconds: Seconds = Field(default=1.0, description="between two looks at the run's published version")
-    retry_seconds: Seconds = Field(default=60.0, description="until a version that did not load is tried again")
+    retry_seconds: Seconds = Field(
+        default=60.0, description="at most, until a version that did not load is tried again"
+    )
     rebalance_seconds: Seconds = Field(default=60.0, description="between two looks at how far writes moved the index")
     rebalance_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.1, description="of the items, written since the index was built: more is built anew"

@@ -92,7 +92,13 @@ def test_clicks_after_the_end_of_the_log_have_an_age(client: TestClient, run: Pa
 def test_version_is_the_models_fingerprint_and_the_number_of_the_index(client: TestClient, run: Path) -> None:
     version = client.post("/similar", json={"items": ["i003"]}).json()["version"]
     assert re.fullmatch(r"[0-9a-f]{16}/0001", version)
-    assert client.get("/readyz").json() == {"status": "ready", "version": version, "items": 150}
+    ready = client.get("/readyz").json()
+    assert {name: ready[name] for name in ("status", "version", "items")} == {
+        "status": "ready", "version": version, "items": 150
+    }  # fmt: skip
+    assert {name: (work["failures"], work["error"]) for name, work in ready["background"].items()} == {
+        "reload": (0, None)
+    }
 
 
 def test_whole_numbers_are_ids(client: TestClient) -> None:

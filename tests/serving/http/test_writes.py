@@ -133,6 +133,33 @@ def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClien
     assert change(writer, "DELETE", {"ids": ["new-r"]}).status_code == 200
 
 
+def test_a_service_that_cannot_follow_says_so_and_follows_again_when_it_can(writer: TestClient, own_run: Path) -> None:
+    assert change(writer, "POST", {"items": [new("new-f")]}).status_code == 200
+    settings = ServiceSettings(reload_seconds=0.02, retry_seconds=0.02)
+    with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
+        while reader.get("/readyz").status_code != 200 or not is_found(reader, "new-f"):
+            pass
+        promise = own_run / "index" / "ACKNOWLEDGED"
+        whole = promise.read_bytes()
+        promise.write_bytes(b"damaged")
+        assert change(writer, "DELETE", {"ids": ["new-f"]}).status_code == 200
+        promise.write_bytes(b"damaged")
+
+        def work() -> dict[str, Any]:
+            return dict(reader.get("/readyz").json()["background"]["reload"])
+
+        while work()["failures"] < 2:
+            assert is_found(reader, "new-f"), "it answers as before"
+        assert work()["error"] == "ArtifactError"
+        assert 'recall_background_consecutive_failures{work="reload"} 0.0' not in reader.get("/metrics").text
+        promise.write_bytes(whole)
+        while is_found(reader, "new-f"):
+            pass
+        while work()["failures"]:
+            pass
+        assert 'recall_background_consecutive_failures{work="reload"} 0.0' in reader.get("/metrics").text
+
+
 def test_changes_stay_when_a_new_version_of_the_index_is_published(writer: TestClient, own_run: Path) -> None:
     assert change(writer, "POST", {"items": [new("new-2")]}).status_code == 200
     assert change(writer, "DELETE", {"ids": ["i005"]}).status_code == 200
