@@ -132,13 +132,13 @@ class Recaller:
         options = SearchOptions.read(options, keywords)
         if last < 1:
             raise DataError(f"last: expected at least 1, found {last}")
-        query = UserQuery.read(users, own)
+        query, reused = UserQuery.read(users, own), self.items.reused
         moment = self._now_ms if now_ms is None else now_ms
         if content:
-            queries = self.user_queries.by_content(query, content, last=last, exclude_seen=exclude_seen)
+            queries = self.user_queries.by_content(query, content, last=last, exclude_seen=exclude_seen, reused=reused)
         else:
             queries = self.user_queries.by_model(
-                query, now_ms=moment, exclude_seen=exclude_seen, marks_lacking=bool(options.fallback)
+                query, now_ms=moment, exclude_seen=exclude_seen, marks_lacking=bool(options.fallback), reused=reused
             )
         return self._search(queries, options, content=content, now_ms=moment)
 
@@ -176,7 +176,7 @@ class Recaller:
         towers = self.user_queries.vectors
         by_trigger = np.zeros(len(names), bool)
         if towers.has_trigger_tower:
-            by_trigger = self.user_queries.logged.knows_items(names)
+            by_trigger = self.user_queries.logged.knows_items(names, but=self.items.reused)
 
         def answered(asks_tower: bool) -> tuple[Intps, Candidates]:
             """Answer for the items that the trigger tower knows, or for the others."""

@@ -153,7 +153,7 @@ class LivingIndex:
     @property
     def with_sources(self) -> list[str]:
         """Return the ids of the present items that can be encoded again."""
-        return self.with_sources_since(0)
+        return self.with_sources_since(-1)
 
     def with_sources_since(self, sequence: int) -> list[str]:
         """Return the ids of `with_sources` whose last change has a larger number."""
@@ -179,13 +179,9 @@ class LivingIndex:
         Raises:
           ArtifactError: the journal is damaged; names the file.
         """
-        numbers = [self._changes.source_of.get(name) for name in ids]
-        found: dict[str, Any] = {}
-        for number in sorted({number for number in numbers if number is not None}):  # an id's own record is its last
-            record = self._journal.record(number) if self._journal else None
-            if record and record.sources:
-                found.update(zip(record.ids, record.sources, strict=True))
-        return [found.get(name) if number else None for name, number in zip(ids, numbers, strict=True)]
+        if self._storage is None:
+            return [None] * len(ids)
+        return self._storage.sources(ids, [self._changes.source_of.get(name) for name in ids])
 
     # Changes
 
@@ -301,6 +297,7 @@ class LivingIndex:
         with self._maintaining:
             with self._writing:
                 now, through = self.snapshot(), self._sequence
+                source_of = {name: number for name, number in self._changes.source_of.items() if now.row(name) >= 0}
                 if self.is_read_only:
                     raise ArtifactError("the index is open for reading alone; the process that writes it rebalances")
                 self._since = []
@@ -308,7 +305,8 @@ class LivingIndex:
                 base = rebuilt(now, config=self._config, sample_queries=self._sample_queries, progress=progress)
                 version = fingerprint = ""
                 if self._storage:
-                    version = self._storage.publish(base, through=through, sample_queries=self._sample_queries)
+                    queries = self._sample_queries
+                    version = self._storage.publish(base, through=through, sample_queries=queries, source_of=source_of)
                     fingerprint = self._storage.fingerprint
                 with self._writing:
                     self.snapshot()  # closed meanwhile?
@@ -378,6 +376,11 @@ class LivingIndex:
             self._now, self._changes = done.snapshot, done.changes
             self._sequence = storage.journal.last_sequence
 
+    @property
+    def _journal(self) -> Journal | None:
+        """Return the journal; None of an index in memory alone."""
+        return self._storage.journal if self._storage else None
+
     def _catch_up(self, storage: LivingStorage) -> bool:
         """Show the changes that the writer has made since the last look: all of them, or after an error none.
 
@@ -395,8 +398,3 @@ class LivingIndex:
             self._now = after
             self._sequence = news[-1].sequence if news else self._sequence
         return True
-
-    @property
-    def _journal(self) -> Journal | None:
-        """Return the journal; None of an index in memory alone."""
-        return self._storage.journal if self._storage else None

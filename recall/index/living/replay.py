@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class LastChanges:
     """Hold facts of the last change of each id that vectors do not tell.
 
     Attributes:
-      source_of: sequence numbers of the records whose sources items can be encoded from again, by id.
+      source_of: sequence numbers of the records whose sources items can be encoded from again, by id; 0 for a source
+        that the version keeps and no record has.
       set_aside: ids of another model's items without a source that could be encoded; their order counts.
       deleted: ids that were deleted and not upserted since; their order counts.
     """
@@ -33,6 +34,11 @@ class LastChanges:
     source_of: dict[str, int] = dataclasses.field(default_factory=dict)
     set_aside: dict[str, None] = dataclasses.field(default_factory=dict)
     deleted: dict[str, None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def kept(self) -> list[str]:
+        """List the ids whose sources the version keeps and no record has."""
+        return [name for name, number in self.source_of.items() if number == 0]
 
     def note(self, record: Record) -> None:
         """Take over a change, whose sources replace the earlier ones of its items."""
@@ -46,6 +52,26 @@ class LastChanges:
                 self.source_of.pop(name, None)
             else:
                 self.source_of[name] = record.sequence
+
+    def keep_sources_of_version(
+        self, kept: Mapping[str, Any] | None, *, contained: int, recorded: Collection[str], held: Iterable[str]
+    ) -> None:
+        """Let an item have the source that its vector was made from, be it in the journal or in the version.
+
+        Args:
+          kept: sources that the version keeps; None where it keeps none.
+          contained: sequence number of the last record that the version contains.
+          recorded: ids that the journal has a record of.
+          held: ids whose vectors are of the version, though another model's record came later.
+        """
+        for name in held:
+            self.source_of.pop(name, None)
+        if kept is None:
+            return
+        for name, number in list(self.source_of.items()):
+            if number <= contained and name not in kept:
+                del self.source_of[name]
+        self.source_of.update(dict.fromkeys((name for name in kept if name not in recorded), 0))
 
 
 def changed(snapshot: LivingSnapshot, record: Record) -> LivingSnapshot:
@@ -76,7 +102,13 @@ class Replayed:
 
 
 def replayed(
-    base: Index, records: Iterable[Record], *, fingerprint: str, contained: int = 0, encode: Encode | None = None
+    base: Index,
+    records: Iterable[Record],
+    *,
+    fingerprint: str,
+    contained: int = 0,
+    kept: Mapping[str, Any] | None = None,
+    encode: Encode | None = None,
 ) -> Replayed:
     """Apply the last record of every id to a built index.
 
@@ -84,8 +116,10 @@ def replayed(
       base: index of a version.
       records: all records, in order; the records that the version contains tell only where sources are.
       fingerprint: of the version's model. Of another model's upserts, items that the base holds keep its vectors, and
-        the others are encoded again.
+        the others are encoded again. An item whose vector is the version's has no source of another model either:
+        title and facts come from where the vector comes from.
       contained: sequence number of the last record that the version contains.
+      kept: sources that the version keeps, see `SavedVersion`; None where it keeps none.
       encode: makes vectors from sources; without it, another model's items are set aside.
 
     Raises:
@@ -93,8 +127,10 @@ def replayed(
     """
     changes = LastChanges()
     last: dict[str, _Change] = {}
+    recorded: set[str] = set()
     for record in records:
         changes.note(record)
+        recorded.update(record.ids)
         if record.sequence > contained:
             for place, name in enumerate(record.ids):
                 last.pop(name, None)  # so that ids are in the order of their last records
@@ -115,6 +151,8 @@ def replayed(
     again = _encoded_again({name: upserts[name] for name in foreign}, encode=encode, report=base.report)
     if again:
         snapshot = snapshot.upserted(list(again), np.stack([vector.reshape(shape) for vector in again.values()]))
+    held = [name for name, (record, _) in upserts.items() if record.model != fingerprint and base.items.row(name) >= 0]
+    changes.keep_sources_of_version(kept, contained=contained, recorded=recorded, held=held)
     changes.set_aside.update(dict.fromkeys(name for name in foreign if name not in again))
     return Replayed(snapshot, changes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class LivingStorage:
         self.is_read_only = read_only
         self.version = ""
         self.sample_queries: Float32s | None = None
+        self._sources: Mapping[str, Any] = {}  # that the version keeps and the journal does not
         self._read: tuple[Extent, int] | None = None  # extent and last number of the journal when it was read last
 
     @property
@@ -76,25 +77,29 @@ class LivingStorage:
             version.index,
             self.journal.records(),
             contained=version.journal_through,
+            kept=version.sources,
             fingerprint=version.fingerprint,
             encode=self._encode,
         )
         self.journal.begin_after(version.journal_through)
         self.version, self.sample_queries = version.name, version.sample_queries
+        self._sources = {name: (version.sources or {})[name] for name in done.changes.kept}
         self._fingerprint = version.fingerprint
         return done
 
-    def publish(self, base: Index, *, through: int, sample_queries: Any | None) -> str:
+    def publish(self, base: Index, *, through: int, sample_queries: Any | None, source_of: Mapping[str, int]) -> str:
         """Save a new base as the current version and return its number, which `version` is to become.
 
         Args:
           base: built from the index's items.
           through: sequence number of the last change that it contains.
           sample_queries: float [queries, dim], kept beside it.
+          source_of: numbers of the records with the sources of its items, by id; the sources are kept beside it.
 
         Raises:
           ArtifactError: it cannot be written, or another process published a version meanwhile.
         """
+        found = self.sources(list(source_of), list(source_of.values()))
         return save_index(
             base,
             self._directory,
@@ -102,6 +107,7 @@ class LivingStorage:
             journal_through=through,
             replaces=self.version,
             sample_queries=sample_queries,
+            sources={name: own for name, own in zip(source_of, found, strict=True) if own is not None},
         ).name
 
     def append(
@@ -109,6 +115,18 @@ class LivingStorage:
     ) -> int:
         """Write a change to the journal and return its sequence number; see `Journal.append`."""
         return self.journal.append(operation, ids, model=self.fingerprint, vectors=vectors, sources=sources)
+
+    def sources(self, ids: Sequence[str], numbers: Sequence[int | None]) -> list[Any]:
+        """Read the sources of items from the records of some numbers; see `LastChanges.source_of`."""
+        found: dict[str, Any] = {}
+        for number in sorted({number for number in numbers if number}):  # an id's own record is its last
+            record = self.journal.record(number)
+            if record and record.sources:
+                found.update(zip(record.ids, record.sources, strict=True))
+        return [
+            None if number is None else found.get(name) if number else self._sources.get(name)
+            for name, number in zip(ids, numbers, strict=True)
+        ]
 
     def news(self, *, after: int) -> list[Record]:
         """Read the records that another process has appended after a number, if the files changed since last time.

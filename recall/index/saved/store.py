@@ -2,6 +2,7 @@
 
 DIR/CURRENT                 the number, e.g. 0003
 DIR/versions/0003/          manifest.json, ids.parquet, the files of the index, and maybe the queries it was tuned with
+                            and the sources of items that were added or changed
 DIR/versions/0003/cosine/   the files of its index by cosine, where comparing all vectors would take long
 DIR/versions/0003/shards/00001/   the same for a shard, where there are several; a machine that holds this shard alone
                             needs no other files than CURRENT, the version's manifest and this folder
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,6 +47,7 @@ _T = TypeVar("_T")
 _FORMAT_VERSION = 1
 _IDS = "ids.parquet"
 _SAMPLE_QUERIES = "sample_queries.npy"
+_SOURCES = "sources.parquet"
 _SHARDS = "shards"
 _COSINE = "cosine"
 _JOURNAL_THROUGH = "journal_through"
@@ -62,6 +65,8 @@ class SavedVersion:
       journal_through: sequence number of the last change of `living/journal.py` that it contains; 0 of a version that
         was made from the catalogue alone.
       sample_queries: float32 [queries, dim], real queries to tune the next build with; None where none were kept.
+      sources: of the items that were added or changed since the catalogue was made, by id, the JSON values that their
+        vectors were made from (see `LivingIndex.upsert`); None where none were kept.
     """
 
     index: Index
@@ -69,6 +74,7 @@ class SavedVersion:
     fingerprint: str
     journal_through: int
     sample_queries: Float32s | None = None
+    sources: Mapping[str, Any] | None = None
 
 
 def save_index(
@@ -79,6 +85,7 @@ def save_index(
     journal_through: int = 0,
     replaces: str | None = None,
     sample_queries: Any | None = None,
+    sources: Mapping[str, Any] | None = None,
 ) -> Path:
     """Publish an index as the current version; the one before stays, older ones are removed.
 
@@ -92,6 +99,7 @@ def save_index(
       journal_through: see `SavedVersion`.
       replaces: number of the version that it was made from; nothing is saved if another version is current by now.
       sample_queries: float [queries, dim], kept beside the index: see `SavedVersion`.
+      sources: kept beside the index: see `SavedVersion`.
 
     Returns:
       The directory of the new version.
@@ -128,6 +136,8 @@ def save_index(
                 raise TypeError(f"{type(index).__name__} cannot be saved")
             if sample_queries is not None:
                 np.save(scratch / _SAMPLE_QUERIES, np.asarray(sample_queries, np.float32), allow_pickle=False)
+            if sources is not None:
+                pq.write_table(_sources_table(sources), scratch / _SOURCES)
         point_to(directory, version)
         remove_versions(directory, keep=KEPT_VERSIONS)
     return version
@@ -194,12 +204,27 @@ def load_version(version: Path, *, fingerprint: str | None = None) -> SavedVersi
         index = _read_whole(version, manifest)
         kept = _SAMPLE_QUERIES in manifest["files"]
         queries = np.load(version / _SAMPLE_QUERIES, allow_pickle=False) if kept else None
-    return SavedVersion(index, version.name, manifest["fingerprint"], manifest.get(_JOURNAL_THROUGH, 0), queries)
+        sources = _read_sources(version / _SOURCES) if _SOURCES in manifest["files"] else None
+    through = manifest.get(_JOURNAL_THROUGH, 0)
+    return SavedVersion(index, version.name, manifest["fingerprint"], through, queries, sources)
 
 
 def journal_through_of(version: Path) -> int:
     """Read the number of the last change that a version contains, as of `SavedVersion`, from its manifest alone."""
     return int(read_manifest(version, made_by=MADE_BY).get(_JOURNAL_THROUGH, 0))
+
+
+def _sources_table(sources: Mapping[str, Any]) -> pa.Table:
+    """Encode sources as a table."""
+    texts = [json.dumps(source, ensure_ascii=False, separators=(",", ":")) for source in sources.values()]
+    return pa.table({"item_id": pa.array(sources, pa.string()), "source": pa.array(texts, pa.string())})
+
+
+def _read_sources(path: Path) -> dict[str, Any]:
+    """Read the sources that `_sources_table` encoded."""
+    table = pq.read_table(path)
+    texts = table.column("source").to_pylist()
+    return dict(zip(table.column("item_id").to_pylist(), map(json.loads, texts), strict=True))
 
 
 def _read_whole(version: Path, manifest: Mapping[str, Any]) -> Index:

@@ -48,6 +48,28 @@ class ItemColumns:
     title: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class KeptSources:
+    """Hold the sources that a version of an index keeps, where no journal is read.
+
+    Attributes:
+      by_id: see `SavedVersion.sources`.
+      report: report of the version's index.
+    """
+
+    by_id: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    @property
+    def with_sources(self) -> list[str]:
+        """Return the ids of the items with sources."""
+        return list(self.by_id)
+
+    def sources(self, ids: Sequence[str]) -> list[Any]:
+        """Return the sources of items, None without one."""
+        return [self.by_id.get(name) for name in ids]
+
+
 class ChangedGroup(NamedTuple):
     """Hold changed items, either all added or all of the catalogue.
 
@@ -110,6 +132,10 @@ class ChangedItems:
         column = self._columns.title
         found = {name: None if column is None else row.get(column) for name, row in rows.items()}
         return {name: None if title is None else str(title) for name, title in found.items()}
+
+    def reused(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that the catalogue has, too: of another item, which the added one has replaced."""
+        return [name for name, row in zip(ids, self._prepared.rows(ids), strict=True) if row >= 0]
 
     def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
         """Describe the inputs of the vectors of added or refreshed items, by id; other ids are left out."""

@@ -43,7 +43,7 @@ def open_living_items(
 
     Items that were added under another model are encoded again from their raw rows, with their last counts.
     """
-    settings, columns = _settings_of(run / "config.yaml")
+    settings, columns = settings_of(run / "config.yaml")
 
     def encode(sources: Sequence[Any], report: Mapping[str, Any]) -> Float32s:
         if any("row" not in source for source in sources):
@@ -63,7 +63,7 @@ def open_living_items(
     return LivingItems(index, encoder=encoder, prepared=prepared, columns=columns, facts=facts)
 
 
-def _settings_of(path: Path) -> tuple[IndexConfig, ItemColumns]:
+def settings_of(path: Path) -> tuple[IndexConfig, ItemColumns]:
     """Read the index and item settings of a run's config.yaml; other sections may name files that are not here."""
     try:
         settings = yaml.safe_load(path.read_text())
@@ -124,7 +124,7 @@ class LivingItems:
         self.changed = ChangedItems(index, encoder=encoder, prepared=prepared, columns=columns, facts=facts)
         self._encoder, self._prepared, self._facts = encoder, prepared, facts
         self._writing = threading.Lock()  # a change replaces the state that it has read
-        self._taken = 0  # number of the last change that is taken over
+        self._taken = -1  # number of the last change that is taken over
 
     def catch_up(self) -> CaughtUp:
         """Read the changes that are not taken over yet: when it is opened all of them, later those of another process.

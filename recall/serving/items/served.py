@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
-from recall.index import Index, LivingIndex, load_index
-from recall.serving.items.changed import Behaviour
+from recall.index import Index, LivingIndex
+from recall.index.saved.store import load_current
+from recall.serving.items.changed import Behaviour, ChangedItems, KeptSources, rows_of
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import ItemEncoder, RawRows
 from recall.serving.items.facts import ItemFacts
-from recall.serving.items.living import CaughtUp, LivingItems, open_living_items
+from recall.serving.items.living import CaughtUp, LivingItems, open_living_items, settings_of
 from recall.serving.items.row_facts import RowFacts
 
 Living = bool | Literal["read_only"]
@@ -38,6 +41,7 @@ class ServedItems:
         that no item is found before its attributes and title are known.
       living: the living items; None where the index stays as it was built.
       titles: titles by item id, those of added items among them.
+      reused: ids of added items that the catalogue has for others: what the log says of the id is not of the item.
 
     Args:
       index: the index where `living` is None.
@@ -46,6 +50,8 @@ class ServedItems:
       content: search by content; without it requests by content are refused.
       facts: attributes and posteriors; without them filters, caps, cold shares and fallbacks are refused.
       living: as the attribute.
+      changed: where `living` is None, the items that were added or changed before the index was built.
+      absent: ids of the catalogue that the index lacked when it was opened.
     """
 
     def __init__(
@@ -57,9 +63,13 @@ class ServedItems:
         content: ContentSearch | None = None,
         facts: ItemFacts | None = None,
         living: LivingItems | None = None,
+        changed: ChangedItems | None = None,
+        absent: Collection[str] = (),
     ) -> None:
         self._encoder, self._content, self._facts = encoder, content, facts
-        self.living = living
+        self.living, self._absent = living, frozenset(absent)
+        self._changed = changed if living is None else living.changed
+        self.reused: set[str] = set()
         self._is_read_only = living is not None and living.index.is_read_only
         self._in_step: AbstractContextManager[Any] = nullcontext() if living is None else living.index.in_step
         self._refreshing = threading.Lock()
@@ -68,6 +78,13 @@ class ServedItems:
         if living is not None:
             self.index = living.index
             self._take_over(living.catch_up())
+        elif changed is not None:
+            sources = changed.sources()
+            if facts is not None:
+                facts.apply(changed.updates(sources))
+            self._show_rows(rows := rows_of(sources))
+            if content is not None:
+                content.add(rows)
 
     @classmethod
     def load(
@@ -94,23 +111,34 @@ class ServedItems:
             id_column=next(id_columns, None),
             content_prior=prepared.content_prior,
         )
-        facts, living_items = ItemFacts.of_run(prepared), None
+        facts, fingerprint = ItemFacts.of_run(prepared), model["fingerprint"]
+        index: Index | LivingIndex
+        living_items = changed = None
         if living:
             living_items = open_living_items(
                 run,
-                fingerprint=model["fingerprint"],
+                fingerprint=fingerprint,
                 encoder=encoder,
                 prepared=prepared,
                 facts=facts,
                 read_only=living == "read_only",
             )
+            index, base = living_items.index, living_items.index.snapshot().base
+        else:
+            version = load_current(run / "index", fingerprint=fingerprint)
+            index = base = version.index
+            if version.sources:
+                kept, columns = KeptSources(version.sources, index.report), settings_of(run / "config.yaml")[1]
+                changed = ChangedItems(kept, encoder=encoder, prepared=prepared, columns=columns, facts=facts)
         return cls(
-            living_items.index if living_items else load_index(run / "index", fingerprint=model["fingerprint"]),
+            index,
             titles=prepared.titles_by_id,
             encoder=encoder,
             content=ContentSearch(encoder, prepared=prepared, structure=model["structure"]),
             facts=facts,
             living=living_items,
+            changed=changed,
+            absent=_absent(prepared.item_ids, base.items.ids),
         )
 
     def content(self) -> ContentSearch:
@@ -150,7 +178,7 @@ class ServedItems:
     def add(self, rows: RawRows) -> list[str]:
         """Add items and return their ids; see `LivingItems.add`."""
         living = self._writable()
-        ids = living.add(rows, show=self._show_titles)
+        ids = living.add(rows, show=self._show_rows)
         if self._content is not None:
             self._content.add(living.changed.added(ids))
         return ids
@@ -165,12 +193,16 @@ class ServedItems:
 
     def behaviour(self, ids: Sequence[str]) -> dict[str, Behaviour]:
         """Describe the inputs of the vectors of items, by id; see `ChangedItems.behaviour`."""
-        return self.living.changed.behaviour(ids) if self.living else {}
+        return self._changed.behaviour(ids) if self._changed else {}
 
     @property
     def deleted(self) -> frozenset[str]:
-        """Return the ids of deleted items."""
-        return self.living.index.deleted if self.living else frozenset()
+        """Return the ids of deleted items, of items of the catalogue that the index lacks among them."""
+        deleted = self.living.index.deleted if self.living else frozenset()
+        if not self._absent:
+            return deleted
+        snapshot = self.index.snapshot()
+        return deleted.union(name for name in self._absent if snapshot.row(name) < 0)
 
     def refresh(self) -> None:
         """Catch up with other processes; see `Recaller.refresh`.
@@ -202,16 +234,17 @@ class ServedItems:
         assert self.living is not None
         with self._in_step:
             self.living.take_over(news)
-            self._show_titles(news.rows)
+            self._show_rows(news.rows)
             if self._is_read_only:
                 self.index = news.snapshot
         if self._content is not None:  # after the index: a search by content asks for facts, too
             self._content.add(news.rows)
 
-    def _show_titles(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    def _show_rows(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Show the titles of added items; an id that was used before keeps no earlier title."""
-        assert self.living is not None
-        for name, title in self.living.changed.titles(rows).items():
+        assert self._changed is not None
+        self.reused = self.reused.union(self._changed.reused(list(rows)))
+        for name, title in self._changed.titles(rows).items():
             if title is None:
                 self.titles.pop(name, None)
             else:
@@ -229,3 +262,10 @@ class ServedItems:
         if self._encoder is None:
             raise ArtifactError("new items: this recaller cannot encode them; open the run with Recaller.load")
         return self._encoder
+
+
+def _absent(catalogue: pa.StringArray, held: pa.StringArray) -> list[str]:
+    """Return the ids of the catalogue that an index lacks."""
+    if held.equals(catalogue):
+        return []
+    return list(catalogue.filter(pc.invert(pc.is_in(catalogue, value_set=held))).to_pylist())

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
@@ -18,6 +18,9 @@ from recall.core.errors import DataError, shown
 from recall.core.ragged import Ragged
 from recall.core.times import MS_PER_HOUR
 from recall.serving.ids import Ids, by_id, ids_of
+
+UNKNOWN = "\0"
+"""Names an unknown item: no id holds NUL."""
 
 _T = TypeVar("_T")
 # The last bucket of ages begins after 34 years (`history_time.py`); larger ones overflow int64 milliseconds.
@@ -143,6 +146,10 @@ class Asked(NamedTuple):
         """Return the histories that the caller gave, by position of the user: here all."""
         return dict(enumerate(self.history))
 
+    def without_given(self, ids: Collection[str]) -> Asked:
+        """Pass over some item ids in the histories of callers: here all."""
+        return self._replace(history=[_passing_over(own, ids) for own in self.history])
+
     def ages_hours(self, now_ms: int) -> list[list[float]]:
         """Count the hours from each click to the query; -1 for an unknown time."""
         return [
@@ -173,6 +180,22 @@ class AskedOfLog:
     further: dict[str, list[list[str]]]
     item_ids: npt.NDArray[np.object_]
 
+    def without_given(self, ids: Collection[str]) -> AskedOfLog:
+        """Pass over some item ids in the histories of callers."""
+        is_given = np.isin(self.rows.owners, list(self.caller_histories))
+        given = {position: _passing_over(own, ids) for position, own in self.caller_histories.items()}
+        return replace(self, rows=self._rows_without(ids, is_given), caller_histories=given)
+
+    def without_logged(self, ids: Collection[str]) -> AskedOfLog:
+        """Pass over some item ids in the histories of the log."""
+        is_given = np.isin(self.rows.owners, list(self.caller_histories))
+        return replace(self, rows=self._rows_without(ids, ~is_given))
+
+    def _rows_without(self, ids: Collection[str], among: Bools) -> Ragged:
+        """Return the rows with -1 in the place of some items, among some clicks."""
+        is_one = among & (self.rows.values >= 0) & np.isin(self.item_ids[self.rows.values].astype(str), list(ids))
+        return Ragged(np.where(is_one, -1, self.rows.values), self.rows.offsets)
+
     @property
     def names(self) -> list[str]:
         """Return the names of the queries: the user ids."""
@@ -181,7 +204,7 @@ class AskedOfLog:
     @property
     def history(self) -> list[list[str]]:
         """Look up the clicked item ids of each user, oldest first."""
-        lists = [self.item_ids[own].tolist() for own in self.rows]
+        lists = [np.where(own < 0, UNKNOWN, self.item_ids[own]).tolist() for own in self.rows]
         return [self.caller_histories.get(position, own) for position, own in enumerate(lists)]
 
     def flat_ages_hours(self, now_ms: int) -> Float64s | None:
@@ -203,6 +226,11 @@ class AskedOfLog:
         for lists in self.further.values():
             counts = counts + np.array([len(own) for own in lists], np.int64)
         return counts == 0
+
+
+def _passing_over(history: Sequence[str], ids: Collection[str]) -> list[str]:
+    """Replace some item ids by an unknown one, so that each click keeps its time."""
+    return [UNKNOWN if item in ids else item for item in history]
 
 
 def require_times(times: Sequence[int], history: Sequence[str], *, times_at: str, history_at: str) -> None:

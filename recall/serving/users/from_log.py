@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -90,9 +90,13 @@ class LoggedUsers:
             self.item_ids,
         )
 
-    def seen(self, users: Sequence[str]) -> Ragged:
-        """Return all clicks of users in the log as rows of the catalogue; per user unique and rising."""
-        return self._histories.seen_of(users)
+    def seen(self, users: Sequence[str], *, but: Collection[str] = ()) -> Ragged:
+        """Return all clicks of users in the log, but for some item ids, as rows of the catalogue.
+
+        Per user they are unique and rising.
+        """
+        seen = self._histories.seen_of(users)
+        return seen.where(~np.isin(seen.values, self._rows(list(but)))) if but else seen
 
     def clicked(self, user: str) -> list[str]:
         """Return the last `data.history` clicked item ids of a user, oldest first."""
@@ -102,9 +106,9 @@ class LoggedUsers:
         """Mark the users with clicks in the log; bool [users]."""
         return self._histories.seen_of(users).lengths > 0
 
-    def knows_items(self, ids: Sequence[str]) -> Bools:
-        """Mark the item ids that the catalogue holds; bool [ids]."""
-        return self._rows(ids) >= 0
+    def knows_items(self, ids: Sequence[str], *, but: Collection[str] = ()) -> Bools:
+        """Mark the item ids that the catalogue holds, but for some; bool [ids]."""
+        return (self._rows(ids) >= 0) & np.array([name not in but for name in ids], bool)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

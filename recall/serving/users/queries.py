@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,7 +101,9 @@ class UserQueries:
             return self.logged.has_clicks(users)
         return np.asarray(pc.is_in(pa.array(users, pa.string()), value_set=self._prepared.user_ids))
 
-    def by_model(self, query: UserQuery, *, now_ms: int, exclude_seen: bool, marks_lacking: bool) -> Queries:
+    def by_model(
+        self, query: UserQuery, *, now_ms: int, exclude_seen: bool, marks_lacking: bool, reused: Collection[str] = ()
+    ) -> Queries:
         """Compute query vectors with the model.
 
         Args:
@@ -109,6 +111,8 @@ class UserQueries:
           now_ms: the moment of the query (Unix milliseconds).
           exclude_seen: whether lists may not hold the user's clicks.
           marks_lacking: whether users without clicks are marked as lacking; users by features never are.
+          reused: ids that the query model and the log know of other items than those that are served. Callers mean the
+            items that are served, the log means the others.
 
         Raises:
           ArtifactError: the model has no user tower, or cannot answer by features.
@@ -116,19 +120,23 @@ class UserQueries:
             further history of such a name.
         """
         asked = self._asked(query)
-        if isinstance(asked, AskedOfLog):
-            vectors = self.vectors.of_asked(asked, now_ms=now_ms)
-            lacking = asked.without_clicks if marks_lacking else None
+        known = asked.without_given(reused) if reused else asked
+        if isinstance(known, AskedOfLog):
+            vectors = self.vectors.of_asked(known, now_ms=now_ms)
+            lacking = known.without_clicks if marks_lacking else None
         else:
             assert query.features is not None
-            vectors, lacking = self._features.vectors(query.features, asked, now_ms=now_ms), None
-        return self._queries(asked, vectors, lacking=lacking, exclude_seen=exclude_seen)
+            vectors, lacking = self._features.vectors(query.features, known, now_ms=now_ms), None
+        return self._queries(asked, vectors, lacking=lacking, exclude_seen=exclude_seen, reused=reused)
 
-    def by_content(self, query: UserQuery, content: ContentSearch, *, last: int, exclude_seen: bool) -> Queries:
-        """Use the content vectors of the last `last` clicks; users without any lack. Raises as `by_model`."""
+    def by_content(
+        self, query: UserQuery, content: ContentSearch, *, last: int, exclude_seen: bool, reused: Collection[str] = ()
+    ) -> Queries:
+        """Use the content vectors of the last `last` clicks; users without any lack. The rest is as of `by_model`."""
         asked = self._asked(query)
-        vectors, has_clicks = content.interests(asked.history, last=last)
-        return self._queries(asked, vectors, lacking=~has_clicks, exclude_seen=exclude_seen)
+        known = asked.without_logged(reused) if reused and isinstance(asked, AskedOfLog) else asked
+        vectors, has_clicks = content.interests(known.history, last=last)
+        return self._queries(asked, vectors, lacking=~has_clicks, exclude_seen=exclude_seen, reused=reused)
 
     def vectors_by_features(self, features: UserFeatures, *, now_ms: int) -> Float32s:
         """Compute query vectors of users that no file knows; see `Recaller.user_vectors_of`."""
@@ -141,12 +149,19 @@ class UserQueries:
         return self.logged.asked(query)
 
     def _queries(
-        self, asked: Asked | AskedOfLog, vectors: Float32s, *, lacking: Bools | None, exclude_seen: bool
+        self,
+        asked: Asked | AskedOfLog,
+        vectors: Float32s,
+        *,
+        lacking: Bools | None,
+        exclude_seen: bool,
+        reused: Collection[str],
     ) -> Queries:
         """Add to query vectors the clicks that lists may not hold."""
         if not exclude_seen:
             return Queries(asked.names, vectors, {}, None, lacking)
-        return Queries(asked.names, vectors, asked.caller_histories, self.logged.seen(asked.users), lacking)
+        seen = self.logged.seen(asked.users, but=reused)
+        return Queries(asked.names, vectors, asked.caller_histories, seen, lacking)
 
     @property
     def _features(self) -> FeatureQueries:
