@@ -20,12 +20,14 @@ from recall.core.artifacts import MANIFEST, publish, read_manifest
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
-from recall.index import Index, build_index, load_index
+from recall.index import Index, build_index
+from recall.index.saved.store import load_current
 from recall.index.scann import ScannIndex
 from recall.model.saved_model import USER_ENCODER
 from recall.serving.export.features import GraphEncoder
 from recall.serving.export.index_graph import ExactGraph, GraphIndex, ScannGraph
 from recall.serving.export.saved_model import CandidateModule
+from recall.serving.items.changed import rows_of
 
 FORMAT_VERSION = 1
 Kind = Literal["exact", "scann"]
@@ -68,7 +70,8 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
         raise ConfigError(f"index: expected exact or scann, found {index}")
     _require_replaceable(out)
     model = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
-    searched = load_index(run / "index", fingerprint=model["fingerprint"])
+    version = load_current(run / "index", fingerprint=model["fingerprint"])
+    searched = version.index
     prepared = PreparedData.load(run / "data", verify="tables")
     query = tf.saved_model.load(str(run / "model" / "query"))
     if not (run / "model" / USER_ENCODER).is_dir():
@@ -78,13 +81,16 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
         )
     encoder = TableEncoder.load(run / "model" / USER_ENCODER)
     kind = index or ("exact" if searched.is_exact else "scann")
+    added = rows_of(version.sources or {})
+    is_by_cosine = bool(added) or "trigger" not in query.signatures
     module = CandidateModule(
         query,
         encoder=GraphEncoder(encoder, id_column=prepared.user_id_name),
         index=_graph(searched, kind),
-        by_cosine=None if "trigger" in query.signatures else _graph(searched.by_cosine(searched.dim - 1), kind),
+        by_cosine=_graph(searched.by_cosine(searched.dim - 1), kind) if is_by_cosine else None,
         ids=list(searched.ids),
         k=min(k, len(searched)),
+        added=added,
     )
     manifest = {
         "format_version": FORMAT_VERSION,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -34,9 +34,11 @@ class CandidateModule(tf.Module):
       query: the query/ SavedModel.
       encoder: encoder of raw features of users.
       index: the searched index.
-      by_cosine: the same items, by cosine; None where the model has a trigger tower.
+      by_cosine: the same items, by cosine; None where the model has a trigger tower and no item was added.
       ids: item ids by row of the index.
       k: candidates per query, at most the number of items.
+      added: ids of items that came after the training. If the query model knows such an id, it is of another item, so
+        that it is not asked for it.
     """
 
     def __init__(
@@ -48,9 +50,16 @@ class CandidateModule(tf.Module):
         by_cosine: GraphIndex | None,
         ids: Sequence[str],
         k: int,
+        added: Collection[str] = (),
     ) -> None:
         super().__init__()
         self._by_cosine = by_cosine
+        self._is_added = None
+        self._trained = next((name for name in ids if name not in added), None)
+        if added:
+            names = tf.constant(sorted(added), tf.string)
+            table = tf.lookup.KeyValueTensorInitializer(names, tf.ones(len(added), tf.int32))
+            self._is_added = tf.lookup.StaticHashTable(table, default_value=0)
         self._query, self._encoder, self._index, self._k = query, encoder, index, k
         self._ids = tf.Variable([*ids, ""], trainable=False, dtype=tf.string, name="ids")
         rows = tf.lookup.KeyValueTensorInitializer(tf.constant(ids, tf.string), tf.range(len(ids), dtype=tf.int32))
@@ -83,17 +92,19 @@ class CandidateModule(tf.Module):
 
     def _recall(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
         """Answer for users by id and history."""
-        return self._best(self._query.signatures["user"](**inputs)["vector"])
+        known = {**inputs, "history": self._known(inputs["history"])}
+        return self._best(self._query.signatures["user"](**known)["vector"])
 
     def _recall_in_full(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
         """Answer for users by id, with times of clicks and further histories."""
-        return self._best(self._query.signatures["user_in_full"](**inputs)["vector"])
+        known = {**inputs, "history": self._known(inputs["history"])}
+        return self._best(self._query.signatures["user_in_full"](**known)["vector"])
 
     def _recall_features(self, inputs: Mapping[str, tf.Tensor]) -> Answer:
         """Answer for users by raw features; absent further inputs count as unknown or empty."""
         encoded = self._encoder({name: inputs[name] for name in self._encoder.inputs})
         model_inputs = {PROFILE + name: values for name, values in encoded.items()}
-        model_inputs["history"] = inputs["history"]
+        model_inputs["history"] = self._known(inputs["history"])
         for name, spec in self._further.items():
             unknown = -1.0 if spec.dtype == tf.float32 else ""  # ages of clicks are numbers, the others are item ids
             model_inputs[name] = inputs[name] if name in inputs else tf.fill(tf.shape(inputs["history"]), unknown)
@@ -105,9 +116,21 @@ class CandidateModule(tf.Module):
         check = tf.debugging.assert_non_negative(rows, "similar: an item id is not in the index")
         with tf.control_dependencies([check]):
             rows = tf.identity(rows)
+        trigger = self._query.signatures.get("trigger")
         if self._by_cosine is None:
-            return self._best(self._query.signatures["trigger"](item_id=inputs["item_id"])["vector"], without=rows)
-        return self._best(self._by_cosine.of(rows), index=self._by_cosine, without=rows)
+            return self._best(trigger(item_id=inputs["item_id"])["vector"], without=rows)
+        own = self._best(self._by_cosine.of(rows), index=self._by_cosine, without=rows)
+        if trigger is None or self._trained is None or self._is_added is None:
+            return own
+        is_added = self._is_added.lookup(inputs["item_id"]) > 0
+        # The tower refuses ids that it does not know; of an added item its answer is not used.
+        known = tf.where(is_added, self._trained, inputs["item_id"])
+        by_tower = self._best(trigger(item_id=known)["vector"], without=rows)
+        return {name: tf.where(is_added[:, tf.newaxis], own[name], by_tower[name]) for name in own}
+
+    def _known(self, ids: tf.Tensor) -> tf.Tensor:
+        """Replace ids of added items by empty ones, which histories pass over."""
+        return ids if self._is_added is None else tf.where(self._is_added.lookup(ids) > 0, "", ids)
 
     def _best(self, queries: tf.Tensor, *, index: GraphIndex | None = None, without: tf.Tensor | None = None) -> Answer:
         """Search the best items of float32 [batch, width], or [batch, queries, width] with several queries per list."""

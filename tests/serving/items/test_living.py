@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json
@@ -19,6 +20,7 @@ from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import LivingIndex, load_index, new_journal, save_index
 from recall.runs.run import Run
+from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
 
 
@@ -390,6 +392,24 @@ def test_a_reused_id_has_nothing_of_the_item_before(
     expected = [name for name in recaller.index.search(vector, 6).ids[0] if name != "i010"][:5]
     assert recaller.similar(["i010"], k=5).ids[0].tolist() == expected
     recaller.close()
+
+
+def test_an_export_answers_for_a_reused_id_as_for_the_item_that_has_it_now(reused: Path, tmp_path: Path) -> None:
+    served = Recaller.load(reused)
+    export_run(reused, tmp_path / "out", k=8, index="exact")
+    exported = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
+
+    def similar(item: str) -> list[str]:
+        return [name.decode() for name in exported.signatures["similar"](item_id=tf.constant([item]))["ids"][0].numpy()]
+
+    for item in ("i010", "brand new", "i012"):
+        assert similar(item)[:5] == served.similar([item], k=5).ids[0].tolist()
+
+    def recalled(*history: str) -> list[str]:
+        found = exported.signatures["recall"](user_id=tf.constant(["nobody"]), history=tf.constant([history]))
+        return [name.decode() for name in found["ids"][0].numpy()]
+
+    assert recalled("i020", "i010") == recalled("i020", "") != recalled("i020", "i012")
 
 
 def test_who_saw_the_item_before_may_get_the_item_that_has_its_id_now(reused: Path, recaller: Recaller) -> None:
