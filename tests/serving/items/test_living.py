@@ -22,6 +22,7 @@ from recall.index import LivingIndex, load_index, new_journal, save_index
 from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
+from tests.helpers.interrupting import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +286,50 @@ def test_a_reader_shows_what_another_process_did_when_it_catches_up(copied: Path
     assert reader.behaviour(["seen later"])["seen later"]["exposures"] == 9
     with pytest.raises(ArtifactError, match=r"Recaller.load\(run, living=True\)"):
         reader.delete_items(["i003"])
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.slow
+def test_a_reader_knows_titles_and_attributes_whatever_the_writer_does_while_it_catches_up(
+    copied: Path, settings: Config
+) -> None:
+    writer, reader = Recaller.load(copied, living=True), Recaller.load(copied, living="read_only")
+    index = writer.index
+    assert isinstance(index, LivingIndex)
+    ids: list[str] = []
+
+    def known(recaller: Recaller, name: str) -> tuple[list[str], list[str], str | None]:
+        """Whether an item is there, by which of the two categories it is found, and its title."""
+        found = [own(recaller, [name], **where(column="category", **{"in": [category]})) for category in ("one", "two")]
+        titles = recaller.recall(["u001"], k=1).titles
+        return own(recaller, [name]), [category for own_of in found for category in own_of], titles.get(name)
+
+    def meanwhile(turn: int) -> None:
+        writer.add_items([raw(settings, 4, "moving", category="two", title=f"second {turn}")])
+        if turn > 2:
+            writer.delete_items([ids[-2]])
+        if turn % 2:
+            index.rebalance()
+        else:
+            assert index._journal is not None
+            index._journal.compact()
+
+    happened = 0
+    for turn in range(24):
+        ids.append(f"race {turn}")
+        writer.add_items([raw(settings, 3, ids[-1], category="one"), raw(settings, 3, "moving", category="one")])
+        interruption = Interruption(lambda turn=turn: meanwhile(turn), before_line=37 * turn, within="recall/")
+        with interruption.armed():
+            reader.refresh()
+        happened += interruption.happened
+        for name in (*ids[-3:], "moving"):
+            is_there, by_category, _ = known(reader, name)
+            assert by_category == is_there, "never one without the other"
+        reader.refresh()
+        for name in (*ids[-3:], "moving"):
+            assert known(reader, name) == known(writer, name)
+    assert happened > 12
     reader.close()
     writer.close()
 
