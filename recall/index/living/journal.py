@@ -27,7 +27,7 @@ from recall.index.living.compaction import write_compacted
 from recall.index.living.journal_files import COMPACTED, SEGMENT, JournalFiles
 from recall.index.living.journal_format import REMEDY, Operation, Record, framed, record_at
 from recall.index.living.journal_scan import JournalScan, Places, Tail
-from recall.index.living.promise import PromiseFile
+from recall.index.living.promise import OtherJournalError, PromiseFile
 from recall.index.living.segment_writer import SegmentWriter, not_written
 from recall.index.living.writer_lock import WriterLock
 
@@ -242,7 +242,7 @@ class Journal:
         promise = self._promise.read()  # before the files, which hold by then what it promises
         if promise is not None:
             if self._identity is not None and promise.journal != self._identity:
-                raise ArtifactError(f"{self.directory}: another journal has taken its place; open the index again")
+                raise OtherJournalError(f"{self.directory}: another journal has taken its place; open the index again")
             self._identity = promise.journal
         scan = JournalScan(self._files, promise)
         for record in scan:

@@ -24,6 +24,10 @@ _LINE = re.compile(rb"journal ([0-9a-f]{32}) after (\d{20}) acknowledged (\d{20}
 _ATTEMPTS = 10
 
 
+class OtherJournalError(ArtifactError):
+    """Report that another journal has taken the place of the one that was read; nothing of it is shown."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Promise:
     """Hold what has to be in a journal.

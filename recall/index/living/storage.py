@@ -12,6 +12,7 @@ from recall.core.errors import ArtifactError
 from recall.index.base import Index
 from recall.index.living.journal import Extent, Journal
 from recall.index.living.journal_format import Operation, Record
+from recall.index.living.promise import OtherJournalError
 from recall.index.living.replay import Encode, Replayed, replayed
 from recall.index.saved.store import SavedVersion, load_current, save_index
 from recall.index.saved.versions import current_version
@@ -139,7 +140,7 @@ class LivingStorage:
             return []
         records = list(self.journal.records(after=after))
         if self.journal.last_sequence < after:
-            raise ArtifactError(
+            raise OtherJournalError(
                 f"{self.journal.directory}: ends at record {self.journal.last_sequence:,} by now, and at {after:,} "
                 "before: another journal has taken its place; open the index again"
             )

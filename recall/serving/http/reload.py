@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from recall.core.background import BackgroundWork
-from recall.core.errors import ArtifactError
+from recall.index.living.promise import OtherJournalError
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.service import Service
 from recall.serving.http.settings import ServiceSettings
@@ -101,10 +101,9 @@ class Reloader:
         if published.model == now.published.model and now.recaller.is_living:
             try:
                 return now.refreshed(published)
-            except ArtifactError:
+            except OtherJournalError:  # only a new beginning reads it
                 if writes:
                     raise
-                # Perhaps another journal has taken the place of the one that is followed: begin with what is there.
         if not writes:
             return Snapshot.load(self._run, living=living)
         require_one_model(self._run)  # a version that is not whole yet is no reason to stop writing

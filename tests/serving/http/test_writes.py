@@ -139,11 +139,10 @@ def test_a_service_that_cannot_follow_says_so_and_follows_again_when_it_can(writ
     with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
         while reader.get("/readyz").status_code != 200 or not is_found(reader, "new-f"):
             pass
-        promise = own_run / "index" / "ACKNOWLEDGED"
-        whole = promise.read_bytes()
-        promise.write_bytes(b"damaged")
+        listed = own_run / "index" / "journal" / "files.json"
+        whole = listed.read_bytes()
+        listed.write_bytes(b"damaged")
         assert change(writer, "DELETE", {"ids": ["new-f"]}).status_code == 200
-        promise.write_bytes(b"damaged")
 
         def work() -> dict[str, Any]:
             return dict(reader.get("/readyz").json()["background"]["reload"])
@@ -152,7 +151,7 @@ def test_a_service_that_cannot_follow_says_so_and_follows_again_when_it_can(writ
             assert is_found(reader, "new-f"), "it answers as before"
         assert work()["error"] == "ArtifactError"
         assert 'recall_background_consecutive_failures{work="reload"} 0.0' not in reader.get("/metrics").text
-        promise.write_bytes(whole)
+        listed.write_bytes(whole)
         while is_found(reader, "new-f"):
             pass
         while work()["failures"]:
