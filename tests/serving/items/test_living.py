@@ -397,11 +397,11 @@ def test_a_recaller_of_a_built_index_changes_nothing(recaller: Recaller) -> None
 
 @pytest.fixture(scope="module")
 def reused(finished: Path, settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose item i010 was deleted, brought back with the content of i050, and put into a version."""
+    """A run whose item i031 was deleted, brought back with the content of i050, and put into a version."""
     directory = Path(shutil.copytree(finished, tmp_path_factory.mktemp("reused") / "run"))
     recaller = Recaller.load(directory, living=True)
-    recaller.delete_items(["i010", "i011"])
-    recaller.add_items([raw(settings, 50, "i010", title=None, category="brand new"), raw(settings, 3, "brand new")])
+    recaller.delete_items(["i031", "i011"])
+    recaller.add_items([raw(settings, 50, "i031", title=None, category="brand new"), raw(settings, 3, "brand new")])
     assert isinstance(recaller.index, LivingIndex)
     recaller.index.rebalance()
     recaller.close()
@@ -419,23 +419,23 @@ def test_a_reused_id_has_nothing_of_the_item_before(
         new_journal(directory / "index")
     recaller = Recaller.load(directory, living="read_only" if living == "without its journal" else living)
     new = raw(settings, 50, "?", title=None, category="brand new")
-    np.testing.assert_allclose(recaller.vectors(["i010"]), recaller.new_item_vectors([new]), atol=1e-5)
-    assert own(recaller, ["i010", "i012"], **where(column="category", **{"in": ["brand new"]})) == ["i010"]
+    np.testing.assert_allclose(recaller.vectors(["i031"]), recaller.new_item_vectors([new]), atol=1e-5)
+    assert own(recaller, ["i031", "i012"], **where(column="category", **{"in": ["brand new"]})) == ["i031"]
     titles = recaller.recall(["u001"], k=200, exclude_seen=False).titles
-    assert (titles.get("i010"), titles["brand new"]) == (None, "title of brand new")
-    assert recaller.behaviour(["i010"])["i010"]["exposures"] == 0
-    cold = recaller.recall(["u001"], k=1, filters={"allow": ["i010", "i012"]}, min_cold_share=1, exclude_seen=False)
-    assert cold.ids[0].tolist() == ["i010"]
+    assert (titles.get("i031"), titles["brand new"]) == (None, "title of brand new")
+    assert recaller.behaviour(["i031"])["i031"]["exposures"] == 0
+    cold = recaller.recall(["u001"], k=1, filters={"allow": ["i031", "i012"]}, min_cold_share=1, exclude_seen=False)
+    assert cold.ids[0].tolist() == ["i031"]
     # By content it is where its new content is, and what was deleted is nowhere.
     assert recaller.similar_to_new([new], k=3).scores[0, 0] == pytest.approx(1, abs=1e-5)
-    assert "i010" in recaller.similar_to_new([new], k=3).ids[0]
+    assert "i031" in recaller.similar_to_new([new], k=3).ids[0]
     for found in (recaller.similar(["i012"], k=300, by="content"), recaller.similar(["i012"], k=300)):
         assert "i011" not in found.ids[0]
     # Its neighbours are by its own vector: the trigger tower knows the item before.
-    vector = recaller.vectors(["i010"])
+    vector = recaller.vectors(["i031"])
     vector[:, -1] = 0
-    expected = [name for name in recaller.index.search(vector, 6).ids[0] if name != "i010"][:5]
-    assert recaller.similar(["i010"], k=5).ids[0].tolist() == expected
+    expected = [name for name in recaller.index.search(vector, 6).ids[0] if name != "i031"][:5]
+    assert recaller.similar(["i031"], k=5).ids[0].tolist() == expected
     recaller.close()
 
 
@@ -447,33 +447,33 @@ def test_an_export_answers_for_a_reused_id_as_for_the_item_that_has_it_now(reuse
     def similar(item: str) -> list[str]:
         return [name.decode() for name in exported.signatures["similar"](item_id=tf.constant([item]))["ids"][0].numpy()]
 
-    for item in ("i010", "brand new", "i012"):
+    for item in ("i031", "brand new", "i012"):
         assert similar(item)[:5] == served.similar([item], k=5).ids[0].tolist()
 
     def recalled(*history: str) -> list[str]:
         found = exported.signatures["recall"](user_id=tf.constant(["nobody"]), history=tf.constant([history]))
         return [name.decode() for name in found["ids"][0].numpy()]
 
-    assert recalled("i020", "i010") == recalled("i020", "") != recalled("i020", "i012")
+    assert recalled("i020", "i031") == recalled("i020", "") != recalled("i020", "i012")
 
 
 def test_who_saw_the_item_before_may_get_the_item_that_has_its_id_now(reused: Path, recaller: Recaller) -> None:
     served = Recaller.load(reused)
     events = recaller.user_queries.logged
-    users = [user for user in (f"u{number:03d}" for number in range(120)) if "i010" in events.clicked(user)]
+    users = [user for user in (f"u{number:03d}" for number in range(120)) if "i031" in events.clicked(user)]
     assert users
     for by in ("model", "content"):
         before = recaller.recall(users, k=200, by=by)
-        assert not (before.ids == "i010").any()
+        assert not (before.ids == "i031").any()
         now = served.recall(users, k=200, by=by)
-        assert (now.ids == "i010").any(axis=1).all()
+        assert (now.ids == "i031").any(axis=1).all()
     # In a history that a caller gives, the id is of the item that is served: excluded, and unknown to the tower.
-    given = served.recall(["nobody"], k=200, histories={"nobody": ["i020", "i010"]})
-    assert "i010" not in given.ids[0]
-    without = served.recall(["nobody"], k=200, histories={"nobody": ["i020", "no such item"]}, exclude=["i010"])
+    given = served.recall(["nobody"], k=200, histories={"nobody": ["i020", "i031"]})
+    assert "i031" not in given.ids[0]
+    without = served.recall(["nobody"], k=200, histories={"nobody": ["i020", "no such item"]}, exclude=["i031"])
     assert given.ids.tolist() == without.ids.tolist()
     by_features = [
-        served.recall(features=[{"history": history}], k=50, exclude=["i010"]).ids.tolist()
-        for history in (["i020", "i010"], ["i020", "no such item"])
+        served.recall(features=[{"history": history}], k=50, exclude=["i031"]).ids.tolist()
+        for history in (["i020", "i031"], ["i020", "no such item"])
     ]
     assert by_features[0] == by_features[1]
