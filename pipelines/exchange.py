@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from pipelines.storage import LocalStorage, Storage, storage_at
 from recall.core.arrays import Int64s
+from recall.core.canonical import used_only
 from recall.core.ordering import order_of
-from recall.core.tables import used_only
 
 Handed: TypeAlias = bytes | tuple[str, int, int]
 """A table on its way to another stage: its bytes, or file, position and length in the scratch folder."""

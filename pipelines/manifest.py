@@ -61,6 +61,7 @@ def describe(
         "history": data.history,
         "first_time_ms": log.summary.first_time_ms,
         "last_time_ms": log.summary.end_ms,
+        "columns": {"items": list(log.items.columns)},
         "item_id_feature": _item_id_feature(config),
         "user_id_column": encoded.user_id_column,
         "clipped": encoded.clipped,

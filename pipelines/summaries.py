@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from recall.data.posterior import Prior
 from recall.data.prepared_files import EncodedRows
 from recall.data.splits import SPLITS, TimeBoundaries, TimeHistogram
 
+UNKNOWN_ITEM = "item is not in the items file"
 _REASONS_SHOWN = 3
 _READ_SCHEMA = pa.schema([("history", pa.string()), ("accepted", pa.int64())])
 
@@ -149,14 +152,16 @@ def reasons(rejected: pa.Table) -> dict[str, int]:
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
-def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> None:
+def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str, items: ItemTable) -> None:
     """Raise DataError if the log has no rows, no usable row, or no click."""
     if not summary.totals and not len(rejected):
         raise DataError(f"{path}: the log has no rows; expected at least some exposures and clicks")
     if not summary.totals:
         shown = ", ".join(f"{reason} ({count:,})" for reason, count in list(reasons(rejected).items())[:_REASONS_SHOWN])
+        unknown = rejected.filter(pc.equal(rejected["reason"], UNKNOWN_ITEM))["item"]
+        sides = f" (the log has item {unknown[0].as_py()!r}, the file {items.ids[0].as_py()!r})" if len(unknown) else ""
         raise DataError(
-            f"{path}: none of the {len(rejected):,} rows can be used: {shown}; "
+            f"{path}: none of the {len(rejected):,} rows can be used: {shown}{sides}; "
             "check the columns and the time_unit that data.events names"
         )
     if not summary.totals["clicks"]:
@@ -164,6 +169,20 @@ def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str) -> Non
             f"{path}: none of the {summary.totals['events']:,} events is a click; check data.events.click "
             "(a row is a click when its column is at least at_least)"
         )
+
+
+def notes_of_log(scratch: Scratch) -> list[str]:
+    """List what the workers assumed of the files that they read, each topic once."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for table in scratch.read_all("read"):
+        for topic, text in json.loads(table["assumed"][0].as_py()):
+            first.setdefault(topic, text)
+            counts[topic] += 1
+    return [
+        text + (f"; and so in {counts[topic] - 1:,} more files" if counts[topic] > 1 else "")
+        for topic, text in first.items()
+    ]
 
 
 def require_all_read(scratch: Scratch, summary: LogSummary, *, pieces: int, clock: bool) -> None:
@@ -247,7 +266,7 @@ def encode_tables(
         {"behaviour": features.behaviour, "meta": features.meta}, items.table, clicks=item_clicks, seed=config.seed
     )
     title = config.data.items.title
-    titles = items.table[title].combine_chunks().cast(pa.string()) if title else None
+    titles = items.table[title].combine_chunks() if title else None
     attributes = attribute_columns(items.table, features.item, further=config.data.items.attributes)
     encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles, attributes)
 

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from pipelines.exchange import Scratch
 from pipelines.further_histories import build_vocabularies, clocks_of, plan_sources, recent_entries, rejected_entries
+from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
 from pipelines.posterior_blocks import history_tables, whole_history, write_history
@@ -34,6 +35,7 @@ from pipelines.summaries import (
     OrderedLog,
     encode_tables,
     item_totals,
+    notes_of_log,
     require_all_read,
     require_all_written,
     require_usable,
@@ -111,6 +113,10 @@ def prepare(
                 encoded=encoded,
             )
         )
+        known, warnings = known_of_files(place, config.data, log, users, totals)
+        manifest["counts"]["known"] = known
+        assumed = [*items.assumed, *(users.assumed if users else ()), *notes_of_log(place)]
+        manifest["notes"] = [*manifest.get("notes", ()), *assumed, *warnings]
     return manifest
 
 
@@ -155,7 +161,7 @@ class _Job:
         summary = LogSummary.read(scratch, data.split)
         require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
-        require_usable(summary, rejected, path=data.events.path)
+        require_usable(summary, rejected, path=data.events.path, items=items)
         if data.events.time_unit != "order":
             summary = summary.with_end(scratch, bucket_ms=data.posterior.bucket)
         held_out = summary.split(data)
@@ -304,6 +310,9 @@ def counts_table(manifest: dict[str, Any]) -> Table:
     rows |= {f"rejected: {reason}": number for reason, number in counts["rejected"].items()}
     rows |= {"exact duplicates removed": counts["duplicates"], "events": counts["events"], "clicks": counts["clicks"]}
     rows |= {"users": counts["users"], "items": counts["items"], "items with an exposure": counts["items_exposed"]}
+    for name, known in counts["known"].items():
+        rows[f"{name} of the log"] = known["in_log"]
+        rows[f"{name} of the log that the {name} file knows"] = known["known"]
     rows |= {f"{name} examples": number for name, number in counts["examples"].items()}
     for name, number in rows.items():
         table.add_row(name, f"{number:,}")

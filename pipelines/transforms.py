@@ -8,6 +8,7 @@ pipeline lie in a scratch folder under a name made of the key.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,12 +115,12 @@ class ReadEvents(beam.DoFn):
         number, (history, piece) = element
         known = None if history in self._own else self._known_items
         clock = self._clocks.get(history)
-        events, rejected, without_zone = read_log(Piece(*piece), self._logs[history], known_items=known, clock=clock)
+        read = read_log(Piece(*piece), self._logs[history], known_items=known, clock=clock)
+        events, rejected = read.accepted, read.rejected
         if len(rejected):
             self._scratch.write(f"rejected{history and '.'}{history}", number, rejected)
-        self._scratch.write(
-            "read", number, pa.table({"history": [history], "accepted": [len(events)], "without_zone": [without_zone]})
-        )
+        of_piece = {"history": [history], "accepted": [len(events)], "without_zone": [read.without_zone]}
+        self._scratch.write("read", number, pa.table({**of_piece, "assumed": [json.dumps(read.assumed)]}))
         if history:
             events = events.filter(events["click"]).select(ENTRY_SCHEMA.names).cast(ENTRY_SCHEMA)
         parts = partitioned(events, "user", partitions=self._partitions)

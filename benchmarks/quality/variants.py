@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 
 from recall.config.experiment import Config
 from recall.core.artifacts import publish, read_manifest
+from recall.core.canonical import id_strings
 from recall.core.errors import ConfigError, DataError
-from recall.core.tables import expand_paths, id_strings, read_table
+from recall.core.tables import expand_paths, read_table
 from recall.core.times import parse_times
 from recall.data.catalogue import read_items
 from recall.data.events import plan_pieces, read_events, sort_events

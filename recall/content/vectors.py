@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.arrays import Bools, Float32s
+from recall.core.canonical import Column, id_strings
 from recall.core.errors import DataError
-from recall.core.tables import Column, id_strings, read_table
+from recall.core.tables import read_table
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.prepared import PreparedData
@@ -175,6 +176,9 @@ def _columns(table: pa.Table, path: Path, *, id_column: str) -> tuple[pa.StringA
             f"{path}: expected a column {' or '.join(names)} and one column of lists, found "
             f"{', '.join(f'{field.name} ({field.type})' for field in table.schema)}"
         )
-    named = id_strings(table[ids])
+    try:
+        named = id_strings(table[ids])
+    except DataError as error:
+        raise DataError(f"{path}: column {ids}: {error}") from error
     there = pc.is_valid(named)
     return named.filter(there), table[lists[0]].filter(there)

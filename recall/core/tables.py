@@ -1,4 +1,7 @@
-"""Reads tables (CSV, TSV, JSON lines, gzipped or not, and Parquet) and interprets their ids and numbers."""
+"""Reads tables (CSV, TSV, JSON lines, gzipped or not, and Parquet) and interprets their numbers.
+
+`canonical.py` interprets their ids, categories and tags.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,20 @@ import glob
 import gzip
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 
 from recall.core.arrays import Bools, Float64s
-from recall.core.errors import DataError, shown
-
-Column: TypeAlias = pa.Array | pa.ChunkedArray
+from recall.core.canonical import Column, flat, plain, texts
+from recall.core.errors import DataError
+from recall.core.json_lines import read_json_lines
 
 _ENDINGS = {
     ".csv": "csv",
@@ -34,11 +36,9 @@ _ENDINGS = {
 }
 # A record has to fit into one block; texts of items can be long.
 _BLOCK_BYTES = 1 << 24
-LONGEST_ID = 512
-"""Characters of an id at most, in files, requests and calls alike: what can be added can be asked for and deleted."""
-
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException)
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_CHANGED_TYPE = re.compile(r"Column\(/(\S+)\) changed from (\w+) to (\w+)")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -46,7 +46,7 @@ def expand_paths(pattern: str | Path) -> list[Path]:
     """List the files of a path or glob (`**` too), sorted by name.
 
     Raises:
-      DataError: no file matches, the name of one is no UTF-8, or this is a URI.
+      DataError: no file matches, or this is a URI.
     """
     if is_uri(pattern):
         raise DataError(
@@ -59,19 +59,7 @@ def expand_paths(pattern: str | Path) -> list[Path]:
         hint = f"{pattern}/*.parquet" if exact.is_dir() else "a file or a glob like logs/*.csv"
         what = "is a folder" if exact.is_dir() else "matches no file"
         raise DataError(f"{pattern}: {what}; expected {hint}")
-    for path in files:
-        if not is_utf8(path):
-            raise DataError(f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it")
     return files
-
-
-def is_utf8(path: Path) -> bool:
-    """Tell whether a path can be written as UTF-8: names on Linux may be any bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def is_uri(path: str | Path) -> bool:
@@ -111,7 +99,7 @@ def read_header(path: str | Path, format: str = "auto") -> list[str]:
         if kind == "parquet":
             return cast("list[str]", pa.parquet.read_schema(path).names)
         if kind == "jsonl":
-            return cast("list[str]", _read_json(path).column_names)
+            return cast("list[str]", read_json_lines(lambda: _open(path), block_bytes=_BLOCK_BYTES).column_names)
         with _open(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
             lines = csv.reader(text) if kind == "csv" else (line.rstrip("\r\n").split("\t") for line in text)
             header = next((line for line in lines if any(line)), None)
@@ -146,90 +134,18 @@ def read_table(path: str | Path, *, format: str = "auto", columns: Sequence[str]
     wanted = None if columns is None else list(dict.fromkeys(columns))
     try:
         if kind == "jsonl":
-            table = _read_json(path)
+            table = read_json_lines(lambda: _open(path), block_bytes=_BLOCK_BYTES)
             _check_columns(path, table.column_names, wanted)
             return table if wanted is None else table.select(wanted)
         names = read_header(path, kind)
         _check_columns(path, names, wanted)
         if kind == "parquet":
             # ParquetFile, as read_table would make columns out of folders called key=value.
-            return pa.parquet.ParquetFile(path).read(columns=wanted).select(names if wanted is None else wanted)
+            table = pa.parquet.ParquetFile(path).read(columns=wanted).select(names if wanted is None else wanted)
+            return pa.table([plain(column) for column in table.columns], names=table.column_names)
         return _read_delimited(path, kind, names if wanted is None else wanted)
     except _UNREADABLE as error:
         raise _unreadable(path, kind, error) from error
-
-
-def id_strings(column: Column) -> pa.StringArray:
-    """Convert ids to text: whole numbers in decimal, 12.0 as "12", text stripped, empty text and NaN as null.
-
-    Args:
-      column: strings, integers, floats, booleans, timestamps, or a dictionary of these.
-
-    Raises:
-      DataError: the column holds lists or structures, or bytes that are no text.
-    """
-    array = _flat(column)
-    kind = array.type
-    if pa.types.is_nested(kind):
-        raise DataError(f"expected ids, found values of type {kind}")
-    if pa.types.is_floating(kind):
-        return _float_ids(array)
-    try:
-        text = array.cast(pa.string())
-    except pa.ArrowInvalid as error:
-        raise DataError(f"expected ids, found bytes that are not UTF-8 text ({error}); decode them first") from error
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
-        return text
-    text = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def id_dictionary(column: Column) -> pa.DictionaryArray:
-    """Convert ids as `id_strings` does, into a dictionary of int32 and string; only indices hold nulls."""
-    if pa.types.is_nested(column.type):
-        raise DataError(f"expected ids, found values of type {column.type}")
-    encoded = column.dictionary_encode()
-    array = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    texts = id_strings(array.dictionary).dictionary_encode()  # values that differ may be the same text
-    return pa.DictionaryArray.from_arrays(texts.indices.take(array.indices), texts.dictionary)
-
-
-def used_only(array: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Drop the dictionary entries that no row uses; the values stay the same."""
-    codes, size = array.indices.fill_null(-1).to_numpy(), len(array.dictionary)
-    used = np.zeros(size + 1, bool)
-    used[codes] = True
-    if used[:-1].all():
-        return array
-    place = np.cumsum(used[:-1], dtype=np.int32) - np.int32(1)
-    codes = np.append(place, np.int32(-1))[codes]
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), array.dictionary.filter(pa.array(used[:-1])))
-
-
-def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
-    """Convert Python values to ids as `id_strings` does.
-
-    Raises:
-      DataError: values of several types, one that is no Unicode text or longer than `LONGEST_ID`; begins with `what`.
-    """
-    try:
-        ids = id_strings(pa.array(list(values), from_pandas=True))
-    except UnicodeEncodeError as error:
-        raise DataError(f"{what}: an id is no Unicode text ({error.reason}); decode it as UTF-8 first") from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-        found = shown(error, most=300)
-        raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({found})") from None
-    if pc.any(is_long_id(ids)).as_py():
-        first = ids.filter(is_long_id(ids))[0].as_py()
-        raise DataError(f"{what}: expected ids of at most {LONGEST_ID} characters, found {shown(first, most=40)}")
-    return ids
-
-
-def is_long_id(ids: pa.StringArray) -> pa.BooleanArray:
-    """Mark the ids of more than `LONGEST_ID` characters."""
-    return pc.greater(pc.utf8_length(ids), LONGEST_ID)
 
 
 def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
@@ -241,7 +157,7 @@ def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
     Returns:
       float64 [rows] with NaN where missing or not a number, and bool [rows], true where a value is not a number.
     """
-    array = _flat(column)
+    array = flat(column)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     if pa.types.is_temporal(array.type) or pa.types.is_nested(array.type):
@@ -250,7 +166,7 @@ def parse_numbers(column: Column) -> tuple[Float64s, Bools]:
         values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         wrong = np.isinf(values)
     else:
-        values, wrong = _parse_text(id_strings(array))
+        values, wrong = _parse_text(texts(array, expected="numbers"))
     values = np.where(wrong, np.nan, values)
     return values, wrong
 
@@ -275,21 +191,6 @@ def numbers(column: Column, *, what: str = "column") -> Float64s:
     return values
 
 
-def _flat(column: Column) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # beyond 2 GB of text combine_chunks keeps chunks
-        array = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in array.chunks])
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-
-
-def _float_ids(array: pa.Array) -> pa.StringArray:
-    values = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    whole = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
-    integers = pa.array(np.where(whole, values, 0).astype(np.int64)).cast(pa.string())
-    fractions = pa.array(values, mask=np.isnan(values)).cast(pa.string())
-    return pc.if_else(pa.array(whole), integers, fractions)
-
-
 def _parse_text(text: pa.StringArray) -> tuple[Float64s, Bools]:
     lower = pc.utf8_lower(text)
     truth = pc.is_in(lower, pa.array(["true", "false"]))
@@ -310,11 +211,6 @@ def _delimiter(kind: str) -> str:
 def _open(path: Path) -> BinaryIO:
     # gzip of the standard library checks length and CRC at the end, so a truncated file is an error.
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _read_json(path: Path) -> pa.Table:
-    with _open(path) as stream:
-        return pa.json.read_json(stream, read_options=pa.json.ReadOptions(block_size=_BLOCK_BYTES))
 
 
 def _read_delimited(path: Path, kind: str, columns: list[str]) -> pa.Table:
@@ -389,6 +285,12 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
         return DataError(f"{path}: is empty; expected a table as {kind}")
     if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
         return DataError(f"{path}: is not UTF-8 text; convert it, e.g. with iconv -f latin1 -t utf-8")
+    if kind == "jsonl" and (mixed := _CHANGED_TYPE.search(str(error))):
+        column, before, after = mixed.groups()
+        return DataError(
+            f"{path}: column {column.replace('/', '.')} holds a {before} in one row and a {after} in another "
+            f"({' '.join(str(error).split())}); write all its values as one type, ids best as text"
+        )
     return DataError(
         f"{path}: cannot be read as {kind} ({' '.join(str(error).split()) or type(error).__name__}); "
         "the file may be truncated or of another format"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.core.arrays import Bools, Int64s
-from recall.core.tables import Column, id_strings
+from recall.core.canonical import Column, texts
 
 TimeUnit: TypeAlias = Literal["s", "ms", "us", "ns", "iso", "order"]
 MS_PER_HOUR = 3_600_000
@@ -66,12 +66,12 @@ def parse_times(column: Column, unit: TimeUnit, *, time_zone: str = UTC) -> Time
     if pa.types.is_timestamp(array.type):
         return _from_timestamps(array, time_zone)
     if unit == "iso":
-        return _from_iso(_without_markers(id_strings(array)), time_zone)
+        return _from_iso(_without_markers(texts(array, expected="times")), time_zone)
     if pa.types.is_integer(array.type) and array.type != pa.uint64():
         return _from_integers(array.cast(pa.int64()), unit)
     if pa.types.is_floating(array.type):
         return _from_floats(array, unit)
-    return _from_text(_without_markers(id_strings(array)), unit)
+    return _from_text(_without_markers(texts(array, expected="times")), unit)
 
 
 def is_time_zone(name: str) -> bool:

@@ -8,24 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.config.experiment import Config
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature
+from recall.core.canonical import canonical_text
 from recall.core.errors import ConfigError, DataError
-from recall.core.tables import (
-    LONGEST_ID,
-    expand_paths,
-    id_strings,
-    is_long_id,
-    is_uri,
-    numbers,
-    read_header,
-    read_table,
-    table_format,
-)
+from recall.core.tables import expand_paths, is_uri, read_header, read_table
+from recall.data.column_reader import ColumnReader, unique_ids
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
 from recall.data.item_attributes import require_attribute
 
@@ -40,12 +31,19 @@ class KeyedTable:
 
     Attributes:
       ids: string [rows], none missing, each once.
-      table: the columns as read: the id column, the title, the source column of every feature and (items) further
-        attributes; embeddings are fixed_size_list<float32>, null where a row has none.
+      table: the id column, the title, the source column of every feature and (items) further attributes. Ids,
+        categories, tags and titles are canonical text, embeddings are fixed_size_list<float32>, null where a row has
+        none; numbers and further attributes are as read.
+      assumed: what was assumed of columns of a file without types, a sentence each.
+      columns: names of all columns of the file, also of columns that were not read.
+      added: number of the last rows that are not of the file.
     """
 
     ids: pa.StringArray
     table: pa.Table
+    assumed: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    added: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,22 +103,27 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     items = config.data.items
     features = list(_features(config, "item"))
     keys = [("data.items.id", items.id), ("data.items.title", items.title)]
-    keys += [(f"data.items.attributes[{place}]", name) for place, name in enumerate(items.attributes)]
+    further = [(f"data.items.attributes[{place}]", name) for place, name in enumerate(items.attributes)]
     if items.format == "attributes":
         table = _read_attributes(items.path, items.id)
-        _check_columns(table.column_names, features, keys, path=items.path)
+        header = table.column_names
+        _check_columns(header, features, [*keys, *further], path=items.path)
     else:
-        table = _read_columns(items.path, items.format, features=features, keys=keys)
-    ids = unique_ids(table[items.id], path=items.path, format=items.format, key="data.items.id")
+        header = read_header(items.path, items.format)
+        table = _read_columns(items.path, items.format, header, features=features, keys=[*keys, *further])
+    reader = ColumnReader(items.path, items.format)
+    ids = unique_ids(table[items.id], reader=reader, key="data.items.id")
+    table = reader.canonical(table, features, texts=keys[1:], further=further)
     table = _with_embeddings(table, features, path=items.path)
-    for place, name in enumerate(items.attributes):
-        require_attribute(table[name], what=f"data.items.attributes[{place}]: column {name} of {items.path}")
+    for key, name in further:
+        require_attribute(table[name], what=f"{key}: column {name} of {items.path}")
     if not config.features.allow_mixed:
         _refuse_disguised_ids(table, features)
     known = set(ids.to_pylist())
+    table = table.set_column(table.column_names.index(items.id), items.id, ids)
     if new := sorted(set(extra_ids) - known):
         ids, table = _append(ids, table, items.id, new)
-    return ItemTable(ids, table)
+    return ItemTable(ids, table, tuple(reader.assumed), tuple(header), added=len(new))
 
 
 def read_users(config: Config) -> UserTable | None:
@@ -133,9 +136,13 @@ def read_users(config: Config) -> UserTable | None:
     if users is None:
         return None
     features = list(_features(config, "user"))
-    table = _read_columns(users.path, users.format, features=features, keys=[("data.users.id", users.id)])
-    ids = unique_ids(table[users.id], path=users.path, format=users.format, key="data.users.id")
-    return UserTable(ids, _with_embeddings(table, features, path=users.path))
+    header = read_header(users.path, users.format)
+    table = _read_columns(users.path, users.format, header, features=features, keys=[("data.users.id", users.id)])
+    reader = ColumnReader(users.path, users.format)
+    ids = unique_ids(table[users.id], reader=reader, key="data.users.id")
+    table = _with_embeddings(reader.canonical(table, features), features, path=users.path)
+    table = table.set_column(table.column_names.index(users.id), users.id, ids)
+    return UserTable(ids, table, tuple(reader.assumed), tuple(header))
 
 
 def _features(config: Config, table: str) -> Iterator[tuple[str, Feature]]:
@@ -150,26 +157,17 @@ def _npy_path(feature: Feature) -> Path | None:
 
 
 def _read_columns(
-    path: Path, format: str, *, features: Sequence[tuple[str, Feature]], keys: Sequence[tuple[str, str | None]]
+    path: Path,
+    format: str,
+    header: Sequence[str],
+    *,
+    features: Sequence[tuple[str, Feature]],
+    keys: Sequence[tuple[str, str | None]],
 ) -> pa.Table:
-    _check_columns(read_header(path, format), features, keys, path=path)
+    _check_columns(header, features, keys, path=path)
     wanted = [name for _, name in keys if name]
     wanted += [feature.source for _, feature in features if _npy_path(feature) is None]
-    table = read_table(path, format=format, columns=wanted)
-    _check_types(table, features, path=path)
-    return table
-
-
-def _check_types(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> None:
-    """Refuse columns that encoding would fail on after the log has been read."""
-    for key, feature in features:
-        if feature.type == "number":
-            numbers(table[feature.source], what=f"{key}: column {feature.source} of {path}")
-        elif feature.type in ("id", "category") and pa.types.is_nested(kind := table[feature.source].type):
-            raise DataError(
-                f"{key}: column {feature.source} of {path} holds values of type {kind}; expected one {feature.type} "
-                "per row; use type: tags for lists of values, or type: embedding for vectors"
-            )
+    return read_table(path, format=format, columns=wanted)
 
 
 def _check_columns(
@@ -185,55 +183,6 @@ def _check_columns(
         if name not in names:
             remedy = "; set `column` where the feature has another name" if key.startswith("features") else ""
             raise DataError(f"{key}: {path} has no column {name}; its columns are {', '.join(names)}{remedy}")
-
-
-def unique_ids(column: pa.ChunkedArray, *, path: Path, format: str, key: str) -> pa.StringArray:
-    """Return the ids of a table's rows, string [rows].
-
-    Args:
-      column: the ids.
-      path: file of the table, for errors.
-      format: format of the file, for errors.
-      key: key of the experiment file that names the column, for errors.
-
-    Raises:
-      DataError: no rows, an id is missing, longer than `LONGEST_ID` or there twice; says in which lines.
-    """
-    ids = id_strings(column)
-    if not len(ids):
-        raise DataError(f"{path}: has no rows; expected at least one")
-    missing = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
-    if len(missing):
-        lines = _lines(path, format, missing)
-        raise DataError(f"{key}: {path} has {len(missing):,} rows without an id ({lines}); fill them in or remove them")
-    long = np.flatnonzero(is_long_id(ids).to_numpy(zero_copy_only=False))
-    if len(long):
-        lines = _lines(path, format, long)
-        found = f"{len(long):,} ids of more than {LONGEST_ID} characters ({lines})"
-        raise DataError(f"{key}: {path} has {found}; shorten them, in the log, too")
-    codes = ids.dictionary_encode()
-    counts = np.bincount(codes.indices.to_numpy())
-    twice = np.flatnonzero(counts > 1)
-    if len(twice):
-        rows = codes.indices.to_numpy()
-        shown = [
-            f"{codes.dictionary[code]} ({_lines(path, format, np.flatnonzero(rows == code))})" for code in twice[:3]
-        ]
-        more = ", ..." if len(twice) > 3 else ""
-        raise DataError(
-            f"{key}: {path} has {len(twice):,} ids more than once: {', '.join(shown)}{more}; keep one row of each"
-        )
-    return ids
-
-
-def _lines(path: Path, format: str, rows: Sequence[int] | Any) -> str:
-    """Tell people where rows stand in a file: lines of a text file (header is line 1), rows of Parquet from 0."""
-    kind = format if format == "attributes" else table_format(path, format)
-    word, first = {"csv": ("lines", 2), "tsv": ("lines", 2), "jsonl": ("lines", 1), "attributes": ("entries", 1)}.get(
-        kind, ("rows", 0)
-    )
-    shown = " and ".join(f"{row + first}" for row in rows[:3])
-    return f"{word} {shown}" + (" ..." if len(rows) > 3 else "")
 
 
 def _with_embeddings(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> pa.Table:
@@ -264,7 +213,7 @@ def _refuse_disguised_ids(table: pa.Table, features: Sequence[tuple[str, Feature
     for key, feature in features:
         if not (key.startswith("features.meta") and isinstance(feature, CategoryFeature)):
             continue
-        values = id_strings(table[feature.source]).drop_null()
+        values = table[feature.source].drop_null()
         distinct = pc.count_distinct(values).as_py()
         if len(values) >= _ID_LIKE_ROWS and distinct > _ID_LIKE_SHARE * len(values):
             raise DataError(
@@ -276,7 +225,6 @@ def _refuse_disguised_ids(table: pa.Table, features: Sequence[tuple[str, Feature
 def _append(ids: pa.StringArray, table: pa.Table, id_column: str, new: list[str]) -> tuple[pa.StringArray, pa.Table]:
     """Add rows that have nothing but an id."""
     added = pa.array(new, pa.string())
-    table = table.set_column(table.column_names.index(id_column), id_column, ids)
     rows = {field.name: added if field.name == id_column else pa.nulls(len(new), field.type) for field in table.schema}
     return pa.concat_arrays([ids, added]), pa.concat_tables([table, pa.table(rows, schema=table.schema)])
 
@@ -292,10 +240,17 @@ def _read_attributes(path: Path, id_column: str) -> pa.Table:
     for item, attributes in pairs:
         if not isinstance(attributes, list) or any(isinstance(value, list | tuple | dict) for value in attributes):
             raise DataError(f"{path}: item {item} has {str(attributes)[:50]}; expected a list of attribute ids")
-    lists = [[str(value) for value in attributes] for _, attributes in pairs]
+    lists = [_texts_of(attributes, item, path) for item, attributes in pairs]
     return pa.table(
         {
             id_column: pa.array([item for item, _ in pairs], pa.string()),
             "attributes": pa.array(lists, pa.list_(pa.string())),
         }
     )
+
+
+def _texts_of(attributes: Sequence[Any], item: str, path: Path) -> list[str]:
+    try:
+        return [canonical_text(value) for value in attributes]
+    except ValueError as error:
+        raise DataError(f"{path}: item {item} has {str(attributes)[:50]}: {error}; expected attribute ids") from error

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from recall.config.data import EventsConfig
 from recall.core.arrays import Bools, Int64s
+from recall.core.canonical import Column
 from recall.core.errors import DataError
 from recall.core.first_rows import first_rows
-from recall.core.tables import Column, is_uri
+from recall.core.tables import is_uri
 from recall.core.times import TimeUnit, parse_times
 
 _1980_MS, _1990_MS = 315_532_800_000, 631_152_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -15,21 +16,12 @@ import pyarrow.parquet as pq
 
 from recall.config.data import EventsConfig
 from recall.core.arrays import Bools, Int32s, Int64s
+from recall.core.canonical import Column, id_dictionary, plain, used_only
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
-from recall.core.tables import (
-    LONGEST_ID,
-    Column,
-    expand_paths,
-    id_dictionary,
-    is_long_id,
-    parse_numbers,
-    read_header,
-    read_table,
-    table_format,
-    used_only,
-)
+from recall.core.tables import expand_paths, parse_numbers, read_header, read_table, table_format
 from recall.core.times import parse_times
+from recall.core.untyped import UNTYPED, untyped_dictionary
 from recall.data.click_weights import click_weights
 from recall.data.clock import Clock, require_unit
 
@@ -44,6 +36,13 @@ REJECTED_SCHEMA = pa.schema(
 )
 # Row groups are read together until they hold about this many rows: 1M rows of a log are some 50 MB as Arrow.
 _ROWS_PER_PIECE = 1_000_000
+
+
+class Note(NamedTuple):
+    """Hold what was assumed of a file, a sentence for people; notes of one topic say the same of several files."""
+
+    topic: str
+    text: str
 
 
 class Piece(NamedTuple):
@@ -67,11 +66,13 @@ class ReadRows(NamedTuple):
       accepted: events (`event_schema`), in the order of the file.
       rejected: unusable rows (`REJECTED_SCHEMA`), likewise.
       without_zone: number of rows whose time said no offset from UTC.
+      assumed: what was assumed of a file without types.
     """
 
     accepted: pa.Table
     rejected: pa.Table
     without_zone: int
+    assumed: tuple[Note, ...] = ()
 
 
 def event_schema(events: EventsConfig) -> pa.Schema:
@@ -122,8 +123,8 @@ def read_events(
     piece: Piece, events: EventsConfig, *, known_items: pa.StringArray | None = None
 ) -> tuple[pa.Table, pa.Table]:
     """Read a piece of the log as `read_rows` does, and believe every time."""
-    accepted, rejected, _ = read_rows(piece, events, known_items=known_items)
-    return accepted, rejected
+    read = read_rows(piece, events, known_items=known_items)
+    return read.accepted, read.rejected
 
 
 def read_rows(
@@ -145,7 +146,10 @@ def read_rows(
     else:
         raw = _read_raw(piece, events)
         rows = np.arange(piece.first_row, piece.first_row + len(raw))
-    return validate_events(raw, rows, events=events, piece=piece, known_items=known_items, clock=clock)
+    is_typed = events.format == "sequences" or table_format(Path(piece.path), events.format) not in UNTYPED
+    return validate_events(
+        raw, rows, events=events, piece=piece, known_items=known_items, clock=clock, is_typed=is_typed
+    )
 
 
 def validate_events(
@@ -156,6 +160,7 @@ def validate_events(
     piece: Piece,
     known_items: pa.StringArray | None,
     clock: Clock | None = None,
+    is_typed: bool = True,
 ) -> ReadRows:
     """Parse the columns, and set unusable rows aside with the first reason that applies.
 
@@ -166,15 +171,19 @@ def validate_events(
       piece: source of the rows, for errors and the rejected rows.
       known_items: ids of the catalogue; None accepts every item.
       clock: as of `read_rows`.
+      is_typed: whether the file has types; the ids of a file without are read as `untyped.py` says.
+
+    Raises:
+      DataError: a column holds values that are none, or ids that have lost digits.
     """
-    user = _ids(raw, "user", piece)
-    item = _ids(raw, "item", piece)
-    time = parse_times(raw["time"], events.time_unit, time_zone=events.time_zone)
+    assumed = list[Note]()
+    user = _ids(raw, "user", events, piece, assumed=None if is_typed else assumed)
+    item = _ids(raw, "item", events, piece, assumed=None if is_typed else assumed)
+    with _naming("time", events.time, piece):
+        time = parse_times(raw["time"], events.time_unit, time_zone=events.time_zone)
     reasons = [
         ("user is missing", _is_null(user)),
         ("item is missing", _is_null(item)),
-        (f"user id is longer than {LONGEST_ID} characters", _is_long(user)),
-        (f"item id is longer than {LONGEST_ID} characters", _is_long(item)),
         ("time is missing", time.missing),
         ("time cannot be read", time.unreadable),
     ]
@@ -184,28 +193,32 @@ def validate_events(
         reasons += clock.faults(time.ms)
     click = np.ones(len(raw), bool)
     if events.click:
-        value, wrong = parse_numbers(raw["click"])
+        with _naming("click", events.click.column, piece):
+            value, wrong = parse_numbers(raw["click"])
         reasons += [("click is missing", np.isnan(value) & ~wrong), ("click is not a number", wrong)]
         click = value >= events.click.at_least
     if known_items is not None:
         known = pc.is_in(item.dictionary, value_set=known_items).to_numpy(zero_copy_only=False)
         unknown = ~np.append(known, False)[item.indices.fill_null(-1).to_numpy()]
         reasons.append(("item is not in the items file", unknown))
-    trigger = _ids(raw, "trigger", piece) if events.trigger else pa.nulls(len(raw), _ID)
+    trigger = pa.nulls(len(raw), _ID)
+    if events.trigger:
+        trigger = _ids(raw, "trigger", events, piece, assumed=None if is_typed else assumed)
     columns = [user, item, pa.array(time.ms), pa.array(click), trigger]
     if events.weight:
-        weight, faults = click_weights(raw, events.weight, click=click)
+        with _naming("weight", ", ".join(events.weight.columns.values()), piece):
+            weight, faults = click_weights(raw, events.weight, click=click)
         columns.append(pa.array(weight))
         reasons += faults
 
     reason = np.select([mask for _, mask in reasons], range(len(reasons)), default=-1)
     accepted = pa.table(columns, schema=event_schema(events))
     refused = np.flatnonzero(reason >= 0)
-    if not len(refused):
-        return ReadRows(accepted, REJECTED_SCHEMA.empty_table(), time.without_zone)
-    names = [reasons[code][0] for code in reason[refused]]
-    rejected = _rejected(raw, refused, rows[refused], names, piece)
-    return ReadRows(accepted.filter(pa.array(reason < 0)), rejected, time.without_zone)
+    rejected = REJECTED_SCHEMA.empty_table()
+    if len(refused):
+        names = [reasons[code][0] for code in reason[refused]]
+        accepted, rejected = accepted.filter(pa.array(reason < 0)), _rejected(raw, refused, rows[refused], names, piece)
+    return ReadRows(accepted, rejected, time.without_zone, tuple(assumed))
 
 
 def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
@@ -275,7 +288,8 @@ def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
         texts = [field.name for field in schema if field.name in ids and pa.types.is_string(field.type)]
         with pq.ParquetFile(piece.path, read_dictionary=texts) as file:
             names = sorted(set(columns.values()))
-            return file.read_row_groups(list(piece.row_groups), columns=names, use_threads=False)
+            table = file.read_row_groups(list(piece.row_groups), columns=names, use_threads=False)
+            return pa.table([plain(column) for column in table.columns], names=table.column_names)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{piece.path}: cannot be read as parquet ({' '.join(str(error).split())}); the file may be truncated"
@@ -309,16 +323,28 @@ def _read_sequences(path: Path) -> tuple[pa.Table, Int64s]:
     return raw, numbers[line]
 
 
-def _ids(raw: pa.Table, name: str, piece: Piece) -> pa.DictionaryArray:
+@contextlib.contextmanager
+def _naming(role: str, column: str, piece: Piece) -> Iterator[None]:
+    """Put the key of the experiment file, the column and the file in front of a DataError."""
     try:
-        return id_dictionary(raw[name])
+        yield
     except DataError as error:
-        raise DataError(f"data.events.{name}: {piece.path}: {error}") from error
+        raise DataError(f"data.events.{role}: column {column} of {piece.path}: {error}") from error
 
 
-def _is_long(ids: pa.DictionaryArray) -> Bools:
-    is_long = is_long_id(ids.dictionary).to_numpy(zero_copy_only=False)
-    return np.append(is_long, False)[ids.indices.fill_null(-1).to_numpy()]
+def _ids(
+    raw: pa.Table, role: str, events: EventsConfig, piece: Piece, *, assumed: list[Note] | None
+) -> pa.DictionaryArray:
+    """Read a column of ids; `assumed` collects what is assumed of a file without types."""
+    column = getattr(events, role)
+    with _naming(role, column, piece):
+        ids = id_dictionary(raw[role])
+        if assumed is None:
+            return ids
+        ids, found = untyped_dictionary(ids)
+    if found:
+        assumed.append(Note(f"{role} {found.kind}", f"column {column} of {Path(piece.path).name}: {found}"))
+    return ids
 
 
 def _is_null(array: pa.Array) -> Bools:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from recall.core.arrays import Bools, Float32s, Int32s
 from recall.core.errors import DataError
 from recall.core.ragged import Ragged
+from recall.core.whole_numbers import require_at_least
 from recall.index.filtered import best_allowed, checked_allowed, checked_excluded
 from recall.index.items import Ids, ItemIds, Items, float_matrix
 from recall.index.results import Names, SearchResult
@@ -126,8 +127,7 @@ class Index(abc.ABC):
             `excluded` do not fit the index or the queries.
         """
         queries = self._checked_queries(queries)
-        if k < 1:
-            raise DataError(f"k: expected at least 1, found {k}")
+        k = require_at_least(1, k, what="k")
         found = min(k, len(self))
         if not len(queries) or not found:
             shape = (len(queries), found)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recall.core.arrays import Float32s, Int32s
+from recall.core.canonical import plain
 from recall.core.errors import DataError, shown
 
 Ids = npt.NDArray[np.object_]
@@ -203,8 +204,9 @@ def _strings(ids: Any) -> pa.StringArray:
     """Return ids as an Arrow array of strings, or raise a DataError."""
     try:
         column = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"ids: expected strings, found {error}") from None
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # a surrogate, or a number beyond int64
+        raise DataError(f"ids: expected strings, found {shown(error, most=300)}") from None
+    column = plain(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or not len(column)):
         raise DataError(f"ids: expected strings, found {column.type}; write whole numbers as decimal text")
     column = column.cast(pa.string())

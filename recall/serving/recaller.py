@@ -16,13 +16,14 @@ from typing_extensions import Unpack
 from recall.core.arrays import Float32s, Intps
 from recall.core.artifacts import read_manifest
 from recall.core.errors import DataError
+from recall.core.whole_numbers import require_at_least
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.index.items import unit_vectors
 from recall.serving.ids import Ids, ids_of
 from recall.serving.items.changed import Behaviour
 from recall.serving.items.content import ContentSearch
-from recall.serving.items.encode import RawRows
+from recall.serving.items.raw import RawRows
 from recall.serving.items.served import Living, ServedItems
 from recall.serving.required_steps import require_steps
 from recall.serving.search.candidates import Candidates, joined
@@ -130,8 +131,7 @@ class Recaller:
         content = self._content_if(by)
         own = {name: keywords.pop(name) for name in USER_KEYWORDS & keywords.keys()}  # type: ignore[misc]
         options = SearchOptions.read(options, keywords)
-        if last < 1:
-            raise DataError(f"last: expected at least 1, found {last}")
+        require_at_least(1, last, what="last")
         query, reused = UserQuery.read(users, own), self.items.reused
         moment = self._now_ms if now_ms is None else now_ms
         if content:
@@ -278,15 +278,16 @@ class Recaller:
         """Compute vectors of items that the log has never seen, from their content alone.
 
         Args:
-          rows: raw values under the column names of the items file. An absent value counts as missing, and any item id
-            as unknown. Vectors are lists under the feature's column (or its name, where the experiment reads a .npy).
+          rows: raw values under the column names of the items file. An absent value counts as missing, but a vector
+            that every item has must be there, or null; any item id counts as unknown. Vectors are lists under the
+            feature's column (or its name, where the experiment reads a .npy).
 
         Returns:
           As `vectors`, with the posterior of an item without exposures (with its content prior, where the data has one)
           and the index's cold bias.
 
         Raises:
-          DataError: a value is not of its feature's type.
+          DataError: a column is unknown, a vector is left out, or a value is not of its feature's type.
         """
         return self.items.new_vectors(rows)
 

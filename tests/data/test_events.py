@@ -169,15 +169,6 @@ def test_row_groups_read_apart_keep_their_row_numbers(tmp_path: Path, monkeypatc
     assert [row["row"] for row in whole[1]] == list(range(0, 20, 3))
 
 
-def test_ids_that_no_request_could_name_are_set_aside_and_counted(tmp_path: Path) -> None:
-    table = pa.table({"user_id": ["u" * 513, "u1", "u" * 512], "item_id": ["1", "i" * 513, "1"], "time": range(3)})
-    pq.write_table(table, tmp_path / "a.parquet")
-    accepted, rejected = read(log(tmp_path / "a.parquet"))
-    assert [row[0] for row in accepted] == ["u" * 512]
-    said = "{} id is longer than 512 characters"
-    assert [(row["row"], row["reason"]) for row in rejected] == [(0, said.format("user")), (1, said.format("item"))]
-
-
 def test_sequences_are_one_user_a_line_with_positions_as_time(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("u 1 2\n\n  v\tx  \nalone\nw 9 1\n")
     events = log(tmp_path / "s.txt", format="sequences")
@@ -220,6 +211,43 @@ def test_a_missing_column_of_any_file_is_found_before_reading(tmp_path: Path) ->
         DataError, match=r"data\.events\.item: .*b\.csv has no column item_id; its columns are user_id, item"
     ):
         plan_pieces(log(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize("values", [[b"\xff"], [[1]], [{"a": 1}]])
+@pytest.mark.parametrize("role", ["time", "user", "item", "trigger", "click", "weight"])
+def test_a_column_that_cannot_be_read_is_refused_by_key_and_file_or_set_aside(
+    role: str, values: list[Any], tmp_path: Path
+) -> None:
+    columns: dict[str, Any] = {"user": ["u"], "item": ["1"], "time": [5], "trigger": ["2"], "click": [1], "weight": [1]}
+    pq.write_table(pa.table(columns | {role: values}), tmp_path / "a.parquet")
+    names = {"user": "user", "item": "item", "trigger": "trigger", "weight": "weight"}
+    events = log(tmp_path / "a.parquet", **names, click={"column": "click"})
+    (piece,) = plan_pieces(events)
+    if role in ("click", "weight") and not isinstance(values[0], bytes):
+        _, rejected = read_events(piece, events)
+        assert rejected["reason"].to_pylist() == [f"{role} is not a number"]
+        return
+    with pytest.raises(DataError, match=rf"data\.events\.{role}: column {role} of .*a\.parquet: expected "):
+        read_events(piece, events)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.null(), pa.string(), pa.float16(), pa.uuid(), pa.string_view(), pa.decimal128(9, 2)]
+)
+@pytest.mark.parametrize("role", ["user", "item", "time", "trigger", "click", "weight"])
+def test_a_column_of_gaps_alone_is_a_column_of_gaps_whatever_its_type(
+    role: str, kind: pa.DataType, tmp_path: Path
+) -> None:
+    columns: dict[str, Any] = {"user": ["u"], "item": ["1"], "time": [5], "trigger": ["2"], "click": [1], "weight": [1]}
+    names = {"user": "user", "item": "item", "trigger": "trigger", "weight": "weight"}
+    gap = pa.array([None], kind) if not isinstance(kind, pa.BaseExtensionType) else pa.nulls(1, kind)
+    for rows in (0, 1):
+        table = pa.table(columns | {role: gap}).slice(0, rows)
+        pq.write_table(table, tmp_path / "a.parquet")
+        events = log(tmp_path / "a.parquet", **names, click={"column": "click"})
+        found = [read_events(piece, events) for piece in plan_pieces(events)]
+        reasons = [reason for _, rejected in found for reason in rejected["reason"].to_pylist()]
+        assert reasons == ([f"{role} is missing"] * rows if role != "trigger" else [])
 
 
 def test_a_column_of_lists_is_refused_by_key(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_small_log_comes_out_as_worked_out_by_hand(small: Callable[..., Config
         "users": 2,
         "items": 4,
         "items_exposed": 4,
+        "known": {"items": {"in_log": 5, "known": 4}},
         "examples": {"train": 2, "validation": 1, "test": 2},
         "records": {"train": 2, "validation": 1, "test": 2},
     }

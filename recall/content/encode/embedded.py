@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from recall.core.arrays import Bools, Float32s
 from recall.core.artifacts import MANIFEST, read_manifest
+from recall.core.canonical import Column
 from recall.core.errors import ArtifactError
-from recall.core.tables import Column
 from recall.data.features.embeddings import vector_array, vectors_of
 
 FORMAT_VERSION = 1

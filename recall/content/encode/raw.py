@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.content.encode.encoders import require_extra
+from recall.core.canonical import texts
 from recall.core.errors import ConfigError, DataError
-from recall.core.tables import id_strings, read_table
-from recall.data.catalogue import unique_ids
+from recall.core.tables import read_table
+from recall.data.column_reader import ColumnReader, unique_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +78,7 @@ def read_raw_content(source: RawContent) -> pa.Table:
     """
     wanted = [source.id, *source.text, *([source.image] if source.image else [])]
     table = read_table(source.items, format=source.format, columns=wanted)
-    ids = unique_ids(table[source.id], path=source.items, format=source.format, key="id")
+    ids = unique_ids(table[source.id], reader=ColumnReader(source.items, source.format), key="id")
     columns: dict[str, pa.ChunkedArray | pa.Array] = {"item_id": ids}
     if source.text:
         texts = [_strings(table[name], f"{source.items}: column {name}") for name in source.text]
@@ -143,4 +144,4 @@ def _strings(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
     if pa.types.is_nested(column.type):
         raise DataError(f"{what} holds values of type {column.type}; expected one text per row")
     # Chunk by chunk: the texts of a catalogue may exceed the 2 GB of one Arrow string array.
-    return pa.chunked_array([id_strings(chunk) for chunk in column.chunks], pa.string())
+    return pa.chunked_array([texts(chunk) for chunk in column.chunks], pa.string())

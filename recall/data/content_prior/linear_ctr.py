@@ -144,7 +144,7 @@ class ContentCtr:
 
     def ctr(self, rows: Rows) -> Float64s:
         """Predict CTRs in (0, 1), float64 [rows], from rows as `TableEncoder.encode` takes them."""
-        return self.log_odds.ctr(design_matrix(self.encoder.columns, self.encoder.encode(rows)))
+        return self.log_odds.ctr(design_matrix(self.encoder.columns, self.encoder.encode(rows, strict=False)))
 
     def save(self, directory: Path) -> None:
         """Write encoder/ and log_odds.npz, which holds plain arrays."""

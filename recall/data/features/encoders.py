@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
 from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s
+from recall.core.canonical import Column, id_strings
 from recall.core.errors import DataError
-from recall.core.tables import Column, id_strings, numbers
+from recall.core.tables import numbers
+from recall.core.untyped import read_all_as
 from recall.data.features.clusters import HierarchicalKMeans
 from recall.data.features.embeddings import norms_of, require_similar_norms, shortened, vector_array, vectors_of
 from recall.data.features.number_scale import NumberScale
@@ -62,6 +64,11 @@ class FeatureEncoder(ABC):
     def require_plausible(self, column: Column) -> None:  # noqa: B027 - most types have no range
         """Refuse new values with DataError that are orders of magnitude outside of what training saw; here none."""
 
+    @property
+    def allows_missing(self) -> bool:
+        """Tell whether a new row may leave the feature out."""
+        return True
+
     @abstractmethod
     def save(self, stem: Path) -> dict[str, Any]:
         """Write files, and return the rest as JSON content."""
@@ -88,7 +95,10 @@ class ValueEncoder(FeatureEncoder):
 
     def encode(self, column: Column) -> list[pa.Array]:
         """Encode a column into one array per output."""
-        return [pa.array(self.vocabulary.encode(_read_values(self.feature, column)))]
+        values = _read_values(self.feature, column)
+        if self.feature.type == "category" and self.vocabulary.kind is not None:
+            values = read_all_as(self.vocabulary.kind, values)  # what callers write as 3.0 or True
+        return [pa.array(self.vocabulary.encode(values))]
 
     def save(self, stem: Path) -> dict[str, Any]:
         """Write files, and return the rest as JSON content."""
@@ -220,6 +230,7 @@ class EmbeddingEncoder(FeatureEncoder):
     dim: int
     clusters: HierarchicalKMeans | None
     longest: float | None = None
+    has_gaps: bool = True  # whether rows of the fit had no vector; encoders of before do not know
 
     @classmethod
     def fit(cls, feature: EmbeddingFeature, column: Column, *, fit_rows: Bools | None, seed: int) -> EmbeddingEncoder:
@@ -234,7 +245,12 @@ class EmbeddingEncoder(FeatureEncoder):
         clusters = (
             HierarchicalKMeans.fit(vectors[chosen], feature.clusters, seed=seed) if feature.cluster_names else None
         )
-        return cls(feature, vectors.shape[1], clusters, float(norms.max()))
+        return cls(feature, vectors.shape[1], clusters, float(norms.max()), has_gaps=not present.all())
+
+    @property
+    def allows_missing(self) -> bool:
+        """Tell whether rows of the fit had no vector: a row that leaves it out is one of them, else a mistake."""
+        return self.has_gaps
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -288,13 +304,15 @@ class EmbeddingEncoder(FeatureEncoder):
         """Write files, and return the rest as JSON content."""
         if self.clusters:
             self.clusters.save(stem.with_suffix(".npz"))
-        return {"dim": self.dim, **({} if self.longest is None else {"longest": self.longest})}
+        longest = {} if self.longest is None else {"longest": self.longest}
+        return {"dim": self.dim, "has_gaps": bool(self.has_gaps), **longest}
 
     @classmethod
     def load(cls, feature: EmbeddingFeature, stem: Path, state: Mapping[str, Any]) -> EmbeddingEncoder:
         """Read the files of `save`."""
         clusters = HierarchicalKMeans.load(stem.with_suffix(".npz")) if feature.cluster_names else None
-        return cls(feature, state["dim"], clusters, state.get("longest"))
+        has_gaps = state.get("has_gaps", True)
+        return cls(feature, state["dim"], clusters, state.get("longest"), has_gaps=has_gaps)
 
 
 def fit_encoder(

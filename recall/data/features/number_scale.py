@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recall.core.arrays import Bools, Float64s
+from recall.core.canonical import Column
 from recall.core.errors import DataError
-from recall.core.tables import Column
 
 # A value is far out when it lies beyond so many usual distances from the median, and ...
 _FAR = 10.0

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 
 from recall.config.features import Feature
 from recall.core.arrays import Bools, Int64s
+from recall.core.canonical import Column
 from recall.core.errors import DataError
-from recall.core.tables import Column
 from recall.data.features.encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
+from recall.data.features.raw_values import raw_column
 from recall.data.features.vocabulary import Vocabulary
 
 Tower: TypeAlias = Literal["user", "behaviour", "meta"]
@@ -102,12 +103,14 @@ class TableEncoder:
         found = {encoder.feature.name: getattr(encoder, "vocabulary", None) for _, encoder in self.features}
         return {name: vocabulary for name, vocabulary in found.items() if vocabulary is not None}
 
-    def encode(self, rows: Rows) -> pa.Table:
+    def encode(self, rows: Rows, *, strict: bool = True) -> pa.Table:
         """Encode rows, whether the encoder was fitted on them or not.
 
         Args:
           rows: a table of raw columns or a list of mappings from column to value; a column that is not there, and
-            a key that a mapping lacks, is a missing value.
+            a key that a mapping lacks, is a missing value. Values of a list need not agree in type: each is brought
+            to its feature's type.
+          strict: refuse a value of a list that cannot be brought to its feature's type; otherwise it is missing.
 
         Returns:
           A table with `columns`, as `EncodedColumn` describes them.
@@ -115,7 +118,9 @@ class TableEncoder:
         Raises:
           DataError: a value is not of its feature's type, or a vector has another dimension than when fitted.
         """
-        arrays = [array for encoder, column in self._columns_in(rows) for array in encoder.encode(column)]
+        arrays = [
+            array for encoder, column in self._columns_in(rows, strict=strict) for array in encoder.encode(column)
+        ]
         return pa.table(arrays, names=[column.name for column in self.columns])
 
     def clipped(self, rows: Rows) -> dict[str, int]:
@@ -135,15 +140,14 @@ class TableEncoder:
         for encoder, column in self._columns_in(rows):
             encoder.require_plausible(column)
 
-    def _columns_in(self, rows: Rows) -> Iterator[tuple[FeatureEncoder, Column]]:
+    def _columns_in(self, rows: Rows, *, strict: bool = True) -> Iterator[tuple[FeatureEncoder, Column]]:
         """Pair each encoder with its raw column; nulls where there is none."""
-        if isinstance(rows, pa.Table):
-            raw = {name: rows[name] for name in dict.fromkeys(rows.column_names)}
-        else:
-            raw = _columns_of(rows)
         for _, encoder in self.features:
-            column = raw.get(encoder.feature.source)
-            yield encoder, pa.nulls(len(rows)) if column is None else column
+            source = encoder.feature.source
+            if not isinstance(rows, pa.Table):
+                yield encoder, raw_column(encoder.feature, [row.get(source) for row in rows], strict=strict)
+            else:
+                yield encoder, rows[source] if source in rows.column_names else pa.nulls(len(rows))
 
     def save(self, directory: Path) -> None:
         """Write encoder.json and, per feature that needs them, NAME.parquet (vocabulary) or NAME.npz (centroids).
@@ -168,15 +172,3 @@ class TableEncoder:
             feature = _FEATURE.validate_python(entry["feature"])
             fitted.append((entry["tower"], load_encoder(feature, directory / feature.name, entry["state"])))
         return cls(tuple(fitted))
-
-
-def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows])
-        except UnicodeEncodeError as error:
-            raise DataError(f"{name}: a text of the new rows is no Unicode text ({error.reason})") from None
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"{name}: values of the new rows differ in type ({error}); use one type") from error
-    return columns

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from recall.core.arrays import Int32s, Int64s
+from recall.core.untyped import Kind, kind_of
 
 MISSING = 0
 OUT_OF_VOCABULARY = 1
@@ -70,6 +71,11 @@ class Vocabulary:
     @functools.cached_property
     def _rows(self) -> dict[str | None, int]:
         return {value: row for row, value in enumerate(self.values.to_pylist())}
+
+    @functools.cached_property
+    def kind(self) -> Kind | None:
+        """Return what all values are, numbers or truth values; None for text, and where the vocabulary is empty."""
+        return kind_of(self.values)
 
     def decode(self, codes: Int32s) -> pa.StringArray:
         """Return the values of codes, string [rows]; null for the two reserved ones."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 Kind = Literal[
     "malformed",
@@ -18,9 +17,7 @@ Kind = Literal[
     "writes_disabled",
     "not_found",
     "method_not_allowed",
-    "wrong_host",
     "body_too_large",
-    "storage",
     "overloaded",
     "not_ready",
     "timeout",
@@ -52,15 +49,10 @@ class ServiceError(Exception):
         self.status, self.kind, self.message = status, kind, message
         self.details, self.headers = list(details), dict(headers or {})
 
-    def body(self) -> bytes:
-        """Return the JSON of the answer; it repeats nothing of the request but names of keys."""
+    def response(self) -> JSONResponse:
+        """Return the answer to send; it repeats nothing of the request but names of keys."""
         content = {"error": {"type": self.kind, "message": self.message, "details": self.details}}
-        # Half of a surrogate pair in a message, for which UTF-8 has no bytes, becomes its escape in JSON.
-        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-    def response(self) -> Response:
-        """Return the answer to send."""
-        return Response(self.body(), status_code=self.status, headers=self.headers, media_type="application/json")
+        return JSONResponse(content, status_code=self.status, headers=self.headers)
 
 
 class ErrorDetail(BaseModel):
@@ -87,8 +79,7 @@ class ErrorAnswer(BaseModel):
 def over_limit(location: str, *, limit: int, found: int, what: str) -> ServiceError:
     """Return the error for a request that asks for more than the service gives at once."""
     message = f"{location}: expected at most {limit:,} {what}, found {found:,}; ask for less, or split the request"
-    place = location if location == "body" else f"body.{location}"
-    return ServiceError(422, "over_limit", message, details=[{"location": place, "message": message}])
+    return ServiceError(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
 
 
 def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
@@ -100,14 +91,13 @@ def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ServiceError:
     """Return the error for pydantic's findings: places and messages, no values, which may be secret or huge."""
     details = [
-        {
-            "location": ".".join(["body", *(str(part)[:100] for part in error["loc"])]),
-            "message": str(error["msg"]).removeprefix("Value error, ")[:200],
-        }
+        {"location": ".".join(str(part)[:100] for part in error["loc"]), "message": str(error["msg"])[:500]}
         for error in errors[:_SHOWN]
     ]
     more = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
-    return ServiceError(422, "invalid", f"{details[0]['location']}: {details[0]['message']}{more}", details=details)
+    is_syntax = bool(errors) and errors[0]["type"] == "json_invalid"
+    message = f"{details[0]['location']}: {details[0]['message']}{more}" if details else "the request is not valid"
+    return ServiceError(422, "malformed" if is_syntax else "invalid", message, details=details)
 
 
-_SHOWN = 5
+_SHOWN = 20

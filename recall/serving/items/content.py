@@ -74,7 +74,7 @@ class ContentSearch:
         if not rows:
             return
         try:
-            index.upsert(list(rows), self.vectors(self._encoder.encoded(list(rows.values()))))
+            index.upsert(list(rows), self.vectors(self._encoder.encoded(list(rows.values()), strict=False)))
         except DataError as error:
             if len(rows) == 1:
                 _LOGGER.warning("not found by content: item %s: %s", *rows, error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +16,13 @@ import pyarrow as pa
 import tensorflow as tf
 
 from recall.core.arrays import Float32s, Float64s, Int64s
-from recall.core.errors import DataError
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.features.table_encoder import EncodedColumn, TableEncoder
 from recall.data.posterior import Posterior
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import POSTERIOR
 from recall.model.layers.features import dense_features
-
-RawRows = Sequence[Mapping[str, Any]] | pd.DataFrame
+from recall.serving.items.raw import RawRows, RowReader
 
 _BATCH = 8192
 _LOG = logging.getLogger(__name__)
@@ -47,6 +45,7 @@ class ItemEncoder:
 
     Attributes:
       model: the item SavedModel.
+      rows: checker of raw item rows.
       clipped: by feature, how many values of new items lay outside of what training saw, and counted as its ends.
 
     Args:
@@ -54,12 +53,20 @@ class ItemEncoder:
       table_encoder: encoder of raw item rows.
       id_column: the raw column of the item's id, if the towers read it.
       content_prior: predictor of the prior CTR of items without exposures, where the data has one.
+      rows: as the attribute.
     """
 
     def __init__(
-        self, model: Any, *, table_encoder: TableEncoder, id_column: str | None, content_prior: ContentCtr | None
+        self,
+        model: Any,
+        *,
+        table_encoder: TableEncoder,
+        id_column: str | None,
+        content_prior: ContentCtr | None,
+        rows: RowReader | None = None,
     ) -> None:
         self.model, self._table_encoder = model, table_encoder
+        self.rows = rows or RowReader(table_encoder)
         self._id_column, self._content_prior = id_column, content_prior
         self.clipped: Counter[str] = Counter()
 
@@ -69,31 +76,31 @@ class ItemEncoder:
         return self._table_encoder.columns
 
     def without_behaviour(self, rows: RawRows) -> pa.Table | list[dict[str, Any]]:
-        """Replace the ids of raw rows by one out of vocabulary, as training does for new items.
-
-        Raises:
-          DataError: values of a column differ in type.
-        """
+        """Replace the ids of raw rows by one out of vocabulary, as training does for new items."""
         # No id holds NUL, so that this one is out of vocabulary. A missing id would have a code of its own.
         new = {self._id_column: "\0"} if self._id_column else {}
         if not isinstance(rows, pd.DataFrame):
             return [{**row, **new} for row in rows]
         try:
             return pa.Table.from_pandas(rows.assign(**new), preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"new items: values of a column differ in type ({error}); use one type") from error
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError):  # values of a column differ in type
+            return [{**row, **new} for row in rows.to_dict("records")]
 
     def prior_ctr(self, rows: RawRows) -> Float64s | None:
         """Predict the prior CTR of items from their content, float64 [items]; None where all items share one prior."""
         return None if self._content_prior is None else self._content_prior.ctr(self.without_behaviour(rows))
 
-    def encoded(self, rows: RawRows) -> pa.Table:
+    def encoded(self, rows: RawRows, *, strict: bool = True) -> pa.Table:
         """Encode the features of raw rows, with ids out of vocabulary.
+
+        Args:
+          rows: raw rows.
+          strict: as of `TableEncoder.encode`.
 
         Raises:
           DataError: a value is not of its feature's type.
         """
-        return self._table_encoder.encode(self.without_behaviour(rows))
+        return self._table_encoder.encode(self.without_behaviour(rows), strict=strict)
 
     def of_new(self, rows: RawRows, *, cold_bias: float) -> EncodedItems:
         """Encode items without exposures, from their content alone.
@@ -122,8 +129,11 @@ class ItemEncoder:
             _LOG.warning("new items: values outside of what training saw count as its nearest ends: %s", what)
 
     def of_raw(self, rows: RawRows, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
-        """Encode items that the catalogue lacks, with the given posterior; otherwise as `of_new`."""
-        return self.of_encoded(self.encoded(rows), posterior, cold_bias=cold_bias)
+        """Encode accepted items that the catalogue lacks, with the given posterior; otherwise as `of_new`.
+
+        A value that cannot be read any more, as the features have changed since, counts as missing.
+        """
+        return self.of_encoded(self.encoded(rows, strict=False), posterior, cold_bias=cold_bias)
 
     def of_encoded(self, encoded: pa.Table, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
         """Encode items of the catalogue from their encoded features, with the given posterior."""

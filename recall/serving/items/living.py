@@ -22,10 +22,10 @@ from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.index.items import listed
 from recall.serving.items.changed import NO_COUNTS, ChangedGroup, ChangedItems, ItemColumns, posterior_of_raw, rows_of
-from recall.serving.items.encode import EncodedItems, ItemEncoder, RawRows
+from recall.serving.items.encode import EncodedItems, ItemEncoder
 from recall.serving.items.facts import FactUpdate, ItemFacts
 from recall.serving.items.posterior import checked_counts, latest_moment
-from recall.serving.items.raw import as_json, item_ids_of, records_of
+from recall.serving.items.raw import RawRows, item_ids_of, records_of
 
 _ATTEMPTS = 10
 
@@ -172,17 +172,18 @@ class LivingItems:
           The ids, in the order of the rows.
 
         Raises:
-          DataError: an id is missing, repeats, or is in the index as an item of the catalogue; or a value is not of its
-            feature's type. Nothing was changed.
+          DataError: an id is missing, repeats, or is in the index as an item of the catalogue; a column is unknown, a
+            vector is left out, or a value is not of its column's type. Nothing was changed.
         """
         records = records_of(rows)
         ids = item_ids_of((record.get(self.columns.id) for record in records), column=self.columns.id)
         if not ids:
             return []
+        plain = self._encoder.rows.typed(records, ids)
+        self._encoder.rows.require_columns(rows)
         with self._writing:
             self._require_new(ids)
-            encoded = self._encoder.of_new(rows, cold_bias=self.changed.cold_bias)
-            plain = [as_json(record, where=f"item {name}") for name, record in zip(ids, records, strict=True)]
+            encoded = self._encoder.of_new(plain, cold_bias=self.changed.cold_bias)
             added = ChangedGroup(ids, np.zeros((len(ids), 3), np.int64), plain)
             posterior = self.changed.posterior(added)
             updates = [self._facts.checked(ids, rows=plain, posterior=posterior)] if self._facts else []

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from recall.core.arrays import Bools
 from recall.core.errors import ArtifactError, DataError
+from recall.core.untyped import Kind
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
 from recall.serving.items.groups import ColumnCodes, Groups
@@ -71,6 +72,12 @@ class RowFacts:
         """
         attributes = self._kept(what)
         return attributes.by_row(lambda part: values_of(part.column(name, what=what)), rows=len(self))
+
+    def kind(self, name: str, *, what: str) -> Kind | None:
+        """Return what all values of a column are, numbers or truth values; None for others. Raises as `by_column`."""
+        base = self._kept(what).base
+        base.column(name, what=what)
+        return base.kind(name)
 
     def by_posterior(self, values_of: Callable[[ServedPosterior], npt.NDArray[Any]]) -> Any:
         """Compute one value per row from its posterior; an array [rows]."""

@@ -25,9 +25,10 @@ from recall.index import Index, LivingIndex
 from recall.index.saved.store import load_current
 from recall.serving.items.changed import Behaviour, ChangedItems, KeptSources, rows_of
 from recall.serving.items.content import ContentSearch
-from recall.serving.items.encode import ItemEncoder, RawRows
+from recall.serving.items.encode import ItemEncoder
 from recall.serving.items.facts import ItemFacts
 from recall.serving.items.living import CaughtUp, LivingItems, open_living_items, settings_of
+from recall.serving.items.raw import RawRows, RowReader
 from recall.serving.items.row_facts import RowFacts
 
 Living = bool | Literal["read_only"]
@@ -105,11 +106,14 @@ class ServedItems:
         table_encoder = TableEncoder.load(run / "model" / "encoder")
         features = [fitted.feature for _, fitted in table_encoder.features]
         id_columns = (feature.source for feature in features if feature.name == prepared.item_id_feature)
+        attributes = prepared.attributes.column_names if prepared.attributes is not None else ()
+        file_columns = prepared.manifest.get("columns", {}).get("items")
         encoder = ItemEncoder(
             item_model,
             table_encoder=table_encoder,
             id_column=next(id_columns, None),
             content_prior=prepared.content_prior,
+            rows=RowReader(table_encoder, attributes=attributes, file_columns=file_columns),
         )
         facts, fingerprint = ItemFacts.of_run(prepared), model["fingerprint"]
         index: Index | LivingIndex
@@ -153,6 +157,7 @@ class ServedItems:
 
     def new_vectors(self, rows: RawRows) -> Float32s:
         """Encode raw rows of new items as `ItemEncoder.of_new` does, with the cold bias of the index."""
+        self._encoder_of_raw.rows.require_columns(rows)
         return self._encoder_of_raw.of_new(rows, cold_bias=self.index.report.get("cold_bias", 0.0)).vectors
 
     @property
@@ -162,6 +167,7 @@ class ServedItems:
 
     def content_vectors(self, rows: RawRows) -> Float32s:
         """Encode raw rows of new items as `ContentSearch.vectors` does."""
+        self._encoder_of_raw.rows.require_columns(rows)
         return self.content().vectors(self._encoder_of_raw.encoded(rows))
 
     def snapshot(self, index: LivingIndex | None = None, *, with_facts: bool) -> tuple[Index, RowFacts | None]:

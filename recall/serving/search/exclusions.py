@@ -92,21 +92,21 @@ def excluded_rows(
 
 
 def excluded_by_position(
-    exclude: Exclude | None, names: Sequence[str], others: Mapping[int, Sequence[str]]
+    exclude: Exclude | None, names: Sequence[str], others: Mapping[int, Sequence[str]] | None = None
 ) -> dict[int, list[str]]:
     """Join the item ids that queries may not get, by position of the queries that have any.
 
     Args:
       exclude: the caller's exclusions.
       names: names of the queries.
-      others: by position of a query, more item ids.
+      others: by position of a query, more item ids; default: none.
 
     Raises:
       DataError: as `excluded_ids`.
     """
     lists = () if exclude is None else excluded_ids(exclude, names)
     joined = {query: list(ids) for query, ids in enumerate(lists) if ids}
-    for query, ids in others.items():
+    for query, ids in (others or {}).items():
         if len(ids):
             joined[query] = [*joined.get(query, ()), *ids]
     return joined

@@ -20,33 +20,16 @@ from recall.config.strict import Strict
 from recall.config.values import TimeZone
 from recall.config.yaml_file import describe
 from recall.core.arrays import Bools, Float64s
+from recall.core.canonical import canonical_text, id_strings
 from recall.core.errors import DataError
-from recall.core.tables import id_strings, parse_numbers
+from recall.core.tables import parse_numbers
 from recall.core.times import MS_PER_HOUR, UTC, TimeUnit, parse_times
+from recall.core.untyped import Kind, read_as
 from recall.data.item_attributes import TAGS
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
 
-
-def _as_text(value: Any) -> str:
-    """Convert a value to text as ids are read: 12 and 12.0 are "12", text is stripped."""
-    if isinstance(value, str):
-        text = value.strip()
-    elif isinstance(value, bool | np.bool_):
-        text = str(bool(value)).lower()
-    elif isinstance(value, int | np.integer):
-        text = str(value)
-    elif isinstance(value, float | np.floating) and np.isfinite(value):
-        text = str(int(value)) if value == int(value) else str(value)
-    else:
-        raise ValueError("expected text or a number")
-    if not text:
-        raise ValueError("expected a value, found empty text")
-    return text
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
-Texts = Annotated[tuple[Text, ...], Field(fail_fast=True)]  # a list ends at its first mistake
+Text = Annotated[str, BeforeValidator(canonical_text)]
 Moment = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
 _NO_TIME, _OLD, _NEW = range(3)
 
@@ -60,8 +43,8 @@ class Predicate(Strict):
     column: str | None = Field(
         default=None, description="of the items file; without, newer_than_hours counts from the item's first exposure"
     )
-    in_: Texts | None = Field(default=None, alias="in", description="one of these values")
-    not_in: Texts | None = Field(default=None, description="none of these values")
+    in_: tuple[Text, ...] | None = Field(default=None, alias="in", description="one of these values")
+    not_in: tuple[Text, ...] | None = Field(default=None, description="none of these values")
     at_least: float | None = Field(default=None, description="numbers from here on")
     at_most: float | None = Field(default=None, description="numbers up to here")
     newer_than_hours: PositiveFloat | None = Field(
@@ -98,8 +81,19 @@ class Predicate(Strict):
         """
         if self.column is None:
             return self._exposed_lately(items, now_ms=now_ms, what=what)
-        mask: Bools = items.by_column(self.column, lambda column: self._holds(column, what=what), what=what)
+        wanted = self if self.in_ is None and self.not_in is None else self._of_kind(items.kind(self.column, what=what))
+        mask: Bools = items.by_column(self.column, lambda column: wanted._holds(column, what=what), what=what)
         return mask if self.newer_than_hours is None else mask & self._is_newer(items, now_ms=now_ms, what=what)
+
+    def _of_kind(self, kind: Kind | None) -> Predicate:
+        """Read texts as values of the column's kind: 3.0 is 3 among numbers, and True is true among truth values."""
+        if kind is None:
+            return self
+        read = {
+            name: None if values is None else tuple(read_as(kind, value) for value in values)
+            for name, values in (("in_", self.in_), ("not_in", self.not_in))
+        }
+        return self.model_copy(update=read)
 
     def _holds(self, column: pa.Array, *, what: str) -> Bools:
         """Mark the values that meet the conditions on values, bool [values]."""
@@ -168,11 +162,9 @@ class Allowed(NamedTuple):
 class Filters(Strict):
     """Set the items that a query may get. Ids that no item has are ignored and counted, since lists outlive items."""
 
-    allow: Texts | None = Field(default=None, description="only these item ids; an empty list allows none")
-    deny: Texts = Field(default=(), description="none of these item ids")
-    where: tuple[Predicate, ...] = Field(
-        default=(), fail_fast=True, description="conditions on attributes, all of which hold"
-    )
+    allow: tuple[Text, ...] | None = Field(default=None, description="only these item ids; an empty list allows none")
+    deny: tuple[Text, ...] = Field(default=(), description="none of these item ids")
+    where: tuple[Predicate, ...] = Field(default=(), description="conditions on attributes, all of which hold")
     at_ms: Moment | None = Field(
         default=None,
         description="the moment that newer_than_hours counts from, Unix milliseconds; default: the moment of the query",

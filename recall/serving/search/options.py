@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from recall.core.errors import DataError
+from recall.core.whole_numbers import require_at_least
 from recall.serving.ids import Ids, ids_of
 from recall.serving.search.filters import NO_FILTERS, Filters
 
@@ -61,8 +62,7 @@ class SearchOptions:
         min_cold_share: float = 0.0,
         fallback: Fallback = False,
     ) -> None:
-        if k < 1:
-            raise DataError(f"k: expected at least 1, found {k}")
+        k = require_at_least(1, k, what="k")
         if fallback not in (True, False, "filtered"):
             raise DataError(f"fallback: expected true, false or filtered, found {fallback!r}")
         self.__dict__.update(  # the way around `frozen`, at a tenth of the time of object.__setattr__ for each
@@ -83,7 +83,8 @@ class SearchOptions:
           DataError: keywords beside options; or as the class.
         """
         if options is None:
-            return _only(keywords["k"]) if keywords.keys() == {"k"} else cls(**keywords)
+            is_usual = keywords.keys() == {"k"} and type(keywords["k"]) is int
+            return _only(keywords["k"]) if is_usual else cls(**keywords)
         if twice := [name for name, value in keywords.items() if value is not None]:
             raise DataError(f"options: SearchOptions and {', '.join(twice)} beside them; set these in SearchOptions")
         return options
@@ -127,7 +128,7 @@ def cold_items(k: int, share: float) -> int:
     Raises:
       DataError: the share is not within 0 and 1.
     """
-    if not 0 <= share <= 1:
+    if not isinstance(share, int | float | np.floating) or not 0 <= share <= 1:
         raise DataError(f"min_cold_share: expected a number from 0 to 1, found {share}")
     return math.ceil(round(share * k, 6))  # 0.7 * 10 is a little more than 7 in binary
 

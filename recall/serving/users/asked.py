@@ -153,9 +153,7 @@ class Asked(NamedTuple):
     def ages_hours(self, now_ms: int) -> list[list[float]]:
         """Count the hours from each click to the query; -1 for an unknown time."""
         return [
-            [-1.0] * len(history)
-            if times is None
-            else [min((now_ms - int(time)) / MS_PER_HOUR, _OLDEST_HOURS) for time in times]
+            [-1.0] * len(history) if times is None else [min(_age_hours(time, now_ms), _OLDEST_HOURS) for time in times]
             for history, times in zip(self.history, self.clicked_ms, strict=True)
         ]
 
@@ -239,20 +237,31 @@ def require_times(times: Sequence[int], history: Sequence[str], *, times_at: str
     Raises:
       DataError: the counts differ, or a time is no moment; begins with `times_at` and names `history_at`.
     """
+    if isinstance(times, str | bytes) or not isinstance(times, Iterable):
+        raise DataError(f"{times_at}: expected a list of times, found {shown(repr(times))}")
     if len(times) != len(history):
         raise DataError(
             f"{times_at}: expected one time for each of the {len(history):,} items that {history_at} "
             f"gives this user, found {len(times):,}"
         )
     for time in times:
-        if isinstance(time, int) and not isinstance(time, bool) and -_END_MS <= time < _END_MS:
-            continue  # the usual case, in the least time
-        try:
-            is_moment = not isinstance(time, str | bytes | bool) and -_END_MS <= int(time) < _END_MS
-        except (TypeError, ValueError, OverflowError):  # None, NaN, infinity
-            is_moment = False
-        if not is_moment:
+        if not _is_moment(time):
             raise DataError(f"{times_at}: expected Unix milliseconds, found {shown(repr(time))}")
+
+
+def _is_moment(time: Any) -> bool:
+    """Tell whether a value is a number of milliseconds that int64 can hold."""
+    if isinstance(time, int) and not isinstance(time, bool):  # the usual case, in the least time
+        return -_END_MS <= time < _END_MS
+    try:
+        return not isinstance(time, str | bytes | bool) and -_END_MS <= int(time) < _END_MS
+    except (TypeError, ValueError, OverflowError):  # None, NaN, infinity
+        return False
+
+
+def _age_hours(time: Any, now_ms: int) -> float:
+    """Count the hours from a click to the query; -1 for a time that is none."""
+    return min((now_ms - int(time)) / MS_PER_HOUR, _OLDEST_HOURS) if _is_moment(time) else -1.0
 
 
 def _lists_of(values: PerUser[Ids] | None, users: Sequence[str], *, what: str) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError, DataError
+from recall.data.features.raw_values import is_missing
 from recall.data.features.table_encoder import TableEncoder
 from recall.model.layers.features import dense_features
 from recall.model.saved_model import PROFILE, USER_ENCODER
@@ -68,9 +69,10 @@ class FeatureQueries:
         for position, row in enumerate(_records(features)):
             at = f"features[{position}]"
             own = row.get(self._id_column)
-            users.append(_UNKNOWN if own is None else ids_of([own], f"{at}[{self._id_column!r}]")[0])
+            users.append(_UNKNOWN if is_missing(own) else ids_of([own], f"{at}[{self._id_column!r}]")[0])
             history.append(_list_of(row, _HISTORY, at))
             times = row.get(_TIMES)
+            times = None if is_missing(times) else times
             if times is not None:
                 require_times(times, history[-1], times_at=f"{at}[{_TIMES!r}]", history_at=f"{at}[{_HISTORY!r}]")
             clicked_ms.append(times)
@@ -129,7 +131,7 @@ def _records(features: UserFeatures) -> Sequence[Mapping[str, Any]]:
     """Convert features to a list of rows.
 
     Raises:
-      DataError: features are a single row, or a column mixes types.
+      DataError: features are a single row.
     """
     if isinstance(features, Mapping):
         raise DataError("features: expected a list of rows, found one row; write [{...}]")
@@ -137,11 +139,11 @@ def _records(features: UserFeatures) -> Sequence[Mapping[str, Any]]:
         return features
     try:
         return pa.Table.from_pandas(features, preserve_index=False).to_pylist()  # missing values become None
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"features: values of a column differ in type ({error}); use one type") from error
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError):  # values of a column differ in type
+        return [{str(name): value for name, value in row.items()} for row in features.to_dict("records")]
 
 
 def _list_of(row: Mapping[str, Any], key: str, at: str) -> list[str]:
     """Read a list of item ids in a row; empty without the key."""
     values = row.get(key)
-    return [] if values is None else ids_of(values, f"{at}[{key!r}]")
+    return [] if values is None or is_missing(values) else ids_of(values, f"{at}[{key!r}]")

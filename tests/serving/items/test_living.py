@@ -343,6 +343,40 @@ def test_a_reader_of_a_run_that_nobody_wrote_to_shows_it_as_it_is(copied: Path, 
         recaller.refresh()
 
 
+def _plain(value: Any) -> Any:
+    return value.tolist()
+
+
+def test_items_whose_values_differ_in_type_stay_servable_together(copied: Path, settings: Config) -> None:
+    forms: list[dict[str, Any]] = [
+        {"category": 7, "duration_s": "12.50", "tags": ["a"]},
+        {"category": "k1", "duration_s": 12.5, "tags": "a,b"},
+        {"category": True, "duration_s": 12, "tags": 3},
+    ]
+    recaller = Recaller.load(copied, living=True)
+    for place, form in enumerate(forms):
+        recaller.add_items([raw(settings, 3, f"accepted {place}", **form)])
+    # As a version of before has written them: in the types that they came in.
+    old = {f"old {place}": raw(settings, 3, f"old {place}", text=None, **form) for place, form in enumerate(forms)}
+    for name, row in old.items():
+        kept = json.loads(json.dumps({key: value for key, value in row.items() if key != "text"}, default=_plain))
+        recaller.index.upsert([name], recaller.vectors(["accepted 0"]), sources=[{"row": kept}])
+    recaller.close()
+    recaller = Recaller.load(copied, living=True)
+    names = [*(f"accepted {place}" for place in range(3)), *old]
+    assert recaller.behaviour(names).keys() == set(names)
+    for value, expected in ((7, 0), ("k1", 1), (True, 2)):
+        found = own(recaller, names, **where(column="category", **{"in": [value]}))
+        assert found == [f"accepted {expected}", f"old {expected}"]
+    moment = [1_700_000_000_000] * len(names)
+    shown = counts(item_id=names, exposures=[5] * 6, clicks=[1] * 6, first_time_ms=moment)
+    assert recaller.refresh_posterior(shown) == 6
+    assert recaller.recall(["u001"], k=3, by="content").ids.shape == (1, 3)
+    rows = recaller.similar_to_new([raw(settings, 3, "?", **form) for form in forms], k=3)
+    assert rows.ids.shape == (3, 3)
+    recaller.close()
+
+
 @pytest.mark.parametrize(
     ("rows", "error"),
     [
@@ -350,7 +384,9 @@ def test_a_reader_of_a_run_that_nobody_wrote_to_shows_it_as_it_is(copied: Path, 
         ([{"item_id": "a"}, {"title": "no id"}], "item_id: 1 of 2 items have no id"),
         ([{"item_id": "i001"}], "1 of 1 items are in the catalogue already.*i001; use refresh_posterior"),
         ([{"item_id": "a", "duration_s": "long"}], "duration_s"),
-        ([{"item_id": "a", "remark": object()}], "cannot be kept|remark"),
+        ([{"item_id": "a", "remark": "?"}], r"row 0 .*: unknown columns remark; the items file has author_id, "),
+        ([{"item_id": "a", "catgeory": "c"}], r"unknown columns catgeory \(for category\?\)"),
+        ([{"item_id": "a", "title": object()}], "item a: a value cannot be kept"),
     ],
 )
 def test_items_that_cannot_be_added_are_refused(served: Recaller, rows: Any, error: str) -> None:

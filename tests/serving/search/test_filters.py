@@ -61,6 +61,60 @@ def test_a_predicate_allows_what_pandas_would(predicate: dict[str, Any], expecte
     assert 0 < sum(found) < len(found), "so that something was asked"
 
 
+VALUES = pa.table(
+    {
+        "grade": ["1", "3", "2.5", None],
+        "version": ["1.0", "1", "3.0", "True"],
+        "is_new": ["true", "false", "true", None],
+        "year": [2001, 2003, None, 2003],
+        "flag": [True, False, None, True],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("grade", [3, 1.0], [0, 1]),
+        ("grade", ["3.0", "2.5"], [1, 2]),
+        ("grade", ["03", "3.00", "x"], []),
+        ("version", ["1.0"], [0]),  # the column holds text: 1 and 1.0 are two values of it
+        ("version", [1, 3], [1]),
+        ("version", [True], []),
+        ("is_new", [True], [0, 2]),
+        ("is_new", ["True", "TRUE"], [0, 2]),
+        ("year", ["2003.0"], [1, 3]),
+        ("year", [2001.0, "2003"], [0, 1, 3]),
+        ("flag", [True], [0, 3]),
+        ("flag", ["False"], [1]),
+    ],
+)
+def test_a_value_is_found_in_every_form_that_its_column_has(
+    column: str, values: list[Any], expected: list[int]
+) -> None:
+    ids = pa.array([f"i{row}" for row in range(len(VALUES))])
+    numbers = np.zeros(len(ids), np.int64)
+    known_of = Posterior(numbers, numbers, np.zeros(4, np.float32), np.zeros(4, np.float32))
+    posterior = ServedPosterior.at(ids, known_of, at_ms=NOW_MS)
+    facts = ItemFacts(ItemAttributes(ids, VALUES), posterior)
+    known = facts.of(ExactIndex(Items.checked(ids, CATALOGUE.vectors[:4])))
+    allowed, denied = (
+        Filters.read({"where": [{"column": column, condition: values}]}).allowed(known, now_ms=NOW_MS).mask
+        for condition in ("in", "not_in")
+    )
+    assert allowed is not None
+    assert denied is not None
+    assert np.flatnonzero(allowed).tolist() == expected
+    assert (allowed ^ denied).all()
+
+
+@pytest.mark.parametrize("value", [2.0**60, float("nan"), None, "", [], {}, "half \ud83d"])
+def test_values_without_an_exact_text_are_refused(value: Any) -> None:
+    for filters in ({"deny": [value]}, {"where": [{"column": "category", "in": [value]}]}):
+        with pytest.raises(DataError, match="filters: "):
+            Filters.read(filters)
+
+
 def test_conditions_hold_together() -> None:
     where = [{"column": "category", "in": ["news"]}, {"column": "tags", "in": ["red"]}, {"newer_than_hours": 100}]
     allow = CATALOGUE.ids[:150]

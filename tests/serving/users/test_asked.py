@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recall.core.errors import DataError
 from recall.serving.recaller import Recaller
 from recall.serving.search.options import SearchOptions
-from recall.serving.users.asked import UserQuery
+from recall.serving.users.asked import Asked, UserQuery
 
 
 def test_objects_and_keywords_give_the_same_lists(recaller: Recaller) -> None:
@@ -48,6 +49,48 @@ def test_a_query_reads_its_ids_once_and_may_be_asked_again() -> None:
     assert own.histories == {"a": ["1", "2"]}
     with pytest.raises(DataError, match="users: expected a list of ids"):
         UserQuery("u001")
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), 2**63, 1e300, "5", None, True, [5]])
+def test_a_time_that_is_no_whole_number_of_milliseconds_is_refused(time: Any) -> None:
+    with pytest.raises(DataError, match=r"history_times_ms\['u'\]: expected Unix milliseconds"):
+        UserQuery(["u"], histories={"u": ["i1", "i2"]}, history_times_ms={"u": [5, time]})
+    asked = Asked(["u"], ["u"], [["i1", "i2"]], [[3_600_000, time]], {})
+    assert asked.ages_hours(7_200_000) == [[1.0, -1.0]], "where it comes all the same, it counts as unknown"
+
+
+def test_whole_numbers_of_every_type_are_times() -> None:
+    times = [5, np.int64(6), 7.0, np.float32(8)]
+    query = UserQuery(["u"], histories={"u": ["i1"] * 4}, history_times_ms={"u": times})
+    assert query.history_times_ms == {"u": times}
+
+
+@pytest.mark.parametrize("large", [2**63 + 5, np.uint64(2**63 + 5)])
+def test_ids_beyond_int64_are_their_digits(large: Any) -> None:
+    digits = str(2**63 + 5)
+    query = UserQuery([large], histories={large: [large, 3]})
+    assert query.ids == [digits]
+    assert query.histories == {digits: [digits, "3"]}
+
+
+@pytest.mark.parametrize("ids", [[2.0**60], [b"\xff"], [[1]], [1, "a"], [float("nan")], [object()]])
+def test_ids_that_are_none_are_refused(ids: list[Any]) -> None:
+    for ask in (lambda: UserQuery(ids), lambda: UserQuery(["u"], histories={"u": ids})):
+        with pytest.raises(DataError, match=r"^(users|histories\['u'\]): "):
+            ask()
+
+
+@pytest.mark.parametrize("k", [1.0, "3", None, True, [3], float("nan"), 0, -1])
+def test_how_many_candidates_is_a_whole_number(k: Any, recaller: Recaller) -> None:
+    for ask in (
+        lambda: SearchOptions(k=k),
+        lambda: recaller.recall(["u001"], k=k),
+        lambda: recaller.similar(["i001"], k=k),
+        lambda: recaller.index.search(recaller.vectors(["i001"]), k),
+        lambda: recaller.recall(["u001"], k=3, by="content", last=k),
+    ):
+        with pytest.raises(DataError, match=r"^(k|last): expected (a whole number of )?at least 1, found "):
+            ask()
 
 
 def test_a_misspelt_keyword_is_refused(recaller: Recaller) -> None:
