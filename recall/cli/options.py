@@ -12,8 +12,19 @@ from recall.core.terminal import open_console
 console = open_console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="experiment file (YAML)")]
-RunPath = Annotated[Path, typer.Option("--run", help="run directory")]
-OutPath = Annotated[Path, typer.Option("--out", help="directory to write")]
+
+
+def _in_utf8(path: Path) -> Path:
+    """Refuse a directory whose name is no UTF-8: TensorFlow and Arrow open no file in it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{str(path)!a} is no UTF-8; rename the directory, or one above it") from None
+    return path
+
+
+RunPath = Annotated[Path, typer.Option("--run", help="run directory", callback=_in_utf8)]
+OutPath = Annotated[Path, typer.Option("--out", help="directory to write", callback=_in_utf8)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the experiment file")]
 Compare = Annotated[bool, typer.Option("--compare", help="also the other structures, side by side")]
 Resume = Annotated[bool, typer.Option("--resume", help="continue at the last checkpoint of a killed training")]

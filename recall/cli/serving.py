@@ -97,6 +97,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one; the log says which")] = 8080,
     allow_writes: Annotated[bool, typer.Option("--allow-writes", help="POST and DELETE /items")] = False,
     token_file: Annotated[Path | None, typer.Option(help="holds the token of writers; or RECALL_TOKEN does")] = None,
+    writes_without_token: Annotated[
+        bool, typer.Option("--writes-without-token", help="let everybody who reaches the address write")
+    ] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value: a limit or a time-out")] = None,
     log_format: Annotated[str, typer.Option(help="json, or text for a terminal")] = "json",
 ) -> None:
@@ -108,7 +111,13 @@ def serve(
         from recall.serving.http.server import serve as start
         from recall.serving.http.settings import read_settings
 
-        chosen = read_settings(settings or (), allow_writes=allow_writes, token_file=token_file, environment=os.environ)
+        chosen = read_settings(
+            settings or (),
+            allow_writes=allow_writes,
+            writes_without_token=writes_without_token,
+            token_file=token_file,
+            environment=os.environ,
+        )
         start(run, chosen, host=host, port=port, log_format=cast("LogFormat", log_format))
 
 

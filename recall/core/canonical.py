@@ -27,6 +27,9 @@ from recall.core.errors import DataError, shown
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
+LONGEST_ID = 512
+"""Characters of an id at most, in files, requests and calls alike: what can be added can be asked for and deleted."""
+
 _BITS_OF_WHOLE_NUMBERS = {16: 11, 32: 24, 64: 53}
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint8).reshape(256, 2)
 _UUID_GROUPS = (8, 4, 4, 4, 12)
@@ -79,10 +82,10 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
     """Convert Python values to ids as `id_strings` does.
 
     Raises:
-      DataError: values of several types, or one that is no Unicode text; begins with `what`.
+      DataError: values of several types, one that is no Unicode text or longer than `LONGEST_ID`; begins with `what`.
     """
     try:
-        return id_strings(_array_of(list(values)))
+        ids = id_strings(_array_of(list(values)))
     except DataError as error:
         raise DataError(f"{what}: {error}") from None
     except UnicodeEncodeError as error:
@@ -90,6 +93,15 @@ def id_list(values: Iterable[Any], *, what: str) -> pa.StringArray:
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         found = shown(error, most=300)
         raise DataError(f"{what}: expected ids of one type, all text or all whole numbers ({found})") from None
+    if pc.any(is_long_id(ids)).as_py():
+        first = ids.filter(is_long_id(ids))[0].as_py()
+        raise DataError(f"{what}: expected ids of at most {LONGEST_ID} characters, found {shown(first, most=40)}")
+    return ids
+
+
+def is_long_id(ids: pa.StringArray) -> pa.BooleanArray:
+    """Mark the ids of more than `LONGEST_ID` characters."""
+    return pc.greater(pc.utf8_length(ids), LONGEST_ID)
 
 
 def canonical_text(value: Any) -> str:

@@ -46,7 +46,7 @@ def expand_paths(pattern: str | Path) -> list[Path]:
     """List the files of a path or glob (`**` too), sorted by name.
 
     Raises:
-      DataError: no file matches, or this is a URI.
+      DataError: no file matches, the name of one is no UTF-8, or this is a URI.
     """
     if is_uri(pattern):
         raise DataError(
@@ -59,7 +59,19 @@ def expand_paths(pattern: str | Path) -> list[Path]:
         hint = f"{pattern}/*.parquet" if exact.is_dir() else "a file or a glob like logs/*.csv"
         what = "is a folder" if exact.is_dir() else "matches no file"
         raise DataError(f"{pattern}: {what}; expected {hint}")
+    for path in files:
+        if not is_utf8(path):
+            raise DataError(f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it")
     return files
+
+
+def is_utf8(path: Path) -> bool:
+    """Tell whether a path can be written as UTF-8: names on Linux may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_uri(path: str | Path) -> bool:

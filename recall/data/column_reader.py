@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from recall.config.features import Feature
-from recall.core.canonical import id_strings
+from recall.core.canonical import LONGEST_ID, id_strings, is_long_id
 from recall.core.errors import DataError
 from recall.core.tables import numbers, table_format
 from recall.core.untyped import UNTYPED, read_untyped
@@ -113,7 +113,7 @@ def unique_ids(column: pa.ChunkedArray, *, reader: ColumnReader, key: str) -> pa
       key: key of the experiment file that names the column, for errors.
 
     Raises:
-      DataError: no rows, an id is missing or there twice; says in which lines. Or the column holds no exact ids.
+      DataError: no rows, an id is missing, too long or there twice; says in which lines. Or the ids are not exact.
     """
     ids, path, format = reader.texts(column, key), reader.path, reader.format
     if not len(ids):
@@ -122,6 +122,10 @@ def unique_ids(column: pa.ChunkedArray, *, reader: ColumnReader, key: str) -> pa
     if len(missing):
         lines = _lines(path, format, missing)
         raise DataError(f"{key}: {path} has {len(missing):,} rows without an id ({lines}); fill them in or remove them")
+    long = np.flatnonzero(is_long_id(ids).to_numpy(zero_copy_only=False))
+    if len(long):
+        found = f"{len(long):,} ids of more than {LONGEST_ID} characters ({_lines(path, format, long)})"
+        raise DataError(f"{key}: {path} has {found}; shorten them, in the log, too")
     codes = ids.dictionary_encode()
     counts = np.bincount(codes.indices.to_numpy())
     twice = np.flatnonzero(counts > 1)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from recall.config.data import EventsConfig
 from recall.core.arrays import Bools, Int32s, Int64s
-from recall.core.canonical import Column, id_dictionary, plain, used_only
+from recall.core.canonical import LONGEST_ID, Column, id_dictionary, is_long_id, plain, used_only
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
 from recall.core.tables import expand_paths, parse_numbers, read_header, read_table, table_format
@@ -184,6 +184,8 @@ def validate_events(
     reasons = [
         ("user is missing", _is_null(user)),
         ("item is missing", _is_null(item)),
+        (f"user id is longer than {LONGEST_ID} characters", _is_long(user)),
+        (f"item id is longer than {LONGEST_ID} characters", _is_long(item)),
         ("time is missing", time.missing),
         ("time cannot be read", time.unreadable),
     ]
@@ -345,6 +347,11 @@ def _ids(
     if found:
         assumed.append(Note(f"{role} {found.kind}", f"column {column} of {Path(piece.path).name}: {found}"))
     return ids
+
+
+def _is_long(ids: pa.DictionaryArray) -> Bools:
+    is_long = is_long_id(ids.dictionary).to_numpy(zero_copy_only=False)
+    return np.append(is_long, False)[ids.indices.fill_null(-1).to_numpy()]
 
 
 def _is_null(array: pa.Array) -> Bools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recall.core.canonical import id_strings
+from recall.core.canonical import id_list, id_strings
 from recall.core.errors import DataError
 from recall.core.tables import expand_paths, numbers, parse_numbers, read_header, read_table
 
@@ -242,3 +243,17 @@ class TestNumbers:
     def test_timestamps_are_not_numbers(self) -> None:
         with pytest.raises(DataError, match="expected numbers"):
             numbers(pa.array([0], pa.timestamp("ms")))
+
+
+@pytest.mark.parametrize("character", ["x", "ß", "🦉"])
+def test_ids_have_at_most_512_characters(character: str) -> None:
+    assert id_list([character * 512], what="ids").to_pylist() == [character * 512]
+    with pytest.raises(DataError, match="ids: expected ids of at most 512 characters, found"):
+        id_list(["a", character * 513], what="ids")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_file_whose_name_is_no_utf8_is_refused_by_name(tmp_path: Path, ending: str) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/log\xff." + ending.encode())).touch()
+    with pytest.raises(DataError, match=r"log\\udcff\.\w+': the file's name is no UTF-8"):
+        expand_paths(tmp_path / "log*")

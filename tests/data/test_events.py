@@ -169,6 +169,15 @@ def test_row_groups_read_apart_keep_their_row_numbers(tmp_path: Path, monkeypatc
     assert [row["row"] for row in whole[1]] == list(range(0, 20, 3))
 
 
+def test_ids_that_no_request_could_name_are_set_aside_and_counted(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u" * 513, "u1", "u" * 512], "item_id": ["1", "i" * 513, "1"], "time": range(3)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    accepted, rejected = read(log(tmp_path / "a.parquet"))
+    assert [row[0] for row in accepted] == ["u" * 512]
+    said = "{} id is longer than 512 characters"
+    assert [(row["row"], row["reason"]) for row in rejected] == [(0, said.format("user")), (1, said.format("item"))]
+
+
 def test_sequences_are_one_user_a_line_with_positions_as_time(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("u 1 2\n\n  v\tx  \nalone\nw 9 1\n")
     events = log(tmp_path / "s.txt", format="sequences")

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ SECONDS = 120  # for what is over in one or two on a quiet machine
 class Server:
     """Run `recall serve` in a process of its own, on a free port."""
 
-    def __init__(self, run: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def __init__(self, run: Path, *arguments: str, command: Sequence[str] = ()) -> None:
+        own = [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", "0", *arguments]
+        self.process = subprocess.Popen(command or own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lines: list[dict[str, Any]] = []
         self._new: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

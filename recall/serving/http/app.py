@@ -16,21 +16,24 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import recall as library
 from recall.core.errors import RecallError
 from recall.serving.http.batching import Batcher
-from recall.serving.http.limits import check_limits, show_limits
+from recall.serving.http.bodies import BodyReader, body_of, body_schemas
+from recall.serving.http.docs import docs_page
+from recall.serving.http.failures import problem_of
+from recall.serving.http.limits import show_limits
 from recall.serving.http.metrics import CONTENT_TYPE, Metrics
-from recall.serving.http.middleware import Guard, Observe
-from recall.serving.http.page import PAGE_HEADERS, page
-from recall.serving.http.problems import ErrorAnswer, Kind, ServiceError, invalid
+from recall.serving.http.middleware import GONE, Guard, Observe
+from recall.serving.http.page import page, page_headers
+from recall.serving.http.problems import ErrorAnswer, ServiceError
 from recall.serving.http.reload import Reloader
 from recall.serving.http.schemas import (
     AddItemsRequest,
@@ -47,14 +50,14 @@ from recall.serving.http.settings import ServiceSettings
 from recall.serving.http.snapshot import Snapshot
 
 _log = structlog.get_logger("recall.serving")
-_KINDS: dict[int, Kind] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _MEANINGS = {
     401: "the token is missing or wrong",
     403: "writes are off",
     413: "the body is too large",
     422: "the request is malformed, not valid, over a limit, or names what the run does not have",
-    503: "the run is being loaded, or too many requests wait; Retry-After says when to try again",
+    503: "the run is being loaded, too many requests wait, or files cannot be used; Retry-After says when to try again",
     504: "no answer in time",
+    507: "the disk is full; nothing was changed",
 }
 
 
@@ -63,6 +66,7 @@ class State:
     """Hold the objects that the routes of one application share."""
 
     settings: ServiceSettings
+    bodies: BodyReader
     service: Service
     metrics: Metrics
     questions: Batcher[Question, bytes]
@@ -103,26 +107,27 @@ def create_app(
             lambda requests: [request() for request in requests], wait_ms=0, batch_queries=1,
             queue_queries=settings.queue_queries, threads=1,
         )  # fmt: skip
-        app.state.serving = State(settings, service, metrics, questions, writes)
+        bodies = BodyReader(settings)
+        app.state.serving = State(settings, bodies, service, metrics, questions, writes)
         watching = asyncio.create_task(_load_and_watch(reloader, service, on_failure))
         yield
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        bodies.close()
         await questions.close()
         await writes.close()
         service.close()
 
     app = FastAPI(
-        title="recall", version=library.__version__, lifespan=lifespan, redoc_url=None,
-        description="Candidate recall that does not forget new content.",
+        title="recall", version=library.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False, description="Candidate recall that does not forget new content.",
     )  # fmt: skip
     app.include_router(_router)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
-    app.add_exception_handler(ServiceError, lambda _, error: _problem(error).response())
-    app.add_exception_handler(RecallError, lambda _, error: _problem(error).response())
-    app.add_exception_handler(RequestValidationError, lambda _, error: _problem(error).response())
-    app.add_exception_handler(HTTPException, lambda _, error: _problem(error).response())
-    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, timeout_seconds=settings.timeout_seconds)
+    for kind in (ServiceError, RecallError, HTTPException, OSError):
+        app.add_exception_handler(kind, lambda _, error: problem_of(error, run=run).response())
+    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=GONE))
+    app.add_middleware(Guard, timeout_seconds=settings.timeout_seconds, hosts=settings.hosts)
     app.add_middleware(Observe, metrics=metrics, paths=_paths(app))
     return app
 
@@ -139,30 +144,17 @@ async def _load_and_watch(reloader: Reloader, service: Service, on_failure: Call
     await reloader.watch()
 
 
-def _problem(error: Exception) -> ServiceError:
-    """Translate an exception into the error that the client gets."""
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, RequestValidationError):
-        return invalid(error.errors())
-    if isinstance(error, HTTPException):
-        # FastAPI says 400 where a body is no text in JSON's encoding, or a number has thousands of digits.
-        kind = _KINDS.get(error.status_code, "malformed")
-        status = 422 if error.status_code == 400 else error.status_code
-        return ServiceError(status, kind, str(error.detail), headers=error.headers)
-    return ServiceError(422, "invalid", str(error))
-
-
 def _openapi(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
     if app.openapi_schema is None:
         whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        whole["components"]["schemas"].update(body_schemas(*_REQUESTS))
         app.openapi_schema = show_limits(whole, settings)
     return app.openapi_schema
 
 
 def _paths(app: FastAPI) -> set[str]:
     own = {route.path for route in _router.routes if isinstance(route, APIRoute)}
-    return own | {path for path in (app.docs_url, app.openapi_url) if path}
+    return own | {path for path in (app.openapi_url,) if path}
 
 
 def _serving(request: Request) -> State:
@@ -200,59 +192,62 @@ def require_writer(headers: Mapping[str, str], settings: ServiceSettings) -> Non
 
 
 _router = APIRouter()
+_REQUESTS = (RecallRequest, SimilarRequest, AddItemsRequest, DeleteItemsRequest)
 _Serving = Annotated[State, Depends(_serving)]
 _Writer = Depends(HTTPBearer(auto_error=False, description="needed where the service has a token"))
 
 
 @_router.post(
-    "/recall", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
-)
-async def recall(question: RecallRequest, serving: _Serving) -> Response:
+    "/recall", tags=["candidates"], response_class=JSONResponse, openapi_extra=body_of(RecallRequest),
+    responses=_answers(RecallAnswer, 413, 422, 503, 504),
+)  # fmt: skip
+async def recall(request: Request, serving: _Serving) -> Response:
     """Recall candidates for users: ids, or raw features of users whom no file knows."""
-    return await _answer(question, serving)
+    return await _answer(request, serving, RecallRequest)
 
 
 @_router.post(
-    "/similar", tags=["candidates"], response_class=JSONResponse, responses=_answers(RecallAnswer, 413, 422, 503, 504)
-)
-async def similar(question: SimilarRequest, serving: _Serving) -> Response:
+    "/similar", tags=["candidates"], response_class=JSONResponse, openapi_extra=body_of(SimilarRequest),
+    responses=_answers(RecallAnswer, 413, 422, 503, 504),
+)  # fmt: skip
+async def similar(request: Request, serving: _Serving) -> Response:
     """Recall candidates for items. An item that the index lacks is a 422 that names it."""
-    return await _answer(question, serving)
+    return await _answer(request, serving, SimilarRequest)
 
 
-async def _answer(question: Question, serving: State) -> Response:
-    check_limits(question, serving.settings)
+async def _answer(request: Request, serving: State, model: type[Question]) -> Response:
     _ = serving.service.snapshot  # nothing queues up before there is something to ask
+    question = await serving.bodies.read(request, model)
     content = await serving.questions.submit(question, key=question.shared(), queries=question.queries)
     return Response(content, media_type="application/json")
 
 
 @_router.post(
     "/items", tags=["items"], response_class=JSONResponse, dependencies=[_Writer],
-    responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
+    openapi_extra=body_of(AddItemsRequest), responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504, 507),
 )  # fmt: skip
-async def add_items(request: Request, rows: AddItemsRequest, serving: _Serving) -> Response:
+async def add_items(request: Request, serving: _Serving) -> Response:
     """Add items from their raw features; an item with a known id replaces the earlier one.
 
     The items are durable and can be found when the answer arrives. To repeat a request is harmless; repeat it after a
     time-out.
     """
-    require_writer(request.headers, serving.settings)
-    check_limits(rows, serving.settings)
+    require_writer(request.headers, serving.settings)  # before a byte of the body is read
     _ = serving.service.snapshot
+    rows = await serving.bodies.read(request, AddItemsRequest)
     write = partial(serving.service.add, rows.items)
     return JSONResponse(await serving.writes.submit(write, key=object(), queries=len(rows.items)))
 
 
 @_router.delete(
     "/items", tags=["items"], response_class=JSONResponse, dependencies=[_Writer],
-    responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504),
+    openapi_extra=body_of(DeleteItemsRequest), responses=_answers(WriteAnswer, 401, 403, 413, 422, 503, 504, 507),
 )  # fmt: skip
-async def delete_items(request: Request, items: DeleteItemsRequest, serving: _Serving) -> Response:
+async def delete_items(request: Request, serving: _Serving) -> Response:
     """Delete items: no request that comes after the answer finds them."""
     require_writer(request.headers, serving.settings)
-    check_limits(items, serving.settings)
     _ = serving.service.snapshot
+    items = await serving.bodies.read(request, DeleteItemsRequest)
     write = partial(serving.service.delete, items.ids)
     return JSONResponse(await serving.writes.submit(write, key=object(), queries=len(items.ids)))
 
@@ -281,4 +276,11 @@ async def metrics(serving: _Serving) -> Response:
 @_router.get("/", include_in_schema=False)
 async def front_page() -> HTMLResponse:
     """Return the page on which a person asks for a user or an item."""
-    return HTMLResponse(page(), headers=PAGE_HEADERS)
+    return HTMLResponse(page(), headers=page_headers(page()))
+
+
+@_router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """Return the API as a page, from the OpenAPI document."""
+    text = docs_page(request.app.openapi())
+    return HTMLResponse(text, headers=page_headers(text))

@@ -1,4 +1,4 @@
-"""Gives every request an id, a log line and a measurement, and bounds its size and its time."""
+"""Gives every request an id, a log line and a measurement, and bounds its time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recall.serving.http.hosts import host_name, require_host
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.problems import ServiceError
 
@@ -18,7 +19,7 @@ _log = structlog.get_logger("recall.serving")
 _REQUEST_ID = b"x-request-id"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _QUIET = ("/healthz", "/readyz", "/metrics")  # probes come every few seconds
-_GONE = 499  # the client closed the connection before the answer, as nginx notes it
+GONE = 499  # the client closed the connection before the answer, as nginx notes it
 
 
 class _Answer:
@@ -63,6 +64,9 @@ class Observe:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, answer)
+        except asyncio.CancelledError:  # the service ends, and has waited long enough
+            if answer.status is None:
+                await ServiceError(503, "overloaded", "the service ends").response()(scope, receive, answer)
         except Exception:
             _log.exception("failed", path=scope["path"][:200])
             if answer.status is None:
@@ -72,7 +76,7 @@ class Observe:
                 await problem.response()(scope, receive, answer)
         finally:
             self._metrics.in_flight.dec()
-            self._note(scope, answer.status or _GONE, time.perf_counter() - started)
+            self._note(scope, answer.status or GONE, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         # Paths and methods that nobody offers come from outside: each would be a time series of its own.
@@ -85,14 +89,17 @@ class Observe:
 
 
 class Guard:
-    """Bound the bytes of a body and the seconds of a request.
+    """Bound the seconds of a request, also of a body that is sent slowly or without end, and check its Host.
 
-    The whole body is read here, before the route runs: so the two bounds also stop a client that sends slowly or
-    without end.
+    Args:
+      app: the wrapped application.
+      timeout_seconds: from the head of a request to its answer.
+      hosts: names that requests may give as their host; None: any.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float) -> None:
-        self._app, self._max_bytes, self._timeout_seconds = app, max_body_bytes, timeout_seconds
+    def __init__(self, app: ASGIApp, *, timeout_seconds: float, hosts: Collection[str] | None = None) -> None:
+        self._app, self._timeout_seconds = app, timeout_seconds
+        self._hosts = None if hosts is None else frozenset(map(host_name, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -101,48 +108,15 @@ class Guard:
             return
         answer = _Answer(send)
         try:
-            await asyncio.wait_for(self._bounded(scope, receive, answer), self._timeout_seconds)
+            if self._hosts is not None:
+                require_host(scope["headers"], self._hosts)
+            await asyncio.wait_for(self._app(scope, receive, answer), self._timeout_seconds)
         except ServiceError as problem:
             await problem.response()(scope, receive, send)
         except asyncio.TimeoutError:
             if answer.status is None:
                 message = f"no answer within {self._timeout_seconds:g} s; ask for less, or try again later"
                 await ServiceError(504, "timeout", message).response()(scope, receive, send)
-
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._body(scope["headers"], receive)
-        if body is None:
-            return  # the client is gone
-        is_read = False
-
-        async def replay() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()
-            is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(scope, replay, send)
-
-    async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
-        self._require_size(
-            next((int(value) for name, value in headers if name == b"content-length" and value.isdigit()), 0)
-        )
-        parts, size = list[bytes](), 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            self._require_size(size)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-    def _require_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            message = f"body: expected at most {self._max_bytes:,} bytes, found {size:,} or more; split the request"
-            raise ServiceError(413, "body_too_large", message)
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

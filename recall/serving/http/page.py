@@ -1,4 +1,4 @@
-"""Serves the HTML page for people: one file that loads nothing from elsewhere."""
+"""Serves HTML pages for people: each is one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ def page() -> str:
     return _TEMPLATE.read_text(encoding="utf-8")
 
 
-def _policy() -> str:
-    """Return a Content-Security-Policy that allows the page's own script, its own style and its own service only."""
+def page_headers(text: str) -> dict[str, str]:
+    """Return the headers of a page: it may use its own script, its own style and its own service only.
+
+    Args:
+      text: HTML; its scripts and styles stand in it.
+    """
 
     def hashes(tag: str) -> str:
-        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page(), re.DOTALL)
+        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         digests = (base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks)
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
+        return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
 
-    return (
+    policy = (
         f"default-src 'none'; connect-src 'self'; img-src data:; script-src {hashes('script')}; "
         f"style-src {hashes('style')}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
-
-
-PAGE_HEADERS = {
-    "Content-Security-Policy": _policy(),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 Kind = Literal[
     "malformed",
@@ -17,7 +18,9 @@ Kind = Literal[
     "writes_disabled",
     "not_found",
     "method_not_allowed",
+    "wrong_host",
     "body_too_large",
+    "storage",
     "overloaded",
     "not_ready",
     "timeout",
@@ -49,10 +52,15 @@ class ServiceError(Exception):
         self.status, self.kind, self.message = status, kind, message
         self.details, self.headers = list(details), dict(headers or {})
 
-    def response(self) -> JSONResponse:
-        """Return the answer to send; it repeats nothing of the request but names of keys."""
+    def body(self) -> bytes:
+        """Return the JSON of the answer; it repeats nothing of the request but names of keys."""
         content = {"error": {"type": self.kind, "message": self.message, "details": self.details}}
-        return JSONResponse(content, status_code=self.status, headers=self.headers)
+        # Half of a surrogate pair in a message, for which UTF-8 has no bytes, becomes its escape in JSON.
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+    def response(self) -> Response:
+        """Return the answer to send."""
+        return Response(self.body(), status_code=self.status, headers=self.headers, media_type="application/json")
 
 
 class ErrorDetail(BaseModel):
@@ -79,7 +87,8 @@ class ErrorAnswer(BaseModel):
 def over_limit(location: str, *, limit: int, found: int, what: str) -> ServiceError:
     """Return the error for a request that asks for more than the service gives at once."""
     message = f"{location}: expected at most {limit:,} {what}, found {found:,}; ask for less, or split the request"
-    return ServiceError(422, "over_limit", message, details=[{"location": f"body.{location}", "message": message}])
+    place = location if location == "body" else f"body.{location}"
+    return ServiceError(422, "over_limit", message, details=[{"location": place, "message": message}])
 
 
 def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
@@ -91,13 +100,14 @@ def overloaded(*, waiting: int, retry_seconds: float) -> ServiceError:
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ServiceError:
     """Return the error for pydantic's findings: places and messages, no values, which may be secret or huge."""
     details = [
-        {"location": ".".join(str(part)[:100] for part in error["loc"]), "message": str(error["msg"])[:500]}
+        {
+            "location": ".".join(["body", *(str(part)[:100] for part in error["loc"])]),
+            "message": str(error["msg"]).removeprefix("Value error, ")[:200],
+        }
         for error in errors[:_SHOWN]
     ]
     more = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
-    is_syntax = bool(errors) and errors[0]["type"] == "json_invalid"
-    message = f"{details[0]['location']}: {details[0]['message']}{more}" if details else "the request is not valid"
-    return ServiceError(422, "malformed" if is_syntax else "invalid", message, details=details)
+    return ServiceError(422, "invalid", f"{details[0]['location']}: {details[0]['message']}{more}", details=details)
 
 
-_SHOWN = 20
+_SHOWN = 5

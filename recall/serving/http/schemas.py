@@ -12,13 +12,18 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
+from recall.core.canonical import LONGEST_ID
 from recall.serving.search.filters import Filters
 
 _INT64 = 1 << 63
+_COLUMNS = 1024  # of a row
 
 
 def _id_text(value: Any) -> Any:
@@ -26,22 +31,62 @@ def _id_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64 else value
 
 
-_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=512)]
+_IdText = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=LONGEST_ID)]
 Id = Annotated[
     _IdText,
     BeforeValidator(_id_text, json_schema_input_type=_IdText | int),
 ]
+Ids = Annotated[
+    list[Id], Field(fail_fast=True)
+]  # a list ends at its first mistake: a million of them would take seconds to tell
+
+
+def _no_whole_number(value: Any) -> Any:
+    """Refuse what is left of whole numbers, those of more than 64 bits: a float would be another number."""
+    if isinstance(value, int):
+        raise ValueError("expected a whole number of at most 64 bits")
+    return value
+
+
 Number = (
     Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
-    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_no_whole_number)]
 )
 Text = Annotated[str, Field(strict=True)]
-Value = StrictBool | Number | Text | None | list[Number] | list[Text]
+
+
+def _one_mistake(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a value of a row; report a wrong one once, and not for each type that it might have had."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected true, false, text, a finite number of at most 64 bits, or a list of numbers or of "
+                         "text") from None  # fmt: skip
+
+
+Value = Annotated[
+    StrictBool
+    | Number
+    | Text
+    | Annotated[list[Number], Field(fail_fast=True)]
+    | Annotated[list[Text], Field(fail_fast=True)]
+    | None,
+    WrapValidator(_one_mistake),
+]
 StrictCount = Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
 Column = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
-Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=1024)]
+
+
+def _require_few_columns(row: Any) -> Any:
+    """Refuse a row of thousands of columns before each of them is validated."""
+    if isinstance(row, dict) and len(row) > _COLUMNS:
+        raise ValueError(f"expected at most {_COLUMNS:,} columns, found {len(row):,}")
+    return row
+
+
+Row = Annotated[dict[Column, Value], Field(min_length=1, max_length=_COLUMNS), BeforeValidator(_require_few_columns)]
 Moment = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
-K = Annotated[StrictInt, Field(ge=1, description="candidates per query")]
+K = Annotated[StrictInt, Field(ge=1, lt=1 << 63, description="candidates per query")]
 
 
 class _Request(BaseModel):
@@ -49,8 +94,8 @@ class _Request(BaseModel):
 
     k: K = 50
     filters: Annotated[Filters, Field(description="which items may be given")] = Filters()
-    exclude: Annotated[list[Id], Field(description="items that are not wanted, for every query of the request")] = (
-        Field(default_factory=list)
+    exclude: Annotated[Ids, Field(description="items that are not wanted, for every query of the request")] = Field(
+        default_factory=list
     )
     caps: Annotated[
         dict[Column, StrictCount], Field(max_length=8, description="by column, items of one value in a list at most")
@@ -83,10 +128,15 @@ class UserRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[Column, Value]
 
-    history: Annotated[list[Id], Field(description="clicked items, oldest first")] = Field(default_factory=list)
-    history_times_ms: Annotated[list[Moment], Field(description="when each was clicked, Unix milliseconds")] | None = (
-        None
-    )
+    history: Annotated[Ids, Field(description="clicked items, oldest first")] = Field(default_factory=list)
+    history_times_ms: (
+        Annotated[list[Moment], Field(fail_fast=True, description="when each was clicked, Unix milliseconds")] | None
+    ) = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_columns(cls, row: Any) -> Any:
+        return _require_few_columns(row)
 
 
 class RecallRequest(_Request):
@@ -94,16 +144,16 @@ class RecallRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["users"]}, {"required": ["features"]}]})
 
-    users: Annotated[list[Id], Field(min_length=1, description="ids")] | None = None
+    users: Annotated[Ids, Field(min_length=1, description="ids")] | None = None
     features: (
         Annotated[
             list[UserRow],
-            Field(min_length=1, description="one row per user"),
+            Field(fail_fast=True, min_length=1, description="one row per user"),
         ]
         | None
     ) = None
     histories: Annotated[
-        dict[Id, list[Id]],
+        dict[Id, Ids],
         Field(description="per user the clicked items, oldest first, in place of what the log holds"),
     ] = Field(default_factory=dict)
     exclude_seen: Annotated[StrictBool, Field(description="leave out what the user clicked")] = True
@@ -130,7 +180,7 @@ class RecallRequest(_Request):
 class SimilarRequest(_Request):
     """Ask for candidates for items; each has to be in the index."""
 
-    items: Annotated[list[Id], Field(min_length=1, description="ids")]
+    items: Annotated[Ids, Field(min_length=1, description="ids")]
 
     @property
     def queries(self) -> int:
@@ -146,14 +196,14 @@ class AddItemsRequest(BaseModel):
     """Add or change items: raw values under the column names of the items file, with the id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    items: Annotated[list[Row], Field(min_length=1)]
+    items: Annotated[list[Row], Field(fail_fast=True, min_length=1)]
 
 
 class DeleteItemsRequest(BaseModel):
     """Delete items, so that they are found no more."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    ids: Annotated[list[Id], Field(min_length=1)]
+    ids: Annotated[Ids, Field(min_length=1)]
 
 
 class Candidate(TypedDict):

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 
-from recall.core.errors import RecallError
+from recall.core.errors import ArtifactError, RecallError
 from recall.index import LivingIndex, RebalancePolicy, Rebalancer
+from recall.serving.http.failures import storage_problem
 from recall.serving.http.metrics import Metrics
 from recall.serving.http.problems import ServiceError
 from recall.serving.http.schemas import Candidate, RecallAnswer, RecallRequest, Result, SimilarRequest, WriteAnswer
@@ -125,8 +127,9 @@ class Service:
 
         Raises:
           RecallError: a row does not fit the items file; nothing is written.
+          ServiceError: 507 or 503, the change cannot be kept on the disk; nothing is written.
         """
-        with self._writing:
+        with self._writing, _storage():
             recaller = self._recaller_to_change()
             before = recaller.items.clipped
             recaller.add_items(rows)
@@ -141,8 +144,9 @@ class Service:
 
         Raises:
           RecallError: the index lacks one of them; nothing is written.
+          ServiceError: as of `add`.
         """
-        with self._writing:
+        with self._writing, _storage():
             self._recaller_to_change().delete_items(ids)
         return self._written("deleted", len(ids))
 
@@ -179,6 +183,15 @@ class Service:
         for result in answer["results"]:
             self._metrics.results.labels(result["source"]).inc()
         return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+@contextlib.contextmanager
+def _storage() -> Iterator[None]:
+    """Tell failures of the files that a change is kept in from mistakes of the change."""
+    try:
+        yield
+    except (ArtifactError, OSError) as error:
+        raise storage_problem(error) from error
 
 
 def recall(snapshot: Snapshot, requests: Sequence[RecallRequest]) -> list[RecallAnswer]:

@@ -23,9 +23,18 @@ class ServiceSettings(Strict):
     max_k: Count = Field(default=1000, description="candidates per query")
     max_batch: Count = Field(default=256, description="users, items or rows in one request")
     max_list: Count = Field(default=10_000, description="entries of any other list: exclude, a history, a vector")
+    max_values: Count = Field(default=200_000, description="values in one body, by its commas and brackets")
     max_body_bytes: Count = Field(default=1 << 20, description="bytes of a request's body")
     timeout_seconds: Seconds = Field(default=10.0, description="from a request's first byte to its answer, else 504")
-    shutdown_seconds: Seconds = Field(default=30.0, description="that requests under way get to finish on SIGTERM")
+    shutdown_seconds: Seconds = Field(
+        default=30.0, description="from SIGTERM, SIGINT or SIGHUP to the end of the process, whatever is under way"
+    )
+    max_connections: Count = Field(default=1000, description="at the same time; an idle one makes room for a new one")
+    idle_seconds: Seconds = Field(default=10.0, description="for the head of a request, and to read on in an answer")
+    hosts: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None,
+        description="names in the Host header; default: localhost alone where it listens for its own machine, else any",
+    )
     batch_wait_ms: float = Field(default=1.5, ge=0, le=1000, description="that a request waits for others to join it")
     batch_queries: Count = Field(default=256, description="queries in one call of the model, of all joined requests")
     queue_queries: Count = Field(default=2048, description="queries that may wait for the model, else 503")
@@ -41,6 +50,9 @@ class ServiceSettings(Strict):
     rebalance_changes: Count = Field(default=1000, description="items written since, below which nothing is built anew")
     allow_writes: bool = Field(default=False, description="POST and DELETE /items")
     token: SecretStr | None = Field(default=None, description="that writers must send; not to be given by --set")
+    writes_without_token: bool = Field(
+        default=False, description="takes writes of everybody, where other machines reach the service, too"
+    )
 
     @property
     def rebalancing(self) -> RebalancePolicy:
@@ -58,8 +70,11 @@ class ServiceSettings(Strict):
                 f"queue_queries ({self.queue_queries}) is below max_batch ({self.max_batch}), so that a full request "
                 "would always be refused; raise the one or lower the other"
             )
-        if self.token is not None and not self.token.get_secret_value().isascii():
-            raise ValueError("the token holds characters that no HTTP header can carry; use ASCII")
+        token = None if self.token is None else self.token.get_secret_value()
+        if token is not None and (not token or token != token.strip()):
+            raise ValueError("the token is empty, or begins or ends with white space, which no HTTP header can carry")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ValueError("the token holds characters that no HTTP header can carry; use printable ASCII")
         return self
 
 
@@ -67,6 +82,7 @@ def read_settings(
     overrides: Iterable[str] = (),
     *,
     allow_writes: bool = False,
+    writes_without_token: bool = False,
     token_file: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ServiceSettings:
@@ -75,6 +91,7 @@ def read_settings(
     Args:
       overrides: `name=value` pairs, the value in YAML notation.
       allow_writes: whether /items takes writes.
+      writes_without_token: whether it takes writes of everybody, where other machines reach the service, too.
       token_file: holds the token of writers; white space around it is ignored.
       environment: its RECALL_TOKEN is the token if no file is given.
 
@@ -83,17 +100,33 @@ def read_settings(
     """
     content: dict[str, Any] = {}
     for override in overrides:
-        if override.partition("=")[0].strip() in ("token", "allow_writes"):
+        if override.partition("=")[0].strip() in ("token", "allow_writes", "writes_without_token"):
             # A command line is visible to every user of the machine.
-            raise ConfigError("--set: token and allow_writes have options of their own: --token-file, --allow-writes")
+            raise ConfigError(
+                "--set: token, allow_writes and writes_without_token have options of their own: --token-file, "
+                "--allow-writes, --writes-without-token"
+            )
         apply_override(content, override)
     if token_file is not None and not allow_writes:
         raise ConfigError(
             "--token-file: writes are off, so that nobody needs a token; add --allow-writes, or remove it"
         )
-    token = _token(token_file, environment or {})
+    if writes_without_token and not allow_writes:
+        raise ConfigError("--writes-without-token: writes are off; add --allow-writes, or remove it")
+    token = _token(token_file, environment or {}) if allow_writes else None
+    if writes_without_token and token is not None:
+        raise ConfigError(
+            "--writes-without-token: a token is given (--token-file or RECALL_TOKEN); remove the one or the other"
+        )
     try:
-        return ServiceSettings.model_validate({**plain(content), "allow_writes": allow_writes, "token": token})
+        return ServiceSettings.model_validate(
+            {
+                **plain(content),
+                "allow_writes": allow_writes,
+                "writes_without_token": writes_without_token,
+                "token": token,
+            }
+        )
     except ValidationError as error:
         problems = (
             str(problem["ctx"]["error"]) if problem["type"] == "value_error" else describe(problem)
@@ -104,7 +137,12 @@ def read_settings(
 
 def _token(path: Path | None, environment: Mapping[str, str]) -> str | None:
     if path is None:
-        return environment.get("RECALL_TOKEN") or None
+        token = environment.get("RECALL_TOKEN")
+        if token is not None and not token.strip():
+            raise ConfigError(
+                "RECALL_TOKEN: is empty, so that everybody could write; set it to the token of writers, or unset it"
+            )
+        return None if token is None else token.strip()
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

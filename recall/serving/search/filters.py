@@ -30,6 +30,7 @@ from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
 
 Text = Annotated[str, BeforeValidator(canonical_text)]
+Texts = Annotated[tuple[Text, ...], Field(fail_fast=True)]  # a list ends at its first mistake
 Moment = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
 _NO_TIME, _OLD, _NEW = range(3)
 
@@ -43,8 +44,8 @@ class Predicate(Strict):
     column: str | None = Field(
         default=None, description="of the items file; without, newer_than_hours counts from the item's first exposure"
     )
-    in_: tuple[Text, ...] | None = Field(default=None, alias="in", description="one of these values")
-    not_in: tuple[Text, ...] | None = Field(default=None, description="none of these values")
+    in_: Texts | None = Field(default=None, alias="in", description="one of these values")
+    not_in: Texts | None = Field(default=None, description="none of these values")
     at_least: float | None = Field(default=None, description="numbers from here on")
     at_most: float | None = Field(default=None, description="numbers up to here")
     newer_than_hours: PositiveFloat | None = Field(
@@ -162,9 +163,11 @@ class Allowed(NamedTuple):
 class Filters(Strict):
     """Set the items that a query may get. Ids that no item has are ignored and counted, since lists outlive items."""
 
-    allow: tuple[Text, ...] | None = Field(default=None, description="only these item ids; an empty list allows none")
-    deny: tuple[Text, ...] = Field(default=(), description="none of these item ids")
-    where: tuple[Predicate, ...] = Field(default=(), description="conditions on attributes, all of which hold")
+    allow: Texts | None = Field(default=None, description="only these item ids; an empty list allows none")
+    deny: Texts = Field(default=(), description="none of these item ids")
+    where: tuple[Predicate, ...] = Field(
+        default=(), fail_fast=True, description="conditions on attributes, all of which hold"
+    )
     at_ms: Moment | None = Field(
         default=None,
         description="the moment that newer_than_hours counts from, Unix milliseconds; default: the moment of the query",

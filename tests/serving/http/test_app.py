@@ -373,6 +373,8 @@ def test_metrics_count_requests_results_and_batches(client: TestClient) -> None:
         (["timeout_seconds=.nan"], "timeout_seconds"),
         (["queue_queries=10"], "queue_queries (10) is below max_batch (256)"),
         (["token=abc"], "--token-file"),
+        (["writes_without_token=true"], "--writes-without-token"),
+        (["hosts=[]x"], "hosts"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
@@ -391,6 +393,29 @@ def test_the_token_comes_from_a_file_or_from_the_environment(tmp_path: Path) -> 
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError, match="empty: is empty"):
         read_settings(allow_writes=True, token_file=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_a_token_that_is_empty_lets_nobody_write(empty: str) -> None:
+    with pytest.raises(ConfigError, match="RECALL_TOKEN: is empty"):
+        read_settings(allow_writes=True, environment={"RECALL_TOKEN": empty})
+    assert read_settings(environment={"RECALL_TOKEN": empty}).token is None
+    with pytest.raises(ValueError, match="the token is empty"):
+        ServiceSettings(allow_writes=True, token=empty)
+
+
+def test_white_space_around_the_token_of_the_environment_is_no_part_of_it() -> None:
+    token = read_settings(allow_writes=True, environment={"RECALL_TOKEN": f"{TOKEN}\n"}).token
+    assert token is not None
+    assert token.get_secret_value() == TOKEN
+
+
+def test_writes_of_everybody_have_to_be_asked_for_and_make_sense() -> None:
+    assert read_settings(allow_writes=True, writes_without_token=True).writes_without_token
+    with pytest.raises(ConfigError, match="writes are off"):
+        read_settings(writes_without_token=True)
+    with pytest.raises(ConfigError, match="a token is given"):
+        read_settings(allow_writes=True, writes_without_token=True, environment={"RECALL_TOKEN": TOKEN})
 
 
 def test_defaults_allow_no_writes() -> None:

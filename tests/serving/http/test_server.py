@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,11 @@ import httpx
 import pytest
 
 from recall.core.artifacts import read_manifest
+from recall.core.errors import ConfigError
 from recall.index import load_index, save_index
 from recall.serving.http.server import _listen
+from recall.serving.http.server import serve as start
+from recall.serving.http.settings import ServiceSettings
 from tests.helpers.served_run import Server
 
 Serve = Callable[..., Server]
@@ -153,6 +157,40 @@ def test_a_huge_body_and_an_endless_one_harm_nobody(server: Server, http: httpx.
 
 def _requests(http: httpx.Client, server: Server, *, status: str) -> bool:
     return f'status="{status}"' in http.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_process_in_time_whatever_is_under_way(
+    run: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    blocked = tmp_path / "blocked.py"
+    blocked.write_text(
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from recall.serving.http.server import serve\n"
+        "from recall.serving.http.service import Service\n"
+        "from recall.serving.http.settings import ServiceSettings\n"
+        "def answer(self, questions):\n"
+        '    print(\'{"event": "answering"}\', flush=True)\n'
+        "    threading.Event().wait()\n"  # as a call of native code that lasts
+        "Service.answer = answer\n"
+        "settings = ServiceSettings(shutdown_seconds=1, timeout_seconds=0.2)\n"
+        "serve(Path(sys.argv[1]), settings, host='127.0.0.1', port=0)\n"
+    )
+    server = Server(run, command=[sys.executable, str(blocked), str(run)])
+    try:
+        with pytest.raises(httpx.HTTPStatusError, match="504"):
+            httpx.post(f"{server.url}/recall", json={"users": ["u001"]}, timeout=60).raise_for_status()
+        server.wait_for("answering")
+        server.process.send_signal(sent)
+        assert server.process.wait(60) in (0, -sent)
+    finally:
+        server.process.kill()
+
+
+def test_who_could_be_written_to_by_everybody_is_not_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--writes-without-token"):
+        start(tmp_path, ServiceSettings(allow_writes=True), host="0.0.0.0", port=0)
 
 
 def test_an_answer_does_not_wait_until_the_client_acknowledges_its_head():

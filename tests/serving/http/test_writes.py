@@ -106,6 +106,18 @@ def test_a_new_item_has_its_details_at_once(writer: TestClient) -> None:
     assert change(writer, "DELETE", {"ids": ["new-d"]}).status_code == 200
 
 
+def test_what_can_be_added_can_be_asked_for_left_out_and_deleted_however_long_its_id(writer: TestClient) -> None:
+    longest = "x" * 512
+    assert change(writer, "POST", {"items": [new(longest + "x")]}).status_code == 422
+    assert change(writer, "POST", {"items": [new(longest)]}).status_code == 200
+    assert is_found(writer, longest)
+    assert like(writer, longest).status_code == 200
+    for without in ({"exclude": [longest]}, {"filters": {"deny": [longest]}}):
+        body = {"users": ["u001"], "k": 1000, "exclude_seen": False, **without}
+        assert longest not in writer.post("/recall", json=body).text
+    assert change(writer, "DELETE", {"ids": [longest]}).status_code == 200
+
+
 def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClient, own_run: Path) -> None:
     settings = ServiceSettings(reload_seconds=0.05)
     with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
