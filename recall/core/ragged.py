@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from recall.core.arrays import AnyInts, Bools, Int32s, Int64s, Intps
+from recall.core.arrays import AnyInts, Bools, Int32s, Int64s
 
 Values = npt.NDArray[Any]
 
@@ -96,7 +96,17 @@ class Ragged(Sequence[Values]):
         """Return the length of the longest list; 0 without lists."""
         return len(self.values) if len(self) == 1 else int(self.lengths.max(initial=0))
 
-    def take(self, chosen: Intps | Int64s) -> Ragged:
+    @functools.cached_property
+    def largest(self) -> int:
+        """Return the largest value; -1 without values."""
+        return int(self.values.max(initial=-1))
+
+    @functools.cached_property
+    def empty_lists(self) -> int:
+        """Count the lists without values."""
+        return int(np.count_nonzero(self.lengths == 0))
+
+    def take(self, chosen: AnyInts) -> Ragged:
         """Copy the lists of some numbers, in the given order."""
         places = Ragged.from_spans(self.offsets[:-1][chosen], self.lengths[chosen])
         return Ragged(self.values[places.values], places.offsets)
@@ -109,10 +119,22 @@ class Ragged(Sequence[Values]):
         np.cumsum(is_kept, out=kept_before[1:])
         return Ragged(self.values[is_kept], kept_before[self.offsets])
 
-    def any_of(self, values: Iterable[int]) -> Bools:
-        """Mark the lists that hold at least one of some values, bool [lists]."""
-        hits_before = np.concatenate([[0], np.cumsum(np.isin(self.values, list(values)))])
+    def replaced(self, is_replaced: Bools, others: Ragged) -> Ragged:
+        """Put other lists, in their order, in the places of the lists marked in bool [lists]."""
+        places = np.arange(len(self))
+        places[is_replaced] = len(self) + np.arange(len(others))
+        values = np.concatenate([self.values, others.values])
+        return Ragged.from_lengths(values, np.concatenate([self.lengths, others.lengths])).take(places)
+
+    def any_where(self, is_marked: Bools) -> Bools:
+        """Mark the lists that hold at least one of the values marked in bool [values]; bool [lists]."""
+        hits_before = np.concatenate([[0], np.cumsum(is_marked)])
         return np.asarray(hits_before[self.offsets[1:]] != hits_before[self.offsets[:-1]])
+
+    def lists(self) -> list[list[Any]]:
+        """Copy the values to Python lists."""
+        values = self.values.tolist()
+        return [values[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
 
     # Lists as sets; values of the int32 range
 

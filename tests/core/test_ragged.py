@@ -65,8 +65,8 @@ def test_lists_keep_the_chosen_values_and_tell_which_hold_any() -> None:
     lists = Ragged.from_lists(LISTS)
     assert as_lists(lists.where(lists.values % 2 == 0)) == [[2], [], [], [4, 6]]
     assert as_lists(lists.where(lists.values < 0)) == [[], [], [], []]
-    assert lists.any_of({2, 3}).tolist() == [True, False, True, False]
-    assert lists.any_of([]).tolist() == [False] * 4
+    assert lists.any_where(np.isin(lists.values, [2, 3])).tolist() == [True, False, True, False]
+    assert lists.any_where(np.zeros(len(lists.values), bool)).tolist() == [False] * 4
 
 
 def test_spans_list_consecutive_numbers() -> None:

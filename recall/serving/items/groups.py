@@ -1,4 +1,4 @@
-"""Groups items by the values of a column, for the caps of `recall.serving.search.merging`."""
+"""Groups items by the values of a column, for the caps of `recall.serving.search.caps`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recall.core.arrays import Bools
+from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.ragged import Ragged
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.serving.items.overlay import Overlaid, Overlay
@@ -31,21 +31,36 @@ class Groups:
     overlays: Sequence[tuple[Overlay[ItemAttributes], Ragged]]
     rows: int
 
-    def of(self, row: int) -> set[int]:
-        """Return the codes of a row."""
-        for overlay, codes in reversed(self.overlays):
-            if (place := overlay.place(row)) >= 0:
-                return set(codes[place].tolist())
-        return set(self.base[row].tolist())
+    @property
+    def values(self) -> int:
+        """Return a number that all codes are below."""
+        return 1 + max(codes.largest for codes in (self.base, *(codes for _, codes in self.overlays)))
 
-    def holding(self, codes: Collection[int]) -> Bools:
+    @property
+    def items_without_value(self) -> int:
+        """Return a number that the count of the rows without a code does not exceed."""
+        return self.base.empty_lists + sum(codes.empty_lists for _, codes in self.overlays)
+
+    def of_rows(self, rows: Int32s) -> Ragged:
+        """Return the codes of some rows, as `distinct` lists in the order of the rows."""
+        lists = self.base.take(np.minimum(rows, len(self.base) - 1))  # an overlay has the rows beyond
+        for overlay, codes in self.overlays:
+            places = np.searchsorted(overlay.rows, rows)
+            is_newer = overlay.rows.take(places, mode="clip") == rows
+            if is_newer.any():
+                lists = lists.replaced(is_newer, codes.take(places[is_newer]))
+        return lists.distinct()
+
+    def holding(self, codes: Collection[int] | Int64s) -> Bools:
         """Mark the rows that have any of the given codes; bool [rows]."""
+        is_chosen = np.zeros(self.values, bool)
+        is_chosen[np.asarray(codes, np.int64)] = True
         found = np.zeros(self.rows, bool)
-        of_base = self.base.any_of(codes)[: self.rows]
+        of_base = self.base.any_where(is_chosen[self.base.values])[: self.rows]
         found[: len(of_base)] = of_base
         for overlay, own in self.overlays:
             count = int(np.searchsorted(overlay.rows, self.rows))
-            found[overlay.rows[:count]] = own.any_of(codes)[:count]
+            found[overlay.rows[:count]] = own.any_where(is_chosen[own.values])[:count]
         return found
 
 
@@ -81,4 +96,4 @@ class ColumnCodes:
         found = values.dictionary_encode()
         codes = [self._code_of.setdefault(value, len(self._code_of)) for value in found.dictionary.to_pylist()]
         codes_of_values = np.asarray(codes, np.int64)[np.asarray(found.indices, np.int64)]
-        return Ragged.from_lengths(codes_of_values, np.asarray(lengths))
+        return Ragged.from_lengths(codes_of_values, np.asarray(lengths)).distinct()

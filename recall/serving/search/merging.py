@@ -10,18 +10,19 @@ might have been longer: finding the longest list is a packing problem, and candi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from recall.core.arrays import Bools, Float32s, Int32s, Intps
-from recall.serving.items.groups import Groups
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
+from recall.index.results import best_k
+from recall.serving.search.caps import Cap, within_caps
 
 # A capped list is filled from so many times its length of candidates: the reserved items alone never fill it.
 _MARGIN = 2
+# Each further look for candidates is so many times as wide, so that few looks see the whole catalogue.
+_WIDER = 4
 
 
 class Ranked(Protocol):
@@ -35,18 +36,6 @@ class Ranked(Protocol):
           width: candidates per query.
           only: bool [items], the items that count; None: all that the queries may have.
         """
-
-
-class Cap(NamedTuple):
-    """Limit the items of one value in a list; items without a value are not limited.
-
-    Attributes:
-      groups: values of each item.
-      limit: largest number of items of one value, at least 1.
-    """
-
-    groups: Groups
-    limit: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,21 @@ class Rules:
     caps: tuple[Cap, ...] = ()
     cold: Bools | None = None
     min_cold: int = 0
+
+    @property
+    def most_items(self) -> int:
+        """Return a length that no list exceeds: k, or less where a cap has few values."""
+        return min([self.k, *(cap.most_items for cap in self.caps)])
+
+    def first_width(self, items: int) -> int:
+        """Return the number of candidates per query that are looked at first."""
+        return min(items, max(1, self.most_items) * (_MARGIN if self.caps else 1))
+
+    def cold_items(self, rows: Int32s) -> Int64s:
+        """Count the cold items of lists [queries, any], padded with -1; int64 [queries]."""
+        if self.cold is None:
+            return np.zeros(len(rows), np.int64)
+        return np.count_nonzero(np.append(self.cold, False)[rows], axis=1)  # the last one is of row -1
 
 
 def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> tuple[Int32s, Float32s]:
@@ -84,89 +88,121 @@ def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> t
     every_query = np.arange(queries)
     if not rules.caps and not rules.min_cold:
         return ranked(every_query, rules.k, only=None)
-    lists = _filled(ranked, rules, every_query, items=items)
-    if rules.min_cold and rules.cold is not None:
-        cold = rules.cold
-        counts = np.asarray([sum(bool(cold[row]) for row, _ in chosen) for chosen in lists], dtype=np.int64)
-        short = np.flatnonzero(counts < rules.min_cold)
-        reserved = _filled(ranked, Rules(rules.min_cold, rules.caps), short, items=items, only=cold)
+    look = ranked(every_query, rules.first_width(items), only=None)
+    lists = _filled(ranked, rules, every_query, look, items=items)
+    short = np.flatnonzero(rules.cold_items(lists.rows) < rules.min_cold)
+    if short.size:
+        to_reserve = Rules(rules.min_cold, rules.caps)
+        of_cold = ranked(short, to_reserve.first_width(items), only=rules.cold)
+        reserved = _filled(ranked, to_reserve, short, of_cold, items=items, only=rules.cold)
         # The list is filled anew around its cold items, whose values count for the caps.
-        refilled = _filled(ranked, rules, short, items=items, reserved=reserved)
-        for query, chosen in zip(short.tolist(), refilled, strict=True):
-            lists[query] = chosen
-    rows = np.full((queries, rules.k), -1, np.int32)
-    scores = np.full((queries, rules.k), -np.inf, np.float32)
-    for line, pairs in enumerate(lists):
-        for place, (row, score) in enumerate(pairs):
-            rows[line, place], scores[line, place] = row, score
-    return rows, scores
+        start = _Lists.empty(len(short), rules.k).with_items(reserved.rows, reserved.scores, reserved.rows >= 0)
+        refilled = _filled(ranked, rules, short, (look[0][short], look[1][short]), items=items, start=start)
+        lists.rows[short], lists.scores[short] = refilled.rows, refilled.scores
+    return best_k(lists.rows, lists.scores, rules.k)
 
 
-Pairs = list[tuple[int, float]]
+class _Lists(NamedTuple):
+    """Hold unfinished lists: each a number of items in any order, then padding.
 
-
-def capped(ranked: Iterable[tuple[int, float]], rules: Rules, *, reserved: Sequence[tuple[int, float]] = ()) -> Pairs:
-    """Choose the first k candidates that keep the caps, after the reserved ones.
-
-    Args:
-      ranked: rows and scores, best first.
-      rules: k and caps.
-      reserved: rows and scores that are in the list already.
+    Attributes:
+      rows: int32 [queries, k]; padding is -1.
+      scores: float32 [queries, k]; padding is -inf.
     """
-    chosen, taken = list(reserved), {row for row, _ in reserved}
-    counts = [Counter(code for row in taken for code in cap.groups.of(row)) for cap in rules.caps]
-    for row, score in ranked:
-        if len(chosen) >= rules.k:
-            break
-        if row in taken:
-            continue
-        values = [cap.groups.of(row) for cap in rules.caps]
-        if all(
-            count[code] < cap.limit for cap, count, own in zip(rules.caps, counts, values, strict=True) for code in own
-        ):
-            chosen.append((row, score))
-            for count, own in zip(counts, values, strict=True):
-                count.update(own)
-    return chosen
+
+    rows: Int32s
+    scores: Float32s
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> _Lists:
+        """Make lists without items."""
+        return cls(np.full((queries, k), -1, np.int32), np.full((queries, k), -np.inf, np.float32))
+
+    @property
+    def lengths(self) -> Int64s:
+        """Count the items of each list, int64 [queries]."""
+        return np.count_nonzero(self.rows >= 0, axis=1)
+
+    def with_items(self, rows: Int32s, scores: Float32s, is_kept: Bools) -> _Lists:
+        """Append the marked ones of some items, all [queries, width], as far as there are places."""
+        places = np.cumsum(is_kept, axis=1) - 1 + self.lengths[:, np.newaxis]
+        queries, found = np.nonzero(is_kept & (places < self.rows.shape[1]))
+        longer = _Lists(self.rows.copy(), self.scores.copy())
+        at = places[queries, found]
+        longer.rows[queries, at], longer.scores[queries, at] = rows[queries, found], scores[queries, found]
+        return longer
+
+    def filled(self, rows: Int32s, scores: Float32s, rules: Rules) -> _Lists:
+        """Append candidates [queries, width], best first, as far as they keep the caps."""
+        taken = self.rows[:, : int(self.lengths.max(initial=0))]
+        return self.with_items(rows, scores, within_caps(rows, rules.caps, taken=taken))
 
 
 def _filled(
     ranked: Ranked,
     rules: Rules,
     queries: Intps,
+    look: tuple[Int32s, Float32s],
     *,
     items: int,
     only: Bools | None = None,
-    reserved: Sequence[Pairs] | None = None,
-) -> list[Pairs]:
-    """Fill the `capped` list of each query, from as many candidates as it takes."""
-    width = min(items, rules.k * (_MARGIN if rules.caps else 1))
-    lists = list(reserved) if reserved else [[] for _ in queries]
-    rows, scores = ranked(queries, width, only=only)
-    for place in range(len(queries)):
-        lists[place] = capped(_pairs(rows[place], scores[place]), rules, reserved=lists[place])
-        has_more = width < items and rows[place, -1] >= 0
-        while len(lists[place]) < rules.k and has_more:
-            # Items whose values have reached their caps are left out. So each round brings at least one item, and few
-            # rounds are needed. Widening would read the whole catalogue where few values fill a list.
-            open_items = _with_room(rules.caps, lists[place], items=items)
-            own, points = ranked(queries[[place]], width, only=open_items if only is None else open_items & only)
-            lists[place] = capped(_pairs(own[0], points[0]), rules, reserved=lists[place])
-            has_more = bool(own[0, -1] >= 0)
-        lists[place].sort(key=lambda pair: (-pair[1], pair[0]))
+    start: _Lists | None = None,
+) -> _Lists:
+    """Fill the lists of some queries, from as many candidates as it takes.
+
+    Args:
+      ranked: source of further candidates.
+      rules: k and caps; the cold items do not count here.
+      queries: positions of the queries.
+      look: the first candidates of each query, of `rules.first_width`.
+      items: number of rows of the index.
+      only: bool [items], the items that count; None: all.
+      start: lists that are filled further; None: empty ones.
+    """
+    rows, scores = look
+    lists = (start or _Lists.empty(len(queries), rules.k)).filled(rows, scores, rules)
+    if not rules.caps or not rows.shape[1] or rows.shape[1] == items:
+        return lists
+    for place in np.flatnonzero((lists.lengths < rules.most_items) & (rows[:, -1] >= 0)):
+        own = _Lists(lists.rows[[place]], lists.scores[[place]])
+        own = _filled_up(ranked, rules, queries[[place]], own, width=rows.shape[1], items=items, only=only)
+        lists.rows[place], lists.scores[place] = own.rows[0], own.scores[0]
     return lists
 
 
-def _pairs(rows: Int32s, scores: Float32s) -> Pairs:
-    """Pair the rows of one list, without its padding, with their scores."""
-    count = int(np.count_nonzero(rows >= 0))
-    return list(zip(rows[:count].tolist(), scores[:count].tolist(), strict=True))
+def _filled_up(
+    ranked: Ranked, rules: Rules, query: Intps, own: _Lists, *, width: int, items: int, only: Bools | None
+) -> _Lists:
+    """Fill the list of one query from further looks, each at the items whose values have free places only.
+
+    So each look brings at least one item. But it may bring only one, where the values of candidates come in long
+    stretches: a wider one comes next, and the number of looks grows as the logarithm of the number of items.
+    """
+    while int(own.lengths[0]) < rules.most_items:
+        is_open = _with_room(rules.caps, own.rows[0, : own.lengths[0]], items=items)
+        if only is not None:
+            is_open &= only
+        remaining = int(np.count_nonzero(is_open))
+        if not remaining:
+            break
+        width = min(width * _WIDER, remaining)
+        rows, scores = ranked(query, width, only=is_open)
+        own = own.filled(rows, scores, rules)
+        if width == remaining or rows[0, -1] < 0:
+            break
+    return own
 
 
-def _with_room(caps: Sequence[Cap], chosen: Pairs, *, items: int) -> Bools:
-    """Mark the items none of whose values has reached its cap in the list; bool [items]."""
+def _with_room(caps: tuple[Cap, ...], chosen: Int32s, *, items: int) -> Bools:
+    """Mark the items none of whose values has reached its cap in a list; bool [items].
+
+    Args:
+      caps: the caps.
+      chosen: int32 [any], rows of the list.
+      items: number of rows.
+    """
     has_room = np.ones(items, bool)
     for cap in caps:
-        counts = Counter(code for row, _ in chosen for code in cap.groups.of(row))
-        has_room &= ~cap.groups.holding([code for code, count in counts.items() if count >= cap.limit])
+        counts = np.bincount(cap.groups.of_rows(chosen).values)
+        has_room &= ~cap.groups.holding(np.flatnonzero(counts >= cap.limit))
     return has_room

@@ -19,8 +19,9 @@ from recall.index import Index
 from recall.index.results import Names, ids_at
 from recall.serving.items.row_facts import RowFacts
 from recall.serving.search.candidates import FALLBACK, FALLBACK_UNFILTERED, MODEL, Candidates, FoundCandidates, Source
+from recall.serving.search.caps import Cap
 from recall.serving.search.fallback import fallback_order, ranked_fallback
-from recall.serving.search.merging import Cap, Rules, merged_lists
+from recall.serving.search.merging import Rules, merged_lists
 from recall.serving.search.options import SearchOptions
 
 

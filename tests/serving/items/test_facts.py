@@ -121,9 +121,9 @@ def check(known: Known) -> None:
         groups, code_of = facts.groups(column, what="caps"), {}
         for name, row in row_of.items():
             values = {value for value in values_of(name) if value is not None}
-            assert len(groups.of(row)) == len(values)
+            assert len(groups.of_rows(np.asarray([row])).values) == len(values)
             if len(values) == 1:
-                [code] = groups.of(row)
+                [code] = groups.of_rows(np.asarray([row])).values.tolist()
                 assert code_of.setdefault(next(iter(values)), code) == code, "a value keeps its code"
         assert len(set(code_of.values())) == len(code_of)
         for value, code in code_of.items():
