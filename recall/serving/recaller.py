@@ -350,14 +350,18 @@ class Recaller:
         now_ms: int | None,
     ) -> Candidates:
         """Search the index, by inner product or by cosine, or the index of contents, for the lists of queries."""
-        names, excluded = queries.names, excluded_by_position(options.exclude, queries.names, queries.excluded)
+        names, excluded = queries.names, excluded_by_position(options.exclude, queries.names, {})
+        own = [queries.excluded]
         index: LivingIndex | None = None
         if content:
             index = content.index
             if deleted := self.items.deleted:  # the index of contents holds them still
-                excluded = {query: [*deleted, *excluded.get(query, ())] for query in range(len(names))}
+                gone = list(deleted)
+                own.append({query: gone for query in range(len(names))})
         snapshot, facts = self.items.snapshot(index, with_facts=options.needs_facts)
-        rows = excluded_rows(snapshot, seen=queries.seen, ids=excluded, catalogue=self._catalogue, queries=len(names))
+        rows = excluded_rows(
+            snapshot, seen=queries.seen, ids=excluded, more_ids=own, catalogue=self._catalogue, queries=len(names)
+        )
         found = search_candidates(
             snapshot.by_cosine(snapshot.dim - 1) if by_cosine else snapshot,
             queries.vectors,

@@ -24,10 +24,11 @@ from recall.data.prepared import PreparedData
 from recall.index import Index
 from recall.index.items import ItemIds
 from recall.index.living.snapshot import LivingSnapshot
+from recall.serving.items.distinct import DistinctValues
 from recall.serving.items.groups import ColumnCodes
 from recall.serving.items.overlay import Overlaid, Overlay
 from recall.serving.items.posterior import NEVER, Counts, ServedPosterior
-from recall.serving.items.row_facts import RowFacts
+from recall.serving.items.row_facts import Masks, RowFacts
 
 V = TypeVar("V")
 
@@ -86,7 +87,14 @@ class ItemFacts:
             if (known := self._of_base.get(base)) is None:
                 known = self._of_base[base] = _BaseFacts(base, self)
             self._catch_up(known, index)
-            return RowFacts(index, attributes=known.attributes, posterior=known.posterior, codes=known.codes)
+            return RowFacts(
+                index,
+                attributes=known.attributes,
+                posterior=known.posterior,
+                codes=known.codes,
+                distinct=known.distinct,
+                masks=known.masks,
+            )
 
     def checked(
         self,
@@ -186,6 +194,7 @@ class _BaseFacts:
       rows: number of rows with facts.
       values_seen: number of attribute updates that are included.
       posteriors_seen: number of posterior updates that are included.
+      masks: masks of filters by the rows of an index over the base.
     """
 
     def __init__(self, base: Index, facts: ItemFacts) -> None:
@@ -194,6 +203,8 @@ class _BaseFacts:
         self.posterior = Overlaid(facts.posterior.of(ids, new_ctr=facts.new_ctr))
         self.rows, self.values_seen, self.posteriors_seen = len(base), 0, 0
         self._codes: dict[str, ColumnCodes] = {}
+        self._distinct: dict[str, DistinctValues | None] = {}
+        self.masks = Masks()
 
     def codes(self, column: str) -> ColumnCodes:
         """Return the codes of the values of an existing column."""
@@ -201,6 +212,13 @@ class _BaseFacts:
             assert self.attributes is not None
             self._codes[column] = ColumnCodes(self.attributes.base.column(column, what=column), name=column)
         return self._codes[column]
+
+    def distinct(self, column: str) -> DistinctValues | None:
+        """Return the distinct values of an existing column; None where they are many."""
+        if column not in self._distinct:
+            assert self.attributes is not None
+            self._distinct[column] = DistinctValues.of(self.attributes.base.column(column, what=column))
+        return self._distinct[column]
 
 
 class _Latest(Generic[V]):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +20,35 @@ from recall.core.errors import ArtifactError, DataError
 from recall.core.untyped import Kind
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
+from recall.serving.items.distinct import DistinctValues
 from recall.serving.items.groups import ColumnCodes, Groups
 from recall.serving.items.overlay import Overlaid
 from recall.serving.items.posterior import ServedPosterior
+
+
+class Masks:
+    """Keep the masks of the latest filters. Threads may share it."""
+
+    _MOST = 16  # a mask of a million items is a megabyte
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, tuple[tuple[object, int], Bools]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Bools], *, valid_for: tuple[object, int]) -> Bools:
+        """Return the mask that was kept under a key for the same attributes (the object) and rows, or make it."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and kept[0][0] is valid_for[0] and kept[0][1] == valid_for[1]:
+                self._kept.move_to_end(key)
+                return kept[1]
+        mask = make()
+        with self._lock:
+            self._kept[key] = valid_for, mask
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._MOST:
+                self._kept.popitem(last=False)
+        return mask
 
 
 class RowFacts:
@@ -35,6 +63,8 @@ class RowFacts:
       attributes: attributes by row; None where the run kept none.
       posterior: as the attribute.
       codes: column name -> codes of its values.
+      distinct: column name -> its distinct values among the first rows; None where they are many.
+      masks: masks of earlier requests; see `remembered`.
     """
 
     def __init__(
@@ -44,8 +74,11 @@ class RowFacts:
         attributes: Overlaid[ItemAttributes] | None,
         posterior: Overlaid[ServedPosterior],
         codes: Callable[[str], ColumnCodes],
+        distinct: Callable[[str], DistinctValues | None] = lambda _: None,
+        masks: Masks | None = None,
     ) -> None:
         self.index, self.posterior, self._attributes, self._codes = index, posterior, attributes, codes
+        self._distinct, self._masks = distinct, Masks() if masks is None else masks
 
     def __len__(self) -> int:
         return self.index.row_count
@@ -71,7 +104,22 @@ class RowFacts:
           DataError: no attribute has this name.
         """
         attributes = self._kept(what)
-        return attributes.by_row(lambda part: values_of(part.column(name, what=what)), rows=len(self))
+
+        def of_part(part: ItemAttributes) -> npt.NDArray[Any]:
+            column = part.column(name, what=what)
+            known = self._distinct(name) if part is attributes.base else None
+            return values_of(column) if known is None else known.by_item(values_of)
+
+        return attributes.by_row(of_part, rows=len(self))
+
+    def remembered(self, key: Hashable, make: Callable[[], Bools]) -> Bools:
+        """Return a mask of the rows that depends on attributes alone, from an earlier request if nothing has changed.
+
+        Args:
+          key: identifies the mask.
+          make: computes it, bool [rows]. Nobody may write to it.
+        """
+        return self._masks.get(key, make, valid_for=(self._attributes, len(self)))
 
     def kind(self, name: str, *, what: str) -> Kind | None:
         """Return what all values of a column are, numbers or truth values; None for others. Raises as `by_column`."""

@@ -28,6 +28,7 @@ from recall.core.untyped import Kind, read_as
 from recall.data.item_attributes import TAGS
 from recall.serving.items.posterior import NEVER, ServedPosterior
 from recall.serving.items.row_facts import RowFacts
+from recall.serving.search.conditions import meeting_all
 
 Text = Annotated[str, BeforeValidator(canonical_text)]
 Texts = Annotated[tuple[Text, ...], Field(fail_fast=True)]  # a list ends at its first mistake
@@ -238,9 +239,8 @@ class Filters(Strict):
                 is_listed = np.zeros(len(items), bool)
                 is_listed[rows[rows >= 0]] = True
                 mask &= is_listed == listed
-        moment = now_ms if self.at_ms is None else self.at_ms
-        for place, predicate in enumerate(self.where):
-            mask &= predicate.mask(items, now_ms=moment, what=f"filters.where[{place}]")
+        if self.where:
+            mask &= meeting_all(self.where, items, now_ms=now_ms if self.at_ms is None else self.at_ms)
         return Allowed(mask, unknown)
 
 

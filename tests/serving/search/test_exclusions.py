@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from recall.core.errors import DataError
@@ -60,3 +63,28 @@ def test_exclusions_are_for_all_or_by_name() -> None:
     assert excluded_ids({"v": [1, 2], "somebody else": ["c"]}, ["u", "v"]) == [[], ["1", "2"]]
     with pytest.raises(DataError, match=r"exclude\['u'\]: expected a list of ids"):
         excluded_ids({"u": "a"}, ["u"])
+
+
+def test_a_list_of_many_queries_is_looked_up_once() -> None:
+    index, looks = index_of([*range(8)]), list[str]()
+    rows_there = index.rows_there
+
+    def noting(ids: Iterable[str]) -> npt.NDArray[np.int32]:
+        looks.extend(ids)
+        return rows_there(ids)
+
+    index.rows_there = noting  # type: ignore[method-assign]
+    names = [f"u{number}" for number in range(50)]
+    unwanted = ["i2", "i0", "gone"]
+    for exclude in (unwanted, dict.fromkeys(names, unwanted)):
+        looks.clear()
+        found = excluded_rows(
+            index,
+            seen=None,
+            ids=excluded_by_position(exclude, names, {}),
+            more_ids=[{3: ["i1"]}],
+            catalogue=CatalogueRows(CATALOGUE),
+            queries=len(names),
+        )
+        assert looks == [*unwanted, "i1"]
+        assert [own.tolist() for own in found] == [[0, 1, 2] if query == 3 else [0, 2] for query in range(len(names))]
