@@ -27,12 +27,14 @@ import recall as library
 from recall.core.errors import RecallError
 from recall.serving.http.batching import Batcher
 from recall.serving.http.bodies import BodyReader, body_of, body_schemas
+from recall.serving.http.disconnects import while_connected
 from recall.serving.http.docs import docs_page
 from recall.serving.http.failures import problem_of
 from recall.serving.http.limits import show_limits
 from recall.serving.http.metrics import CONTENT_TYPE, Metrics
 from recall.serving.http.middleware import GONE, Guard, Observe
 from recall.serving.http.page import page, page_headers
+from recall.serving.http.parts import Answered, Question, QuestionParts
 from recall.serving.http.problems import ErrorAnswer, ServiceError
 from recall.serving.http.reload import Reloader
 from recall.serving.http.schemas import (
@@ -45,9 +47,10 @@ from recall.serving.http.schemas import (
     SimilarRequest,
     WriteAnswer,
 )
-from recall.serving.http.service import Question, Service
+from recall.serving.http.service import Service
 from recall.serving.http.settings import ServiceSettings
 from recall.serving.http.snapshot import Snapshot
+from recall.serving.http.work import queries_per_call
 
 _log = structlog.get_logger("recall.serving")
 _MEANINGS = {
@@ -69,7 +72,7 @@ class State:
     bodies: BodyReader
     service: Service
     metrics: Metrics
-    questions: Batcher[Question, bytes]
+    questions: Batcher[Question, Answered]
     writes: Batcher[Callable[[], WriteAnswer], WriteAnswer]
 
 
@@ -98,9 +101,10 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        questions = Batcher[Question, bytes](
+        questions = Batcher[Question, Answered](
             service.answer, wait_ms=settings.batch_wait_ms, batch_queries=settings.batch_queries,
-            queue_queries=settings.queue_queries, threads=settings.model_threads, metrics=metrics,
+            queue_queries=settings.queue_queries, threads=settings.model_threads, parts=QuestionParts(),
+            metrics=metrics,
         )  # fmt: skip
         # One writer at a time, and as bounded a queue.
         writes = Batcher[Callable[[], WriteAnswer], WriteAnswer](
@@ -218,8 +222,10 @@ async def similar(request: Request, serving: _Serving) -> Response:
 async def _answer(request: Request, serving: State, model: type[Question]) -> Response:
     _ = serving.service.snapshot  # nothing queues up before there is something to ask
     question = await serving.bodies.read(request, model)
-    content = await serving.questions.submit(question, key=question.shared(), queries=question.queries)
-    return Response(content, media_type="application/json")
+    most = queries_per_call(question, serving.settings, items=len(serving.service.snapshot.recaller.index))
+    asked = serving.questions.submit(question, key=question.shared(), queries=question.queries, most=most)
+    answered = await (asked if question.queries <= most else while_connected(request.receive, asked))
+    return Response(answered.body(), media_type="application/json")
 
 
 @_router.post(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +17,12 @@ from recall.core.errors import ArtifactError, RecallError
 from recall.index import LivingIndex, RebalancePolicy, Rebalancer
 from recall.serving.http.failures import storage_problem
 from recall.serving.http.metrics import Metrics
+from recall.serving.http.parts import Answered, Question
 from recall.serving.http.problems import ServiceError
 from recall.serving.http.schemas import Candidate, RecallAnswer, RecallRequest, Result, SimilarRequest, WriteAnswer
 from recall.serving.http.snapshot import Snapshot
 from recall.serving.recaller import Recaller
 from recall.serving.search.candidates import FALLBACK_UNFILTERED, MODEL, Candidates
-
-Question = RecallRequest | SimilarRequest
 
 
 class Service:
@@ -103,8 +101,8 @@ class Service:
         if self._snapshot is not None:
             self._snapshot.recaller.close()
 
-    def answer(self, questions: Sequence[Question]) -> list[bytes | RecallError]:
-        """Answer requests of equal options (`shared`): JSON or an error for each, in their order.
+    def answer(self, questions: Sequence[Question]) -> list[Answered | RecallError]:
+        """Answer requests of equal options (`shared`): an answer or an error for each, in their order.
 
         Raises:
           RecallError: one request spoils the joint call; asked one by one, the others may be answered.
@@ -179,10 +177,10 @@ class Service:
         self._metrics.items.set(len(self.snapshot.recaller.index))
         return {"items": items, "version": self.snapshot.version}
 
-    def _encoded(self, answer: RecallAnswer) -> bytes:
+    def _encoded(self, answer: RecallAnswer) -> Answered:
         for result in answer["results"]:
             self._metrics.results.labels(result["source"]).inc()
-        return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return Answered.of(answer)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,15 @@ class ServiceSettings(Strict):
     max_list: Count = Field(default=10_000, description="entries of any other list: exclude, a history, a vector")
     max_values: Count = Field(default=200_000, description="values in one body, by its commas and brackets")
     max_body_bytes: Count = Field(default=1 << 20, description="bytes of a request's body")
+    max_work: Count = Field(
+        default=8_000_000,
+        description="looks at candidates that one request may cost, as estimated from users, k, caps, cold share, "
+        "exclusions and predicates (about 3 s of a core)",
+    )
+    call_work: Count = Field(
+        default=200_000,
+        description="of these in one call of the model: a request of more is cut, and its parts take turns with others",
+    )
     timeout_seconds: Seconds = Field(default=10.0, description="from a request's first byte to its answer, else 504")
     shutdown_seconds: Seconds = Field(
         default=30.0, description="from SIGTERM, SIGINT or SIGHUP to the end of the process, whatever is under way"

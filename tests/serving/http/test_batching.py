@@ -162,3 +162,164 @@ def test_closing_answers_what_waits() -> None:
         return [task.result() for task in tasks]
 
     assert asyncio.run(main()) == [2, 4]
+
+
+# Requests that are cut
+
+
+class Texts:
+    """Cut texts by letters, and join answers of one generation; outdated are the ones of another than the last."""
+
+    def cut(self, request: str, start: int, stop: int) -> str:
+        return request[start:stop]
+
+    def joined(self, answers: Sequence[str]) -> str:
+        return "".join(answers)
+
+    def outdated(self, answers: Sequence[str]) -> Sequence[int]:
+        return [place for place, answer in enumerate(answers) if answer.isupper() != answers[-1].isupper()]
+
+
+class Letters:
+    """Answer texts by themselves, one call after the other as a test lets them through, and note the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.gate, self.entered = threading.Semaphore(0), threading.Semaphore(0)
+        self.answers: Callable[[str], str] = str
+
+    def __call__(self, texts: Sequence[str]) -> list[str | RecallError]:
+        self.calls.append(list(texts))
+        self.entered.release()
+        assert self.gate.acquire(timeout=60)
+        return [self.answers(text) for text in texts]
+
+    async def let_through(self, calls: int) -> None:
+        for _ in range(calls):
+            assert await asyncio.to_thread(self.entered.acquire, timeout=60)
+            self.gate.release()
+
+
+def cutting(model: Letters, run: Callable[[Batcher[str, str]], Awaitable[None]], *, batch_queries: int = 3) -> None:
+    async def main() -> None:
+        batcher = Batcher[str, str](
+            model, wait_ms=0, batch_queries=batch_queries, queue_queries=100, threads=1, parts=Texts()
+        )
+        await run(batcher)
+        await batcher.close(seconds=60)
+
+    asyncio.run(main())
+
+
+def put(batcher: Batcher[str, str], text: str, *, key: str = "", most: int | None = None) -> asyncio.Task[str]:
+    return asyncio.create_task(batcher.submit(text, key=key, queries=len(text), most=most))
+
+
+def test_a_small_request_is_answered_before_a_heavy_one_that_came_first_ends() -> None:
+    for key in ("", "other"):  # it asks alike, or has options of its own
+        model = Letters()
+
+        async def run(batcher: Batcher[str, str], model: Letters = model, key: str = key) -> None:
+            heavy = put(batcher, "abcdefghijkl")
+            assert await asyncio.to_thread(model.entered.acquire, timeout=60)  # its first part is asked
+            small = put(batcher, "s", key=key)
+            await asyncio.sleep(0)
+            model.gate.release()
+            await model.let_through(2)  # a part of the heavy one at most, and the small one
+            assert await small == "s"
+            assert not heavy.done()
+            await model.let_through(len("abcdefghijkl") // 3 + 1 - 3)
+            assert await heavy == "abcdefghijkl"
+
+        cutting(model, run)
+
+
+def test_parts_of_several_requests_take_turns() -> None:
+    model = Letters()
+
+    async def run(batcher: Batcher[str, str]) -> None:
+        tasks = [put(batcher, "abcdef"), put(batcher, "ghijkl")]
+        await asyncio.gather(*tasks, model.let_through(4))
+        assert [task.result() for task in tasks] == ["abcdef", "ghijkl"]
+
+    cutting(model, run)
+    assert model.calls == [["abc"], ["ghi"], ["def"], ["jkl"]]
+
+
+def test_a_costly_request_has_fewer_queries_in_a_call() -> None:
+    model = Letters()
+
+    async def run(batcher: Batcher[str, str]) -> None:
+        tasks = [put(batcher, "abcd", most=2), put(batcher, "ef", key="cheap")]
+        await asyncio.gather(*tasks, model.let_through(3))
+        assert [task.result() for task in tasks] == ["abcd", "ef"]
+
+    cutting(model, run)
+    assert sorted(model.calls) == [["ab"], ["cd"], ["ef"]]
+
+
+def test_the_rest_of_a_request_that_nobody_waits_for_any_more_is_not_asked() -> None:
+    model = Letters()
+
+    async def run(batcher: Batcher[str, str]) -> None:
+        heavy = put(batcher, "abcdefghi")
+        assert await asyncio.to_thread(model.entered.acquire, timeout=60)
+        heavy.cancel()
+        model.gate.release()
+        after = put(batcher, "z")
+        await model.let_through(1)
+        assert await after == "z"
+
+    cutting(model, run)
+    assert model.calls == [["abc"], ["z"]]
+
+
+def test_a_part_that_cannot_be_answered_ends_its_request_alone() -> None:
+    model = Letters()
+
+    def answers(text: str) -> str:
+        if "b" in text:
+            raise DataError("no b")
+        return text
+
+    model.answers = answers
+
+    async def run(batcher: Batcher[str, str]) -> None:
+        tasks = [put(batcher, "abcdef"), put(batcher, "ghijkl")]
+        done, _ = await asyncio.gather(asyncio.gather(*tasks, return_exceptions=True), model.let_through(3))
+        assert isinstance(done[0], DataError)
+        assert done[1] == "ghijkl"
+
+    cutting(model, run)
+    assert model.calls == [["abc"], ["ghi"], ["jkl"]]
+
+
+def test_all_parts_of_an_answer_are_of_one_version() -> None:
+    model = Letters()
+    model.answers = lambda text: text if len(model.calls) < 2 else text.upper()  # a new version after the first part
+
+    async def run(batcher: Batcher[str, str]) -> None:
+        heavy = put(batcher, "abcdef")
+        await asyncio.gather(heavy, model.let_through(3))
+        assert heavy.result() == "ABCDEF"
+
+    cutting(model, run)
+    assert model.calls == [["abc"], ["def"], ["abc"]]
+
+
+def test_closing_does_not_wait_for_work_that_nobody_waits_for() -> None:
+    model = Letters()
+
+    async def main() -> None:
+        batcher = Batcher[str, str](model, wait_ms=0, batch_queries=3, queue_queries=100, threads=1, parts=Texts())
+        heavy, waiting = put(batcher, "abcdefghi"), put(batcher, "xyz", key="other")
+        assert await asyncio.to_thread(model.entered.acquire, timeout=60)
+        await batcher.close(seconds=0)  # while its first part is asked
+        for task in (heavy, waiting):
+            with pytest.raises(ServiceError) as refused:
+                await task
+            assert refused.value.status == 503
+        model.gate.release()
+
+    asyncio.run(main())
+    assert model.calls == [["abc"]]
