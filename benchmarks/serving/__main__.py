@@ -1,4 +1,4 @@
-"""python -m benchmarks.serving run | tables: does the service hold under load, writes and new versions at once?"""
+"""python -m benchmarks.serving run | heavy | tables: does the service hold under load, heavy requests and writes?"""
 
 from __future__ import annotations
 
@@ -54,6 +54,30 @@ def run(
             problems += [f"{name}: {problem}" for problem in shortcomings(content)]
         if problems:
             raise RecallError("\n".join(problems))
+
+
+@app.command()
+def heavy(
+    run: Annotated[Path, typer.Option("--run", help="a finished run of the simulated community, e.g. runs/demo")],
+    before: Annotated[
+        Path | None, typer.Option("--before", help="a checkout of the library to compare with, side by side")
+    ] = None,
+    results: Annotated[Path, typer.Option("--results", help="folder of the JSON")] = _RESULTS / "heavy",
+) -> None:
+    """Measures requests that cost much: seconds of a core, and the wait of another user beside two of them."""
+    with clear_errors(_console):
+        from benchmarks.serving.heavy import measure
+
+        content = measure(
+            run, before=before, results=results, command=["python", "-m", "benchmarks.serving", *sys.argv[1:]]
+        )
+        for name, seconds in content["after"]["seconds"].items():
+            ratio = f", {content['ratio'][name]:.1f} times faster than before" if before else ""
+            _console.print(f"{name}: {seconds:.4f} s of a core{ratio}")
+        for name in ("before", "after"):
+            if name in content:
+                waited = content[name]["another_user_waits_seconds"]
+                _console.print(f"another user beside two heavy requests, {name}: {waited:.2f} s")
 
 
 @app.command()
