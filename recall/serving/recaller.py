@@ -357,7 +357,7 @@ class Recaller:
             index = content.index
             if deleted := self.items.deleted:  # the index of contents holds them still
                 gone = list(deleted)
-                own.append({query: gone for query in range(len(names))})
+                own.append(dict.fromkeys(range(len(names)), gone))
         snapshot, facts = self.items.snapshot(index, with_facts=options.needs_facts)
         rows = excluded_rows(
             snapshot, seen=queries.seen, ids=excluded, more_ids=own, catalogue=self._catalogue, queries=len(names)

@@ -118,7 +118,7 @@ def create_app(
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         bodies.close()
-        await questions.close()
+        await questions.close(seconds=1)  # nobody waits any more
         await writes.close()
         service.close()
 

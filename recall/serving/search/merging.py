@@ -23,6 +23,8 @@ from recall.serving.search.caps import Cap, within_caps
 _MARGIN = 2
 # Each further look for candidates is so many times as wide, so that few looks see the whole catalogue.
 _WIDER = 4
+# Numbers of some ten arrays that are held at a time, so that the memory of any batch is bounded.
+_CANDIDATES_AT_ONCE = 1 << 19
 
 
 class Ranked(Protocol):
@@ -88,16 +90,24 @@ def merged_lists(ranked: Ranked, rules: Rules, *, queries: int, items: int) -> t
     every_query = np.arange(queries)
     if not rules.caps and not rules.min_cold:
         return ranked(every_query, rules.k, only=None)
-    look = ranked(every_query, rules.first_width(items), only=None)
-    lists = _filled(ranked, rules, every_query, look, items=items)
+    at_once = max(1, _CANDIDATES_AT_ONCE // rules.first_width(items))
+    blocks = [every_query[start : start + at_once] for start in range(0, max(1, queries), at_once)]
+    lists = [_merged_block(ranked, rules, block, items=items) for block in blocks]
+    return np.concatenate([rows for rows, _ in lists]), np.concatenate([scores for _, scores in lists])
+
+
+def _merged_block(ranked: Ranked, rules: Rules, queries: Intps, *, items: int) -> tuple[Int32s, Float32s]:
+    """Fill the lists of as many queries as one block holds; as `merged_lists`."""
+    look = ranked(queries, rules.first_width(items), only=None)
+    lists = _filled(ranked, rules, queries, look, items=items)
     short = np.flatnonzero(rules.cold_items(lists.rows) < rules.min_cold)
     if short.size:
         to_reserve = Rules(rules.min_cold, rules.caps)
-        of_cold = ranked(short, to_reserve.first_width(items), only=rules.cold)
-        reserved = _filled(ranked, to_reserve, short, of_cold, items=items, only=rules.cold)
+        of_cold = ranked(queries[short], to_reserve.first_width(items), only=rules.cold)
+        reserved = _filled(ranked, to_reserve, queries[short], of_cold, items=items, only=rules.cold)
         # The list is filled anew around its cold items, whose values count for the caps.
         start = _Lists.empty(len(short), rules.k).with_items(reserved.rows, reserved.scores, reserved.rows >= 0)
-        refilled = _filled(ranked, rules, short, (look[0][short], look[1][short]), items=items, start=start)
+        refilled = _filled(ranked, rules, queries[short], (look[0][short], look[1][short]), items=items, start=start)
         lists.rows[short], lists.scores[short] = refilled.rows, refilled.scores
     return best_k(lists.rows, lists.scores, rules.k)
 

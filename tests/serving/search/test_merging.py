@@ -190,6 +190,24 @@ def test_lists_of_a_batch_are_those_of_choosing_one_candidate_after_the_other(da
         assert found[query] == sorted(expected, key=lambda row: (-scores[query, row], row))
 
 
+def test_a_batch_of_any_size_is_merged_in_blocks_and_each_list_is_as_alone() -> None:
+    scores = np.random.default_rng(3).normal(size=(2500, 60)).astype(np.float32)
+    author, cold = groups([[row % 9] for row in range(60)]), np.arange(60) % 5 == 0
+    rules = Rules(20, (Cap(author, 3),), cold, 5)
+    found, sizes = lists(scores, rules), list[int]()
+    ranked = ranking(scores)
+
+    def noting(queries: npt.NDArray[np.intp], width: int, *, only: npt.NDArray[np.bool_] | None) -> Any:
+        sizes.append(len(queries) * width)
+        return ranked(queries, width, only=only)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recall.serving.search.merging._CANDIDATES_AT_ONCE", 1000)
+        rows, _ = merged_lists(noting, rules, queries=len(scores), items=60)
+    assert [own[own >= 0].tolist() for own in rows] == found
+    assert max(sizes) <= 1000
+
+
 def test_a_chain_in_which_each_candidate_hangs_on_the_one_before_is_decided() -> None:
     items = 500
     scores = -np.arange(items, dtype=np.float32)[np.newaxis]
