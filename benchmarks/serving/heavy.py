@@ -89,8 +89,8 @@ def _waiting(run: Path, code: Path | None) -> float:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "recall.cli", "serve", "--run", str(run), "--port", str(port)],
-        env=_environment(code), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "recall.cli", "serve", "--run", str(run.resolve()), "--port", str(port)],
+        env=_environment(code), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=run,
     )  # fmt: skip
     try:
         ends = time.monotonic() + _PATIENCE_SECONDS
