@@ -15,7 +15,8 @@ _DETAILS = 4  # to describe it
 _UNDER_CAPS = 2  # so many times k candidates are looked at, and each of their values is counted
 # Where few values fill a list, the catalogue is looked at: so many items at once. A search of it is ten times cheaper.
 _ITEMS_PER_LOOK = 100
-_PER_PREDICATE, _ITEMS_PER_PREDICATE = 250, 7
+_PER_PREDICATE, _ITEMS_PER_PREDICATE = 250, 20
+_PER_AGE, _ITEMS_PER_AGE = 2500, 2
 _FILTERS_SHARE = 4  # the masks of filters are made in one call, which cannot be cut: a part of the work of a request
 
 
@@ -33,9 +34,11 @@ def work_per_query(question: Question, *, items: int) -> int:
     return found + under_caps + len(question.exclude)
 
 
-def work_of_filters(question: Question, *, items: int) -> int:
-    """Estimate the work for the filters of a question, in looks at a candidate."""
-    return len(question.filters.where) * (_PER_PREDICATE + items // _ITEMS_PER_PREDICATE)
+def work_of_filters(question: Question, *, items: int) -> tuple[int, int]:
+    """Estimate the work for the filters of a question, in looks: once, and again in each call for ages."""
+    ages = sum(predicate.newer_than_hours is not None for predicate in question.filters.where)
+    others = len(question.filters.where) - ages
+    return others * (_PER_PREDICATE + items // _ITEMS_PER_PREDICATE), ages * (_PER_AGE + items // _ITEMS_PER_AGE)
 
 
 def queries_per_call(question: Question, settings: ServiceSettings, *, items: int) -> int:
@@ -49,22 +52,24 @@ def queries_per_call(question: Question, settings: ServiceSettings, *, items: in
     Raises:
       ServiceError: 422, all queries together are more work than a request may cost; says how much, and what to change.
     """
-    each, by_filters = work_per_query(question, items=items), work_of_filters(question, items=items)
-    if by_filters > settings.max_work // _FILTERS_SHARE:
-        most = settings.max_work // _FILTERS_SHARE * len(question.filters.where) // by_filters
-        what = f"predicates over {items:,} items"
-        raise over_limit("filters.where", limit=most, found=len(question.filters.where), what=what)
-    if each * question.queries + by_filters > settings.max_work:
+    each, (once, by_ages) = work_per_query(question, items=items), work_of_filters(question, items=items)
+    predicates, queries = len(question.filters.where), question.queries
+    if once + by_ages > settings.max_work // _FILTERS_SHARE:
+        limit = settings.max_work // _FILTERS_SHARE * predicates // (once + by_ages)
+        raise over_limit("filters.where", limit=limit, found=predicates, what=f"such predicates over {items:,} items")
+    most = max(1, settings.call_work // max(1, each))
+    by_filters = once + by_ages * -(-queries // most)
+    if (total := each * queries + by_filters) > settings.max_work:
         parts = [f"k {question.k:,}", f"{len(question.caps)} caps" if question.caps else "",
                  "a cold share" if question.min_cold_share else "",
                  f"{len(question.exclude):,} exclusions" if question.exclude else "",
-                 f"{len(question.filters.where):,} predicates" if by_filters else ""]  # fmt: skip
+                 f"{predicates:,} predicates" if predicates else ""]  # fmt: skip
         what = "items" if hasattr(question, "items") else "users"
-        total, fit = each * question.queries + by_filters, max(1, (settings.max_work - by_filters) // each)
+        fit = max(1, settings.max_work * queries // total)
         message = (
-            f"work: expected at most {settings.max_work:,} looks at candidates, found about {total:,}: "
-            f"{question.queries:,} {what}, {', '.join(filter(None, parts))}; ask for {fit:,} {what} at a time, for a "
-            "smaller k or for fewer caps"
+            f"work: expected at most {settings.max_work:,} looks at candidates, found about {total:,}: {queries:,} "
+            f"{what}, {', '.join(filter(None, parts))}; ask for {fit:,} {what} at a time, for a smaller k or for fewer "
+            "caps"
         )
         raise ServiceError(422, "over_limit", message, details=[{"location": "body", "message": message}])
-    return max(1, settings.call_work // max(1, each))
+    return most
