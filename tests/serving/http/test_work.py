@@ -54,10 +54,12 @@ def test_predicates_cost_by_their_number_and_the_catalogue() -> None:
     where = [{"column": "category", "in": ["news"]}] * 1000
     question = RecallRequest(users=["u"], filters={"where": where})
     assert per_call(question, items=3000) >= 1
-    with pytest.raises(
-        ServiceError, match=r"filters.where: expected at most \d\d predicates over 1,000,000 items, found"
-    ):
+    with pytest.raises(ServiceError, match=r"filters.where: expected at most \d\d such predicates over 1,000,000"):
         per_call(question, items=10**6)
+    ages = [{"newer_than_hours": hours} for hours in range(1, 400)]
+    assert per_call(RecallRequest(users=["u"], filters={"where": ages}), items=3000) >= 1
+    with pytest.raises(ServiceError, match=r"work: .*256 users, k 1,000, 399 predicates; ask for \d+ users"):
+        per_call(RecallRequest(users=["u"] * 256, k=1000, filters={"where": ages}), items=3000)
 
 
 def test_the_work_of_a_list_is_bounded_by_the_catalogue() -> None:
