@@ -296,7 +296,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_counts(manifest: dict[str, Any], console: Console) -> None:
     """Print the table of a manifest's counts, and its notes below."""
     console.print(counts_table(manifest))
-    for note in manifest["notes"]:
+    print_notes(manifest, console)
+
+
+def print_notes(manifest: dict[str, Any], console: Console) -> None:
+    """Print the notes of a manifest, a line each; data from before there were notes has none."""
+    for note in manifest.get("notes", ()):
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -100,7 +100,7 @@ class Run:
             self._log.write_config(keep_versions=True)
             return self._log.skipped("prepare", manifest)
         require_packages("prepare", *_PREPARES)
-        from pipelines.training_data import prepare, print_counts
+        from pipelines.training_data import counts_table, prepare, print_notes
 
         try:
             with self._log.running("prepare"):
@@ -110,7 +110,8 @@ class Run:
             with suppress(OSError):
                 self.directory.rmdir()  # if nothing is in it
             raise
-        print_counts(manifest, self.console)
+        self.console.print(counts_table(manifest))
+        print_notes(step.published(), self.console)
         return manifest
 
     def train(self, *, compare: bool = False, resume: bool = False) -> None:
