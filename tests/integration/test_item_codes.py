@@ -178,8 +178,9 @@ def test_items_are_similar_by_the_nearest_two_of_their_vectors(
     items = table.index[[2, 9]].tolist()
     found = recaller.similar(items, k=7)
     for row, item in enumerate([2, 9]):
-        # What is like an item is not what everybody likes: its own appeal has no say.
-        products = np.einsum("cw,ndw->ncd", entries[item, :, :-1], entries[..., :-1])
+        # What is like an item is not what everybody likes: by cosine, and its own appeal has no say.
+        taste = entries[..., :-1] / np.linalg.norm(entries[..., :-1], axis=-1, keepdims=True)
+        products = np.einsum("cw,ndw->ncd", taste[item], taste)
         scores = pd.Series(products.max(axis=(1, 2)), index=table.index).drop(items[row])
         np.testing.assert_allclose(found.scores[row], scores.sort_values(ascending=False)[:7], atol=1e-5)
     by_content = recaller.similar(items, k=7, by="content")

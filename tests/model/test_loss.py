@@ -161,6 +161,8 @@ def whole_catalogue(model: RecallModel, examples: list[Example], prepared: Prepa
     )
     takes_part |= model.config.model.loss.negatives == "catalogue"
     pool = takes_part.copy()
+    earliest = history.item[np.argmin(history.first_time_ms // history.bucket_ms)]
+    pool[~pool.any(axis=1), earliest] = True  # before the first exposure the earliest item stands in
     takes_part &= ~masked_as_seen(model, examples, rows.tolist())
     takes_part[np.arange(len(own)), own] = True
     return Ranked(rows.tolist(), posterior, own, takes_part, np.zeros(len(rows)), pool)

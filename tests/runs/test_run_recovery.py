@@ -65,6 +65,7 @@ def test_a_byte_that_changed_is_noticed_when_a_step_looks_whether_it_is_done(
     redone = []
     monkeypatch.setattr("pipelines.training_data.prepare", lambda *args, **kwargs: redone.append("data"))
     monkeypatch.setattr("pipelines.training_data.counts_table", lambda manifest: "")
+    monkeypatch.setattr("pipelines.training_data.print_notes", lambda *args: None)
     monkeypatch.setattr("recall.training.train.train", lambda *args, **kwargs: redone.append("model"))
     run = Run(settings, copied)
     run.prepare()

@@ -173,7 +173,7 @@ def test_the_command_filters_caps_and_says_who_answered(
     assert items.author_id[shown].is_unique
     assert "source" not in json.loads(command(*asked).out)
     table = command("query", "--run", finished, "--user", "new", "--fallback", "--filter", '{"deny": ["gone"]}')
-    assert "user new (source: fallback)" in table.out
+    assert "user new (source: fallback, unknown)" in table.out
     assert "1 ids of the filter are of no item; they were passed over" in table.err
     nothing = command("query", "--run", finished, "--user", "u001", "--filter", '{"allow": []}')
     assert "no candidates: the filter leaves nothing for u001" in nothing.err

@@ -49,4 +49,4 @@ def test_an_i2i_model_without_validation_triggers_is_refused(experiment: Experim
     prepare(config, tmp_path / "data")
     with pytest.raises(DataError, match=r"no validation click has a trigger.*widen data.trigger.window"):
         train(config, PreparedData.load(tmp_path / "data"), tmp_path / "run" / "model")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "model").exists()

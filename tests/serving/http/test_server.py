@@ -165,7 +165,7 @@ def test_a_signal_ends_the_process_in_time_whatever_is_under_way(
 ) -> None:
     blocked = tmp_path / "blocked.py"
     blocked.write_text(
-        "import sys, threading\n"
+        "import signal, sys, threading\n"
         "from pathlib import Path\n"
         "from recall.serving.http.server import serve\n"
         "from recall.serving.http.service import Service\n"
@@ -174,6 +174,7 @@ def test_a_signal_ends_the_process_in_time_whatever_is_under_way(
         '    print(\'{"event": "answering"}\', flush=True)\n'
         "    threading.Event().wait()\n"  # as a call of native code that lasts
         "Service.answer = answer\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup, which may have started the tests, ignores it
         "settings = ServiceSettings(shutdown_seconds=1, timeout_seconds=0.2)\n"
         "serve(Path(sys.argv[1]), settings, host='127.0.0.1', port=0)\n"
     )
