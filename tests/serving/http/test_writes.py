@@ -30,7 +30,8 @@ def own_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def writer(own_run: Path) -> Iterator[TestClient]:
     """Return the client of a service that takes writes with a token."""
-    settings = ServiceSettings(allow_writes=True, token=SecretStr(TOKEN), reload_seconds=0.05)
+    # A version that is loaded has the garbage of the whole process collected: seconds, after thousands of other tests.
+    settings = ServiceSettings(allow_writes=True, token=SecretStr(TOKEN), reload_seconds=0.05, timeout_seconds=60)
     app = create_app(own_run, settings, snapshot=Snapshot.load(own_run, living=True))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -119,7 +120,7 @@ def test_what_can_be_added_can_be_asked_for_left_out_and_deleted_however_long_it
 
 
 def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClient, own_run: Path) -> None:
-    settings = ServiceSettings(reload_seconds=0.05)
+    settings = ServiceSettings(reload_seconds=0.05, timeout_seconds=60)
     with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
         while reader.get("/readyz").status_code != 200:
             pass
@@ -135,7 +136,7 @@ def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClien
 
 def test_a_service_that_cannot_follow_says_so_and_follows_again_when_it_can(writer: TestClient, own_run: Path) -> None:
     assert change(writer, "POST", {"items": [new("new-f")]}).status_code == 200
-    settings = ServiceSettings(reload_seconds=0.02, retry_seconds=0.02)
+    settings = ServiceSettings(reload_seconds=0.02, retry_seconds=0.02, timeout_seconds=60)
     with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
         while reader.get("/readyz").status_code != 200 or not is_found(reader, "new-f"):
             pass
