@@ -64,6 +64,11 @@ MEANWHILE: dict[str, Callable[[LivingIndex], None]] = {
 }
 
 
+def writer_acts(writer: LivingIndex, meanwhile: str, *, before_line: int) -> Interruption:
+    """Let the writer act before a line of the reader."""
+    return Interruption(lambda: MEANWHILE[meanwhile](writer), before_line=before_line, within="recall/index/")
+
+
 def content(index: LivingIndex) -> tuple[Vectors, Sources]:
     """Return vectors and sources of all items."""
     names = [name for name in index.ids if name is not None]
@@ -104,9 +109,7 @@ def test_a_reader_that_catches_up_is_never_wrong_whatever_the_writer_does_meanwh
             change(writer, seed=31)
             before = content(reader)
             earlier = content(writer)
-            interruption = Interruption(
-                lambda writer=writer: MEANWHILE[meanwhile](writer), before_line=line, within="recall/index/"
-            )
+            interruption = writer_acts(writer, meanwhile, before_line=line)
             with interruption.armed():
                 reader.refresh()  # never says that anything is damaged
             seen = content(reader) if not interruption.happened else None
@@ -133,9 +136,7 @@ def test_a_reader_that_is_opened_is_never_wrong_whatever_the_writer_does_meanwhi
         directory = tmp_path / "now"
         shutil.copytree(prepared, directory)
         with LivingIndex.open(directory) as writer:
-            interruption = Interruption(
-                lambda writer=writer: MEANWHILE[meanwhile](writer), before_line=line, within="recall/index/"
-            )
+            interruption = writer_acts(writer, meanwhile, before_line=line)
             with interruption.armed():
                 reader = LivingIndex.open(directory, read_only=True)
             reader.refresh()
