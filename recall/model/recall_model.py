@@ -131,12 +131,12 @@ class RecallModel(TrainableModel):
         """Make graphs of the answers of the model."""
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
         posterior = tf.TensorSpec([None, 4], tf.float32)
-        self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior])
+        self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior], autograph=False)
         ages = tf.TensorSpec([None, None], tf.int64)
         further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
-        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further])
-        self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows])
-        self.encode_students = tf.function(self.student_queries, input_signature=[rows, history])
+        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further], autograph=False)
+        self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows], autograph=False)
+        self.encode_students = tf.function(self.student_queries, input_signature=[rows, history], autograph=False)
 
     def weights_checkpoint(self) -> tf.train.Checkpoint:
         """Return a checkpoint of the weights of inference: the towers, without optimizer state and data."""

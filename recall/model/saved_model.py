@@ -71,7 +71,7 @@ class QueryModule(tf.Module):
         if model.user_tower:
             user_id = tf.TensorSpec([None], tf.string, name="user_id")
             history = tf.TensorSpec([None, None], tf.string, name="history")
-            self.functions["user"] = tf.function(self._user, input_signature=[user_id, history])
+            self.functions["user"] = tf.function(self._user, input_signature=[user_id, history], autograph=False)
             inputs = {}
             if model.user_tower.reads_times:
                 inputs["history_age_hours"] = tf.TensorSpec([None, None], tf.float32, name="history_age_hours")
@@ -79,21 +79,21 @@ class QueryModule(tf.Module):
                 inputs[f"history_{name}"] = tf.TensorSpec([None, None], tf.string, name=f"history_{name}")
             if inputs:
                 self.functions["user_in_full"] = tf.function(
-                    self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}]
+                    self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}], autograph=False
                 )
             profile = {PROFILE + name: spec for name, spec in _specs(model.user_table, prefix=PROFILE).items()}
             self.functions["user_features"] = tf.function(
-                self._user_by_features, input_signature=[{"history": history, **inputs, **profile}]
+                self._user_by_features, input_signature=[{"history": history, **inputs, **profile}], autograph=False
             )
         if model.student:
             self._tokens = tf.Variable(_all_tokens(model), trainable=False, name="tokens")
-            self.functions["student"] = tf.function(self._student, input_signature=[user_id, history])
+            self.functions["student"] = tf.function(self._student, input_signature=[user_id, history], autograph=False)
             self.functions["student_features"] = tf.function(
-                self._student_by_features, input_signature=[{"history": history, **profile}]
+                self._student_by_features, input_signature=[{"history": history, **profile}], autograph=False
             )
         if model.trigger_tower:
             item_id = tf.TensorSpec([None], tf.string, name="item_id")
-            self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id])
+            self.functions["trigger"] = tf.function(self._trigger, input_signature=[item_id], autograph=False)
 
     def _user(self, user_id: tf.Tensor, history: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self._item_rows.lookup(history)  # [batch, time]
@@ -197,13 +197,13 @@ class ItemModule(tf.Module):
         self._model = _Untracked(model)
         features = _specs(model.item_table)
         posterior = tf.TensorSpec([None, 4], tf.float32, name="posterior")
-        self.vectors = tf.function(self._vectors, input_signature=[features, posterior])
+        self.vectors = tf.function(self._vectors, input_signature=[features, posterior], autograph=False)
         self.functions = {"serving_default": self.vectors}
         if model.config.model.structure in ("gated", "base", "meta_only"):
-            self.meta = tf.function(self._meta, input_signature=[features])
+            self.meta = tf.function(self._meta, input_signature=[features], autograph=False)
             self.functions["meta"] = self.meta
         if model.items.modalities:
-            self.modalities = tf.function(self._modalities, input_signature=[features])
+            self.modalities = tf.function(self._modalities, input_signature=[features], autograph=False)
             self.functions["modalities"] = self.modalities
 
     def _vectors(self, features: Features, posterior: tf.Tensor) -> dict[str, tf.Tensor]:

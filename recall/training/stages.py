@@ -161,6 +161,7 @@ class MetaInitialisation(tf.keras.Model):
         rows = tf.data.Dataset.from_tensor_slices(self._rows).shuffle(len(self._rows), seed=seed)
         return rows.batch(min(batch_size, len(self._rows)), drop_remainder=True)
 
+    @tf.autograph.experimental.do_not_convert  # no control flow of Python depends on a tensor: faster to trace
     def train_step(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Update the meta tower with a batch of item rows, int32 [batch], and return the loss."""
         with tf.GradientTape() as tape:

@@ -37,6 +37,7 @@ class StudentStage(tf.keras.Model):
         """Give the student its averaged weights inside a `with` block, as `RecallModel.averaged` does."""
         return nullcontext() if self.average is None else self.average.applied()
 
+    @tf.autograph.experimental.do_not_convert  # no control flow of Python depends on a tensor: faster to trace
     def train_step(self, inputs: Batch) -> dict[str, tf.Tensor]:
         """Update the student with a batch, and return the terms of its loss. The graph drops all other terms."""
         with tf.GradientTape() as tape:

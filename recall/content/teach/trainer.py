@@ -119,7 +119,7 @@ class ContentTrainer(tf.Module):
             tf.constant(trust),
         )
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _step(
         self,
         inputs: Inputs,

@@ -142,4 +142,4 @@ class CandidateModule(tf.Module):
 
 def _function(function: Any, inputs: dict[str, tf.TensorSpec]) -> tf.types.experimental.GenericFunction:
     """Compile a function of named inputs."""
-    return tf.function(function, input_signature=[inputs])
+    return tf.function(function, input_signature=[inputs], autograph=False)
