@@ -134,7 +134,9 @@ class RecallModel(TrainableModel):
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior], autograph=False)
         ages = tf.TensorSpec([None, None], tf.int64)
         further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
-        self.encode_users = tf.function(self.user_queries, input_signature=[rows, history, ages, further], autograph=False)
+        self.encode_users = tf.function(
+            self.user_queries, input_signature=[rows, history, ages, further], autograph=False
+        )
         self.encode_triggers = tf.function(self.trigger_queries, input_signature=[rows], autograph=False)
         self.encode_students = tf.function(self.student_queries, input_signature=[rows, history], autograph=False)
 

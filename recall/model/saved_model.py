@@ -79,7 +79,9 @@ class QueryModule(tf.Module):
                 inputs[f"history_{name}"] = tf.TensorSpec([None, None], tf.string, name=f"history_{name}")
             if inputs:
                 self.functions["user_in_full"] = tf.function(
-                    self._user_in_full, input_signature=[{"user_id": user_id, "history": history, **inputs}], autograph=False
+                    self._user_in_full,
+                    input_signature=[{"user_id": user_id, "history": history, **inputs}],
+                    autograph=False,
                 )
             profile = {PROFILE + name: spec for name, spec in _specs(model.user_table, prefix=PROFILE).items()}
             self.functions["user_features"] = tf.function(
