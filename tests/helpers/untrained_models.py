@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import pytest
 import tensorflow as tf
@@ -16,11 +16,14 @@ from tests.conftest import Experiment
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.history_time_hidden=0")
 
 
-class Data(NamedTuple):
+@dataclass(frozen=True)
+class Data:
     """Hold prepared data by layout, and make models and small batches of each."""
 
     layouts: dict[str, PreparedData]
     experiment: Experiment
+    # A batch follows from the layout and its size; making a data set takes longer than a step.
+    _batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
 
     def model(self, *overrides: str, layout: str = "click") -> RecallModel:
         """Make an untrained model that is ready to train."""
@@ -33,16 +36,20 @@ class Data(NamedTuple):
 
     def batch(self, model: RecallModel, *, size: int | None = None) -> Batch:
         """Return the first batch of an epoch."""
-        layout = model.config.data.layout
-        dataset = training_dataset(
-            self.layouts[layout],
-            model.user_rows,
-            batch_size=size or {"click": 24, "user": 5}[layout],
-            history=model.config.data.history,
-            shuffle_buffer=10_000,
-            seed=1,
-        )
-        return next(iter(dataset))
+        layout, history = model.config.data.layout, model.config.data.history
+        size = size or {"click": 24, "user": 5}[layout]
+        if (layout, size) not in self._batches:
+            assert history == self.experiment().data.history
+            dataset = training_dataset(
+                self.layouts[layout],
+                model.user_rows,
+                batch_size=size,
+                history=history,
+                shuffle_buffer=10_000,
+                seed=1,
+            )
+            self._batches[layout, size] = next(iter(dataset))
+        return dict(self._batches[layout, size])
 
 
 @pytest.fixture(scope="module")
