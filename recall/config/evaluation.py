@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from recall.config.strict import Strict
+from recall.config.values import Refresh
 
 
 class EvaluationConfig(Strict):
@@ -14,6 +15,11 @@ class EvaluationConfig(Strict):
     exclude_seen: bool = Field(default=True, description="items the user clicked before are not ranked")
     exposure_buckets: tuple[NonNegativeInt, ...] = Field(
         default=(0, 1, 10, 100, 1000), description="lower bounds of the slices by exposures before the test period"
+    )
+    refresh: Refresh = Field(
+        default="auto",
+        description="rolling evaluation: how often items are made again from what is known by then, e.g. 1h; none: "
+        "never; auto: hourly, or once in data.posterior.bucket if that is longer, and none without a test period",
     )
     category: str | None = Field(
         default=None,

@@ -22,9 +22,10 @@ from recall.config.index import IndexConfig
 from recall.config.model import WITH_META_TOWER, ModelConfig
 from recall.config.strict import Strict
 from recall.config.training import StageConfig, TrainingConfig
-from recall.config.values import HistoryTime
+from recall.config.values import HistoryTime, duration_text
 from recall.config.yaml_file import apply_override, describe, plain, read_yaml, resolve_paths
 from recall.core.errors import ConfigError
+from recall.core.times import MS_PER_HOUR
 
 
 class Config(Strict):
@@ -59,6 +60,42 @@ class Config(Strict):
             raise ValueError(
                 f"model.history_time {self.history_time} needs times, and data.events.time_unit: order has none; "
                 "use history_time: none"
+            )
+        return self
+
+    @property
+    def refresh_ms(self) -> int | None:
+        """Resolve `evaluation.refresh` to milliseconds; None: there is no rolling evaluation, see `why_frozen`."""
+        if self.why_frozen:
+            return None
+        refresh = self.evaluation.refresh
+        return max(MS_PER_HOUR, self.data.posterior.bucket) if refresh == "auto" else int(refresh)
+
+    @property
+    def why_frozen(self) -> str | None:
+        """Say why there is no rolling evaluation; None where there is one."""
+        if self.evaluation.refresh == "none":
+            return "evaluation.refresh is none"
+        if self.data.events.time_unit == "order":
+            return "the log has no clock (data.events.time_unit: order)"
+        if self.data.split.by != "time":
+            return f"data.split.by: {self.data.split.by} has no test period, and training has seen later clicks"
+        return None
+
+    @model_validator(mode="after")
+    def _refresh_is_possible(self) -> Config:
+        refresh, bucket = self.evaluation.refresh, self.data.posterior.bucket
+        if not isinstance(refresh, int):
+            return self
+        if self.why_frozen:
+            raise ValueError(
+                f"evaluation.refresh {duration_text(refresh)} is impossible: {self.why_frozen}; use refresh: none"
+            )
+        if refresh < bucket:
+            raise ValueError(
+                f"evaluation.refresh {duration_text(refresh)} is shorter than data.posterior.bucket "
+                f"{duration_text(bucket)}, within which nothing new becomes known; use refresh: "
+                f"{duration_text(bucket)} or more, or a shorter bucket"
             )
         return self
 

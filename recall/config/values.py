@@ -25,6 +25,22 @@ def parse_duration_ms(value: Any) -> int:
     return round(float(match[1]) * _UNITS_MS[match[2]])
 
 
+def parse_refresh(value: Any) -> int | Literal["auto", "none"]:
+    """Accept 'auto', 'none' (or null), or a duration above zero, which becomes milliseconds."""
+    if value in ("auto", "none", None):
+        return value or "none"
+    duration = parse_duration_ms(value)
+    if duration <= 0:
+        raise ValueError("expected none, or a duration above zero like 30m, 1h or 1d")
+    return duration
+
+
+def duration_text(ms: int) -> str:
+    """Write a duration as an experiment file has it: `90m`, `1h`, `7d`."""
+    unit = max((unit for unit, size in _UNITS_MS.items() if ms % size == 0), key=_UNITS_MS.__getitem__)
+    return f"{ms // _UNITS_MS[unit]}{unit}"
+
+
 def parse_auto_or_number(value: Any) -> float | Literal["auto"]:
     """Accept 'auto' or a finite number."""
     if value == "auto":
@@ -66,6 +82,7 @@ def parse_time_zone(value: Any) -> Any:
 
 
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
+Refresh = Annotated[int | Literal["auto", "none"], BeforeValidator(parse_refresh)]
 AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Decay = Annotated[Literal["auto"] | float | None, BeforeValidator(parse_decay)]
 TimeZone = Annotated[str, BeforeValidator(parse_time_zone)]

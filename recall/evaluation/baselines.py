@@ -20,12 +20,12 @@ class PopularityScorer:
     """Score items by their clicks: every user gets the most clicked items.
 
     Args:
-      clicks: int64 [items], training clicks.
+      clicks: int64 [items], or float64 [items] of clicks that decay.
     """
 
     is_finite = True
 
-    def __init__(self, clicks: Int64s) -> None:
+    def __init__(self, clicks: Int64s | Float64s) -> None:
         # The place in the order, not the count: above 2^24 clicks float32 would make ties of different counts.
         self._scores = np.unique(clicks, return_inverse=True)[1].astype(np.float32)  # [items]
 

@@ -45,6 +45,18 @@ class AskedCategories:
         )  # [examples, items]
         return cls(items, sparse.csr_array(clicked @ items))
 
+    def consistency(self, lists: AnyInts, *, block: int = 4096) -> float | None:
+        """Compute the share of recalled items that agree with their query, of the ones that could; None without any.
+
+        Args:
+          lists: integer [examples, k] of item rows, one for each row of `asked`; -1 is an empty slot.
+          block: lists that are compared together.
+        """
+        spans = [slice(start, start + block) for start in range(0, len(lists), block)]
+        counts = [self.agreement(span, lists[span]) for span in spans]
+        agreeing, comparable = (sum(part) for part in zip(*counts, strict=True)) if counts else (0, 0)
+        return agreeing / comparable if comparable else None
+
     def agreement(self, examples: slice, lists: AnyInts) -> tuple[int, int]:
         """Count the recalled items that share a value with their query, and the items that could.
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
+from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s, Intps
 from recall.core.ragged import Ragged
 from recall.evaluation.scorers import EvaluationError, Scorer
 
@@ -54,6 +54,10 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def between(self, chosen: slice) -> EvaluationSet:
+        """Return consecutive examples."""
+        return EvaluationSet(self.users[chosen], self.targets[chosen], self.history[chosen], self.seen[chosen])
+
 
 def _require_whole(lists: Ragged, name: str) -> None:
     """Refuse offsets that do not cut all values into lists."""
@@ -85,6 +89,23 @@ def ranks(
     """
     blocks = score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes)
     return np.concatenate([np.empty(0, np.int64), *(block.ranks() for block in blocks)])
+
+
+def shared_ranks(scores: Float64s, targets: Int32s, *, seen: Ragged) -> Int64s:
+    """Rank targets by scores that are the same for all examples, without a row of scores for each.
+
+    Args:
+      scores: float64 [items].
+      targets: int32 [examples].
+      seen: the items that are left out for each example, distinct; the target itself always stays.
+
+    Returns:
+      int64 [examples], as `ranks`.
+    """
+    thresholds = scores[targets]  # [examples]
+    reached = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")  # the target among them
+    left_out = (scores[seen.values] >= thresholds[seen.owners]) & (seen.values != targets[seen.owners])
+    return np.asarray(reached - np.bincount(seen.owners[left_out], minlength=len(targets)), np.int64)
 
 
 def top_items(

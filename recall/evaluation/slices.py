@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from recall.config.evaluation import EvaluationConfig
-from recall.core.arrays import Float32s, Int64s
+from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.graded import graded_summary
@@ -26,11 +26,13 @@ class Evaluation(NamedTuple):
       metrics: its part of metrics.json, see `evaluate`.
       ranks: int64 [examples], in the whole catalogue.
       ranks_among_cold: int64 [examples], among cold items only; 0 where the target is not cold.
+      lists: int32 [examples, `LIST_LENGTH`] item rows, best first, -1 where empty.
     """
 
     metrics: dict[str, Any]
     ranks: Int64s
     ranks_among_cold: Int64s
+    lists: Int32s
 
 
 def evaluate(
@@ -111,31 +113,26 @@ def evaluate_examples(
     cold_items = np.flatnonzero(cold)
     all_ranks = np.empty(len(examples), np.int64)
     ranks_among_cold = np.zeros(len(examples), np.int64)  # filled where the target is cold
-    recommended = np.zeros(scorer.item_count, np.int64)
-    agreeing, comparable = 0, 0
+    lists = np.full((len(examples), LIST_LENGTH), -1, np.int32)
     for block in score_blocks(scorer, examples, exclude_seen=config.exclude_seen, block_bytes=block_bytes):
         all_ranks[block.examples] = block.ranks()
         rows = np.flatnonzero(cold[examples.targets[block.examples]])
         ranks_among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
-        lists = block.best_items(LIST_LENGTH)
-        recommended += metrics.recommendation_counts(lists, scorer.item_count)
-        if categories:
-            agree, could = categories.agreement(block.examples, lists)
-            agreeing, comparable = agreeing + agree, comparable + could
+        lists[block.examples] = block.best_items(LIST_LENGTH)
+    recommended = metrics.recommendation_counts(lists, scorer.item_count)
     target_is_cold = cold[examples.targets]
     measured: dict[str, Any] = {
         "all": metrics.summary(all_ranks, config.k),
         "cold": metrics.summary(all_ranks[target_is_cold], config.k),
-        "by_exposures": _by_exposures(all_ranks, exposures[examples.targets], config),
+        "by_exposures": by_exposures(all_ranks, exposures[examples.targets], config),
         "ecology": metrics.ecology(recommended, exposures=exposures, cold=cold, k=LIST_LENGTH),
         "cold_among_cold": metrics.summary(ranks_among_cold[target_is_cold], config.k),
     }
     if categories:
-        consistency = agreeing / comparable if comparable else None
-        measured["ecology"][f"category_consistency@{LIST_LENGTH}"] = consistency
+        measured["ecology"][f"category_consistency@{LIST_LENGTH}"] = categories.consistency(lists)
     if weights is not None:
         measured["graded"] = graded_summary(all_ranks, weights, examples.users)
-    return Evaluation(measured, all_ranks, ranks_among_cold)
+    return Evaluation(measured, all_ranks, ranks_among_cold, lists)
 
 
 def validation_metric(
@@ -182,9 +179,19 @@ def validation_metric(
     return value
 
 
-def _by_exposures(
+def by_exposures(
     all_ranks: Int64s, target_exposures: Int64s, config: EvaluationConfig
 ) -> list[dict[str, int | float | None]]:
+    """Summarise ranks by the exposures of the target.
+
+    Args:
+      all_ranks: int64 [examples].
+      target_exposures: int64 [examples].
+      config: lower bounds of the slices, and cut-offs.
+
+    Returns:
+      {"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}, where ... is `metrics.summary`.
+    """
     lower = config.exposure_buckets
     bucket = np.searchsorted(lower, target_exposures, side="right") - 1  # [examples]
     upper = [*(bound - 1 for bound in lower[1:]), None]

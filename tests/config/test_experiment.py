@@ -191,6 +191,8 @@ class TestMistakes:
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("evaluation.refresh=0h", "evaluation.refresh", "above zero like 30m, 1h or 1d"),
+            ("evaluation.refresh=hourly", "evaluation.refresh", "expected a duration"),
             ("model.history_time=days", "model.history_time", "found 'days'"),
             ("data.events.time_unit=order", "data", "use split: {by: last_click}"),
             ("features.meta.0.type=idd", "features.meta[0].type", "found idd; expected id, category, tags"),
@@ -247,6 +249,30 @@ class TestMistakes:
         load("model.transformer.heads=3")
         with pytest.raises(ConfigError, match=r"dim 64 has to be a multiple of transformer\.heads 3"):
             load("model.transformer.heads=3", "model.history_encoder=transformer")
+
+    def test_rolling_evaluation_is_hourly_where_there_is_a_test_period(self, load: Load) -> None:
+        assert load().refresh_ms == load("evaluation.refresh=1h").refresh_ms == 3_600_000
+        assert load("evaluation.refresh=6h").refresh_ms == 21_600_000
+        assert load("data.posterior.bucket=1d").refresh_ms == 86_400_000
+        for off in ("none", "null"):
+            config = load(f"evaluation.refresh={off}")
+            assert (config.refresh_ms, config.why_frozen) == (None, "evaluation.refresh is none")
+        ordered = load("data.events.time_unit=order", "data.split.by=last_click")
+        assert (ordered.refresh_ms, "has no clock" in str(ordered.why_frozen)) == (None, True)
+        scattered = load("data.split.by=last_click")
+        assert (scattered.refresh_ms, "has no test period" in str(scattered.why_frozen)) == (None, True)
+
+    def test_a_refresh_shorter_than_a_bucket_names_both(self, load: Load) -> None:
+        match = r"evaluation\.refresh 30m is shorter than data\.posterior\.bucket 90m"
+        with pytest.raises(ConfigError, match=match):
+            load("evaluation.refresh=30m", "data.posterior.bucket=90m")
+        assert load("evaluation.refresh=90m", "data.posterior.bucket=90m").refresh_ms == 5_400_000
+
+    def test_a_refresh_needs_a_test_period(self, load: Load) -> None:
+        with pytest.raises(
+            ConfigError, match=r"refresh 1h is impossible: .*last_click has no test period.*refresh: none"
+        ):
+            load("evaluation.refresh=1h", "data.split.by=last_click")
 
     def test_history_times_need_a_clock(self, load: Load) -> None:
         order = ("data.events.time_unit=order", "data.split.by=last_click")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from recall.core.ragged import Ragged
-from recall.evaluation.ranking import EvaluationSet, ranks, top_items
+from recall.evaluation.ranking import EvaluationSet, ranks, shared_ranks, top_items
 from recall.evaluation.scorers import EvaluationError, MultiVectorScorer, VectorScorer, vector_scorer
 
 Floats = npt.NDArray[np.float32]
@@ -68,6 +68,15 @@ def test_ranks_equal_a_slow_double_loop(exclude_seen: bool) -> None:
     found = ranks(VectorScorer(queries, vectors), examples, exclude_seen=exclude_seen)
     assert found.tolist() == slow_ranks(queries @ vectors.T, examples, exclude_seen=exclude_seen)
     assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_ranks_by_one_order_for_everybody_equal_the_ones_by_a_row_for_each(exclude_seen: bool) -> None:
+    _, _, examples = random_case()
+    scores = np.random.default_rng(1).integers(0, 9, 70).astype(np.float64)
+    expected = slow_ranks(np.tile(scores, (len(examples), 1)), examples, exclude_seen=exclude_seen)
+    seen = examples.seen if exclude_seen else Ragged.empty(len(examples))
+    assert shared_ranks(scores, examples.targets, seen=seen).tolist() == expected
 
 
 def test_model_that_scores_everything_equally_ranks_every_target_last() -> None:
