@@ -33,7 +33,8 @@ from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
-from recall.runs.assessment import asked_categories, cold_bias
+from recall.runs.assessment import cold_bias
+from recall.runs.judging import asked_categories
 from recall.training.published import read_history
 from recall.training.train import train
 

@@ -10,26 +10,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy import sparse
 
 from recall.config.experiment import Config
-from recall.content.judge.evaluation import tag_matrices
-from recall.content.vectors import JoinedVectors, joined_vectors
 from recall.core.arrays import Bools, Float32s, Int64s
 from recall.data.prepared import PreparedData
-from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
-from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
 from recall.evaluation.comparison import differences
-from recall.evaluation.content_knn import ContentTop3Scorer, content_knn
 from recall.evaluation.ranking import top_items
-from recall.evaluation.ranks import Ranks, ranks_table
-from recall.evaluation.scorers import Scorer, vector_scorer
-from recall.evaluation.slices import evaluate_examples
+from recall.evaluation.ranks import Ranks
+from recall.evaluation.scorers import vector_scorer
 from recall.index import Index, measure
-from recall.model.batches.dataset import Examples, read_examples, training_clicks
+from recall.model.batches.dataset import read_examples
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
 from recall.model.recall_model import RecallModel
+from recall.runs.baselines import Baselines
+from recall.runs.judging import Judge, ModelItems
 from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
 from recall.training.published import read_history, read_student_history
 
@@ -48,40 +43,6 @@ class Assessment(NamedTuple):
     ranks: dict[str, dict[str, pa.Table]]
 
 
-class _Judge:
-    """Evaluate one model after the other on a split."""
-
-    def __init__(self, config: Config, prepared: PreparedData, split: Literal["test", "validation"]) -> None:
-        self._config, self._prepared = config, prepared
-        self.posterior = prepared.posterior(split)
-        self.metrics: dict[str, Any] = {}
-        self.ranks: dict[str, pa.Table] = {}
-
-    def __call__(
-        self, name: str, scorer: Scorer, examples: Examples, *, by_trigger: bool = False, **about: Any
-    ) -> None:
-        exposures, clicks = self.posterior.exposures, self.posterior.clicks
-        categories = asked_categories(self._config, self._prepared, examples, by_trigger=by_trigger)
-        result = evaluate_examples(
-            scorer,
-            examples,
-            exposures=exposures,
-            clicks=clicks,
-            config=self._config.evaluation,
-            categories=categories,
-            weights=examples.weights if self._prepared.is_weighted else None,
-        )
-        self.metrics[name] = {**result.metrics, **about}
-        self.ranks[name] = ranks_table(
-            users=examples.users,
-            items=self._prepared.item_ids.take(pa.array(examples.targets)),
-            times_ms=examples.times_ms,
-            exposures=exposures[examples.targets],
-            ranks=result.ranks,
-            ranks_among_cold=result.ranks_among_cold,
-        )
-
-
 def evaluate_models(
     config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
 ) -> dict[str, Any]:
@@ -95,11 +56,10 @@ def assess_models(
     """Evaluate models and baselines: the `test` and `validation` parts of metrics.json, and the ranks behind them.
 
     A query is made of the user's clicks before each example. Item vectors, popularity and slices are as of the start
-    of the period. Every model gets the cold bias that `index.cold_bias` leads to for it, as it would be served.
-    item-kNN learns from training clicks, as models do. The baselines by content are there where items have vectors
-    (`embedding` features). An i2i model is asked about the examples that have a trigger,
-    and the baselines beside it, too. The student of the configured model is judged as `student`: it asks the same
-    index, and so with the same cold bias.
+    of the period; where the experiment has rolling evaluation (`Config.refresh_ms`), each model has a `rolling` part,
+    in which they are as of the last refresh. Every model gets the cold bias that `index.cold_bias` leads to for it, as
+    it would be served. An i2i model is asked about the examples that have a trigger, and the baselines beside it, too.
+    The student of the configured model is judged as `student`: it asks the same index, and so with the same cold bias.
 
     Args:
       config: the experiment.
@@ -107,82 +67,29 @@ def assess_models(
       names: structures of the models; the first is the configured one.
       load: loads the model of a structure; called once for each, in turn.
     """
-    similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
-    content = joined_vectors(prepared)
-    judges: dict[str, _Judge] = {split: _Judge(config, prepared, split) for split in HELD_OUT}
+    baselines = Baselines.of(config, prepared)
+    judges: dict[str, Judge] = {split: Judge(config, prepared, split) for split in HELD_OUT}
     for name in names:
         model = load(name)
         bias = cold_bias(config, prepared, model).bias
-        for split in HELD_OUT:
-            judge = judges[split]
+        for split, judge in judges.items():
             examples = read_examples(prepared.shards(split))
             asked = answerable(model, examples)
-            vectors, _ = encode_items(model, judge.posterior.stacked())
-            vectors = with_cold_bias(vectors, judge.posterior.exposures, bias)
-            scorer = vector_scorer(encode_queries(model, asked), vectors)
-            judge(name, scorer, asked, by_trigger=model.user_tower is None, cold_bias=bias)
+            items = ModelItems(model, prepared, judge.posterior, cold_bias=bias)
+            by_trigger = model.user_tower is None
+            judge(name, items.answer(encode_queries(model, asked)), asked, by_trigger=by_trigger, cold_bias=bias)
             if model.student:
-                scorer = vector_scorer(encode_queries(model, asked, student=True), vectors)
-                judge("student", scorer, asked, cold_bias=bias)
+                answer = items.answer(encode_queries(model, asked, student=True))
+                judge("student", answer, asked, cold_bias=bias)
             if model.user_tower and model.trigger_tower:
                 triggered = examples.select(np.flatnonzero(examples.triggers >= 0))
                 if len(triggered):
-                    queries = encode_triggers(model, triggered.triggers)
-                    scorer = vector_scorer(queries, vectors)
-                    judge(f"{name}_trigger", scorer, triggered, by_trigger=True, cold_bias=bias)
+                    answer = items.answer(encode_triggers(model, triggered.triggers))
+                    judge(f"{name}_trigger", answer, triggered, by_trigger=True, cold_bias=bias)
             if name == names[0]:
-                _judge_baselines(judge, asked, similarities, content, by_trigger=model.user_tower is None)
+                baselines.judge(judge, asked, by_trigger=by_trigger)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
-
-
-def _judge_baselines(
-    judge: _Judge,
-    asked: Examples,
-    similarities: sparse.csr_array,
-    content: JoinedVectors | None,
-    *,
-    by_trigger: bool,
-) -> None:
-    """Evaluate the baselines on the examples that the configured model is asked about.
-
-    Args:
-      judge: of the split.
-      asked: the examples.
-      similarities: of `item_similarities`.
-      content: content vectors of the catalogue; None where it has none.
-      by_trigger: see `asked_categories`.
-    """
-    judge("popularity", PopularityScorer(judge.posterior.clicks), asked, by_trigger=by_trigger)
-    judge("item_knn", ItemKnnScorer(similarities, asked.history), asked, by_trigger=by_trigger)
-    if content is not None:
-        for name, scorer in (("content_knn", content_knn), ("content_knn_top3", ContentTop3Scorer)):
-            found = scorer(content.unit, asked.history)
-            judge(name, found, asked, by_trigger=by_trigger, features=list(content.features))
-
-
-def asked_categories(
-    config: Config, prepared: PreparedData, examples: Examples, *, by_trigger: bool
-) -> AskedCategories | None:
-    """Return the categories that each example's query has; None where the experiment names no category feature.
-
-    Args:
-      config: the experiment; see `Config.category`.
-      prepared: its data.
-      examples: the examples.
-      by_trigger: take the categories of the trigger item, not of the user's last clicks.
-    """
-    items = category_matrix(config, prepared)
-    if items is None:
-        return None
-    if by_trigger:
-        return AskedCategories.of_triggers(items, examples.triggers)
-    return AskedCategories.of_histories(items, examples.history)
-
-
-def category_matrix(config: Config, prepared: PreparedData) -> sparse.csr_array | None:
-    """Return the values of the experiment's category feature, sparse [items, values]; None where it names none."""
-    return None if config.category is None else tag_matrices(prepared)[config.category]
 
 
 def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:

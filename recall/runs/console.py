@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import operator
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -66,7 +68,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
     """Build a table of models on the test split, one a row; a dash where a metric is undefined."""
-    columns = {
+    columns: dict[str, tuple[str, ...]] = {
         "recall": ("all", f"recall@{k}"),
         "ndcg": ("all", f"ndcg@{k}"),
         "cold": ("cold", f"recall@{k}"),
@@ -78,6 +80,11 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
         f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
         "and (cold/cold) among cold items; coverage and cold share of lists of 100"
     )
+    if any("rolling" in parts for parts in metrics["test"].values()):
+        columns = {"recall": columns["recall"], "rolling": ("rolling", "all", f"recall@{k}"), **columns}
+        caption += "; rolling: recall of items that are made again as the test period goes on"
+    elif why_frozen := (metrics.get("rolling") or {}).get("why_frozen"):
+        caption += f"; no rolling evaluation: {why_frozen}"
     if any("graded" in parts for parts in metrics["test"].values()):
         columns["pnr"] = ("graded", "pnr")
         caption += "; pnr: pairs of a user's clicks in the order of their weights, over pairs in the other order"
@@ -89,7 +96,7 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
     for name in columns:
         table.add_column(name, justify="right", min_width=max(len("0.0000"), *map(len, name.split())))
     for model, parts in metrics["test"].items():
-        values = [parts[part][name] for part, name in columns.values()]
+        values = [functools.reduce(operator.getitem, path, parts) for path in columns.values()]
         table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))
     return table
 

@@ -42,7 +42,7 @@ class Run:
       >>> run = recall.Run(recall.load_config("experiment.yaml"), "runs/mine")
       >>> metrics = run.all()  # skips the steps that are done
       >>> sorted(metrics["test"])
-      ['content_knn', 'content_knn_top3', 'gated', 'gated_trigger', 'item_knn', 'popularity']
+      ['content_knn', 'content_knn_top3', 'gated', 'gated_trigger', 'item_knn', 'popularity', 'trending']
     """
 
     def __init__(self, config: Config, directory: str | Path, *, console: Console | None = None) -> None:
@@ -204,7 +204,8 @@ class Run:
         step = self._steps.metrics(names, compare=compare)
         if (metrics := step.done()) and self._steps.ranks(step).done():
             return self._log.skipped("evaluate", metrics)
-        from recall.runs.assessment import assess_models, category_matrix
+        from recall.runs.assessment import assess_models
+        from recall.runs.judging import category_matrix
         from recall.runs.latency import query_latency_ms
         from recall.runs.similar_lists import similar_summary
 
@@ -225,6 +226,7 @@ class Run:
             )
         metrics = {
             **found.metrics,
+            "rolling": {"refresh_ms": self.config.refresh_ms, "why_frozen": self.config.why_frozen},
             "similar": similar,
             "index": _without_fingerprint(self._steps.index().published()),
             "timing": {**self._log.timing(), **latency},

@@ -19,7 +19,7 @@ from recall.core.errors import ArtifactError, RecallError
 from recall.evaluation.ranks import Ranks
 from recall.runs.run import Run
 
-MODELS = ["gated", "gated_trigger", "popularity", "item_knn", "content_knn", "content_knn_top3"]
+MODELS = ["gated", "gated_trigger", "popularity", "trending", "item_knn", "content_knn", "content_knn_top3"]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_files_are_plain_parquet_with_small_columns(finished: Path) -> None:
 def test_unknown_names_are_refused_with_those_that_are_there(ranks: Ranks) -> None:
     with pytest.raises(
         RecallError,
-        match=r"model base: .* has gated, gated_trigger, popularity, item_knn, content_knn, content_knn_top3 on test",
+        match=r"model base: .* has gated, gated_trigger, popularity, trending, item_knn, content_knn, .*_top3 on test",
     ):
         ranks.table("test", "base")
     with pytest.raises(RecallError, match="split train: expected one of test, validation"):

@@ -25,7 +25,7 @@ from recall.runs.report.inputs import ReportInputs
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
 
-BASELINES = ["popularity", "item_knn", "content_knn", "content_knn_top3"]
+BASELINES = ["popularity", "trending", "item_knn", "content_knn", "content_knn_top3"]
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,24 @@ def test_every_model_has_a_row_and_what_was_not_measured_a_dash() -> None:
     assert "against the whole catalogue" in " ".join(text.split())
 
 
+def test_rolling_recall_stands_beside_the_frozen_one() -> None:
+    content = metrics(gated=0.2)
+    content["test"]["gated"]["rolling"] = {"all": {"recall@50": 0.4321}}
+    for width in (80, 120):
+        text = printed(metrics_table(content, k=50), width=width)
+        [gated] = [line for line in text.splitlines() if "gated" in line]
+        assert gated.split()[1:3] == ["0.1234", "0.4321"]
+        assert "rolling: recall of items that are made again" in " ".join(text.split())
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_run_without_rolling_evaluation_says_why() -> None:
+    content = {**metrics(gated=0.2), "rolling": {"refresh_ms": None, "why_frozen": "the log has no clock"}}
+    assert "no rolling evaluation: the log has no clock" in " ".join(
+        printed(metrics_table(content, k=50), width=80).split()
+    )
+
+
 def test_facts_are_readable_and_nested_ones_left_out() -> None:
     facts = {
         "kind": "scann",

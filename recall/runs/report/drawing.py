@@ -80,6 +80,7 @@ _BASELINES = (
     LineStyle(MUTED, (0, (1, 2.2)), "X", 1.3),
     LineStyle(MUTED, (0, (6, 1.5)), "h", 1.3),
     LineStyle(MUTED, (0, (4, 1.5, 1, 1.5)), "*", 1.3),
+    LineStyle(MUTED, (0, (8, 1, 1, 1, 1, 1)), "d", 1.3),
 )
 
 

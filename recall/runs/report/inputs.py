@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from recall.evaluation.bootstrap import Interval
 
-BASELINES = ("popularity", "item_knn", "content_knn", "content_knn_top3")
-CLICK_BASELINES = ("popularity", "item_knn")
+BASELINES = ("popularity", "trending", "item_knn", "content_knn", "content_knn_top3")
+CLICK_BASELINES = ("popularity", "trending", "item_knn")
 """Baselines that know clicks alone: an item that nobody clicked they cannot recall, whoever asks."""
 
 

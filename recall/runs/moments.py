@@ -1,0 +1,57 @@
+"""Tells what is known of the items at a moment, and makes their vectors of it: the one place that asks for either."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recall.core.arrays import AnyInts, Float32s, Int64s
+from recall.data.posterior import Posterior
+from recall.data.prepared import PreparedData
+from recall.evaluation.cold_bias import with_cold_bias
+from recall.evaluation.rolling import Known
+from recall.evaluation.trending import DecayedClicks
+from recall.model.inference import encode_items
+from recall.model.recall_model import RecallModel
+
+
+def vectors_as_of(
+    model: RecallModel, prepared: PreparedData, moment_ms: int, *, cold_bias: float
+) -> tuple[Float32s, Posterior]:
+    """Encode the whole catalogue from what is known at a moment, as a service does that refreshes its items then.
+
+    Args:
+      model: the model.
+      prepared: its data; the log has a clock.
+      moment_ms: Unix milliseconds.
+      cold_bias: added to the score of an item without exposures, see `with_cold_bias`.
+
+    Returns:
+      Vectors as of `encode_items`, the bias in them, and the posterior of every item.
+    """
+    rows = np.arange(len(prepared.item_ids))
+    posterior = prepared.posterior_history.as_of(rows, np.full(len(rows), moment_ms))
+    vectors, _ = encode_items(model, posterior.stacked())
+    return with_cold_bias(vectors, posterior.exposures, cold_bias), posterior
+
+
+def counts_as_of(prepared: PreparedData) -> Known:
+    """Return the lookup of exposures and clicks that are known of items at moments."""
+
+    def known(rows: AnyInts, times_ms: Int64s) -> tuple[Int64s, Int64s]:
+        posterior = prepared.posterior_history.as_of(rows, times_ms)
+        return posterior.exposures, posterior.clicks
+
+    return known
+
+
+def decayed_clicks(prepared: PreparedData) -> DecayedClicks:
+    """Read the clicks of the log, for sums that decay; the log has a clock."""
+    history = prepared.posterior_history
+    return DecayedClicks(
+        history.item,
+        history.bucket,
+        history.clicks,
+        bucket_ms=history.bucket_ms,
+        delay_ms=history.delay_ms,
+        item_count=len(prepared.item_ids),
+    )
