@@ -130,6 +130,7 @@ def of_stage(batches: tf.data.Dataset, data: StageData, *, until_ms: int | None)
     return batches.map(weighed, num_parallel_calls=2).prefetch(2)
 
 
+@tf.autograph.experimental.do_not_convert  # no control flow of Python depends on a tensor: faster to trace
 def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]) -> Batch:
     lists = {name: _ragged(name, tf.int64) for name in ("history", "history_time_ms", *further)}
     parsed = tf.io.parse_example(serialized, {**_SCALARS, **lists})
@@ -145,6 +146,7 @@ def _parse_clicks(serialized: tf.Tensor, users: UserRows, further: Sequence[str]
     }
 
 
+@tf.autograph.experimental.do_not_convert  # no control flow of Python depends on a tensor: faster to trace
 def _parse_users(serialized: tf.Tensor, users: UserRows, *, length: int, seed: tf.Tensor, weighted: bool) -> Batch:
     names = {"items": tf.int64, "time_ms": tf.int64, "split": tf.int64, "trigger": tf.int64}
     names |= {"exposures": tf.int64, "clicks": tf.int64}

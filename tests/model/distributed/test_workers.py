@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,17 +31,26 @@ EXACT = (
     "model.loss.mask_seen=true", "training.table_optimizer=adagrad", "training.ema=null", "training.epochs=2",
 )  # fmt: skip
 
+# Negatives are drawn; of the rest only what is quickly traced.
+DRAWN = (
+    *EXACT, "model.structure=behaviour_only", "model.query=user", "training.epochs=1",
+    "model.loss.negatives=exposed", "model.loss.uniform_negatives=512",
+)  # fmt: skip
+
+# One process trains both, one after the other: most of its time TensorFlow is loaded.
 TRAINS = """
-import sys
+import json, sys
 from pathlib import Path
 import numpy as np
 from recall import (PreparedData, load_config)
 from recall.training.loop import trained_state
 from recall.training.train import train
 
-experiment, data, directory, dump, *overrides = sys.argv[1:]
-model = train(load_config(experiment, overrides), PreparedData.load(data), Path(directory), saved_models=False)
-np.savez(dump, *(variable.numpy() for variable in trained_state(model)))
+experiment, data, folder, worker, trainings = sys.argv[1:]
+for name, overrides in json.loads(trainings).items():
+    directory = Path(folder, name)
+    model = train(load_config(experiment, overrides), PreparedData.load(data), directory, saved_models=False)
+    np.savez(f"{directory}-{worker}.npz", *(variable.numpy() for variable in trained_state(model)))
 """
 
 
@@ -77,36 +85,35 @@ def task(index: int, addresses: list[str], **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def by_two(
-    community: Path, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[tuple[str, ...]], Trained]:
-    def trained(overrides: tuple[str, ...]) -> Trained:
-        folder = tmp_path_factory.mktemp("by_two")
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-        script = [sys.executable, "-c", TRAINS, community / "experiment.yaml", prepared.directory, folder / "model"]
-        started = [
-            subprocess.Popen(
-                [*map(str, script), str(folder / f"{index}.npz"), *overrides],
-                env={**os.environ, "TF_CONFIG": task(index, addresses), "CUDA_VISIBLE_DEVICES": "-1"},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-            for index in range(2)
-        ]  # fmt: skip
-        try:
-            printed = [process.communicate(timeout=300)[0] for process in started]
-        finally:
-            for process in started:
-                process.kill()
-        assert [process.returncode for process in started] == [0, 0], "\n".join(printed)
-        loaded = [np.load(folder / f"{index}.npz") for index in range(2)]
-        return Trained(folder / "model", [[held[name] for name in held.files] for held in loaded])
-
+def by_two(community: Path, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    folder = tmp_path_factory.mktemp("by_two")
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    script = [sys.executable, "-c", TRAINS, str(community / "experiment.yaml"), str(prepared.directory), str(folder)]
+    trainings = json.dumps({"exact": EXACT, "drawn": DRAWN})
+    started = [
+        subprocess.Popen(
+            [*script, str(index), trainings],
+            env={**os.environ, "TF_CONFIG": task(index, addresses), "CUDA_VISIBLE_DEVICES": "-1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        printed = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(printed)
+    trained = {}
+    for name in ("exact", "drawn"):
+        loaded = [np.load(folder / f"{name}-{index}.npz") for index in range(2)]
+        trained[name] = Trained(folder / name, [[held[part] for part in held.files] for held in loaded])
     return trained
 
 
 @pytest.fixture(scope="module")
-def exact(by_two: Callable[[tuple[str, ...]], Trained]) -> Trained:
-    return by_two(EXACT)
+def exact(by_two: dict[str, Trained]) -> Trained:
+    return by_two["exact"]
 
 
 def test_two_workers_have_the_loss_curve_of_one_with_the_same_batches(
@@ -154,11 +161,10 @@ def test_rows_that_no_batch_names_stay_as_they_were(
 
 @pytest.mark.slow
 def test_workers_share_the_uniform_negatives_and_correct_for_all_of_them(
-    by_two: Callable[[tuple[str, ...]], Trained], experiment: Experiment, prepared: PreparedData, tmp_path: Path
+    by_two: dict[str, Trained], experiment: Experiment, prepared: PreparedData, tmp_path: Path
 ) -> None:
-    drawn = (*EXACT, "model.loss.negatives=exposed", "model.loss.uniform_negatives=512", "training.epochs=1")
-    two = by_two(drawn)
-    train(experiment(*drawn), prepared, tmp_path / "model", saved_models=False)
+    two = by_two["drawn"]
+    train(experiment(*DRAWN), prepared, tmp_path / "model", saved_models=False)
     # Other draws of the same number: with half of them the loss would be lower by log(640 / 384) = 0.5 of some 6.
     np.testing.assert_allclose(two.curve["item_loss"], curve(tmp_path / "model")["item_loss"], rtol=0.02)
     assert all(np.array_equal(a, b) for a, b in zip(*two.states, strict=True))

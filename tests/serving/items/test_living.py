@@ -222,7 +222,7 @@ def test_an_item_is_never_found_by_its_new_attributes_with_its_old_vector(served
 
     reader = threading.Thread(target=ask)
     reader.start()
-    for turn in range(200):
+    for turn in range(80):
         served.add_items([rows[turn % 2]])
     is_done.set()
     reader.join()
