@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,18 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.item_vectors import encode_catalogue, main
+from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, ConfigError
 from recall.model.vector_table import ItemVectorTable
 from recall.runs.run import Run
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_ITEM_CODES
 
 
 @pytest.fixture(scope="module")
-def made(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run up to its vectors, made by `recall vectors`: two vectors per item, and weighed modalities."""
-    folder = tmp_path_factory.mktemp("vectors") / "run"
-    run = Run(experiment("model.fusion=weighted_sum", "model.item_codes=2", "training.epochs=1"), folder)
-    run.prepare()
-    run.train()
-    run.vectors()
-    return folder
+def made(finish: Callable[[Config], Path], experiment: Experiment) -> Path:
+    """A run whose vectors `recall vectors` made: several vectors per item, and weighed modalities."""
+    return finish(experiment(*WITH_ITEM_CODES))
 
 
 @pytest.fixture

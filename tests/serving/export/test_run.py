@@ -30,31 +30,40 @@ SEVERAL = {"interests": WITH_INTERESTS, "item_codes": WITH_ITEM_CODES}
 STRANGER = """
 import json, sys
 import numpy as np, tensorflow as tf
-folder, asked = sys.argv[1], json.load(open(sys.argv[2]))
-if "scann" in json.load(open(folder + "/manifest.json"))["needs"]:
-    import scann
-model = tf.saved_model.load(folder + "/saved_model")
 answers = {}
-for number, (signature, inputs) in enumerate(asked):
-    function = model.signatures[signature]
-    specs = function.structured_input_signature[1]
-    found = function(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
-    answers[number] = {"ids": found["ids"].numpy().astype(str).tolist(), "scores": found["scores"].numpy().tolist()}
+for folder, asked in json.load(open(sys.argv[1])).items():
+    if "scann" in json.load(open(folder + "/manifest.json"))["needs"]:
+        import scann
+    else:
+        assert "scann" not in sys.modules
+    model = tf.saved_model.load(folder + "/saved_model")
+    answers[folder] = []
+    for signature, inputs in asked:
+        function = model.signatures[signature]
+        specs = function.structured_input_signature[1]
+        found = function(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
+        answers[folder].append({name: found[name].numpy() for name in ("ids", "scores")})
 assert "recall" not in sys.modules
-json.dump(answers, open(sys.argv[3], "w"))
+plain = lambda found: {"ids": found["ids"].astype(str).tolist(), "scores": found["scores"].tolist()}
+json.dump({folder: list(map(plain, found)) for folder, found in answers.items()}, open(sys.argv[2], "w"))
 """
+NOW_MS = 1_700_000_000_000
 Row = dict[str, Any]
 Asked = list[tuple[str, dict[str, Any]]]
+Answer = tuple[list[list[str]], Any]
 
 
-def ask(export: Path, asked: Asked, folder: Path) -> list[tuple[list[list[str]], Any]]:
-    """Ids and scores of each of some questions, from a fresh process that has only what is exported."""
-    (folder / "asked.json").write_text(json.dumps(asked))
-    command = [sys.executable, "-c", STRANGER, str(export), str(folder / "asked.json"), str(folder / "answers.json")]
+def ask(asked: dict[Path, Asked], folder: Path) -> dict[str, list[Answer]]:
+    """Ids and scores of some questions to exports, by name, from a fresh process that has only what is exported."""
+    (folder / "asked.json").write_text(json.dumps({str(export): questions for export, questions in asked.items()}))
+    command = [sys.executable, "-c", STRANGER, str(folder / "asked.json"), str(folder / "answers.json")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = json.loads((folder / "answers.json").read_text())
-    return [(answer["ids"], np.array(answer["scores"])) for answer in answers.values()]
+    return {
+        Path(export).name: [(answer["ids"], np.array(answer["scores"])) for answer in found]
+        for export, found in answers.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -90,30 +99,56 @@ def assert_same(found: tuple[list[list[str]], Any], expected: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "out"
-    export_run(finished, folder, k=K)
-    return folder
+def exports(
+    finished: Path, finish: Callable[[Config], Path], experiment: Experiment, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Exports of the finished run, with other settings too, and of others; those that need ScaNN come last."""
+    folder = tmp_path_factory.mktemp("exports")
+    export_run(finished, folder / "plain", k=K)
+    export_run(finished, folder / "whole", k=10_000)
+    for several, settings in SEVERAL.items():
+        export_run(finish(experiment(*settings)), folder / several, k=K)
+    export_run(finished, folder / "scann", k=K, index="scann")
+    return {name: folder / name for name in ("plain", "whole", *SEVERAL, "scann")}
+
+
+@pytest.fixture(scope="module")
+def exported(exports: dict[str, Path]) -> Path:
+    return exports["plain"]
+
+
+@pytest.fixture(scope="module")
+def items(recaller: Recaller) -> list[str]:
+    """Items that similar ones are asked for."""
+    return [str(item) for item in recaller.index.ids[:5]]
+
+
+@pytest.fixture(scope="module")
+def answers(
+    exports: dict[str, Path], rows: list[Row], items: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Answer]]:
+    """What a process that never imports recall gets from each export; loading TensorFlow is most of its work."""
+    columns = columns_of(rows)
+    ages = [[float(hours) if item else -1.0 for hours, item in enumerate(line, 1)] for line in columns["history"]]
+    asked: dict[str, Asked] = {name: questions(rows, items) for name in exports}
+    asked["plain"] += [("recall_features_in_full", {**columns, "history_age_hours": ages})]
+    asked["whole"] = [("similar", {"item_id": [items[3]]})]
+    return ask({exports[name]: asked[name] for name in exports}, tmp_path_factory.mktemp("stranger"))
 
 
 def test_a_stranger_gets_the_candidates_of_the_recaller(
-    exported: Path, recaller: Recaller, rows: list[Row], tmp_path: Path
+    answers: dict[str, list[Answer]], recaller: Recaller, rows: list[Row], items: list[str]
 ) -> None:
-    items = [str(item) for item in recaller.index.ids[:5]]
-    now = 1_700_000_000_000
-    columns = columns_of(rows)
-    ages = [[float(hours) if item else -1.0 for hours, item in enumerate(line, 1)] for line in columns["history"]]
     timed = [
-        {**row, "history_times_ms": [now - 3_600_000 * (place + 1) for place in range(len(row["history"]))]}
+        {**row, "history_times_ms": [NOW_MS - 3_600_000 * (place + 1) for place in range(len(row["history"]))]}
         for row in rows
     ]
-    in_full: Asked = [("recall_features_in_full", {**columns, "history_age_hours": ages})]
-    by_id, by_features, similar, by_time = ask(exported, questions(rows, items) + in_full, tmp_path)
+    by_id, by_features, similar, by_time = answers["plain"]
     histories = {row["user_id"]: row["history"] for row in rows}
     assert_same(by_id, recaller.recall(list(histories), histories=histories, k=K, exclude_seen=False))
     assert_same(by_features, recaller.recall(features=rows, k=K, exclude_seen=False))
     assert_same(similar, recaller.similar(items, k=K))
-    assert_same(by_time, recaller.recall(features=timed, k=K, exclude_seen=False, now_ms=now))
+    assert_same(by_time, recaller.recall(features=timed, k=K, exclude_seen=False, now_ms=NOW_MS))
     assert np.abs(by_time[1] - by_features[1]).max() > 1e-5
 
 
@@ -140,40 +175,37 @@ def test_the_manifest_tells_what_every_signature_takes(exported: Path) -> None:
 
 @pytest.mark.parametrize("several", SEVERAL)
 def test_several_interests_or_item_vectors_are_merged_in_the_graph(
-    finish: Callable[[Config], Path], experiment: Experiment, rows: list[Row], tmp_path: Path, several: str
-) -> None:
-    run = finish(experiment(*SEVERAL[several]))
-    export_run(run, tmp_path / "out", k=K)
-    recaller = Recaller.load(run)
-    items = [str(item) for item in recaller.index.ids[:5]]
+    finish: Callable[[Config], Path], experiment: Experiment, exports: dict[str, Path],
+    answers: dict[str, list[Answer]], rows: list[Row], items: list[str], several: str,
+) -> None:  # fmt: skip
+    recaller = Recaller.load(finish(experiment(*SEVERAL[several])))
     assert (recaller.user_vectors(["u"], [[]]).ndim, recaller.vectors(items).ndim) == (
         (3, 2) if several == "interests" else (2, 3)
     )
-    by_id, by_features, similar = ask(tmp_path / "out", questions(rows, items), tmp_path)
+    by_id, by_features, similar = answers[several]
     histories = {row["user_id"]: row["history"] for row in rows}
     assert_same(by_id, recaller.recall(list(histories), histories=histories, k=K, exclude_seen=False))
     assert_same(by_features, recaller.recall(features=rows, k=K, exclude_seen=False))
     assert_same(similar, recaller.similar(items, k=K))
-    vectors = np.load(tmp_path / "out" / "vectors.npy")
-    assert len(vectors) == len(np.load(tmp_path / "out" / "ids.npy")) == recaller.index.entries
+    vectors = np.load(exports[several] / "vectors.npy")
+    assert len(vectors) == len(np.load(exports[several] / "ids.npy")) == recaller.index.entries
 
 
 def test_scann_is_built_where_the_run_searches_exactly(
-    finished: Path, recaller: Recaller, rows: list[Row], tmp_path: Path
+    exports: dict[str, Path], answers: dict[str, list[Answer]], recaller: Recaller, rows: list[Row]
 ) -> None:
-    assert export_run(finished, tmp_path / "out", k=K, index="scann")["needs"] == ["tensorflow", "scann"]
-    ((ids, _),) = ask(tmp_path / "out", questions(rows, [])[1:2], tmp_path)
+    assert json.loads((exports["scann"] / "manifest.json").read_text())["needs"] == ["tensorflow", "scann"]
+    _, (ids, _), _ = answers["scann"]
     expected = recaller.recall(features=rows, k=K, exclude_seen=False).ids
     assert np.mean([len({*own} & {*theirs}) / K for own, theirs in zip(ids, expected, strict=True)]) >= 0.9
 
 
 def test_k_is_at_most_the_catalogue_and_a_list_without_its_own_item_ends_empty(
-    finished: Path, recaller: Recaller, tmp_path: Path
+    exports: dict[str, Path], answers: dict[str, list[Answer]], recaller: Recaller, items: list[str]
 ) -> None:
-    assert export_run(finished, tmp_path / "out", k=10_000)["k"] == len(recaller.index) == 150
-    item = str(recaller.index.ids[3])
-    ((ids, scores),) = ask(tmp_path / "out", [("similar", {"item_id": [item]})], tmp_path)
-    assert item not in ids[0]
+    assert json.loads((exports["whole"] / "manifest.json").read_text())["k"] == len(recaller.index) == 150
+    ((ids, scores),) = answers["whole"]
+    assert items[3] not in ids[0]
     assert (ids[0][-1], scores[0][-1]) == ("", -np.inf)
     assert len(set(ids[0][:-1])) == 149
 

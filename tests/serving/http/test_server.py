@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -159,14 +161,13 @@ def _requests(http: httpx.Client, server: Server, *, status: str) -> bool:
     return f'status="{status}"' in http.get(f"{server.url}/metrics").text
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_ends_the_process_in_time_whatever_is_under_way(
-    run: Path, tmp_path: Path, sent: signal.Signals
-) -> None:
-    blocked = tmp_path / "blocked.py"
+def test_a_signal_ends_the_process_in_time_whatever_is_under_way(run: Path, tmp_path: Path) -> None:
+    blocked, signals = tmp_path / "blocked.py", (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    # One process for each signal, forked from one that has imported everything and runs nothing of it.
     blocked.write_text(
-        "import signal, sys, threading\n"
+        "import json, os, signal, sys, threading\n"
         "from pathlib import Path\n"
+        "import recall.serving.recaller\n"
         "from recall.serving.http.server import serve\n"
         "from recall.serving.http.service import Service\n"
         "from recall.serving.http.settings import ServiceSettings\n"
@@ -176,17 +177,33 @@ def test_a_signal_ends_the_process_in_time_whatever_is_under_way(
         "Service.answer = answer\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup, which may have started the tests, ignores it
         "settings = ServiceSettings(shutdown_seconds=1, timeout_seconds=0.2)\n"
-        "serve(Path(sys.argv[1]), settings, host='127.0.0.1', port=0)\n"
+        "for _ in range(int(sys.argv[2])):\n"
+        "    if not (child := os.fork()):\n"
+        "        serve(Path(sys.argv[1]), settings, host='127.0.0.1', port=0)\n"
+        "        os._exit(0)\n"
+        '    print(json.dumps({"event": "forked", "process": child}), flush=True)\n'
+        "    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        '    print(json.dumps({"event": "ended", "status": status}), flush=True)\n'
     )
-    server = Server(run, command=[sys.executable, str(blocked), str(run)])
+    server = Server(run, command=[sys.executable, str(blocked), str(run), str(len(signals))])
     try:
-        with pytest.raises(httpx.HTTPStatusError, match="504"):
-            httpx.post(f"{server.url}/recall", json={"users": ["u001"]}, timeout=60).raise_for_status()
-        server.wait_for("answering")
-        server.process.send_signal(sent)
-        assert server.process.wait(60) in (0, -sent)
+        for number, sent in enumerate(signals):
+            if number:
+                server.url = f"http://127.0.0.1:{server.wait_for('listening')['port']}"
+                server.wait_for("loaded")
+            with pytest.raises(httpx.HTTPStatusError, match="504"):
+                httpx.post(f"{server.url}/recall", json={"users": ["u001"]}, timeout=60).raise_for_status()
+            server.wait_for("answering")
+            os.kill(_forked(server), sent)
+            assert server.wait_for("ended")["status"] in (0, -sent), sent
     finally:
         server.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(_forked(server), signal.SIGKILL)
+
+
+def _forked(server: Server) -> int:
+    return next(int(line["process"]) for line in reversed(server.lines) if line["event"] == "forked")
 
 
 def test_who_could_be_written_to_by_everybody_is_not_started(tmp_path: Path) -> None:

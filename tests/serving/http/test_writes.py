@@ -137,9 +137,9 @@ def test_a_service_that_takes_no_writes_shows_those_of_another(writer: TestClien
 def test_a_service_that_cannot_follow_says_so_and_follows_again_when_it_can(writer: TestClient, own_run: Path) -> None:
     assert change(writer, "POST", {"items": [new("new-f")]}).status_code == 200
     settings = ServiceSettings(reload_seconds=0.02, retry_seconds=0.02, timeout_seconds=60)
-    with TestClient(create_app(own_run, settings), raise_server_exceptions=False) as reader:
-        while reader.get("/readyz").status_code != 200 or not is_found(reader, "new-f"):
-            pass
+    app = create_app(own_run, settings, snapshot=Snapshot.load(own_run, living="read_only"))
+    with TestClient(app, raise_server_exceptions=False) as reader:
+        assert is_found(reader, "new-f")
         listed = own_run / "index" / "journal" / "files.json"
         whole = listed.read_bytes()
         listed.write_bytes(b"damaged")
