@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recall.config.values import duration_text
 from recall.core.arrays import AnyFloats
 from recall.core.errors import ArtifactError
 from recall.evaluation.slices import metric_value
@@ -148,6 +149,21 @@ class ReportInputs:
         if not cutoffs:
             return "mrr"
         return f"recall@{max((k for k in cutoffs if k <= 50), default=cutoffs[0])}"
+
+    @cached_property
+    def rolling(self) -> dict[str, Mapping[str, Any]]:
+        """Return the rolling test metrics by model, in the order of the page; empty without rolling evaluation."""
+        return {name: self.test[name]["rolling"] for name in self.models if self.test[name].get("rolling")}
+
+    @property
+    def refresh(self) -> str:
+        """Write the time between two refreshes of the rolling evaluation, e.g. `1h`."""
+        return duration_text(int((self.metrics.get("rolling") or {}).get("refresh_ms") or 0))
+
+    @property
+    def why_frozen(self) -> str:
+        """Say why there is no rolling evaluation."""
+        return (self.metrics.get("rolling") or {}).get("why_frozen") or "metrics.json has none"
 
     def value(self, model: str, part: str, metric: str | None = None) -> float:
         """Return a test metric of a model on a slice; NaN where there is none. Default: the headline metric."""

@@ -13,6 +13,7 @@ import numpy as np
 from recall.core.errors import ArtifactError
 from recall.evaluation.metrics import chance
 from recall.runs.report.inputs import ReportInputs
+from recall.runs.report.rolling import rolling_sentence, rolling_slices, rolling_tables
 from recall.runs.report.tables import (
     bucket_table,
     data_tables,
@@ -66,6 +67,7 @@ def render(inputs: ReportInputs) -> str:
         facts=_facts(inputs),
         data=data_tables(inputs.counts),
         tables=metric_tables(inputs),
+        rolling=rolling_tables(inputs),
         validation=validation_table(inputs),
         buckets=bucket_table(inputs),
         modalities=modality_table(inputs),
@@ -89,6 +91,9 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
             metric=inputs.headline_metric,
             styles=styles,
             configured=inputs.configured,
+        ),
+        "rolling": plots.rolling_by_exposures(
+            rolling_slices(inputs), metric=inputs.headline_metric, styles=styles, configured=inputs.configured
         ),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
         "loss": training_plots.training_loss(inputs.training, styles=styles),
@@ -114,7 +119,9 @@ def headline(inputs: ReportInputs) -> list[str]:
         "the test period."
     )
     slices = {"all": "All test clicks", "cold": "Clicks on cold items"}
-    return [what, *(_slice_sentence(inputs, part, name) for part, name in slices.items())]
+    sentences = [what, *(_slice_sentence(inputs, part, name) for part, name in slices.items())]
+    rolling = rolling_sentence(inputs)
+    return [*sentences, *([rolling] if rolling else [])]
 
 
 def _slice_sentence(inputs: ReportInputs, part: str, name: str) -> str:

@@ -41,7 +41,7 @@ from recall.runs.report.numbers import GateCurve, exposure_edges, gate_curve, pr
 def recall_by_exposures(
     slices: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str, styles: Mapping[str, LineStyle], configured: str
 ) -> Figure | None:
-    """Plot points and lines over exposure slices, one line per model.
+    """Plot points and lines over slices by exposures before the test period, one line per model.
 
     Args:
       slices: per model its `by_exposures` list; a null metric leaves a gap.
@@ -49,6 +49,31 @@ def recall_by_exposures(
       styles: result of `line_styles`; its order is the drawing order.
       configured: the model that gets 95% intervals.
     """
+    figure = _by_exposures(slices, metric=metric, styles=styles, configured=configured, when="before the test period")
+    if figure:
+        set_title(figure, f"{metric} by exposures of the clicked item")
+    return figure
+
+
+@inline_svg
+def rolling_by_exposures(
+    slices: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str, styles: Mapping[str, LineStyle], configured: str
+) -> Figure | None:
+    """Plot the same over slices by exposures as of the click; arguments as `recall_by_exposures`."""
+    figure = _by_exposures(slices, metric=metric, styles=styles, configured=configured, when="as of the click")
+    if figure:
+        set_title(figure, f"{metric}, rolling, by exposures as of the click")
+    return figure
+
+
+def _by_exposures(
+    slices: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    metric: str,
+    styles: Mapping[str, LineStyle],
+    configured: str,
+    when: str,
+) -> Figure | None:
     slices = {name: slices[name] for name in styles if slices.get(name)}
     if not slices:
         return None
@@ -75,8 +100,7 @@ def recall_by_exposures(
     axis.set_xlim(-0.45, len(first) - 0.62)
     axis.set_xticks(range(len(first)), [f"{bucket_label(part)}\nn = {part.get('examples') or 0:,}" for part in first])
     axis.grid(visible=False, axis="x")
-    set_title(figure, f"{metric} by exposures of the clicked item")
-    axis.set_xlabel("exposures of the clicked item before the test period; n = test clicks")
+    axis.set_xlabel(f"exposures of the clicked item {when}; n = test clicks")
     axis.set_ylabel(f"{metric} (share of clicks)")
     return figure
 

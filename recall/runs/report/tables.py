@@ -135,7 +135,7 @@ def _ranking_table(inputs: ReportInputs, split: Mapping[str, Any], part: str, ca
     examples = {model: values.get("examples") or 0 for model, values in parts.items()}
     if not metrics or not any(examples.values()):
         return Table(caption, [], [])
-    rows = _model_rows(inputs, parts, metrics, best=dict.fromkeys(metrics, max), examples=examples)
+    rows = model_rows(inputs, parts, metrics, best=dict.fromkeys(metrics, max), examples=examples)
     by_chance = [Cell(number(chance(metric, candidates))) for metric in metrics]
     rows.append(Row("chance", [Cell(DASH), *by_chance], "aside"))
     note = f"Chance: the mean of random orders of {candidates:,} candidates, clicked items included."
@@ -190,7 +190,7 @@ def _ecology_table(inputs: ReportInputs) -> Table:
         "exposures, in bits. Category consistency: share of places whose item has a category in common with the user's "
         "last clicks."
     )
-    return Table("Ecology of the recalled lists", metrics, _model_rows(inputs, parts, metrics, best=best), note)
+    return Table("Ecology of the recalled lists", metrics, model_rows(inputs, parts, metrics, best=best), note)
 
 
 def _similar_table(inputs: ReportInputs) -> Table:
@@ -213,7 +213,7 @@ def _graded_table(inputs: ReportInputs) -> Table:
     counts = ("pairs", "concordant", "discordant")
     rows = [
         row._replace(cells=[*row.cells, *(Cell(f"{parts[row.label][key]:,}") for key in counts)])
-        for row in _model_rows(inputs, parts, ["pnr"], best={"pnr": max})
+        for row in model_rows(inputs, parts, ["pnr"], best={"pnr": max})
     ]
     note = (
         "Pairs: two test clicks of one user with different weights. Concordant: the click of larger weight has the "
@@ -223,7 +223,7 @@ def _graded_table(inputs: ReportInputs) -> Table:
     return Table("Order of a user's clicks by their weights", columns, rows, note)
 
 
-def _model_rows(
+def model_rows(
     inputs: ReportInputs,
     parts: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[str],
@@ -231,6 +231,15 @@ def _model_rows(
     best: Mapping[str, Any],
     examples: Mapping[str, int] | None = None,
 ) -> list[Row]:
+    """Build a row per model.
+
+    Args:
+      inputs: names the configured model.
+      parts: model -> its metrics.
+      metrics: the columns.
+      best: metric -> `max` or `min`, where one of these is the best and printed bold.
+      examples: clicks of each model, for a first column.
+    """
     values = {model: [number(metric_value(part, metric)) for metric in metrics] for model, part in parts.items()}
     winners = []
     for column, metric in enumerate(metrics):
@@ -248,14 +257,30 @@ def _model_rows(
 def bucket_table(inputs: ReportInputs) -> Table | None:
     """Build the table of the headline metric per slice of exposures: the numbers behind the plot."""
     slices = {model: inputs.test[model].get("by_exposures") or [] for model in inputs.models}
-    first = slices[inputs.configured]
+    return bucket_table_of(inputs, slices, of="the clicked item")
+
+
+def bucket_table_of(
+    inputs: ReportInputs, slices: Mapping[str, Sequence[Mapping[str, Any]]], *, of: str
+) -> Table | None:
+    """Build the table of the headline metric per slice of exposures.
+
+    Args:
+      inputs: the models and the metric.
+      slices: model -> its `by_exposures` list.
+      of: says in the caption which exposures.
+
+    Returns:
+      The table; None where the configured model has no slices.
+    """
+    first = slices.get(inputs.configured)
     if not first:
         return None
     labels = [f"{bucket_label(part)} ({part.get('examples') or 0:,})" for part in first]
     keyed = {model: dict(zip(labels, (metric_value(part, inputs.headline_metric) for part in parts), strict=False))
              for model, parts in slices.items() if parts}  # fmt: skip
-    rows = _model_rows(inputs, keyed, labels, best=dict.fromkeys(labels, max))
-    return Table(f"{inputs.headline_metric} by exposures of the clicked item (test clicks in brackets)", labels, rows)
+    rows = model_rows(inputs, keyed, labels, best=dict.fromkeys(labels, max))
+    return Table(f"{inputs.headline_metric} by exposures of {of} (test clicks in brackets)", labels, rows)
 
 
 def modality_table(inputs: ReportInputs) -> Table | None:
