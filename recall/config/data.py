@@ -107,9 +107,24 @@ class ItemsConfig(Strict):
         description="columns that no feature reads, kept all the same for filters and caps of what is served, e.g. "
         "[published_ms]; columns of features are kept anyway, but vectors",
     )
+    published: str | None = Field(
+        default=None,
+        description="column with the time of publication, in the unit of the log or as text like 2024-01-31: rolling "
+        "evaluation ranks an item from then on. It is an attribute, too; an item without a time is always there",
+    )
     unknown: Literal["reject", "add"] = Field(
         default="reject", description="events of items that the file lacks: set aside, or add the item without content"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_is_kept(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(named := values.get("published"), str):
+            return values
+        attributes = values.get("attributes", ())
+        if not isinstance(attributes, list | tuple) or named in attributes:
+            return values
+        return {**values, "attributes": [*attributes, named]}
 
 
 class UsersConfig(Strict):
@@ -253,5 +268,10 @@ class DataConfig(Strict):
         if self.events.time_unit == "order" and self.split.by == "time":
             raise ValueError(
                 "events without timestamps (time_unit: order) have no common clock; use split: {by: last_click}"
+            )
+        if self.events.time_unit == "order" and self.items.published:
+            raise ValueError(
+                f"items.published: {self.items.published}: a log without timestamps (time_unit: order) has no clock to "
+                "compare with; remove it, or list the column in items.attributes"
             )
         return self

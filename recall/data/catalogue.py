@@ -19,6 +19,7 @@ from recall.core.tables import expand_paths, is_uri, read_header, read_table
 from recall.data.column_reader import ColumnReader, unique_ids
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
 from recall.data.item_attributes import require_attribute
+from recall.data.published import published_times
 
 # A category with more distinct values per row than this names rows instead of describing them.
 _ID_LIKE_SHARE = 0.5
@@ -103,7 +104,10 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     items = config.data.items
     features = list(_features(config, "item"))
     keys = [("data.items.id", items.id), ("data.items.title", items.title)]
-    further = [(f"data.items.attributes[{place}]", name) for place, name in enumerate(items.attributes)]
+    further = [
+        ("data.items.published" if name == items.published else f"data.items.attributes[{place}]", name)
+        for place, name in enumerate(items.attributes)
+    ]
     if items.format == "attributes":
         table = _read_attributes(items.path, items.id)
         header = table.column_names
@@ -117,6 +121,8 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     table = _with_embeddings(table, features, path=items.path)
     for key, name in further:
         require_attribute(table[name], what=f"{key}: column {name} of {items.path}")
+    if items.published:
+        published_times(table[items.published], config.data)
     if not config.features.allow_mixed:
         _refuse_disguised_ids(table, features)
     known = set(ids.to_pylist())

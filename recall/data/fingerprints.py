@@ -38,8 +38,11 @@ def data_fingerprint(config: Config) -> str:
 
 
 def _data_section(config: Config) -> dict[str, Any]:
-    """Return the settings of data, without a time zone that is the default: data from before there was one stays."""
-    section: dict[str, Any] = config.data.model_dump(mode="json")
+    """Return the settings of data, without later ones at their defaults: data from before there were these stays.
+
+    Rolling evaluation alone reads `items.published`; that its column is an attribute is what the data depends on.
+    """
+    section: dict[str, Any] = config.data.model_dump(mode="json", exclude={"items": {"published"}})
     for log in (section["events"], *section["histories"].values()):
         if log["time_zone"] in (None, "UTC"):
             del log["time_zone"]

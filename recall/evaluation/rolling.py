@@ -16,7 +16,7 @@ from recall.config.evaluation import EvaluationConfig
 from recall.core.arrays import AnyInts, Float64s, Int32s, Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
-from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, score_blocks
+from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, score_blocks
 from recall.evaluation.scorers import EvaluationError, Scorer
 from recall.evaluation.slices import LIST_LENGTH, by_exposures
 
@@ -38,6 +38,24 @@ class Known(Protocol):
 
     def __call__(self, rows: AnyInts, times_ms: Int64s) -> tuple[Int64s, Int64s]:
         """Return exposures and clicks, int64 [n] each, of item rows int [n] at moments int64 [n]."""
+
+
+class Published(NamedTuple):
+    """Hold when items became candidates.
+
+    Attributes:
+      items_ms: int64 [items]; of a target never later than its click.
+      times_ms: int64 [examples], when each example clicks.
+    """
+
+    items_ms: Int64s
+    times_ms: Int64s
+
+    def leave_out_later(self, block: ScoreBlock, place: slice) -> None:
+        """Write -inf over the scores of items that come after the click; `place` has the positions of the block."""
+        times_ms = self.times_ms[place, np.newaxis]  # [block, 1]
+        later = np.flatnonzero(self.items_ms > times_ms.min())  # few, as clicks of a block are near each other
+        block.scores[:, later] = np.where(self.items_ms[later] > times_ms, -np.inf, block.scores[:, later])
 
 
 class Ranked(NamedTuple):
@@ -82,6 +100,7 @@ def rank_windows(
     examples: EvaluationSet,
     cut: Sequence[Window],
     *,
+    published: Published | None = None,
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> Ranked:
@@ -92,6 +111,7 @@ def rank_windows(
         is called once for each window, in their order.
       examples: all clicks.
       cut: result of `windows` for them.
+      published: leaves out the items that come after a click; None: all items are always there.
       exclude_seen: leave out the items that the user clicked before; the target itself always stays.
       block_bytes: memory for one block of scores.
 
@@ -103,6 +123,8 @@ def rank_windows(
         asked, first = examples.between(window.examples), window.examples.start
         for block in score_blocks(scorer_of(window), asked, exclude_seen=exclude_seen, block_bytes=block_bytes):
             place = slice(first + block.examples.start, first + block.examples.stop)
+            if published:
+                published.leave_out_later(block, place)
             ranked.ranks[place] = block.ranks()
             ranked.lists[place] = block.best_items(LIST_LENGTH)
     return ranked

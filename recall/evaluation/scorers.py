@@ -127,6 +127,32 @@ class MultiVectorScorer:
         return best
 
 
+class ScorerOfSome:
+    """Score the examples of another scorer from one of them on, counted from 0.
+
+    Args:
+      scorer: the other one.
+      first: position of the first example.
+    """
+
+    def __init__(self, scorer: Scorer, *, first: int) -> None:
+        self._scorer, self._first = scorer, first
+
+    @property
+    def item_count(self) -> int:
+        """Return the size of the catalogue."""
+        return self._scorer.item_count
+
+    @property
+    def is_finite(self) -> bool:
+        """Tell whether all scores are known to be finite."""
+        return self._scorer.is_finite
+
+    def scores(self, start: int, stop: int) -> Float32s:
+        """Score all items, float32 [stop - start, items]."""
+        return self._scorer.scores(self._first + start, self._first + stop)
+
+
 def vector_scorer(queries: Float32s, items: Float32s) -> Scorer:
     """Choose the scorer of the vectors of `encode_queries` and `encode_items`; either may have several per row."""
     return (MultiVectorScorer if 3 in (queries.ndim, items.ndim) else VectorScorer)(queries, items)

@@ -22,13 +22,13 @@ from recall.data.prepared import PreparedData
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.ranks import ranks_table
-from recall.evaluation.rolling import Ranked, Window, rank_windows, rolling_metrics, windows
-from recall.evaluation.scorers import Scorer, vector_scorer
+from recall.evaluation.rolling import Published, Ranked, Window, rank_windows, rolling_metrics, windows
+from recall.evaluation.scorers import Scorer, ScorerOfSome, vector_scorer
 from recall.evaluation.slices import Evaluation, evaluate_examples
 from recall.model.batches.dataset import Examples
 from recall.model.inference import encode_items
 from recall.model.recall_model import RecallModel
-from recall.runs.moments import counts_as_of, vectors_as_of
+from recall.runs.moments import counts_as_of, published, vectors_as_of
 
 
 class Answer(NamedTuple):
@@ -41,6 +41,10 @@ class Answer(NamedTuple):
 
     frozen: Scorer
     as_of: Callable[[Window], Scorer] | None = None
+
+    def later(self, window: Window) -> Scorer:
+        """Return the frozen scorer for the examples of a window."""
+        return ScorerOfSome(self.frozen, first=window.examples.start)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Judge:
     def __init__(self, config: Config, prepared: PreparedData, split: Literal["test", "validation"]) -> None:
         self._config, self._prepared = config, prepared
         self.split, self.posterior = split, prepared.posterior(split)
+        self._published_ms = published(config, prepared)
         self.metrics: dict[str, Any] = {}
         self.ranks: dict[str, pa.Table] = {}
 
@@ -133,10 +138,13 @@ class Judge:
         if refresh_ms is None:
             return {}
         cut = windows(examples.times_ms, refresh_ms=refresh_ms)
-        # One function at every moment answers as it did: it is only summed up by other slices.
+        # One function at every moment, of the same candidates, answers as it did: only the slices differ.
         ranked = Ranked(frozen.ranks, frozen.lists)
-        if answer.as_of:
-            ranked = rank_windows(answer.as_of, examples, cut, exclude_seen=config.exclude_seen)
+        if answer.as_of or self._published_ms is not None:
+            there = None if self._published_ms is None else Published(self._published_ms, examples.times_ms)
+            ranked = rank_windows(
+                answer.as_of or answer.later, examples, cut, published=there, exclude_seen=config.exclude_seen
+            )
         metrics = rolling_metrics(
             ranked,
             cut,

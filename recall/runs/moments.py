@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from recall.config.experiment import Config
 from recall.core.arrays import AnyInts, Float32s, Int64s
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
+from recall.data.published import candidates_from, published_times
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.rolling import Known
 from recall.evaluation.trending import DecayedClicks
@@ -42,6 +44,14 @@ def counts_as_of(prepared: PreparedData) -> Known:
         return posterior.exposures, posterior.clicks
 
     return known
+
+
+def published(config: Config, prepared: PreparedData) -> Int64s | None:
+    """Return when items became candidates, int64 [items]; None without `data.items.published`."""
+    name = config.data.items.published
+    if name is None or prepared.attributes is None:
+        return None
+    return candidates_from(published_times(prepared.attributes[name], config.data), prepared.posterior_history)
 
 
 def decayed_clicks(prepared: PreparedData) -> DecayedClicks:

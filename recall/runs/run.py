@@ -110,7 +110,10 @@ class Run:
             with suppress(OSError):
                 self.directory.rmdir()  # if nothing is in it
             raise
-        self.console.print(counts_table(manifest))
+        table = counts_table(manifest)
+        if (late := self._published_late(step.part)) is not None:
+            table.add_row("items published after their first exposure", f"{late:,}")
+        self.console.print(table)
         print_notes(step.published(), self.console)
         return manifest
 
@@ -271,6 +274,18 @@ class Run:
         if self._prepared is None or self._prepared.manifest["fingerprint"] != made_of:
             self._prepared = PreparedData.load(self.directory / "data")
         return self._prepared, load_model(self.directory / model_part(self.config, structure), self._prepared)
+
+    def _published_late(self, data: Path) -> int | None:
+        """Count the items that were exposed before they were published; None without `data.items.published`."""
+        from recall.data.prepared import PreparedData
+        from recall.data.published import published_after_exposure, published_times
+
+        if (name := self.config.data.items.published) is None:
+            return None
+        prepared = PreparedData.load(data)
+        assert prepared.attributes is not None, "the column of data.items.published is an attribute"
+        times_ms = published_times(prepared.attributes[name], self.config.data)
+        return published_after_exposure(times_ms, prepared.posterior_history)
 
     def _index_is_whole(self) -> bool:
         from recall.index import load_index

@@ -204,10 +204,12 @@ class Steps:
             name: self.model(name, compare=compare).published()["fingerprint"] for name in structures
         }  # by structure, as the fingerprint has them
         of_index = self.index().published()["fingerprint"]
+        published = self.config.data.items.published  # it decides nothing before
+        settings = [self.config.evaluation.model_dump(mode="json"), *([published] if published else [])]
         return Step(
             part=self.directory / METRICS,
             inputs={model_part(self.config, name): made_of for name, made_of in of_models.items()},
-            fingerprint=fingerprint(of_models, of_index, self.config.evaluation.model_dump(mode="json")),
+            fingerprint=fingerprint(of_models, of_index, *settings),
             command=self._command("evaluate", compare=compare),
             otherwise="was measured on other models or settings",
             record="",

@@ -274,6 +274,14 @@ class TestMistakes:
         ):
             load("evaluation.refresh=1h", "data.split.by=last_click")
 
+    def test_the_time_of_publication_is_an_attribute_and_needs_a_clock(self, load: Load) -> None:
+        named = "data.items.published=born"
+        assert load(named).data.items.attributes == ("born",)
+        assert load(named, "data.items.attributes=[born, age]").data.items.attributes == ("born", "age")
+        assert load(named).replaced(seed=2).data.items.attributes == ("born",)
+        with pytest.raises(ConfigError, match=r"items\.published: born: a log without timestamps .* has no clock"):
+            load(named, "data.events.time_unit=order", "data.split.by=last_click")
+
     def test_history_times_need_a_clock(self, load: Load) -> None:
         order = ("data.events.time_unit=order", "data.split.by=last_click")
         assert load("model.history_time=auto").history_time == "both"

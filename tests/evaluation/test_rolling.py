@@ -12,7 +12,7 @@ import pytest
 from recall.config.evaluation import EvaluationConfig
 from recall.core.ragged import Ragged
 from recall.evaluation.ranking import EvaluationSet
-from recall.evaluation.rolling import Ranked, Window, rank_windows, rolling_metrics, windows
+from recall.evaluation.rolling import Published, Ranked, Window, rank_windows, rolling_metrics, windows
 from recall.evaluation.scorers import EvaluationError, VectorScorer
 
 HOUR = 3_600_000
@@ -77,6 +77,26 @@ def test_ranks_equal_a_loop_over_clicks_and_items(case: Case, hours: int, exclud
         left_out = {target, *(case.seen[place] if exclude_seen else [])}
         rivals = [item for item in range(ITEMS) if item not in left_out]
         assert ranked.ranks[place] == 1 + sum(bool(scores[item] >= scores[target]) for item in rivals)
+
+
+def test_items_that_come_after_a_click_are_neither_rivals_nor_listed(case: Case) -> None:
+    rng = np.random.default_rng(8)
+    items_ms = rng.integers(20 * HOUR, 60 * HOUR, ITEMS)
+    items_ms[rng.random(ITEMS) < 0.5] = np.iinfo(np.int64).min
+    for target, time_ms in zip(case.examples.targets, case.times_ms, strict=True):
+        items_ms[target] = min(items_ms[target], time_ms)  # of a target never after its click
+    for block_bytes in (1, 1 << 25):
+        published = Published(items_ms, case.times_ms)
+        ranked, _ = case.judge(refresh_ms=5 * HOUR, published=published, block_bytes=block_bytes)
+        absent = 0
+        for place, target in enumerate(case.examples.targets.tolist()):
+            scores = case.scores(place, refresh_ms=5 * HOUR)
+            there = [item for item in range(ITEMS) if items_ms[item] <= case.times_ms[place]]
+            rivals = set(there) - {target, *case.seen[place]}
+            assert ranked.ranks[place] == 1 + sum(bool(scores[item] >= scores[target]) for item in rivals)
+            assert set(ranked.lists[place].tolist()) <= {-1, *there}
+            absent += ITEMS - len(there)
+        assert absent > EXAMPLES
 
 
 def test_slices_are_by_what_was_known_at_the_click(case: Case) -> None:

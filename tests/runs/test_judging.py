@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recall.config.experiment import Config
+from recall.config.experiment import Config, load_config
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import Examples, read_examples
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.runs.assessment import evaluate_models
 from tests.conftest import Experiment
+from tests.helpers.finished_run import CHEAP, Printed
 
 HOUR = 3_600_000
 SCORES = Callable[[int, int], np.ndarray]  # of the click of a number, as of a moment
@@ -45,11 +46,15 @@ def counted(events: pd.DataFrame, items: int) -> np.ndarray:
     return np.bincount(events.row, minlength=items)
 
 
-def assert_ranks_as(part: dict[str, Any], examples: Examples, scores: SCORES) -> None:
+def assert_ranks_as(
+    part: dict[str, Any], examples: Examples, scores: SCORES, *, from_ms: np.ndarray | None = None
+) -> None:
+    """Compare with ranks among the items that are there at the click: all, or from `from_ms` on, [items]."""
     ranks = []
     for place, target in enumerate(examples.targets.tolist()):
         row = scores(place, int(examples.times_ms[place]) // HOUR * HOUR)
-        rivals = np.setdiff1d(np.arange(len(row)), [*examples.seen[place], target])
+        there = np.arange(len(row)) if from_ms is None else np.flatnonzero(from_ms <= examples.times_ms[place])
+        rivals = np.setdiff1d(there, [*examples.seen[place], target])
         ranks.append(1 + int((row[rivals] >= row[target]).sum()))
     assert part["all"]["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)), rel=1e-3)
     assert part["all"]["recall@20"] == pytest.approx(np.mean(np.array(ranks) <= 20), abs=1.5 / len(ranks))
@@ -144,3 +149,42 @@ def test_without_a_refresh_nothing_rolls_and_the_rest_stays_as_it_is(
         expected = {key: value for key, value in metrics["test"][name].items() if key != "rolling"}
         assert part["all"] == pytest.approx(expected["all"])
         assert set(part) == set(expected)
+
+
+def test_items_are_ranked_from_their_publication_and_the_ones_that_were_exposed_before_are_counted(
+    printing: Callable[[Config, Path], Printed], community: Path, tmp_path: Path, log: pd.DataFrame
+) -> None:
+    items = pd.read_parquet(community / "items.parquet")
+    first_ms = log.groupby("item_id").time_ms.min()
+    exposed = items.item_id.isin(first_ms.index)
+    wrong = exposed & (np.arange(len(items)) % 10 == 0)
+    items.loc[wrong, "published_ms"] = items.item_id[wrong].map(first_ms) + 7
+    items.to_parquet(tmp_path / "items.parquet")
+    overrides = [
+        f"data.items.path={tmp_path / 'items.parquet'}",
+        "data.items.published=published_ms",
+        "evaluation.k=[5,20]",
+        *CHEAP,
+    ]
+    config = load_config(community / "experiment.yaml", overrides)
+    run = printing(config, tmp_path / "run")
+    run.run.prepare()
+    [line] = [line for line in run.stream.getvalue().splitlines() if "published after their first exposure" in line]
+    assert int(line.split()[-1]) == wrong.sum() > 5
+
+    prepared = PreparedData.load(tmp_path / "run" / "data")
+    model = RecallModel(config, prepared)
+    model.build_layers()
+    found = evaluate_models(config, prepared, ["it"], load=lambda name: model)["test"]
+    from_ms = np.minimum(items.published_ms, items.item_id.map(first_ms).fillna(np.inf)).to_numpy()
+    clicked = log[log.is_click == 1]
+
+    def total(place: int, moment_ms: int) -> np.ndarray:
+        return counted(clicked[clicked.end_ms <= moment_ms - HOUR], len(items))
+
+    examples = read_examples(prepared.shards("test"))
+    assert (from_ms > examples.times_ms.min()).any()
+    assert_ranks_as(found["popularity"]["rolling"], examples, total, from_ms=from_ms)
+    # What is the same at every moment is ranked again, too: a new item without a similar one ties with fewer.
+    assert found["item_knn"]["rolling"]["all"]["mrr"] > found["item_knn"]["all"]["mrr"]
+    assert found["item_knn"]["rolling"]["all"]["recall@5"] >= found["item_knn"]["all"]["recall@5"]
