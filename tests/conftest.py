@@ -29,6 +29,7 @@ pytest_plugins = (
     "tests.helpers.living_oracle",
     "tests.helpers.made_once",
     "tests.helpers.served_run",
+    "tests.helpers.trained_models",
     "tests.helpers.untrained_models",
 )
 # Helpers that tests import: a comparison that fails there shows both sides, as in a test.
@@ -82,12 +83,19 @@ def shared_data() -> Path:
 def community(made_once: MakeOnce) -> Path:
     """Return a folder with events, items and users (.parquet) of four simulated days, and experiment.yaml for them.
 
-    All tests share it: one that changes a file copies the folder first.
+    Beside what is simulated, the events have `stars` from 1 to 3, for tests of weights. All tests share the folder: one
+    that changes a file copies it first.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     from recall.data.datasets import simulate
 
     def make(folder: Path) -> None:
         simulate(users=120, items=150, days=4, authors=30, topics=8, exposures=8_000).write(folder)
+        events = pq.read_table(folder / "events.parquet")
+        stars = 1.0 + events["time_ms"].to_numpy() % 3  # of rows that repeat they are the same
+        pq.write_table(events.append_column("stars", pa.array(stars)), folder / "events.parquet")
         (folder / "experiment.yaml").write_text(EXPERIMENT)
 
     return made_once("community", EXPERIMENT, make)

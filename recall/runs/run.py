@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from recall.config.experiment import Config, load_config
-from recall.core.artifacts import write_json
+from recall.core.artifacts import read_manifest, write_json
 from recall.core.environment import versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError
 from recall.core.extras import require_packages
@@ -51,6 +51,8 @@ class Run:
         self._steps = Steps(config, self.directory)
         self._log = StepLog(config, self.directory, self.console)
         self._prepared: Any = None  # read once for all steps
+        self._model: Any = None  # the configured one, which is read and traced once for all steps
+        self._model_made_of: Any = None
 
     @classmethod
     def open(cls, directory: str | Path, overrides: Iterable[str] = (), *, console: Console | None = None) -> Run:
@@ -266,14 +268,23 @@ class Run:
         return [self.config.model.structure, *(compared_structures(self.config) if compare else ())]
 
     def _load(self, structure: str) -> tuple[Any, Any]:
-        """Load the prepared data, once for all steps, and the model of a structure."""
+        """Load the prepared data and the model of a structure; data and the configured model once for all steps."""
         from recall.data.prepared import PreparedData
         from recall.training.published import load_model
 
         made_of = self._steps.data().published()["fingerprint"]
         if self._prepared is None or self._prepared.manifest["fingerprint"] != made_of:
             self._prepared = PreparedData.load(self.directory / "data")
-        return self._prepared, load_model(self.directory / model_part(self.config, structure), self._prepared)
+        part = self.directory / model_part(self.config, structure)
+        if structure != self.config.model.structure:
+            return self._prepared, load_model(part, self._prepared)
+        # The checksums of its files are in the manifest: a model that was trained again is another one.
+        manifest = read_manifest(part, made_by="recall train")
+        if self._model_made_of != (made_of, manifest):
+            self._model, self._model_made_of = None, None  # not two in memory
+            self._model = load_model(part, self._prepared)
+            self._model_made_of = made_of, manifest
+        return self._prepared, self._model
 
     def _published_late(self, data: Path) -> int | None:
         """Count the items that were exposed before they were published; None without `data.items.published`."""

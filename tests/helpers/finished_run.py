@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from recall.config.experiment import Config
+from recall.data.fingerprints import data_fingerprint
 from recall.data.prepared import PreparedData
 from recall.runs.run import Run
 from tests.conftest import Experiment
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
 
 SETTINGS = ("model.query=both", "model.history_time=both", "training.epochs=1", "evaluation.k=[5,10,20,50,100]")
 # A model that is quickly traced, for tests of what a run does with any model.
-CHEAP = ("model.structure=behaviour_only", "model.query=user", "model.loss.negatives=none", "training.epochs=2")
+CHEAP = (
+    "model.structure=behaviour_only", "model.query=user", "model.loss.negatives=none", "training.epochs=2",
+    "evaluation.k=[5,10,50,100]",
+)  # fmt: skip
 # Further finished runs that tests of several folders look at, as changes of the experiment: `finish(experiment(*...))`.
-WITH_INTERESTS = ("model.query=both", "model.interests.count=3", "training.epochs=1")
-WITH_ITEM_CODES = ("model.fusion=weighted_sum", "model.item_codes=3", "training.epochs=1")
+# A training and a run cost seconds whatever they do; so each of these has several things that do not disturb another.
+PRIOR = "data.posterior.content_prior.enabled=true"
+WITH_INTERESTS = (
+    "model.query=both", "model.interests.count=3", "training.epochs=1",
+    "data.events.weight=stars", PRIOR, "model.cold_simulation={brand_new: 0.1}",
+)  # fmt: skip
+WITH_ITEM_CODES = (
+    "model.fusion=transformer", "model.item_codes=3", "training.epochs=1", "evaluation.k=[5,10,50,100]"
+)  # fmt: skip
 STUDENT = ("model.student.kind=mean", "model.student.hidden=[8]")
 WITH_STUDENT = (*STUDENT, "model.query=both", "model.history_time=both", "training.epochs=1")
 
@@ -79,8 +90,14 @@ def finish(made_once: MakeOnce) -> Iterator[Callable[[Config], Path]]:
     """Do every step of an experiment, once for all tests that ask for it, in whichever process they are."""
     before: dict[Path, Inventory] = {}
 
+    def make(config: Config, directory: Path) -> None:
+        # Runs that differ in their models alone have the same data.
+        of_data = data_fingerprint(config)
+        shutil.copytree(made_once("run_of_data", of_data, lambda folder: Run(config, folder).prepare()), directory)
+        Run(config, directory).all()
+
     def run(config: Config) -> Path:
-        folder = made_once("run", config.to_yaml(), lambda directory: Run(config, directory).all())
+        folder = made_once("run", config.to_yaml(), lambda directory: make(config, directory))
         before.setdefault(folder, inventory(folder))
         return folder
 

@@ -22,15 +22,13 @@ from recall.model.layers.features import FeatureTable
 from recall.model.towers.item import ItemSide
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
-from tests.helpers.finished_run import Outcome
-
-ON = "data.posterior.content_prior.enabled=true"
+from tests.helpers.finished_run import PRIOR, WITH_INTERESTS, Outcome
 
 
 @pytest.fixture(scope="module")
-def with_prior(finish: Callable[[Config], Path], variant: Experiment) -> Path:
+def with_prior(finish: Callable[[Config], Path], experiment: Experiment) -> Path:
     """A finished run whose items start from content priors, every tenth candidate shown as brand new."""
-    return finish(variant(ON, "model.cold_simulation={brand_new: 0.1}"))
+    return finish(experiment(*WITH_INTERESTS))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +77,7 @@ def test_negatives_have_the_same_posterior_as_examples(data: PreparedData) -> No
 
 
 def test_an_item_shown_as_new_keeps_its_own_prior_alone(variant: Experiment, data: PreparedData) -> None:
-    config = variant(ON).model
+    config = variant(PRIOR).model
     columns, own = data.item_encoder.columns, np.array([0.02, 0.3, 0.9])
     side = ItemSide(columns, id_name="item_id", config=config, prior_ctr=0.2, prior_strength=20.0)
     exposures, clicks = np.array([0, 50, 200_000]), np.array([0, 50, 1_000])
@@ -136,7 +134,7 @@ def test_data_that_cannot_have_a_prior_is_what_it_is_without_one(
     experiment: Experiment, prepared: PreparedData, tmp_path: Path
 ) -> None:
     bare = ("features.meta=[]", "model.structure=behaviour_only")
-    manifests = [prepare(experiment(*bare, *more), tmp_path / str(len(more))) for more in ((), (ON,))]
+    manifests = [prepare(experiment(*bare, *more), tmp_path / str(len(more))) for more in ((), (PRIOR,))]
     assert manifests[1]["posterior"]["content_prior"]["reason"].startswith("features.meta has no content")
     assert "content_prior" not in manifests[0]["posterior"]
     assert manifests[0]["files"] == manifests[1]["files"]
@@ -145,7 +143,7 @@ def test_data_that_cannot_have_a_prior_is_what_it_is_without_one(
 
 
 def test_a_log_without_a_clock_keeps_one_prior_and_says_so(experiment: Experiment, tmp_path: Path) -> None:
-    order = ("data.events.time_unit=order", "data.split={by: last_click}", ON)
+    order = ("data.events.time_unit=order", "data.split={by: last_click}", PRIOR)
     manifest = prepare(experiment(*order), tmp_path / "data")
     assert "not by time" in manifest["posterior"]["content_prior"]["reason"]
     found = PreparedData.load(tmp_path / "data")

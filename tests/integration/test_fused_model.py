@@ -22,6 +22,7 @@ from recall.model.recall_model import RecallModel
 from recall.model.vector_table import ItemVectorTable
 from recall.runs.run import Run
 from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_ITEM_CODES
 
 # Nothing random is left: the same batch gives the same loss.
 PLAIN = ("model.dropout=0", "model.cold_simulation.enabled=false", "model.similarity=cosine")
@@ -87,7 +88,7 @@ def test_items_in_histories_are_fused_as_candidates_are(experiment: Experiment, 
 
 @pytest.fixture(scope="module")
 def settings(experiment: Experiment) -> Config:
-    return experiment("model.fusion=transformer", "training.epochs=1", "evaluation.k=[5,10,50,100]")
+    return experiment(*WITH_ITEM_CODES)  # its content is fused by a transformer
 
 
 def test_a_loaded_model_gives_the_vectors_and_weights_of_the_run(

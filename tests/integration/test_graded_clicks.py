@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,20 +13,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from recall.config.experiment import Config, load_config
+from recall.config.experiment import Config
 from recall.evaluation.ranks import Ranks
 from recall.runs.console import metrics_table
-from tests.helpers.finished_run import SETTINGS
+from tests.conftest import Experiment
+from tests.helpers.finished_run import WITH_INTERESTS
 
 
 @pytest.fixture(scope="module")
-def settings(community: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    folder = tmp_path_factory.mktemp("weighted") / "community"
-    shutil.copytree(community, folder)
-    log = pd.read_parquet(folder / "events.parquet")
-    log["stars"] = np.random.default_rng(4).integers(1, 4, len(log)).astype(float)
-    log.to_parquet(folder / "events.parquet")
-    return load_config(folder / "experiment.yaml", [*SETTINGS, "data.events.weight=stars"])
+def settings(experiment: Experiment) -> Config:
+    return experiment(*WITH_INTERESTS)  # its clicks have weights
 
 
 def counted_one_by_one(ranks: pd.DataFrame) -> Counter[int]:

@@ -19,24 +19,27 @@ import tensorflow as tf
 import yaml
 
 from recall.config.experiment import Config, load_config
-from recall.core.artifacts import fingerprint, read_json
+from recall.core.artifacts import fingerprint, read_json, read_manifest, seal
 from recall.core.errors import ArtifactError, ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.index import load_index
+from recall.model.vector_table import ItemVectorTable
 from recall.runs.run import Run
 from recall.runs.steps import compared_structures
 from recall.serving.recaller import Recaller
+from recall.training.published import load_model
 from tests.conftest import Experiment
 from tests.helpers.finished_run import CHEAP
 
 if TYPE_CHECKING:
+    from recall.model.recall_model import RecallModel
     from tests.helpers.finished_run import Printed
 
 
 Printing = Callable[[Config, Path], "Printed"]
 
-STEPS = ("prepare", "train gated", "vectors", "index", "evaluate", "report")
-OTHERS = ("behaviour_only", "meta_only", "single", "base")
+CONFIGURED, OTHERS = "behaviour_only", ("gated", "meta_only", "single", "base")  # of the cheap run
+AFTERWARDS = ("vectors", "index", "evaluate", "report")
 
 
 def state(directory: Path) -> dict[str, tuple[int, int, int]]:
@@ -53,13 +56,19 @@ def changed_parts(before: dict[str, tuple[int, int, int]], after: dict[str, tupl
 
 
 @pytest.fixture(scope="module")
+def cheap(finish: Callable[[Config], Path], experiment: Experiment) -> Path:
+    """Return a finished run whose models are quickly traced, whatever their structure."""
+    return finish(experiment(*CHEAP))
+
+
+@pytest.fixture(scope="module")
 def compared(
-    printing: Printing, finished: Path, settings: Config, tmp_path_factory: pytest.TempPathFactory
+    printing: Printing, cheap: Path, experiment: Experiment, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[str]]:
-    """Return the finished run after `--compare`, and the steps that this skipped."""
+    """Return the finished cheap run after `--compare`, and the steps that this skipped."""
     directory = tmp_path_factory.mktemp("compared") / "run"
-    shutil.copytree(finished, directory)
-    printed = printing(settings, directory)
+    shutil.copytree(cheap, directory)
+    printed = printing(experiment(*CHEAP), directory)
     printed.run.all(compare=True)
     return directory, printed.skipped()
 
@@ -81,7 +90,8 @@ def test_a_compared_run_holds_every_file_of_the_contract(compared: tuple[Path, l
 def test_metrics_of_a_compared_run_keep_the_contract(compared: tuple[Path, list[str]]) -> None:
     metrics = json.loads((compared[0] / "metrics.json").read_text(), parse_constant=refuse_constant)
     assert {"test", "validation", "index", "timing", "similar"} <= set(metrics)
-    assert {"gated", "popularity", "item_knn", "content_knn", "content_knn_top3", *OTHERS} <= set(metrics["test"])
+    baselines = {"popularity", "item_knn", "content_knn", "content_knn_top3"}
+    assert {CONFIGURED, *OTHERS, *baselines} <= set(metrics["test"])
     assert set(metrics["test"]) == set(metrics["validation"])
     for model, parts in metrics["test"].items():
         everything = parts["all"]
@@ -95,7 +105,7 @@ def test_metrics_of_a_compared_run_keep_the_contract(compared: tuple[Path, list[
         assert {"cold", "cold_among_cold"} <= set(parts)
         assert sum(bucket["examples"] for bucket in parts["by_exposures"]) == everything["examples"], model
     assert metrics["index"]["recall@100_vs_exact"] == 1.0
-    assert {"prepare_seconds", "train_gated_seconds", "train_base_seconds"} <= set(metrics["timing"])
+    assert {"prepare_seconds", "train_behaviour_only_seconds", "train_base_seconds"} <= set(metrics["timing"])
 
 
 def refuse_constant(name: str) -> None:
@@ -104,12 +114,12 @@ def refuse_constant(name: str) -> None:
 
 @pytest.mark.slow
 def test_compare_after_a_run_without_it_trains_only_what_is_missing(
-    finished: Path, compared: tuple[Path, list[str]]
+    cheap: Path, compared: tuple[Path, list[str]]
 ) -> None:
     directory, skipped = compared
-    assert skipped == ["prepare", "train gated", "vectors", "index"]
+    assert skipped == ["prepare", f"train {CONFIGURED}", "vectors", "index"]
     for name in ("data/manifest.json", "model/manifest.json", "index/summary.json"):
-        assert (directory / name).stat().st_mtime_ns == (finished / name).stat().st_mtime_ns
+        assert (directory / name).stat().st_mtime_ns == (cheap / name).stat().st_mtime_ns
     assert sorted(path.name for path in (directory / "compare").iterdir()) == sorted(OTHERS)
     for name in OTHERS:
         assert json.loads((directory / "compare" / name / "manifest.json").read_text())["structure"] == name
@@ -117,13 +127,13 @@ def test_compare_after_a_run_without_it_trains_only_what_is_missing(
 
 @pytest.mark.slow
 def test_a_second_run_skips_every_step_and_touches_no_file(
-    printing: Printing, compared: tuple[Path, list[str]], settings: Config
+    printing: Printing, compared: tuple[Path, list[str]], experiment: Experiment
 ) -> None:
     directory, _ = compared
     before = state(directory)
-    printed = printing(settings, directory)
+    printed = printing(experiment(*CHEAP), directory)
     metrics = printed.run.all(compare=True)
-    assert printed.skipped() == ["prepare", "train gated", *(f"train {name}" for name in OTHERS), *STEPS[2:]]
+    assert printed.skipped() == ["prepare", *(f"train {name}" for name in (CONFIGURED, *OTHERS)), *AFTERWARDS]
     assert state(directory) == before
     assert metrics == read_json(directory / "metrics.json")
 
@@ -308,6 +318,37 @@ def test_other_training_settings_redo_the_model_and_what_follows_from_it(
     assert printed.skipped() == []
     assert changed_parts(before, state(copied)) == {"model", "vectors", "index", "config.yaml", "timing.json"}
     Recaller.load(copied)
+
+
+@pytest.mark.slow
+def test_steps_read_the_model_once_until_it_is_trained_again(
+    copied: Path, settings: Config, prepared_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[RecallModel] = []
+
+    def load_and_note(*arguments: Any) -> RecallModel:
+        read.append(load_model(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr("recall.training.published.load_model", load_and_note)
+    vectors, run = copied / "vectors", Run(settings, copied)
+    shutil.rmtree(vectors)
+    shutil.rmtree(copied / "index")
+    run.vectors()
+    run.index()
+    run.evaluate()
+    run.report()
+    assert len(read) == 1
+    before = ItemVectorTable.read(vectors).vectors
+    # The same data and settings, and so the same fingerprint; but weights of another training.
+    [model], manifest = read, read_manifest(copied / "model", made_by="recall train")
+    model.items.trainable_variables[0].assign_add(tf.ones_like(model.items.trainable_variables[0]))
+    model.weights_checkpoint().write(str(copied / "model" / "checkpoint" / "best"))
+    seal(copied / "model", manifest)
+    shutil.rmtree(vectors)
+    run.vectors()
+    assert len(read) == 2
+    assert np.abs(ItemVectorTable.read(vectors).vectors - before).max() > 0.01
 
 
 @pytest.mark.slow
