@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -336,16 +337,27 @@ def test_events_of_one_day_are_split_within_the_day(inputs: Inputs, prepare: Cal
 # A full disk: no file may grow beyond a limit
 
 
-def limited(limit: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "recall.cli", *map(str, arguments)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+LIMIT = 4_000
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Let no file of this process grow beyond the limit within the block."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_while_preparing_is_one_error_and_leaves_nothing(inputs: Inputs) -> None:
-    result = limited(4_000, "prepare", "--config", inputs.experiment, "--run", inputs.folder / "run")
+    arguments = ["prepare", "--config", str(inputs.experiment), "--run", str(inputs.folder / "run")]
+    result = subprocess.run(
+        [sys.executable, "-m", "recall.cli", *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert result.returncode == 1
     error = result.stderr.splitlines()[-1]
     assert error.startswith(f"error: {inputs.folder / 'run' / 'data'}: could not be written")
@@ -356,15 +368,16 @@ def test_a_full_disk_while_preparing_is_one_error_and_leaves_nothing(inputs: Inp
 
 @pytest.mark.slow
 def test_a_full_disk_while_training_is_one_error_and_leaves_no_model(
-    inputs: Inputs, prepare: Callable[[], Outcome]
+    inputs: Inputs, prepare: Callable[[], Outcome], command: Callable[..., Outcome]
 ) -> None:
     run = inputs.folder / "run"
     inputs.replace(inputs.experiment, "model: {", "model: {structure: behaviour_only, ")
     assert prepare().code == 0
-    result = limited(4_000, "train", "--run", run)  # the weights have more
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert "train behaviour_only could not read or write its files (File too large); free some space" in result.stderr
+    with limited():
+        result = command("train", "--run", run)  # the weights have more
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "train behaviour_only could not read or write its files (File too large); free some space" in result.err
     assert not list(run.glob("model*"))
 
 

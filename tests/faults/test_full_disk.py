@@ -22,7 +22,9 @@ from recall.index import LivingIndex, build_index, load_index, save_index
 from recall.runs.run import Run
 from recall.serving.export.run import export_run
 from recall.serving.recaller import Recaller
+from tests.conftest import Experiment
 from tests.helpers.damage import files_of
+from tests.helpers.finished_run import CHEAP
 
 ADVICE = r"[Ff]ree some space"
 
@@ -93,6 +95,11 @@ def outdated(run: Path, part: str) -> None:
         part, run / part / MANIFEST
     )
     write_json(path, {**read_json(path), "fingerprint": "older"}, checksummed=True)
+
+
+@pytest.fixture(scope="module")
+def settings(experiment: Experiment) -> Config:
+    return experiment(*CHEAP)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from recall.config.experiment import Config
+from recall.config.experiment import Config, load_config
 from recall.core.artifacts import read_manifest
+from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
 from recall.index import load_index
 from recall.runs.run import Run
@@ -18,7 +19,7 @@ from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
 from tests.helpers import victims
 from tests.helpers.finished_run import CHEAP
-from tests.helpers.killing import killed_at, moments, seconds_of
+from tests.helpers.killing import killed_at, killed_when, moments, seconds_of
 
 SOONER = 0.8  # a step that was done before its kill is tried again, and killed after so much of the time
 pytestmark = pytest.mark.timeout(1200)
@@ -46,40 +47,58 @@ def opens(run: Path) -> list[str]:
     return there
 
 
-@pytest.mark.parametrize(("name", "part"), [("prepare", "data"), ("train", "model"), ("vectors", "vectors")])
 def test_a_step_that_is_killed_publishes_nothing_and_can_be_done_again(
-    name: str,
-    part: str,
-    kills: int,
-    settings: Config,
-    undisturbed: Recaller,
-    tmp_path: Path,
-    account: Callable[..., None],
+    kills: int, settings: Config, undisturbed: Recaller, tmp_path: Path, account: Callable[..., None]
+) -> None:
+    experiment, directory, reference = (tmp_path / name for name in ("experiment.yaml", "run", "reference"))
+    experiment.write_text(settings.to_yaml())
+    for name, part in (("prepare", "data"), ("train", "model"), ("vectors", "vectors")):
+        duration = seconds_of(victims.step, name, experiment, reference)
+        for moment in moments(kills, within=duration, seed=1):
+            while not killed_at(moment, victims.step, name, experiment, directory):
+                shutil.rmtree(directory / part)  # done before: once more, and earlier
+                moment *= SOONER
+            if directory.exists() and part in opens(directory):
+                shutil.rmtree(directory / part)  # published in time: the next one starts anew
+        getattr(Run(settings, directory), name)()
+        left = {path.name for path in directory.iterdir()}
+        assert not {name for name in left if name.startswith(".")}, "what was killed has been cleared away"
+        account(f"kill -9 in {name}", kills, "nothing", "no half-written directory; done again")
+    Run(settings, directory).index()
+    assert_recalls_like(directory, undisturbed)
+
+
+def assert_recalls_like(directory: Path, undisturbed: Recaller) -> None:
+    lists = [recaller.recall(["u001"], k=20).ids[0] for recaller in (Recaller.load(directory), undisturbed)]
+    assert len(set(lists[0]) & set(lists[1])) > 10
+
+
+def test_a_killed_run_leaves_nothing_that_loads_and_running_again_finishes(
+    settings: Config, undisturbed: Recaller, tmp_path: Path
 ) -> None:
     experiment, directory = tmp_path / "experiment.yaml", tmp_path / "run"
     experiment.write_text(settings.to_yaml())
-    run = Run(settings, directory)
-    steps = ("prepare", "train", "vectors", "index")
-    for before in steps[: steps.index(name)]:
-        getattr(run, before)()
-    reference = tmp_path / "reference"
-    if directory.exists():
-        shutil.copytree(directory, reference)
-    duration = seconds_of(victims.step, name, experiment, reference)
 
-    for moment in moments(kills, within=duration, seed=1):
-        while not killed_at(moment, victims.step, name, experiment, directory):
-            shutil.rmtree(directory / part)  # done before: once more, and earlier
-            moment *= SOONER
-        if directory.exists() and part in opens(directory):
-            shutil.rmtree(directory / part)  # published in time: the next one starts anew
-    for after in steps:
-        getattr(Run(settings, directory), after)()
-    lists = [recaller.recall(["u001"], k=20).ids[0] for recaller in (Recaller.load(directory), undisturbed)]
-    assert len(set(lists[0]) & set(lists[1])) > 10
-    left = {path.name for path in directory.iterdir()}
-    assert not {name for name in left if name.startswith(".")}, "what was killed has been cleared away"
-    account(f"kill -9 in {name}", kills, "nothing", "no half-written directory; done again")
+    killed_when(lambda: any(directory.glob(".data.*")), victims.step, "all", experiment, directory)
+    assert not (directory / "data").exists()
+    with pytest.raises(ArtifactError, match="not there yet"):
+        PreparedData.load(directory / "data")
+    with pytest.raises(ArtifactError, match="not there yet; run `recall prepare"):
+        Run(settings, directory).train()
+
+    killed_when(lambda: any(directory.glob(".model-training/*")), victims.step, "all", experiment, directory)
+    PreparedData.load(directory / "data", verify=True)
+    assert not (directory / "model").exists()
+    with pytest.raises(ArtifactError, match="run `recall train"):
+        Recaller.load(directory)
+
+    run = Run.open(directory)
+    assert run.config == settings
+    run.train()
+    run.vectors()
+    run.index()
+    assert_recalls_like(directory, undisturbed)
+    assert not list(directory.glob(".model*"))
 
 
 def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
@@ -100,7 +119,7 @@ def test_an_index_that_is_killed_leaves_the_one_before_or_is_there_whole(
             assert (directory / "index" / "CURRENT").read_text() > current
             moment *= SOONER
         assert load_index(directory / "index").search(query, 5).ids[0, 0] is not None
-    Run(settings, directory).index()
+    Run(load_config(experiment, ["index.kind=exact", "index.k=39"]), directory).index()
     Recaller.load(directory)
     versions = [path.name for path in (directory / "index" / "versions").iterdir()]
     assert len(versions) <= 2

@@ -63,6 +63,28 @@ def killed_at(moment: float, work: Callable[..., None], *arguments: Any) -> bool
     return process.exitcode != 0
 
 
+def killed_when(reached: Callable[[], bool], work: Callable[..., None], *arguments: Any) -> None:
+    """Start some work and kill it as soon as it has reached a point."""
+    _start_server()
+    process = _FORKS.Process(target=work, args=arguments)
+    process.start()
+    while not reached():
+        process.join(0.001)
+        assert process.exitcode is None, f"{work.__name__} was over before"
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kills_itself(work: Callable[..., None], *arguments: Any) -> None:
+    """Do some work that ends its own process by SIGKILL."""
+    _start_server()
+    process = _FORKS.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"{work.__name__} ended with {process.exitcode}"
+
+
 def moments(count: int, *, within: float, seed: int) -> Iterator[float]:
     """Yield seconds at which to kill: one drawn from each of `count` equal parts of a span, in any order."""
     random = np.random.default_rng(seed)

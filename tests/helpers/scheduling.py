@@ -19,7 +19,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 SLOW_FOLDERS = ("integration", "faults", "benchmarks", "pipelines", "training")
-SLOW_FIXTURES = ("finish", "trained", "by_two", "serve")
+SLOW_FIXTURES = ("finish", "trained", "trained_small", "by_two", "serve")
 QUICK = 20.0  # seconds of processor time, of the test's process and of the processes that it starts
 MEMORY = 3 << 30  # bytes that a process of the suite may need, with what it starts
 

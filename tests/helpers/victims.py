@@ -7,22 +7,41 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import pipelines.training_data  # noqa: F401
-import recall.serving.recaller
-import recall.training.train  # noqa: F401
+import recall.serving.recaller  # noqa: F401
 from recall.config.experiment import load_config
+from recall.data.prepared import PreparedData
 from recall.index import LivingIndex
 from recall.runs.run import Run
+from recall.training.train import train
 
 
 def step(name: str, experiment: Path, directory: Path, overrides: tuple[str, ...] = ()) -> None:
-    """Do one step of a run, as `recall prepare|train|vectors|index` does it."""
+    """Do one step of a run, as `recall prepare|train|vectors|index` does it, or "all"."""
     getattr(Run(load_config(experiment, overrides), directory), name)()
+
+
+def train_until_validation(last: int, experiment: Path, data: Path, model: Path, overrides: tuple[str, ...]) -> None:
+    """Train with fingerprint "this", and without SavedModels, until this process kills itself in a validation."""
+    from recall.training import validation
+
+    measure, measured = validation.validation_metric, itertools.count(1)
+
+    def measure_or_die(*arguments: Any, **keywords: Any) -> float:
+        if next(measured) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure(*arguments, **keywords)
+
+    validation.validation_metric = measure_or_die
+    train(load_config(experiment, overrides), PreparedData.load(data), model, fingerprint="this", saved_models=False)
 
 
 DIM = 8

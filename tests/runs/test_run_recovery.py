@@ -1,13 +1,8 @@
-"""Tests that running again notices and mends damage, and that a killed run leaves nothing that loads."""
+"""Tests that running again notices and mends damage."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +13,8 @@ import tensorflow as tf
 
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError
-from recall.data.prepared import PreparedData
 from recall.runs.run import Run
 from recall.serving.recaller import Recaller
-from tests.conftest import Experiment
-from tests.helpers.finished_run import CHEAP
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Printed
@@ -108,55 +100,3 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-# Kills
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_nothing_that_loads_and_running_again_finishes(
-    experiment: Experiment, finish: Callable[[Config], Path], tmp_path: Path
-) -> None:
-    settings = experiment(*CHEAP)
-    finished = finish(settings)
-    (tmp_path / "experiment.yaml").write_text(settings.to_yaml())
-    directory = tmp_path / "run"
-
-    kill_when(directory, lambda: any(directory.glob(".data.*")), tmp_path / "experiment.yaml")
-    assert not (directory / "data").exists()
-    with pytest.raises(ArtifactError, match="not there yet"):
-        PreparedData.load(directory / "data")
-    with pytest.raises(ArtifactError, match="not there yet; run `recall prepare"):
-        Run(settings, directory).train()
-
-    kill_when(directory, lambda: any(directory.glob(".model-training/*")), tmp_path / "experiment.yaml")
-    PreparedData.load(directory / "data", verify=True)
-    assert not (directory / "model").exists()
-    with pytest.raises(ArtifactError, match="run `recall train"):
-        Recaller.load(directory)
-
-    run = Run.open(directory)
-    assert run.config == settings
-    run.train()
-    run.vectors()
-    run.index()
-    again, undisturbed = (Recaller.load(path).recall(["u001"], k=20) for path in (directory, finished))
-    assert set(again.ids[0]) & set(undisturbed.ids[0])
-    assert not list(directory.glob(".model*"))
-
-
-def kill_when(directory: Path, reached: Callable[[], bool], experiment: Path) -> None:
-    """Start `recall run` and kill it as soon as it has reached a point."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recall.cli", "run", str(experiment), "--out", str(directory)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        while not reached():
-            assert process.poll() is None, process.stderr and process.stderr.read().decode()
-            time.sleep(0.001)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL

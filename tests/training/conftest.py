@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from recall.model.recall_model import RecallModel
 from recall.training import validation
 from recall.training.train import train
 from tests.conftest import Experiment
+from tests.helpers.dying import train_until_killed
 from tests.helpers.made_once import MakeOnce
+from tests.helpers.trained_models import SMALL
 
-# A model that is quickly traced, for what does not depend on what is learned.
-SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")
 LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20")
 
 
@@ -32,6 +33,25 @@ def trained(experiment: Experiment, prepared: PreparedData, made_once: MakeOnce)
         lambda folder: train(config, prepared, folder / "model", fingerprint="this", saved_models=False),
     )
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def killed(community: Path, prepared: PreparedData, made_once: MakeOnce) -> Path:
+    """Train until a kill in the second epoch, and return the folder of the training."""
+    return made_once(
+        "killed",
+        str(SMALL),
+        lambda folder: train_until_killed(
+            community / "experiment.yaml", prepared.directory, folder / "model", SMALL, validation=2
+        ),
+    )
+
+
+@pytest.fixture
+def interrupted(killed: Path, tmp_path: Path) -> Path:
+    """Return the model directory of a killed training, copied for one test."""
+    shutil.copytree(killed, tmp_path / "run")
+    return tmp_path / "run" / "model"
 
 
 def validation_vectors(model: RecallModel, prepared: PreparedData) -> np.ndarray:

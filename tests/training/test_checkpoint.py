@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,8 @@ from recall.training.checkpoint import seconds_so_far
 from recall.training.published import read_history
 from recall.training.train import train
 from tests.conftest import Experiment
-from tests.helpers.dying import train_until_killed
-from tests.training.conftest import SMALL, script_metric
-
-
-@pytest.fixture(scope="module")
-def killed(community: Path, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train until a kill in the second epoch, and return the folder of the training."""
-    folder = tmp_path_factory.mktemp("killed")
-    train_until_killed(community / "experiment.yaml", prepared.directory, folder / "model", SMALL, validation=2)
-    return folder
-
-
-@pytest.fixture
-def interrupted(killed: Path, tmp_path: Path) -> Path:
-    """Return the model directory of a killed training, copied for one test."""
-    shutil.copytree(killed, tmp_path / "run")
-    return tmp_path / "run" / "model"
+from tests.helpers.trained_models import SMALL
+from tests.training.conftest import script_metric
 
 
 @pytest.mark.slow
@@ -72,13 +56,3 @@ def test_resume_with_other_data_or_settings_is_refused(
     with pytest.raises(ArtifactError, match="other settings or data; train without --resume"):
         train(experiment(*SMALL, override), prepared, interrupted, fingerprint=fingerprint, resume=True)
     assert (interrupted.parent / ".model-training" / "state.json").exists()
-
-
-@pytest.mark.slow
-def test_without_resume_training_starts_over(
-    interrupted: Path, experiment: Experiment, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used = script_metric(monkeypatch, [0.3, 0.2, 0.1])
-    train(experiment(*SMALL), prepared, interrupted, fingerprint="this", saved_models=False)
-    assert used == [0.3, 0.2, 0.1]
-    assert len(read_history(interrupted)) == 3

@@ -14,12 +14,14 @@ from recall.training import validation
 from recall.training.published import load_model, read_history
 from recall.training.train import train
 from tests.conftest import Experiment
-from tests.training.conftest import SMALL, script_metric, validation_vectors
+from tests.helpers.trained_models import SMALL
+from tests.training.conftest import script_metric, validation_vectors
 
 
-def test_training_stops_after_patience_and_keeps_the_best_epoch(
-    experiment: Experiment, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_starts_over_without_resume_stops_after_patience_and_keeps_the_best_epoch(
+    interrupted: Path, experiment: Experiment, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert (interrupted.parent / ".model-training" / "state.json").exists()  # of a training that was killed
     used = script_metric(monkeypatch, [0.1, 0.5, 0.4, 0.5, 0.9])
     vectors_of_epoch = []
 
@@ -30,10 +32,10 @@ def test_training_stops_after_patience_and_keeps_the_best_epoch(
 
     monkeypatch.setattr(validation, "encode_items", encode_and_note)
     config = experiment(*SMALL, "training.epochs=9", "training.patience=2")
-    returned = train(config, prepared, tmp_path / "model", saved_models=False)
+    returned = train(config, prepared, interrupted, fingerprint="this", saved_models=False)
     # The second epoch is the best; an equal value later is no improvement, so two epochs after it are enough.
     assert used == [0.1, 0.5, 0.4, 0.5]
-    assert len(read_history(tmp_path / "model")) == 4
+    assert [entry["epoch"] for entry in read_history(interrupted)] == [1, 2, 3, 4]
     assert np.abs(vectors_of_epoch[1] - vectors_of_epoch[-1]).max() > 1e-3
-    for model in (returned, load_model(tmp_path / "model", prepared)):
+    for model in (returned, load_model(interrupted, prepared)):
         np.testing.assert_array_equal(validation_vectors(model, prepared), vectors_of_epoch[1])

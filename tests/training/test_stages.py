@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,13 +16,15 @@ from recall.core.errors import ConfigError, DataError
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import of_stage, read_examples, training_dataset
 from recall.model.recall_model import RecallModel
+from recall.training.loop import fit
 from recall.training.published import load_model, read_history
 from recall.training.stages import MetaInitialisation, initialise_meta
 from recall.training.train import train
 from tests.conftest import Experiment
 from tests.helpers.dying import train_until_killed
 
-SMALL = ("training.batch_size=256", "model.loss.uniform_negatives=16")
+# A model that is quickly traced.
+SMALL = ("model.loss.negatives=none", "training.batch_size=256")
 
 
 def batches(prepared: PreparedData, config: Any, data: StageData, **columns: Any) -> dict[str, np.ndarray]:
@@ -120,54 +122,78 @@ def test_items_without_a_vector_are_not_asked_about(model: RecallModel, vectors:
 # Stages in a row
 
 
-@pytest.fixture
-def content(vectors: ContentVectors, tmp_path: Path) -> Path:
-    np.save(tmp_path / "content.npy", vectors.unit)
-    return tmp_path / "content.npy"
+class Staged(NamedTuple):
+    """Hold a training in stages: its directory, and the meta vectors before it and before each stage of clicks."""
+
+    directory: Path
+    untrained: np.ndarray
+    meta: list[np.ndarray]
 
 
-def test_each_stage_starts_where_the_one_before_was_best(
-    experiment: Experiment, prepared: PreparedData, content: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def staged(experiment: Experiment, prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    """Train in stages of all kinds."""
+    folder = tmp_path_factory.mktemp("staged")
+    np.save(folder / "content.npy", prepared_vectors(prepared)[0].unit)
+    initialise = {"path": str(folder / "content.npy")}
     stages = [
-        {"name": "content", "initialise": {"path": str(content)}, "epochs": 2},
+        {"name": "content", "initialise": initialise, "epochs": 30, "learning_rate": 0.01},
         {"name": "clicks", "epochs": 3},
         # So slow that nothing changes: what it starts with is what it ends with.
         {"name": "idle", "epochs": 1, "learning_rate": 1e-12, "table_learning_rate": 1e-12},
     ]
-    config = experiment(*SMALL, f"training.stages={json.dumps(stages)}")
-    train(config, prepared, tmp_path / "model", saved_models=False)
-    history = read_history(tmp_path / "model")
+    begun_with: list[np.ndarray] = []
+
+    def fit_and_note(model: RecallModel, *arguments: Any, **keywords: Any) -> None:
+        begun_with.append(meta_vectors(model))
+        fit(model, *arguments, **keywords)
+
+    config = experiment(*SMALL, "model.structure=meta_only", f"training.stages={json.dumps(stages)}")
+    untrained = RecallModel(config, prepared)
+    untrained.build_layers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recall.training.stages.fit", fit_and_note)
+        train(config, prepared, folder / "model", saved_models=False)
+    return Staged(folder / "model", meta_vectors(untrained), begun_with)
+
+
+def meta_vectors(model: RecallModel) -> np.ndarray:
+    """Return the meta vectors of the catalogue, [items, dim]."""
+    vectors: np.ndarray = model.items.content_of(model.item_table.gather(tf.range(model.item_table.size))).meta.numpy()
+    return vectors
+
+
+def test_each_stage_starts_where_the_one_before_was_best(staged: Staged, prepared: PreparedData) -> None:
+    history = read_history(staged.directory)
     assert [entry["stage"] for entry in history] == ["clicks"] * 3 + ["idle"]
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     values = [entry["val_recall@50"] for entry in history]
     assert values[3] == pytest.approx(max(values[:3]))
-    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["best_epoch"] == 4
-    assert load_model(tmp_path / "model", prepared).items.meta_variables
+    assert json.loads((staged.directory / "manifest.json").read_text())["best_epoch"] == 4
+    model = load_model(staged.directory, prepared)
+    assert model.items.meta_variables
+    np.testing.assert_allclose(meta_vectors(model), staged.meta[1], atol=1e-5)
 
 
-def test_initialised_meta_tower_is_what_clicks_start_from(
-    experiment: Experiment, prepared: PreparedData, content: Path, vectors: ContentVectors, tmp_path: Path
-) -> None:
-    def likeness(*stages: dict[str, Any]) -> float:
+def test_initialised_meta_tower_is_what_clicks_start_from(staged: Staged, vectors: ContentVectors) -> None:
+    def likeness(meta: np.ndarray) -> float:
         """Correlate the cosines of items by meta vector with their cosines by the given vectors."""
-        idle = {"name": "idle", "epochs": 1, "learning_rate": 1e-12, "table_learning_rate": 1e-12}
-        config = experiment(*SMALL, f"training.stages={json.dumps([*stages, idle])}")
-        trained = train(config, prepared, tmp_path / f"model{len(stages)}", saved_models=False)
-        meta = trained.items.content_of(trained.item_table.gather(tf.range(len(vectors.unit)))).meta.numpy()
-        meta /= np.linalg.norm(meta, axis=1, keepdims=True)
-        pairs = np.triu_indices(len(meta), k=1)
-        return float(np.corrcoef((meta @ meta.T)[pairs], (vectors.unit @ vectors.unit.T)[pairs])[0, 1])
+        unit = meta / np.linalg.norm(meta, axis=1, keepdims=True)
+        pairs = np.triu_indices(len(unit), k=1)
+        return float(np.corrcoef((unit @ unit.T)[pairs], (vectors.unit @ vectors.unit.T)[pairs])[0, 1])
 
-    initialise = {"name": "content", "initialise": {"path": str(content)}, "epochs": 30, "learning_rate": 0.01}
-    assert likeness(initialise) > likeness() + 0.2
+    assert likeness(staged.meta[0]) > likeness(staged.untrained) + 0.2
 
 
 def test_stage_that_was_killed_goes_on_and_the_one_before_is_not_done_again(
     community: Path, experiment: Experiment, prepared: PreparedData, tmp_path: Path
 ) -> None:
     # Validation is the second for this process in the first epoch of the second stage.
-    overrides = [*SMALL, 'training.stages=[{"name": "first", "epochs": 1}, {"name": "second", "epochs": 1}]']
+    overrides = [
+        *SMALL,
+        "model.structure=behaviour_only",
+        'training.stages=[{"name": "first", "epochs": 1}, {"name": "second", "epochs": 1}]',
+    ]
     train_until_killed(
         community / "experiment.yaml", prepared.directory, tmp_path / "model", tuple(overrides), validation=2
     )

@@ -1,0 +1,32 @@
+"""Gives tests of several folders one small trained model without SavedModels, and the settings that tell others apart.
+
+Training costs its tracing, whatever the size of the data: so they look at one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recall.data.prepared import PreparedData
+from tests.conftest import Experiment
+from tests.helpers.made_once import MakeOnce
+
+# A model that is quickly traced, for what does not depend on what is learned.
+SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "training.epochs=3", "training.batch_size=256")
+TRAINED_SMALL = (*SMALL, "training.ema=null", "training.learning_rate=0.05", "training.metric_k=20")
+
+
+@pytest.fixture(scope="session")
+def trained_small(experiment: Experiment, prepared: PreparedData, made_once: MakeOnce) -> Path:
+    """Return the directory of a small trained model of `TRAINED_SMALL`: three epochs, no average, no SavedModels."""
+    from recall.training.train import train
+
+    config = experiment(*TRAINED_SMALL)
+    folder = made_once(
+        "trained_small",
+        config.to_yaml(),
+        lambda folder: train(config, prepared, folder / "model", saved_models=False),
+    )
+    return folder / "model"
