@@ -25,13 +25,13 @@ class Data:
     # A batch follows from the layout and its size; making a data set takes longer than a step.
     _batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
 
-    def model(self, *overrides: str, layout: str = "click") -> RecallModel:
-        """Make an untrained model that is ready to train."""
+    def model(self, *overrides: str, layout: str = "click", trains: bool = True) -> RecallModel:
+        """Make an untrained model that is ready to train; with `trains=False` it has its weights, and no optimizers."""
         tf.keras.utils.set_random_seed(11)
         model = RecallModel(
             self.experiment(f"data.layout={layout}", "model.similarity=cosine", *overrides), self.layouts[layout]
         )
-        model.prepare_optimizers()
+        model.prepare_optimizers() if trains else model.build_layers()
         return model
 
     def batch(self, model: RecallModel, *, size: int | None = None) -> Batch:

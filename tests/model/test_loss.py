@@ -230,7 +230,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
 def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout)
+    model = data.model(*PLAIN, "model.loss.uniform_negatives=8", *overrides, layout=layout, trains=False)
     for layer in model.submodules:  # at zero, where they start, no time would matter
         if isinstance(layer, AgeBias | GapEmbedding):
             layer.rows.assign(tf.random.stateless_normal(layer.rows.shape, [3, 4]))
@@ -277,7 +277,7 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
 def test_the_full_softmax_is_a_naive_pass_over_the_catalogue_of_each_example(
     layout: str, overrides: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = data.model(*PLAIN, "model.loss.softmax=full", *overrides, layout=layout)
+    model = data.model(*PLAIN, "model.loss.softmax=full", *overrides, layout=layout, trains=False)
     batch = data.batch(model)
     examples = examples_of(batch)
     time_ms = examples[-1].time_ms

@@ -33,6 +33,8 @@ OBJECTIVES = {
     ),
 }  # fmt: skip
 
+Plain = tuple[dict[str, np.ndarray], list[float]]
+
 
 def starts(model: RecallModel) -> dict[str, np.ndarray]:
     towers = {"items": model.items, "user": model.user_tower, "trigger": model.trigger_tower}
@@ -52,18 +54,16 @@ def item_losses(model: RecallModel, data: Data) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def plain(data: Data) -> tuple[dict[str, np.ndarray], list[float]]:
+def plain(data: Data) -> Plain:
     """What a model of retrieval alone starts with, and its losses."""
-    model = data.model(*DRAWING, RETRIEVAL)
+    model = data.model(*DRAWING, RETRIEVAL, trains=False)
     return starts(model), item_losses(model, data)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objective_changes_neither_starts_nor_draws_of_the_rest(
-    objective: str, plain: tuple[dict[str, np.ndarray], list[float]], data: Data
-) -> None:
+def test_an_objective_changes_neither_starts_nor_draws_of_the_rest(objective: str, plain: Plain, data: Data) -> None:
     expected, losses = plain
-    beside = data.model(*DRAWING, *OBJECTIVES[objective])
+    beside = data.model(*DRAWING, *OBJECTIVES[objective], trains=False)
     found = starts(beside)
     assert list(found) == list(expected)
     for name, values in expected.items():
@@ -74,20 +74,20 @@ def test_an_objective_changes_neither_starts_nor_draws_of_the_rest(
 
 def test_an_objective_starts_alike_beside_any_other(data: Data) -> None:
     head, student = "model.category_head=category", "model.student={kind: attention}"
-    one, both = data.model(*DRAWING, student), data.model(*DRAWING, student, head)
-    alone = data.model(*DRAWING, head)
+    one, both = data.model(*DRAWING, student, trains=False), data.model(*DRAWING, student, head, trains=False)
+    alone = data.model(*DRAWING, head, trains=False)
     for first, second in ((one.student, both.student), (alone.category_head, both.category_head)):
         for left, right in zip(first.variables, second.variables, strict=True):
             np.testing.assert_array_equal(left.numpy(), right.numpy())
 
 
-def test_another_seed_of_the_experiment_gives_other_weights(data: Data) -> None:
-    one, other = starts(data.model(*DRAWING)), starts(data.model(*DRAWING, "seed=12345"))
+def test_another_seed_of_the_experiment_gives_other_weights(plain: Plain, data: Data) -> None:
+    one, other = plain[0], starts(data.model(*DRAWING, RETRIEVAL, "seed=12345", trains=False))
     assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_parts_of_one_model_do_not_start_alike(data: Data) -> None:
-    drawn = [values.ravel()[:3].tolist() for values in starts(data.model(*DRAWING)).values() if np.ptp(values) > 0]
+def test_parts_of_one_model_do_not_start_alike(plain: Plain) -> None:
+    drawn = [values.ravel()[:3].tolist() for values in plain[0].values() if np.ptp(values) > 0]
     assert len({tuple(values) for values in drawn if len(values) == 3}) == sum(len(values) == 3 for values in drawn)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -20,10 +22,17 @@ QUERIES = ("user", "trigger", "both")
 # What every combination promises
 
 
+# A trigger alone is asked with in either layout, not with each structure in both.
+COMBINATIONS = [
+    (structure, query, layout)
+    for number, structure in enumerate(STRUCTURES)
+    for query in QUERIES
+    for layout in (("click", "user") if query != "trigger" else ("click", "user")[number % 2 :][:1])
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["click", "user"])
-@pytest.mark.parametrize("query", QUERIES)
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(("structure", "query", "layout"), COMBINATIONS)
 def test_every_combination_learns_a_small_batch_with_all_its_weights(
     structure: str, query: str, layout: str, data: Data
 ) -> None:
@@ -33,8 +42,9 @@ def test_every_combination_learns_a_small_batch_with_all_its_weights(
     model = data.model(*PLAIN, *settings, layout=layout)
     batch = data.batch(model)
     before = [variable.numpy() for variable in model.trainable_variables]
-    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
-    assert losses[-1] < 0.9 * losses[0]
+    first = float(model.train_step(batch)["loss"])
+    model.train_step(batch)
+    assert float(model.compute_loss(batch, training=True)) < 0.9 * first
     for variable, start in zip(model.trainable_variables, before, strict=True):
         assert np.isfinite(variable.numpy()).all(), variable.name
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
@@ -57,8 +67,9 @@ def test_a_model_with_interests_learns_a_small_batch_with_all_its_weights(
     model = data.model(*PLAIN, *settings, layout=layout)
     batch = data.batch(model)
     before = [variable.numpy() for variable in model.trainable_variables]
-    losses = [float(model.train_step(batch)["loss"]) for _ in range(3)]
-    assert losses[-1] < 0.9 * losses[0]
+    first = float(model.train_step(batch)["loss"])
+    model.train_step(batch)
+    assert float(model.compute_loss(batch, training=True)) < 0.9 * first
     for variable, start in zip(model.trainable_variables, before, strict=True):
         assert (variable.numpy() != start).any(), f"{variable.name} is never trained"
 
@@ -80,20 +91,22 @@ def test_a_weight_of_zero_takes_a_term_away(data: Data) -> None:
 @pytest.mark.slow
 def test_base_trains_both_towers_on_their_own(data: Data) -> None:
     model = data.model("model.structure=base", "model.loss.triplet=0", *PLAIN)
-    batch = data.batch(model)
+    norm = gradient_norms(model, data.batch(model))
     towers = {"behaviour": model.items.behaviour_stack, "meta": model.items.meta_stack}
     for name, tower in towers.items():
-        with tf.GradientTape() as tape:
-            term = model.loss_terms(batch, training=True)[name]
-        assert all(tf.norm(gradient) > 0 for gradient in tape.gradient(term, tower.trainable_variables)), name
+        assert all(norm(name, [variable]) > 0 for variable in tower.trainable_variables), name
 
 
-def gradient_norm(model: RecallModel, batch: Batch, term: str, variables: list[tf.Variable]) -> float:
-    """Length of the gradient of one term of the loss."""
-    with tf.GradientTape() as tape:
-        value = model.loss_terms(batch, training=True)[term]
-    gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, variables) if gradient is not None]
-    return float(tf.linalg.global_norm(gradients)) if gradients else 0.0
+def gradient_norms(model: RecallModel, batch: Batch) -> Callable[[str, list[tf.Variable]], float]:
+    """Run a batch forwards; `norm(term, variables)` is then the length of the gradient of one term of the loss."""
+    with tf.GradientTape(persistent=True) as tape:
+        terms = model.loss_terms(batch, training=True)
+
+    def norm(term: str, variables: list[tf.Variable]) -> float:
+        found = [gradient for gradient in tape.gradient(terms[term], variables) if gradient is not None]
+        return float(tf.linalg.global_norm(list(map(tf.convert_to_tensor, found)))) if found else 0.0
+
+    return norm
 
 
 @pytest.mark.slow
@@ -105,18 +118,19 @@ def test_losses_of_the_towers_alone_do_not_move_the_query_unless_asked_to(gate: 
         batch = data.batch(model)
         query_side = [model.user_tower, model.trigger_tower, model.items.token_projection]
         variables = [variable for layer in query_side for variable in layer.trainable_variables]
+        norm = gradient_norms(model, batch)
         for term, tower in (("behaviour", model.items.behaviour_stack), ("meta", model.items.meta_stack)):
-            assert (gradient_norm(model, batch, term, variables) > 0) == moves, term
-            assert gradient_norm(model, batch, term, tower.trainable_variables) > 0, term
-        assert gradient_norm(model, batch, "item", variables) > 0
+            assert (norm(term, variables) > 0) == moves, term
+            assert norm(term, tower.trainable_variables) > 0, term
+        assert norm("item", variables) > 0
 
 
 @pytest.mark.slow
 def test_towers_of_a_base_model_train_the_query_as_nothing_else_does(data: Data) -> None:
     model = data.model(*PLAIN, "model.structure=base", "model.loss.triplet=0")
-    batch = data.batch(model)
+    norm = gradient_norms(model, data.batch(model))
     for term in ("behaviour", "meta"):
-        assert gradient_norm(model, batch, term, model.user_tower.head.trainable_variables) > 0
+        assert norm(term, model.user_tower.head.trainable_variables) > 0
 
 
 @pytest.mark.slow

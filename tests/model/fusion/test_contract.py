@@ -113,7 +113,7 @@ def test_an_item_is_fused_by_itself(fusion: ModalityFusion) -> None:
 
 def test_one_graph_takes_batches_of_any_size(fusion: ModalityFusion) -> None:
     signature = [[tf.TensorSpec([None, width]) for width in WIDTHS.values()], tf.TensorSpec([None, 3], tf.bool)]
-    graph = tf.function(lambda inputs, present: fusion(inputs, present), input_signature=signature)
+    graph = tf.function(lambda inputs, present: fusion(inputs, present), input_signature=signature, autograph=False)
     expected = fusion(parts(), PRESENT)
     for size in (0, 1, ITEMS):
         vector, weights = graph([part[:size] for part in parts()], PRESENT[:size])

@@ -70,10 +70,9 @@ def of_tower(model: RecallModel, users: list[str], *, timed: bool) -> np.ndarray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("timed", [True, False], ids=["times", "no times"])
 @pytest.mark.parametrize("overrides", KINDS, ids=lambda kind: " ".join(kind) or "default")
 def test_arrays_give_the_vectors_of_the_tower(
-    experiment: Experiment, prepared: PreparedData, overrides: tuple[str, ...], timed: bool, tmp_path: Path
+    experiment: Experiment, prepared: PreparedData, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     model = model_of(experiment, prepared, overrides)
     users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
@@ -85,13 +84,13 @@ def test_arrays_give_the_vectors_of_the_tower(
     arrays = NumpyUserTower.load(tmp_path / "arrays", users=users, items=items)
     assert arrays is not None
 
-    found = arrays.vectors(asked, histories, AGES_HOURS if timed else None)
-
-    expected = of_tower(model, asked, timed=timed)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
-    alone = [arrays.vectors([asked[0]], [histories[0]], [AGES_HOURS[0]] if timed else None)[0]]
-    np.testing.assert_allclose(alone, expected[:1], rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    for timed in (True, False):
+        found = arrays.vectors(asked, histories, AGES_HOURS if timed else None)
+        expected = of_tower(model, asked, timed=timed)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+        alone = [arrays.vectors([asked[0]], [histories[0]], [AGES_HOURS[0]] if timed else None)[0]]
+        np.testing.assert_allclose(alone, expected[:1], rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("overrides", OTHERS, ids=" ".join)

@@ -230,7 +230,7 @@ def share_found(interests: InterestsConfig | None) -> float:
     optimizer = tf.keras.optimizers.Adam(0.02)
     vectors, history, targets = opposite_tastes(1_500, seed=1)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(history: tf.Tensor, targets: tf.Tensor) -> None:
         rows = tf.concat([targets, tf.range(40)], axis=0)
         with tf.GradientTape() as tape:

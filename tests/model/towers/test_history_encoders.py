@@ -113,7 +113,7 @@ def test_empty_history_has_the_learned_state_and_trains_it(kind: str) -> None:
 @pytest.mark.parametrize("width", [0, 2])
 def test_batch_in_which_nobody_has_a_history_is_all_empty_states(kind: str, width: int) -> None:
     encoder = make_encoder(kind)
-    found = tf.function(encoder.last_state)(TOKENS[:3, :width], tf.zeros([3], tf.int32)).numpy()
+    found = tf.function(encoder.last_state, autograph=False)(TOKENS[:3, :width], tf.zeros([3], tf.int32)).numpy()
     np.testing.assert_array_equal(found, np.tile(encoder.empty.numpy(), (3, 1)))
 
 
@@ -140,7 +140,7 @@ def test_state_is_selected_by_position_and_minus_one_is_the_empty_history(kind: 
 def test_graph_takes_batches_and_histories_of_any_size(kind: str) -> None:
     encoder = make_encoder(kind)
     signature = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None], tf.int32)]
-    graph = tf.function(encoder.last_state, input_signature=signature)
+    graph = tf.function(encoder.last_state, input_signature=signature, autograph=False)
     for batch, time in ((5, LONGEST), (2, 3)):
         tokens, lengths = TOKENS[:batch, :time], tf.minimum(LENGTHS[:batch], time)
         np.testing.assert_allclose(graph(tokens, lengths), last_state(encoder, tokens, lengths), rtol=1e-4, atol=1e-5)

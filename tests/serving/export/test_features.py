@@ -59,7 +59,7 @@ def encoded(encoder: TableEncoder, rows: list[dict[str, Any]]) -> tuple[dict[str
         "face": [row.get("face") or [0.0] * 6 for row in rows],
     }
     graph = GraphEncoder(encoder)
-    function = tf.function(graph, input_signature=[graph.inputs])
+    function = tf.function(graph, input_signature=[graph.inputs], autograph=False)
     found = function({name: tf.constant(raw[name], spec.dtype) for name, spec in graph.inputs.items()})
     return dense_features(encoder.columns, encoder.encode(rows)), {name: value.numpy() for name, value in found.items()}
 
