@@ -128,8 +128,7 @@ def test_all_is_every_role_of_a_user() -> None:
 # The core by itself
 
 
-@pytest.mark.slow
-def test_the_core_imports_every_module_but_service_and_plots() -> None:
+def test_the_core_serves_a_finished_run_and_imports_every_module_but_service_and_plots(finished: Path) -> None:
     homes = ("recall/serving/http/", "recall/runs/report/")
     paths = [str(path.relative_to(ROOT)) for path in (ROOT / "recall").rglob("*.py")]
     names = [
@@ -137,11 +136,6 @@ def test_the_core_imports_every_module_but_service_and_plots() -> None:
         for path in paths
         if not path.startswith(homes) and not path.endswith("__main__.py")
     ]
-    finished = without(modules_of_extras(), "\n".join(f"import {name}" for name in sorted(names)))
-    assert finished.returncode == 0, finished.stderr
-
-
-def test_the_core_serves_a_finished_run(finished: Path) -> None:
     code = """
 import sys, recall
 from recall.data.prepared import PreparedData
@@ -157,6 +151,8 @@ for found in (
 ):
     assert len(found.records()) == 5
 """
+    # One process does both: most of its time it loads TensorFlow.
+    code += "\n".join(f"import {name}" for name in sorted(names))
     done = without(modules_of_extras(), code, finished)
     assert done.returncode == 0, done.stderr
 
