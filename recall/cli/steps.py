@@ -74,6 +74,7 @@ def compare(
     model: Annotated[str | None, typer.Option(help="of the first run; default: its configured model")] = None,
     other: Annotated[str | None, typer.Option(help="what it is held against; default: the second run's configured "
                                                    "model, or with one run every other model of it")] = None,
+    rolling: Annotated[bool, typer.Option("--rolling", help="items made again as the period goes on")] = False,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="runs that share only some examples")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -84,14 +85,17 @@ def compare(
 
         with console.status("comparing ..."):
             comparisons = compare_runs(
-                run, second, metric=metric, split=split, model=model, other=other, allow_partial=allow_partial
-            )
+                run, second, metric=metric, split=split, model=model, other=other, rolling=rolling,
+                allow_partial=allow_partial,
+            )  # fmt: skip
         if as_json:
             records = [comparison.record() for comparison in comparisons]
-            typer.echo(json.dumps({"metric": metric, "split": split, "comparisons": records}, ensure_ascii=False))
+            about = {"metric": metric, "split": split, "rolling": rolling}
+            typer.echo(json.dumps({**about, "comparisons": records}, ensure_ascii=False))
             return
         for comparison in comparisons:
-            open_console().print(comparison_table(comparison, metric=metric, split=split))
+            name = f"rolling {metric}" if rolling else metric
+            open_console().print(comparison_table(comparison, metric=name, split=split))
 
 
 def _open(directory: Path, overrides: Sequence[str] = ()) -> Run:

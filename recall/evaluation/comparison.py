@@ -120,6 +120,7 @@ def compare_runs(
     split: str = "test",
     model: str | None = None,
     other: str | None = None,
+    rolling: bool = False,
     allow_partial: bool = False,
 ) -> list[Comparison]:
     """Compare runs by the ranks that they published.
@@ -134,6 +135,7 @@ def compare_runs(
       split: `test` or `validation`.
       model: of the first run; default: its configured model.
       other: of the second run; default: its configured model, and within one run every other model in turn.
+      rolling: compare the rolling evaluations, with exposures as of the click, instead of the frozen ones.
       allow_partial: compare two runs on the examples that they share where they do not share all.
 
     Raises:
@@ -156,7 +158,9 @@ def compare_runs(
     _require_same_candidates(ranks, against)
     found = []
     for candidate in others:
-        pairs, unpaired = _pair(ranks.table(split, name), against.table(split, candidate))
+        pairs, unpaired = _pair(
+            _table(ranks, split, name, rolling=rolling), _table(against, split, candidate, rolling=rolling)
+        )
         sides = (str(ranks.run), name), (str(against.run), candidate)
         if second is not None and any(unpaired):
             _require_overlap(sides, unpaired, shared=len(pairs), allow_partial=allow_partial)
@@ -165,17 +169,20 @@ def compare_runs(
     return found
 
 
-def differences(ranks: Ranks, *, metric: str, split: str = "test") -> dict[str, dict[str, Interval]]:
+def differences(
+    ranks: Ranks, *, metric: str, split: str = "test", rolling: bool = False
+) -> dict[str, dict[str, Interval]]:
     """Compute intervals of a run's configured model minus each other model: slice -> other model -> interval.
 
-    Slices are `all`, `cold` and `cold_among_cold`; a model that shares no example of a slice is left out there.
+    Slices are `all`, `cold` and, but for rolling evaluations, `cold_among_cold`; a model that shares no example of a
+    slice is left out there.
     """
-    own = ranks.table(split, ranks.configured)
+    own = _table(ranks, split, ranks.configured, rolling=rolling)
     found: dict[str, dict[str, Interval]] = {name: {} for name in _HEADLINE_SLICES}
     for model in ranks.models(split):
         if model == ranks.configured:
             continue
-        pairs, _ = _pair(own, ranks.table(split, model))
+        pairs, _ = _pair(own, _table(ranks, split, model, rolling=rolling))
         for chosen in _slices(pairs, exposure_buckets=()):
             compared = _compare(pairs, metric, *chosen)
             if compared.interval:
@@ -183,12 +190,16 @@ def differences(ranks: Ranks, *, metric: str, split: str = "test") -> dict[str, 
     return found
 
 
+def _table(ranks: Ranks, split: str, model: str, *, rolling: bool) -> pa.Table:
+    return ranks.rolling_table(split, model) if rolling else ranks.table(split, model)
+
+
 def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, int]]:
     """Join two tables of ranks by (user, item, time).
 
     Returns:
-      A row per shared example, with the first's `user` and `exposures` and both sides' `rank` and `rank_among_cold`
-      (suffixes _first and _second), and the number of rows of each table without a partner.
+      A row per shared example, with the first's `user` and `exposures` and both sides' `rank` and, of frozen ranks,
+      `rank_among_cold` (suffixes _first and _second), and the number of rows of each table without a partner.
     """
     sides = []
     for table in (first, second):
@@ -204,12 +215,14 @@ def _pair(first: pa.Table, second: pa.Table) -> tuple[pd.DataFrame, tuple[int, i
 
 def _slices(pairs: pd.DataFrame, *, exposure_buckets: Sequence[int]) -> Iterator[tuple[Slice, Bools, str]]:
     """List the slices: each with its members, bool [pairs], and the column of ranks that counts there."""
-    everything = np.ones(len(pairs), bool)
-    cold = pairs["rank_among_cold_first"].notna().to_numpy()
-    yield Slice("all"), everything, "rank"
-    yield Slice("cold"), cold, "rank"
-    yield Slice("cold_among_cold"), cold & pairs["rank_among_cold_second"].notna().to_numpy(), "rank_among_cold"
     exposures = pairs["exposures"].to_numpy()
+    yield Slice("all"), np.ones(len(pairs), bool), "rank"
+    if "rank_among_cold_first" in pairs:
+        cold = pairs["rank_among_cold_first"].notna().to_numpy()
+        yield Slice("cold"), cold, "rank"
+        yield Slice("cold_among_cold"), cold & pairs["rank_among_cold_second"].notna().to_numpy(), "rank_among_cold"
+    else:  # a rolling evaluation; clicks are exposures, too, so that no exposure means no click
+        yield Slice("cold"), exposures == 0, "rank"
     for low, above in zip(exposure_buckets, [*exposure_buckets[1:], None], strict=False):
         if above is None:
             yield Slice("by_exposures", low), exposures >= low, "rank"

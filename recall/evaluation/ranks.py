@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,26 @@ SCHEMA = pa.schema(
         ("exposures", pa.int64()),  # of the target before the period
         ("rank", pa.int32()),  # in the whole catalogue
         ("rank_among_cold", pa.int32()),  # null where the target is not cold
+        (
+            "rolling_exposures",
+            pa.int64(),
+        ),  # of the target as of its click; null without rolling evaluation, as the next
+        ("rolling_rank", pa.int32()),  # by items as of the last refresh before the click
     ]
 )
 _FILE_SCHEMA = pa.schema([("model", _TEXT), *SCHEMA])
+
+
+class RollingRanks(NamedTuple):
+    """Hold the ranks of a rolling evaluation.
+
+    Attributes:
+      exposures: int64 [examples], of the target as of its click.
+      ranks: int64 [examples], in the whole catalogue.
+    """
+
+    exposures: Int64s
+    ranks: Int64s
 
 
 def ranks_table(
@@ -41,6 +58,7 @@ def ranks_table(
     exposures: Int64s,
     ranks: Int64s,
     ranks_among_cold: Int64s,
+    rolling: RollingRanks | None = None,
 ) -> pa.Table:
     """Build the table of one model's ranks.
 
@@ -51,10 +69,12 @@ def ranks_table(
       exposures: int64 [examples], of the target before the evaluated period.
       ranks: int64 [examples], in the whole catalogue, 1 is best.
       ranks_among_cold: int64 [examples], among cold items only; 0 where the target is not cold.
+      rolling: the same of the rolling evaluation, where there is one.
 
     Returns:
       A table of `SCHEMA`.
     """
+    unknown = pa.nulls(len(ranks))
     columns = [
         pa.array(users, pa.string()).dictionary_encode(),
         items.dictionary_encode(),
@@ -62,6 +82,8 @@ def ranks_table(
         pa.array(exposures),
         pa.array(ranks.astype(np.int32)),
         pa.array(ranks_among_cold.astype(np.int32), mask=ranks_among_cold == 0),
+        pa.array(rolling.exposures) if rolling else unknown.cast(pa.int64()),
+        pa.array(rolling.ranks.astype(np.int32)) if rolling else unknown.cast(pa.int32()),
     ]
     return pa.table(columns, schema=SCHEMA)
 
@@ -173,3 +195,21 @@ class Ranks:
             )
         path = self.run / RANKS / f"{split}.parquet"
         return pq.read_table(path, filters=[("model", "=", model)], columns=SCHEMA.names, schema=_FILE_SCHEMA)
+
+    def rolling_table(self, split: str, model: str) -> pa.Table:
+        """Read the ranks of one model by its rolling evaluation.
+
+        Returns:
+          The columns of `table` up to `rank`, `exposures` as of the click.
+
+        Raises:
+          RecallError: as `table`, and where the run has no rolling evaluation.
+        """
+        table = self.table(split, model)
+        if len(table) and table["rolling_rank"].null_count:
+            raise RecallError(
+                f"{self.run}: has no rolling evaluation; set evaluation.refresh (it needs a split by time), and run "
+                f"`recall evaluate --run {self.run}` again"
+            )
+        table = table.select(["user", "item", "time_ms", "rolling_exposures", "rolling_rank"])
+        return table.rename_columns(["user", "item", "time_ms", "exposures", "rank"])

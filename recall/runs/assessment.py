@@ -219,7 +219,12 @@ def report_inputs(
         versions=versions,
         modality_weights=modality_weights(model),
     )
-    return replace(inputs, differences=differences(Ranks.load(run), metric=inputs.headline_metric))
+    ranks, metric = Ranks.load(run), inputs.headline_metric
+    return replace(
+        inputs,
+        differences=differences(ranks, metric=metric),
+        rolling_differences=differences(ranks, metric=metric, rolling=True) if inputs.rolling else {},
+    )
 
 
 def _samples(

@@ -21,7 +21,7 @@ from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import with_cold_bias
-from recall.evaluation.ranks import ranks_table
+from recall.evaluation.ranks import RollingRanks, ranks_table
 from recall.evaluation.rolling import Published, Ranked, Window, rank_windows, rolling_metrics, windows
 from recall.evaluation.scorers import Scorer, ScorerOfSome, vector_scorer
 from recall.evaluation.slices import Evaluation, evaluate_examples
@@ -119,7 +119,7 @@ class Judge:
             categories=categories,
             weights=examples.weights if self._prepared.is_weighted else None,
         )
-        rolling = self._rolling(answer, examples, found, categories=categories)
+        rolling, rolling_ranks = self._rolling(answer, examples, found, categories=categories)
         self.metrics[name] = {**found.metrics, **rolling, **about}
         self.ranks[name] = ranks_table(
             users=examples.users,
@@ -128,15 +128,16 @@ class Judge:
             exposures=exposures[examples.targets],
             ranks=found.ranks,
             ranks_among_cold=found.ranks_among_cold,
+            rolling=rolling_ranks,
         )
 
     def _rolling(
         self, answer: Answer, examples: Examples, frozen: Evaluation, *, categories: AskedCategories | None
-    ) -> dict[str, Any]:
-        """Return the entry `rolling` of metrics.json; nothing where there is no rolling evaluation."""
+    ) -> tuple[dict[str, Any], RollingRanks | None]:
+        """Return the entry `rolling` of metrics.json, and ranks; nothing where there is no rolling evaluation."""
         config, refresh_ms = self._config.evaluation, self._config.refresh_ms
         if refresh_ms is None:
-            return {}
+            return {}, None
         cut = windows(examples.times_ms, refresh_ms=refresh_ms)
         # One function at every moment, of the same candidates, answers as it did: only the slices differ.
         ranked = Ranked(frozen.ranks, frozen.lists)
@@ -145,17 +146,19 @@ class Judge:
             ranked = rank_windows(
                 answer.as_of or answer.later, examples, cut, published=there, exclude_seen=config.exclude_seen
             )
+        known = counts_as_of(self._prepared)
         metrics = rolling_metrics(
             ranked,
             cut,
-            counts_as_of(self._prepared),
+            known,
             targets=examples.targets,
             times_ms=examples.times_ms,
             item_count=len(self._prepared.item_ids),
             config=config,
             categories=categories,
         )
-        return {"rolling": metrics}
+        exposures, _ = known(examples.targets, examples.times_ms)
+        return {"rolling": metrics}, RollingRanks(exposures, ranked.ranks)
 
 
 def asked_categories(

@@ -14,7 +14,7 @@ import pytest
 from recall.config.evaluation import EvaluationConfig
 from recall.core.errors import RecallError
 from recall.evaluation.comparison import Comparison, SliceComparison, compare_runs, differences
-from recall.evaluation.ranks import Ranks, ranks_table, write_ranks
+from recall.evaluation.ranks import Ranks, RollingRanks, ranks_table, write_ranks
 
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Outcome
@@ -32,6 +32,7 @@ class Example(NamedTuple):
     exposures: int
     rank: int
     among_cold: int = 0
+    rolling: tuple[int, int] | None = None  # exposures as of the click, rank
 
 
 def write_run(
@@ -41,6 +42,7 @@ def write_run(
     path.mkdir()
 
     def table(examples: Sequence[Example]) -> pa.Table:
+        rolling = [example.rolling for example in examples if example.rolling]
         return ranks_table(
             users=np.array([example.user for example in examples], dtype=object),
             items=pa.array([example.item for example in examples], pa.string()),
@@ -48,6 +50,7 @@ def write_run(
             exposures=np.array([example.exposures for example in examples], np.int64),
             ranks=np.array([example.rank for example in examples], np.int64),
             ranks_among_cold=np.array([example.among_cold for example in examples], np.int64),
+            rolling=RollingRanks(*np.array(rolling, np.int64).T) if rolling else None,
         )
 
     settings: dict[str, Any] = {
@@ -105,6 +108,35 @@ def test_each_slice_has_its_own_values_and_verdict(run: Path) -> None:
     }
     found = {name: (part.examples, part.first, part.second, part.verdict) for name, part in parts.items()}
     assert found == expected
+
+
+def test_rolling_evaluations_are_compared_by_their_own_ranks_and_exposures(tmp_path: Path) -> None:
+    def rolled(rank: int, cold_rank: int) -> list[Example]:
+        # What was cold before the period has 3 exposures by its click, but for the first user.
+        return [
+            example._replace(rolling=(20, rank) if example.exposures else (0 if example.user == "u0" else 3, cold_rank))
+            for example in clicks(70, cold_rank=70, among_cold=1)
+        ]
+
+    run = write_run(tmp_path / "run", {"gated": rolled(5, 20), "popularity": rolled(5, 90)})
+    parts = by_label(compare_runs(run, rolling=True)[0])
+    found = {name: (part.examples, part.first, part.second) for name, part in parts.items()}
+    assert found == {
+        "all": (80, 1.0, 0.5),
+        "cold": (1, 1.0, 0.0),
+        "0 exposures": (1, 1.0, 0.0),
+        "1–9 exposures": (39, 1.0, 0.0),
+        "10–99 exposures": (40, 1.0, 1.0),
+        "≥ 100 exposures": (0, None, None),
+    }
+    assert by_label(compare_runs(run)[0])["all"].first == 0.0  # frozen ranks are another matter
+    intervals = differences(Ranks.load(run), metric="recall@50", rolling=True)
+    assert intervals["all"]["popularity"].difference == pytest.approx(0.5)
+
+
+def test_a_run_without_rolling_evaluation_has_none_to_compare(run: Path) -> None:
+    with pytest.raises(RecallError, match=r"has no rolling evaluation; set evaluation\.refresh"):
+        compare_runs(run, rolling=True)
 
 
 @pytest.mark.parametrize(

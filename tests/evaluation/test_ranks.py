@@ -51,6 +51,9 @@ def test_ranks_add_up_to_the_metrics_of_the_run(ranks: Ranks, finished: Path) ->
             rows, reported = ranks.table(split, model).to_pandas(), metrics[split][model]
             cold = rows[rows.rank_among_cold.notna()]
             assert reported["all"]["examples"] == len(rows) > 0
+            rolled = ranks.rolling_table(split, model).to_pandas()
+            assert reported["rolling"]["all"]["recall@50"] == pytest.approx((rolled["rank"] <= 50).mean())
+            assert reported["rolling"]["cold"]["examples"] == (rolled.exposures == 0).sum()
             assert reported["all"]["recall@50"] == pytest.approx((rows["rank"] <= 50).mean())
             assert reported["all"]["mrr"] == pytest.approx((1 / rows["rank"]).mean())
             assert reported["cold"]["examples"] == len(cold)
@@ -81,7 +84,8 @@ def test_rows_are_the_clicks_of_the_test_period_with_what_was_known_before(
 def test_files_are_plain_parquet_with_small_columns(finished: Path) -> None:
     path = finished / "ranks" / "test.parquet"
     schema = pq.read_schema(path)
-    assert schema.names == ["model", "user", "item", "time_ms", "exposures", "rank", "rank_among_cold"]
+    of_click = ["user", "item", "time_ms", "exposures", "rank", "rank_among_cold"]
+    assert schema.names == ["model", *of_click, "rolling_exposures", "rolling_rank"]
     assert [str(schema.field(name).type) for name in ("rank", "rank_among_cold")] == ["int32", "int32"]
     frame = pd.read_parquet(path)
     assert frame.model.unique().tolist() == MODELS
@@ -172,6 +176,5 @@ def test_damaged_ranks_are_made_again_as_they_were(copied: Path, settings: Confi
     for model, table in before.items():
         differing = np.flatnonzero(table["rank"].to_numpy() != after.table("test", model)["rank"].to_numpy())
         assert len(differing) <= 1, model  # two roundings of one score may order a near-tie differently
-        assert table.drop_columns(["rank", "rank_among_cold"]).equals(
-            after.table("test", model).drop_columns(["rank", "rank_among_cold"])
-        )
+        given = ["rank", "rank_among_cold", "rolling_rank"]
+        assert table.drop_columns(given).equals(after.table("test", model).drop_columns(given))

@@ -73,6 +73,7 @@ class ReportInputs:
       versions: package -> version.
       differences: test slice (`all`, `cold`, `cold_among_cold`) -> other model -> interval of the headline metric of
         the configured model minus that of the other, on the clicks that both were asked about.
+      rolling_differences: the same of the rolling evaluation.
       modality_weights: modality -> float [items], its weight in the item's content, 0 where the item lacks it; empty
         where the model weighs none.
 
@@ -91,6 +92,7 @@ class ReportInputs:
     counts: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    rolling_differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     modality_weights: Mapping[str, AnyFloats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from recall.evaluation.metrics import chance
 from recall.evaluation.slices import metric_value
-from recall.runs.report.tables import Table, bucket_table_of, model_rows, number
+from recall.runs.report.tables import Table, bucket_table_of, interval_cell, model_rows, number
 
 if TYPE_CHECKING:
     from recall.runs.report.inputs import ReportInputs
@@ -46,13 +46,19 @@ def _side_by_side(inputs: ReportInputs) -> Table:
         parts[name][_cold_column(inputs)] = metric_value(cold, metric)
     columns = list(parts[inputs.configured])
     best = {column: max for column in columns if not column.startswith("cold share")}
+    rows = model_rows(inputs, parts, columns, best=best)
+    if intervals := inputs.rolling_differences.get("all"):
+        columns = [*columns, f"{inputs.configured} minus it, rolling {metric}"]
+        rows = [row._replace(cells=[*row.cells, interval_cell(intervals.get(row.label))]) for row in rows]
     half_life = (inputs.test.get("trending") or {}).get("half_life_hours")
     note = (
         f"Frozen: items as they were when the test period began. Rolling: made again every {inputs.refresh} from what "
         "was known by then. Cold: neither exposure nor click as of the click, or, for the cold share, as of the list."
     )
+    if intervals:
+        note += " Differences with the 95% interval of a paired bootstrap of whole users; bold where it excludes zero."
     note += "" if half_life is None else f" Trending: a click weighs half after {half_life:g} hours."
-    return Table("All test clicks, frozen and rolling", columns, model_rows(inputs, parts, columns, best=best), note)
+    return Table("All test clicks, frozen and rolling", columns, rows, note)
 
 
 def _cold_column(inputs: ReportInputs) -> str:

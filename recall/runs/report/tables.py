@@ -160,7 +160,7 @@ def _difference_table(inputs: ReportInputs) -> Table:
     parts = {"all": "all test clicks", "cold": "clicks on cold items", "cold_among_cold": "the same among cold items"}
     known = {part: label for part, label in parts.items() if inputs.differences.get(part)}
     rows = [
-        Row(model, [_interval_cell(inputs.differences[part].get(model)) for part in known])
+        Row(model, [interval_cell(inputs.differences[part].get(model)) for part in known])
         for model in inputs.models
         if any(model in inputs.differences[part] for part in known)
     ]
@@ -172,7 +172,8 @@ def _difference_table(inputs: ReportInputs) -> Table:
     return Table(f"{inputs.headline_metric}: {inputs.configured} minus the others", list(known.values()), rows, note)
 
 
-def _interval_cell(interval: Interval | None) -> Cell:
+def interval_cell(interval: Interval | None) -> Cell:
+    """Write a difference with its interval, bold where it excludes zero."""
     if interval is None:
         return Cell(DASH)
     ends = f"{interval.low:+.4f} to {interval.high:+.4f}"

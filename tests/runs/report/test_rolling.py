@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from recall.evaluation.bootstrap import Interval
 from recall.runs.report.inputs import ReportInputs
 from recall.runs.report.page import headline, render
 from recall.runs.report.rolling import rolling_sentence, rolling_tables
@@ -41,6 +42,17 @@ def test_rolling_metrics_stand_beside_the_frozen_ones() -> None:
     # By exposures 10 or more: 1.1 times all clicks.
     assert buckets.columns == ["0 (500)", "1–9 (0)", "≥ 10 (3,500)"]
     assert [cell.text for cell in buckets.rows[0].cells] == ["0.1012", "–", "0.2762"]
+
+
+def test_the_difference_to_each_model_has_its_interval() -> None:
+    interval = Interval(0.0278, 0.0101, 0.0455, 0.95, 4000, 300)
+    inputs = replace(rolling_inputs(), rolling_differences={"all": {"trending": interval}, "cold": {}})
+    table, _ = rolling_tables(inputs)
+    shown = {row.label: row.cells[-1] for row in table.rows}
+    assert table.columns[-1] == "gated minus it, rolling recall@50"
+    assert shown["trending"] == ("+0.0278 (+0.0101 to +0.0455)", True)
+    assert (shown["gated"].text, shown["popularity"].text) == ("–", "–")
+    assert "paired bootstrap" in table.note
 
 
 def test_the_page_tells_of_the_rolling_evaluation() -> None:
