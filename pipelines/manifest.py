@@ -55,6 +55,7 @@ def describe(
             "delay_ms": data.posterior.delay,
             "prior_ctr": prior.ctr,
             "prior_strength": prior.strength,
+            "half_lives_ms": list(data.half_lives_ms),
             **({"content_prior": content_prior.about} if content_prior else {}),
         },
         "trigger_window_ms": data.trigger.window,

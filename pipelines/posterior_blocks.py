@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
 from recall.config.data import DataConfig
+from recall.core.arrays import Float32s
 from recall.core.ordering import order_of
 from recall.data.event_counts import BucketCounts
+from recall.data.fresh_evidence import COLUMNS, Feed, FreshEvidence
 from recall.data.posterior import PosteriorHistory, Prior
 from recall.data.posterior_blocks import PosteriorBlocks, block_starts
 
@@ -74,6 +76,45 @@ def read_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> Posteri
 def history_tables(scratch: Scratch) -> Iterator[pa.Table]:
     """Iterate over the entries of the history, by item and bucket, a block at a time: `BUCKET_SCHEMA`."""
     return (scratch.read(_BLOCKS, block) for block in range(len(scratch.read(_STARTS))))
+
+
+def fresh_snapshots(
+    scratch: Scratch, *, data: DataConfig, moments_ms: Mapping[str, int], prior: Prior, items: int
+) -> dict[str, Float32s]:
+    """Look up the fresh evidence of every item at some moments, block by block.
+
+    Args:
+      scratch: holds the history that `write_history` wrote.
+      data: settings of buckets, delay and half-lives.
+      moments_ms: the moments by name. At each all buckets that closed before it are known, whatever the delay: the
+        evidence is what an example one delay later sees. At `serving`, when the log has ended, its last bucket is over.
+      prior: prior of the smoothed CTR.
+      items: size of the catalogue.
+
+    Returns:
+      float32 [items, 3 * half-lives] by name of the moment; empty without half-lives.
+    """
+    if not data.half_lives_ms:
+        return {}
+    bucket_ms, half_lives_ms = data.posterior.bucket, data.half_lives_ms
+    ended = {name: moment // bucket_ms * bucket_ms for name, moment in moments_ms.items()}
+    if "serving" in ended:
+        ended["serving"] += bucket_ms
+    blocks = read_history(scratch, data=data, prior=prior)
+    parts = (blocks.read(block).entries() for block in range(len(blocks.starts)))
+    feed = Feed.of(parts, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms)
+    result = {name: np.zeros((items, len(COLUMNS) * len(half_lives_ms)), np.float32) for name in moments_ms}
+    for block, (start, stop) in enumerate(zip(blocks.starts, [*blocks.starts[1:], items], strict=True)):
+        history, rows = blocks.read(block), np.arange(start, stop)
+        entries = history.entries()
+        evidence = FreshEvidence.of(entries, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms, feed=feed)
+        for name, moment_ms in ended.items():
+            times_ms = np.full(len(rows), moment_ms + data.posterior.delay)
+            position, known = history.visible(rows, times_ms)
+            result[name][start:stop] = evidence.as_of(
+                position, known, entries.bucket, times_ms, delay_ms=data.posterior.delay
+            )
+    return result
 
 
 def whole_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> PosteriorHistory:

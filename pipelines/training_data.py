@@ -26,7 +26,7 @@ from pipelines.further_histories import build_vocabularies, clocks_of, plan_sour
 from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
-from pipelines.posterior_blocks import history_tables, whole_history, write_history
+from pipelines.posterior_blocks import fresh_snapshots, history_tables, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
@@ -237,6 +237,13 @@ class _Job:
                 moments_ms=held_out.moments_ms,
                 by_time=data.split.by == "time",
                 prior=held_out.prior._replace(items=content_prior.items if content_prior else None),
+                fresh=fresh_snapshots(
+                    scratch,
+                    data=data,
+                    moments_ms=held_out.moments_ms or {},
+                    prior=held_out.prior,
+                    items=len(log.items),
+                ),
             ),
             content_prior=content_prior,
             sampling_counts=totals.sampling_counts(),

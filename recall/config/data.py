@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from recall.config.strict import Strict
 from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, TimeZone
@@ -172,7 +172,21 @@ class PosteriorConfig(Strict):
     bucket: DurationMs = Field(default=3_600_000, ge=1)
     delay: DurationMs = 3_600_000
     prior_strength: PositiveFloat = Field(default=20.0, description="pseudo-exposures behind the prior CTR")
+    half_lives: tuple[DurationMs, ...] = Field(
+        default=(2 * 3_600_000, 24 * 3_600_000, 7 * 24 * 3_600_000),
+        description="fresh evidence: exposures and clicks that lose half of their weight in this time, beside the "
+        "totals, e.g. [2h, 1d, 7d]; [] for none. Off where the log has no clock, or the split is by last click",
+    )
     content_prior: ContentPriorConfig = ContentPriorConfig()
+
+    @field_validator("half_lives")
+    @classmethod
+    def _half_lives_rise(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [value for value in values if value <= 0]:
+            raise ValueError(f"a half-life is longer than 0, e.g. 2h, 1d or 7d; found {wrong[0]} ms")
+        if list(values) != sorted(set(values)):
+            raise ValueError("name each half-life once, the shortest first, e.g. [2h, 1d, 7d]")
+        return values
 
 
 class TriggerConfig(Strict):
@@ -242,6 +256,16 @@ class DataConfig(Strict):
         default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
     )
     shards: PositiveInt = 4
+
+    @property
+    def half_lives_ms(self) -> tuple[int, ...]:
+        """Return the half-lives of the fresh evidence; empty where there is none.
+
+        A log without a clock has no age of a click. Of a split by last click the held-out clicks lie among the
+        training's, so that evidence of a moment would hold the answer.
+        """
+        has_moments = self.events.time_unit != "order" and self.split.by == "time"
+        return self.posterior.half_lives if has_moments else ()
 
     @property
     def further_logs(self) -> dict[str, EventsConfig]:

@@ -227,7 +227,7 @@ class Clicks:
             "time_ms": self.time_ms,
             "trigger": self.trigger,
             "split": self.split.astype(np.int64),
-            **self.posterior._asdict(),
+            **self.posterior.columns(),
             **self._weights(),
         }
         for part in batch_slices(len(schema) * spans.lengths()):
@@ -260,7 +260,7 @@ class Clicks:
             "history": _lists(history, self.rows),
             "history_time_ms": _lists(history, self.time_ms),
             "trigger": self.trigger[chosen],
-            **{name: column[chosen] for name, column in self.posterior._asdict().items()},
+            **{name: column[chosen] for name, column in self.posterior.columns().items()},
         }
         if first is not None:
             columns["seen"] = _list_array(seen_items(self.rows, first, self.earlier.take(chosen)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from recall.core.arrays import Int64s
+from recall.core.arrays import Float32s, Int64s
 from recall.data.event_counts import NEVER_MS, BucketCounts
 from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.data.splits import SPLITS, TEST, TRAIN, VALIDATION
@@ -69,7 +69,12 @@ class ItemTotals:
 
 
 def split_snapshots(
-    totals: ItemTotals, *, moments_ms: dict[str, int] | None, by_time: bool, prior: Prior
+    totals: ItemTotals,
+    *,
+    moments_ms: dict[str, int] | None,
+    by_time: bool,
+    prior: Prior,
+    fresh: Mapping[str, Float32s] | None = None,
 ) -> dict[str, Posterior]:
     """Compute the posterior of every item when each split is evaluated, and when the model is served.
 
@@ -79,13 +84,15 @@ def split_snapshots(
       by_time: whether test comes after validation, so that it knows the validation events; otherwise both know
         the training events only.
       prior: prior of the smoothed CTR.
+      fresh: the fresh evidence of every item by moment, float32 [items, 3 * half-lives]; None without half-lives.
     """
     known = {
         "validation": (TRAIN,),
         "test": (TRAIN, VALIDATION) if by_time else (TRAIN,),
         "serving": (TRAIN, VALIDATION, TEST),
     }
-    return {
+    snapshots = {
         name: totals.snapshot(splits, at_ms=moments_ms[name] if moments_ms else None, prior=prior)
         for name, splits in known.items()
     }
+    return {name: snapshot._replace(fresh=(fresh or {}).get(name)) for name, snapshot in snapshots.items()}

@@ -17,6 +17,9 @@ from recall.core.ordering import order_of
 from recall.core.times import MS_PER_HOUR
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.event_counts import BUCKET_SCHEMA, BucketCounts
+from recall.data.fresh_evidence import Entries, FreshEvidence
+
+COLUMNS = ("exposures", "clicks", "smoothed_ctr", "age_hours")
 
 
 class Posterior(NamedTuple):
@@ -27,16 +30,23 @@ class Posterior(NamedTuple):
       clicks: int64 [n].
       smoothed_ctr: float32 [n].
       age_hours: float32 [n], hours since the first exposure; 0 where there is none.
+      fresh: float32 [n, 3 * half-lives] of `FreshEvidence.as_of`; None where the experiment asks for none.
     """
 
     exposures: Int64s
     clicks: Int64s
     smoothed_ctr: Float32s
     age_hours: Float32s
+    fresh: Float32s | None = None
+
+    def columns(self) -> dict[str, Int64s | Float32s]:
+        """Return the columns with one number per item, by name: all but `fresh`."""
+        return {name: getattr(self, name) for name in COLUMNS}
 
     def stacked(self) -> Float32s:
-        """Stack the columns as float32 [n, 4], in the order of the attributes."""
-        return np.stack([column.astype(np.float32) for column in self], axis=1)
+        """Stack all columns as float32 [n, 4 + 3 * half-lives], in the order of the attributes."""
+        columns = np.stack([column.astype(np.float32) for column in self.columns().values()], axis=1)
+        return columns if self.fresh is None else np.concatenate([columns, self.fresh], axis=1)
 
 
 class Prior(NamedTuple):
@@ -117,6 +127,7 @@ class PosteriorHistory:
       delay_ms: time until a closed bucket becomes known.
       prior: prior of the smoothed CTR.
       clock: False for logs that only have an order: lookups then ignore the time and give training totals.
+      half_lives_ms: of the fresh evidence, rising; empty without it.
     """
 
     item: Int32s
@@ -128,10 +139,18 @@ class PosteriorHistory:
     delay_ms: int
     prior: Prior
     clock: bool = True
+    half_lives_ms: tuple[int, ...] = ()
 
     @classmethod
     def from_counts(
-        cls, counts: BucketCounts, *, bucket_ms: int, delay_ms: int, prior: Prior, clock: bool = True
+        cls,
+        counts: BucketCounts,
+        *,
+        bucket_ms: int,
+        delay_ms: int,
+        prior: Prior,
+        clock: bool = True,
+        half_lives_ms: tuple[int, ...] = (),
     ) -> PosteriorHistory:
         """Add up the counts of a log; `counts.item` are rows of the catalogue."""
         counts = counts.aggregated()
@@ -147,15 +166,23 @@ class PosteriorHistory:
             delay_ms,
             prior,
             clock,
+            half_lives_ms,
         )
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, *, bucket_ms: int, delay_ms: int, prior: Prior, clock: bool = True
+        cls,
+        table: pa.Table,
+        *,
+        bucket_ms: int,
+        delay_ms: int,
+        prior: Prior,
+        clock: bool = True,
+        half_lives_ms: tuple[int, ...] = (),
     ) -> PosteriorHistory:
         """Read the result of `table`."""
         item, bucket, exposures, clicks, first = (table[name].to_numpy() for name in BUCKET_SCHEMA.names)
-        return cls(item, bucket, exposures, clicks, first, bucket_ms, delay_ms, prior, clock)
+        return cls(item, bucket, exposures, clicks, first, bucket_ms, delay_ms, prior, clock, half_lives_ms)
 
     def table(self) -> pa.Table:
         """Make a table of the entries, as `BUCKET_SCHEMA`."""
@@ -170,16 +197,37 @@ class PosteriorHistory:
           own: bool [n], where the lookup is for a training click that is itself among the totals; it is subtracted.
             Only without a clock: with one, an event never sees itself.
         """
+        position, known = self.visible(rows, times_ms)
         if not len(self.item):
-            zeros = np.zeros(len(rows), np.int64)
-            return self._posterior(rows, zeros, zeros, zeros, times_ms)
-        position = self.last_visible(rows, times_ms)
-        known = (position >= 0) & (self.item[position] == rows)
+            nothing = self._posterior(rows, position, position, position, times_ms)
+            return nothing._replace(fresh=self._fresh(position, known, times_ms))
         exposures = np.where(known, self.exposures[position], 0)
         clicks = np.where(known, self.clicks[position], 0)
         if own is not None and not self.clock:
             exposures, clicks = exposures - own, clicks - own
-        return self._posterior(rows, exposures, clicks, self.first_time_ms[position], times_ms)
+        found = self._posterior(rows, exposures, clicks, self.first_time_ms[position], times_ms)
+        return found._replace(fresh=self._fresh(position, known, times_ms))
+
+    @cached_property
+    def fresh_evidence(self) -> FreshEvidence | None:
+        """Decay the counts of the entries; None without half-lives."""
+        if not self.half_lives_ms:
+            return None
+        return FreshEvidence.of(self.entries(), bucket_ms=self.bucket_ms, half_lives_ms=self.half_lives_ms)
+
+    def entries(self) -> Entries:
+        """Return the counts of each bucket alone."""
+        is_first = np.append(True, self.item[1:] != self.item[:-1])[: len(self.item)]
+        exposures, clicks = (
+            totals - np.where(is_first, 0, np.roll(totals, 1)) for totals in (self.exposures, self.clicks)
+        )
+        return Entries(self.item, self.bucket, exposures, clicks)
+
+    def _fresh(self, position: Int64s, known: Bools, times_ms: Int64s) -> Float32s | None:
+        evidence = self.fresh_evidence
+        if evidence is None:
+            return None
+        return evidence.as_of(position, known, self.bucket, times_ms, delay_ms=self.delay_ms)
 
     @cached_property
     def _lookup(self) -> tuple[Int64s, Int64s]:
@@ -190,6 +238,13 @@ class PosteriorHistory:
         buckets = np.unique(self.bucket)
         rank = np.searchsorted(buckets, self.bucket)
         return buckets, self.item.astype(np.int64) * (len(buckets) + 1) + rank
+
+    def visible(self, rows: AnyInts, times_ms: Int64s) -> tuple[Int64s, Bools]:
+        """Find the position of the last visible entry of items, int64 [n], and whether there is one, bool [n]."""
+        if not len(self.item):
+            return np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+        position = self.last_visible(rows, times_ms)
+        return position, (position >= 0) & (self.item[position] == rows)
 
     def last_visible(self, rows: AnyInts, times_ms: Int64s) -> Int64s:
         """Find the position of the last visible entry; without one it is -1 or of another item."""

@@ -53,6 +53,6 @@ class PosteriorBlocks:
             chosen = order[bounds[block] : bounds[block + 1]]
             history = self.read(block)
             known = history.as_of(rows[chosen], times_ms[chosen], own=None if own is None else own[chosen])
-            for name, part in known._asdict().items():
+            for name, part in known.columns().items():
                 getattr(found, name)[chosen] = part
         return found

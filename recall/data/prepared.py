@@ -195,6 +195,11 @@ class PreparedData:
         return read_posterior(self._file(POSTERIORS[moment]))
 
     @cached_property
+    def serving_posterior(self) -> Posterior:
+        """Read the posterior of every item at `serving` once, for whoever asks for some items again and again."""
+        return self.posterior("serving")
+
+    @cached_property
     def posterior_history(self) -> PosteriorHistory:
         """Read the posterior of every item at every moment."""
         settings = self.manifest["posterior"]
@@ -205,6 +210,7 @@ class PreparedData:
             delay_ms=settings["delay_ms"],
             prior=Prior(settings["prior_ctr"], settings["prior_strength"], items),
             clock=self.manifest["time_unit"] != "order",
+            half_lives_ms=tuple(settings.get("half_lives_ms", ())),  # data from before there were any has none
         )
 
     @property

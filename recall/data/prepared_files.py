@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +19,7 @@ from recall.data.content_prior.prior import ContentPrior
 from recall.data.event_counts import BUCKET_SCHEMA
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.features.vocabulary import Vocabulary
-from recall.data.posterior import Posterior
+from recall.data.posterior import COLUMNS, Posterior
 from recall.data.splits import SPLITS
 
 ITEMS, USERS = "items.parquet", "users.parquet"
@@ -40,6 +41,7 @@ SHARD_ENDING = ".tfrecord"
 ITEM_ID, USER_ID, TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _ATTRIBUTE = "attribute."
+_FRESH = "fresh"
 
 
 class EncodedRows(NamedTuple):
@@ -107,7 +109,7 @@ def write_tables(
     _write_rows(directory, items, table=ITEMS, id_column=ITEM_ID, vocabularies=ITEM_VOCABULARIES)
     _write_rows(directory, users, table=USERS, id_column=USER_ID, vocabularies=USER_VOCABULARIES)
     for name, posterior in snapshots.items():
-        _write(directory / POSTERIORS[name], {ITEM_ID: items.ids, **posterior._asdict()})
+        _write(directory / POSTERIORS[name], _posterior_columns(items.ids, posterior))
     write_parts(directory / POSTERIOR_BUCKETS, history, BUCKET_SCHEMA)
     _write(directory / SAMPLING_COUNTS, {ITEM_ID: items.ids, "count": sampling_counts})
     pq.write_table(histories, directory / HISTORIES)
@@ -159,7 +161,21 @@ def read_attributes(path: Path) -> pa.Table:
 def read_posterior(path: Path) -> Posterior:
     """Read one of `POSTERIORS`."""
     table = pq.read_table(path)
-    return Posterior(*(table[name].to_numpy() for name in Posterior._fields))
+    columns = {name: table[name].to_numpy() for name in COLUMNS}
+    if _FRESH not in table.column_names:
+        return Posterior(**columns)
+    fresh = flat(table[_FRESH])
+    return Posterior(**columns, fresh=fresh.flatten().to_numpy().reshape(len(table), -1))
+
+
+def _posterior_columns(ids: pa.StringArray, posterior: Posterior) -> dict[str, Any]:
+    """Return the columns of `POSTERIORS`: the fresh evidence is a list of each item."""
+    columns: dict[str, Any] = {ITEM_ID: ids, **posterior.columns()}
+    if posterior.fresh is None:
+        return columns
+    width = posterior.fresh.shape[1]
+    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
+    return {**columns, _FRESH: pa.ListArray.from_arrays(offsets, pa.array(posterior.fresh.ravel()))}
 
 
 def read_sampling_counts(path: Path) -> Int64s:

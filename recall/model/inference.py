@@ -18,12 +18,16 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
 
     Args:
       model: a trained model.
-      posterior: float32 [items, 4]: exposures, clicks, smoothed CTR, hours since first exposure.
+      posterior: float32 [items, 4 + 3 * half-lives]: exposures, clicks, smoothed CTR, hours since first exposure, and
+        the fresh evidence (`Posterior.stacked`).
       batch_size: items per call.
 
     Returns:
       float32 [items, width] vectors, with `model.item_codes` in the index [items, codes, width], and float32 [items]
       behaviour shares, NaN where the structure has no gate.
+
+    Raises:
+      ValueError: the posterior is of another width than the model's.
 
     Example:
       >>> from pathlib import Path
@@ -33,6 +37,11 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
       >>> vectors.shape[0], bool(shares.min() >= 0)
       (150, True)
     """
+    if posterior.shape[1:] != (width := model.items.posterior_width,):
+        raise ValueError(
+            f"posterior: found shape {posterior.shape}, expected [items, {width}]; take prepared.posterior(moment)"
+            ".stacked() of the data that the model was trained on"
+        )
     rows = np.arange(len(posterior), dtype=np.int32)
     parts = [
         model.encode_items(

@@ -59,6 +59,7 @@ class RecallModel(TrainableModel):
                 config=model,
                 prior_ctr=prior.ctr,
                 prior_strength=prior.strength if prior.items else None,
+                half_lives=len(prepared.posterior_history.half_lives_ms),
                 id_clicks=prepared.clicks_by_item_code,
                 modalities=config.features.modalities,
             )
@@ -130,7 +131,7 @@ class RecallModel(TrainableModel):
     def _make_functions(self) -> None:
         """Make graphs of the answers of the model."""
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
-        posterior = tf.TensorSpec([None, 4], tf.float32)
+        posterior = tf.TensorSpec([None, self.items.posterior_width], tf.float32)
         self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior], autograph=False)
         ages = tf.TensorSpec([None, None], tf.int64)
         further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
@@ -155,7 +156,7 @@ class RecallModel(TrainableModel):
         """Create all variables by running every tower once on one item and one user."""
         row = tf.zeros([1], tf.int32)
         with self._stream("items built"):
-            self.item_vectors_of(self.item_table.gather(row), tf.ones([1, 4]))
+            self.item_vectors_of(self.item_table.gather(row), tf.ones([1, self.items.posterior_width]))
             self.item_tokens(row[tf.newaxis])
         if self.user_tower:
             with self._stream("user built"):
@@ -197,7 +198,7 @@ class RecallModel(TrainableModel):
     # Inference
 
     def item_vectors_of(self, features: Features, posterior: tf.Tensor) -> ItemVectors:
-        """Return vectors of items from their features and posterior, float32 [items, 4]."""
+        """Return vectors of items from their features and posterior, float32 [items, posterior width]."""
         return self.items.vectors(self.items.content_of(features), features, posterior)
 
     def _encode_items(self, rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -178,7 +178,7 @@ class ItemModule(tf.Module):
     """Turn encoded features and posteriors into item vectors, of known and of new items.
 
     Signatures:
-      serving_default: one input per encoded column (shapes as in `FeatureTable`) and posterior float32 [items, 4]
+      serving_default: one input per encoded column (shapes as in `FeatureTable`) and posterior float32 [items, width]
         (exposures, clicks, smoothed CTR, hours since the first exposure) -> vector float32 [items, width], or
         [items, codes, width] if `model.item_codes` puts several vectors per item into the index, of which the best
         score counts; behaviour_share float32 [items] (NaN without a gate).
@@ -188,7 +188,7 @@ class ItemModule(tf.Module):
         signature exists if the model weighs modalities.
 
     Attributes:
-      new_posterior: float32 [4], the posterior of an item without exposures.
+      new_posterior: float32 [width], the posterior of an item without exposures.
       functions: the signatures by name.
     """
 
@@ -198,7 +198,7 @@ class ItemModule(tf.Module):
         self._weights = _weights(model.items)
         self._model = _Untracked(model)
         features = _specs(model.item_table)
-        posterior = tf.TensorSpec([None, 4], tf.float32, name="posterior")
+        posterior = tf.TensorSpec([None, model.items.posterior_width], tf.float32, name="posterior")
         self.vectors = tf.function(self._vectors, input_signature=[features, posterior], autograph=False)
         self.functions = {"serving_default": self.vectors}
         if model.config.model.structure in ("gated", "base", "meta_only"):

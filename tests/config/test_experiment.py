@@ -115,6 +115,19 @@ class TestDurations:
         with pytest.raises(ConfigError, match=r"data\.posterior\.delay: expected a duration like 30m, 1h or 7d"):
             load(f"data.posterior.delay={text!r}")
 
+    def test_half_lives_are_longer_than_nothing_and_rise(self, load: Load) -> None:
+        assert load("data.posterior.half_lives=[90m, 3d]").data.half_lives_ms == (5_400_000, 259_200_000)
+        assert load("data.posterior.half_lives=[]").data.half_lives_ms == ()
+        with pytest.raises(ConfigError, match=r"data\.posterior\.half_lives: .*longer than 0.*found 0 ms"):
+            load("data.posterior.half_lives=[0h, 1d]")
+        with pytest.raises(ConfigError, match=r"data\.posterior\.half_lives: .*shortest first"):
+            load("data.posterior.half_lives=[1d, 2h]")
+
+    def test_without_a_clock_or_by_last_click_there_is_no_fresh_evidence(self, load: Load) -> None:
+        assert load().data.half_lives_ms
+        assert load("data.split={by: last_click}").data.half_lives_ms == ()
+        assert load("data.split={by: last_click}", "data.events.time_unit=order").data.half_lives_ms == ()
+
     def test_a_bucket_lasts_at_least_a_millisecond(self, load: Load) -> None:
         with pytest.raises(ConfigError, match=r"data\.posterior\.bucket: .*found 0"):
             load("data.posterior.bucket=0h")

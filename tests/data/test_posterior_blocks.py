@@ -44,7 +44,7 @@ def test_lookups_block_by_block_equal_those_in_the_whole_history(most: int, cloc
     rows, times, own = rng.integers(0, 33, 300), rng.integers(-HOUR, 60 * HOUR, 300), rng.random(300) < 0.1
     own &= np.isin(rows, item[click])
     found = PosteriorBlocks(starts, block).as_of(rows, times, own=own)
-    for name, expected in whole.as_of(rows, times, own=own)._asdict().items():
+    for name, expected in whole.as_of(rows, times, own=own).columns().items():
         assert getattr(found, name).tolist() == expected.tolist(), name
 
 

@@ -102,7 +102,7 @@ def test_snapshots_are_aligned_with_the_items(prepared: PreparedData) -> None:
     assert prepared.posterior("test").clicks.tolist() == [1, 3, 1, 0]
     assert prepared.posterior("serving").exposures.tolist() == [2, 3, 3, 0]
     table = pq.read_table(prepared.directory / "posterior.parquet")
-    assert table.column_names == ["item_id", "exposures", "clicks", "smoothed_ctr", "age_hours"]
+    assert table.column_names == ["item_id", "exposures", "clicks", "smoothed_ctr", "age_hours", "fresh"]
     assert prepared.sampling_counts.tolist() == [1, 2, 0, 0]
 
 

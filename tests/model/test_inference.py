@@ -57,7 +57,8 @@ def test_item_vectors_do_not_depend_on_the_batch(model: RecallModel, prepared: P
 
 def test_item_vectors_depend_on_the_moment(model: RecallModel, prepared: PreparedData) -> None:
     posterior = prepared.posterior("serving").stacked()
-    later = posterior + np.array([1_000, 0, 0, 0], np.float32)
+    later = posterior.copy()
+    later[:, 0] += 1_000  # exposures
     assert (encode_items(model, posterior)[1] != encode_items(model, later)[1]).all()
 
 

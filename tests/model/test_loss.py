@@ -64,7 +64,8 @@ class OneByOne:
         number, dim = tf.TensorSpec([], tf.int32), model.config.model.dim
         tokens, ages_ms = tf.TensorSpec([None, dim]), tf.TensorSpec([None], tf.int64)
         self._model, self._tokens = model, {-1: tf.zeros([dim])}
-        self.vectors = tf.function(self._vectors, input_signature=[number, tf.TensorSpec([4])], autograph=False)
+        posterior = tf.TensorSpec([model.items.posterior_width])
+        self.vectors = tf.function(self._vectors, input_signature=[number, posterior], autograph=False)
         self._traced_token = tf.function(self._token, input_signature=[number], autograph=False)
         asked = [number, tokens, ages_ms, number]
         self._traced_user = tf.function(self._user, input_signature=asked, autograph=False)
@@ -99,7 +100,7 @@ class Ranked(NamedTuple):
     """Candidates as a definition names them: each query's own, those that take part for it, and their logQ."""
 
     rows: list[int]
-    posterior: npt.NDArray[np.float32]  # [candidates, 4]
+    posterior: npt.NDArray[np.float32]  # [candidates, width]
     own: list[int]  # [queries]
     takes_part: npt.NDArray[np.bool_]  # [queries, candidates]
     log_q: Array  # [candidates]
@@ -139,13 +140,20 @@ def masked_as_seen(model: RecallModel, examples: list[Example], rows: list[int])
     return np.array([[is_asked and row in example.history for row in rows] for example in examples])
 
 
-def drawn_candidates(model: RecallModel, examples: list[Example], negatives: Negatives) -> Ranked:
+def drawn_candidates(
+    model: RecallModel, examples: list[Example], negatives: Negatives, moments: list[int], prepared: PreparedData
+) -> Ranked:
     rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
-    posterior = np.concatenate([[example.posterior for example in examples], negatives.posterior.numpy()])
+    times = [example.time_ms for example in examples] + moments
+    posterior = prepared.posterior_history.as_of(np.array(rows), np.array(times)).stacked()
+    np.testing.assert_allclose(posterior[: len(examples), :4], [example.posterior for example in examples], rtol=1e-6)
     log_q = np.zeros(len(rows))
     if model.config.model.loss.logq:
         pools = negatives.pool_sizes
-        log_q = model.sampler.log_q(tf.constant(rows), batch_size=tf.constant(len(examples)), pool_sizes=pools).numpy()
+        frequency = model.sampler.frequency(tf.constant(rows), tf.constant(times, tf.int64))
+        log_q = model.sampler.log_q(
+            tf.constant(rows), frequency, batch_size=tf.constant(len(examples)), pool_sizes=pools
+        ).numpy()
     count = len(examples)
     takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
     takes_part &= ~masked_as_seen(model, examples, rows)
@@ -255,7 +263,8 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     monkeypatch.setattr(model.sampler, "draw", draw)
     found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
     assert asked_at == [times.numpy().tolist()], "negatives are drawn as of the moments of the examples"
-    expected = naive_terms(model, batch, drawn_candidates(model, examples, negatives))
+    ranked = drawn_candidates(model, examples, negatives, times.numpy().tolist(), data.layouts[layout])
+    expected = naive_terms(model, batch, ranked)
     assert found == pytest.approx(expected, rel=1e-4)
     assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)
 

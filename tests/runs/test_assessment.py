@@ -144,7 +144,7 @@ def test_models_are_judged_with_the_bias_that_they_are_served_with(
         served = metrics["index"]["cold_bias"]
         assert biases == {"gated": served, "gated_trigger": served, **dict.fromkeys(BASELINES)}
     shares = []
-    for number in (-3, 0, 3):
+    for number in (0, 0.3, 3):
         judged = evaluate_models(variant(f"index.cold_bias={number}"), prepared_data, ["it"], load=lambda name: model)
         assert judged["test"]["it"]["cold_bias"] == number
         shares.append(judged["test"]["it"]["ecology"]["cold_share@100"])

@@ -72,7 +72,13 @@ def test_items_of_a_model_are_made_again_every_hour_from_what_was_known_an_hour_
         strength = prior["prior_strength"]
         ctr = (clicks + prior["prior_ctr"] * strength) / (exposures + strength)
         ages = (moment_ms - past.groupby("row").time_ms.min().reindex(range(items))).fillna(0) / HOUR
-        found, _ = encode_items(model, np.stack([exposures, clicks, ctr, ages], axis=1).astype(np.float32))
+        known = [exposures, clicks, ctr, ages]
+        for half_life in prior["half_lives_ms"]:
+            weights = 0.5 ** ((moment_ms - past.end_ms) / half_life)
+            shown = np.bincount(past.row, weights, items)
+            clicked = np.bincount(past.row, weights * past.is_click, items)
+            known += [shown, clicked, clicked * log.row.nunique() / max(clicked.sum(), 1)]
+        found, _ = encode_items(model, np.stack(known, axis=1).astype(np.float32))
         found[:, -1] += metrics["index"]["cold_bias"] / (1 + exposures / 5)
         return found
 
@@ -163,8 +169,8 @@ def test_items_are_ranked_from_their_publication_and_the_ones_that_were_exposed_
     overrides = [
         f"data.items.path={tmp_path / 'items.parquet'}",
         "data.items.published=published_ms",
-        "evaluation.k=[5,20]",
         *CHEAP,
+        "evaluation.k=[5,20]",
     ]
     config = load_config(community / "experiment.yaml", overrides)
     run = printing(config, tmp_path / "run")

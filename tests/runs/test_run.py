@@ -226,7 +226,8 @@ def vectors_as_of_test(directory: Path, prepared: PreparedData, *, bias: float) 
 
     item = tf.saved_model.load(str(directory / "model" / "item"))
     posterior = pq.read_table(directory / "data" / "posterior_test.parquet").to_pandas()
-    columns = posterior[["exposures", "clicks", "smoothed_ctr", "age_hours"]].to_numpy(np.float32)
+    totals = posterior[["exposures", "clicks", "smoothed_ctr", "age_hours"]].to_numpy(np.float32)
+    columns = np.concatenate([totals, np.stack(posterior.fresh.to_list())], axis=1)
     features = FeatureTable(prepared.item_encoder.columns, prepared.items).variables
     inputs = {name: variable.value() for name, variable in features.items()}
     vectors: np.ndarray = item.vectors(inputs, tf.constant(columns))["vector"].numpy()

@@ -266,7 +266,7 @@ def test_a_new_item_lies_where_its_content_puts_it(recaller: Recaller, finished:
     new = new[:, :-1] / np.linalg.norm(new[:, :-1], axis=1, keepdims=True)
     model = load_model(finished / "model", PreparedData.load(finished / "data"))
     features = model.item_table.gather(tf.range(40))
-    meta = model.item_vectors_of(features, tf.ones([40, 4])).meta.numpy()
+    meta = model.item_vectors_of(features, tf.ones([40, model.items.posterior_width])).meta.numpy()
     cosines = new @ (meta / np.linalg.norm(meta, axis=1, keepdims=True)).T  # [new, items]
     assert np.diag(cosines).min() > 0.85  # the author is unknown, and gates differ
     assert np.median((cosines > np.diag(cosines)[:, np.newaxis]).sum(axis=1)) == 0, "no other content is nearer"

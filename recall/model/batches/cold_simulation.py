@@ -21,7 +21,7 @@ class Shown(NamedTuple):
 
     content: ItemContent
     features: Features  # [candidates, ...]
-    posterior: tf.Tensor  # float32 [candidates, 4]
+    posterior: tf.Tensor  # float32 [candidates, width]
 
 
 class ColdSimulator:

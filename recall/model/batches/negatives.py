@@ -7,17 +7,22 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from recall.core.arrays import Int64s
+from recall.data.fresh_evidence import FreshEvidence
 from recall.data.posterior import PosteriorHistory
 from recall.data.prepared import PreparedData
 from recall.model.batches.logq import log_expected_draws
 from recall.model.randomness import op_seed
+
+# Of the mean item, behind the share of a half-life in the clicks of a moment.
+_PSEUDO_CLICKS = 0.5
 
 
 class Negatives(NamedTuple):
     """Hold items drawn uniformly, one per moment."""
 
     rows: tf.Tensor  # int32 [draws]
-    posterior: tf.Tensor  # float32 [draws, 4]
+    posterior: tf.Tensor  # float32 [draws, width], as of `AsOfPosterior`
     pool_sizes: tf.Tensor  # int32 [draws], how many items each draw chose from
 
 
@@ -25,7 +30,7 @@ class Catalogue(NamedTuple):
     """Hold all items at one moment, in the order in which they enter the pool of negatives."""
 
     rows: tf.Tensor  # int32 [items]
-    posterior: tf.Tensor  # float32 [items, 4]
+    posterior: tf.Tensor  # float32 [items, width]
     places: tf.Tensor  # int32 [items], place in `rows` of each item of the catalogue
 
 
@@ -51,6 +56,9 @@ class AsOfPosterior:
         self._own_priors: tuple[tf.Tensor, tf.Tensor] | None = None  # from when, int64 [moments]; CTRs [moments, items]
         if own := history.prior.items:
             self._own_priors = tf.constant(own.from_ms), tf.constant(own.ctr)
+        self._evidence: AsOfEvidence | None = None
+        if evidence := history.fresh_evidence:
+            self._evidence = AsOfEvidence(evidence, buckets=history.bucket)
 
     def visible_before(self, times_ms: tf.Tensor) -> tf.Tensor:
         """Start of the first bucket that is still invisible: int64 [n], in buckets since the epoch."""
@@ -60,19 +68,46 @@ class AsOfPosterior:
         """Look up the posterior of int32 [n] items at int64 [n] moments.
 
         Returns:
-          float32 [n, 4]: exposures, clicks, smoothed CTR, hours since first exposure.
+          float32 [n, 4 + 3 * half-lives]: exposures, clicks, smoothed CTR, hours since first exposure, then the fresh
+          evidence.
         """
-        visible = tf.searchsorted(self._buckets, self.visible_before(times_ms), side="left", out_type=tf.int64)
-        key = tf.cast(rows, tf.int64) * self._stride + visible
-        place = tf.searchsorted(self._keys, key, side="left") - 1
-        found = tf.gather(self._items, place) == rows
+        place, found, visible = self._visible(rows, times_ms)
         exposures = tf.where(found, tf.gather(self._exposures, place), 0.0)
         clicks = tf.where(found, tf.gather(self._clicks, place), 0.0)
         age_ms = times_ms - tf.gather(self._first_time_ms, place)
         age_hours = tf.where(found, tf.cast(age_ms, tf.float32) / 3.6e6, 0.0)
         prior_ctr = self._prior_ctr(rows, times_ms)
         ctr = (clicks + prior_ctr * self.prior.strength) / (exposures + self.prior.strength)
-        return tf.stack([exposures, clicks, ctr, age_hours], axis=1)
+        posterior = tf.stack([exposures, clicks, ctr, age_hours], axis=1)
+        if self._evidence is None:
+            return posterior
+        return tf.concat([posterior, self._evidence(place, found, visible, times_ms)], axis=1)
+
+    def with_fresh(self, posterior: tf.Tensor, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
+        """Append the fresh evidence of items, int32 [n], at moments, int64 [n], to posteriors, float32 [n, 4]."""
+        if self._evidence is None:
+            return posterior
+        place, found, visible = self._visible(rows, times_ms)
+        return tf.concat([posterior, self._evidence(place, found, visible, times_ms)], axis=1)
+
+    def frequency(self, of_training: tf.Tensor, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
+        """Estimate how often items are clicked at moments, as a share of all clicks then.
+
+        Args:
+          of_training: float32 [n], share of all training clicks.
+          rows: int32 [n], the items.
+          times_ms: int64 [n].
+        """
+        if self._evidence is None:
+            return of_training
+        return self._evidence.frequency(of_training, *self._visible(rows, times_ms), times_ms)
+
+    def _visible(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Find the last visible entry of each item, whether there is one, and the rank of the first unseen bucket."""
+        visible = tf.searchsorted(self._buckets, self.visible_before(times_ms), side="left", out_type=tf.int64)
+        key = tf.cast(rows, tf.int64) * self._stride + visible
+        place = tf.searchsorted(self._keys, key, side="left") - 1
+        return place, tf.gather(self._items, place) == rows, visible
 
     def _prior_ctr(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor | float:
         """Look up prior CTRs, float32 [n] or one for all; the same lookup in NumPy is `Prior.ctr_of`."""
@@ -81,6 +116,72 @@ class AsOfPosterior:
         from_ms, ctr = self._own_priors
         moment = tf.searchsorted(from_ms, times_ms, side="right") - 1
         return tf.gather_nd(ctr, tf.stack([moment, rows], axis=1))
+
+
+class AsOfEvidence:
+    """Look up the fresh evidence of items as `FreshEvidence.as_of` does.
+
+    Args:
+      evidence: of the entries of a history.
+      buckets: int64 [entries], the buckets of the entries.
+    """
+
+    def __init__(self, evidence: FreshEvidence, *, buckets: Int64s) -> None:
+        counts = np.stack([evidence.exposures, evidence.clicks], axis=2)  # [entries, half-lives, 2]
+        first = np.zeros((1, *counts.shape[1:]), counts.dtype)  # in front of the first item, as in `AsOfPosterior`
+        self._counts = tf.constant(np.concatenate([first, counts]), tf.float32)
+        self._ends_ms = tf.constant((np.r_[0, buckets] + 1) * evidence.bucket_ms)
+        self._feed_ends_ms = tf.constant((np.r_[0, evidence.feed.buckets] + 1) * evidence.bucket_ms)
+        self._feed = tf.constant(np.concatenate([first[:, :, 0], evidence.feed.clicks]), tf.float32)
+        self._half_lives_ms = evidence.half_lives_ms
+        self._rates = tf.constant(1 / np.array(evidence.half_lives_ms), tf.float32)
+        self._items = float(evidence.feed.items)
+
+    def __call__(self, place: tf.Tensor, found: tf.Tensor, visible: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
+        """Look up the evidence at places of entries.
+
+        Args:
+          place: int [n], last visible entry of each item, of `AsOfPosterior`.
+          found: bool [n], whether it is of the item.
+          visible: int64 [n], buckets of the log that are visible, as ranks.
+          times_ms: int64 [n].
+
+        Returns:
+          float32 [n, 3 * half-lives].
+        """
+        counts, of_feed = self._decayed(place, found, visible, times_ms)
+        lift = counts[:, :, 1] * self._items / tf.maximum(of_feed, 1.0)
+        evidence = tf.concat([counts, lift[:, :, tf.newaxis]], axis=2)
+        return tf.reshape(evidence, [-1, evidence.shape[1] * evidence.shape[2]])
+
+    def frequency(
+        self, of_training: tf.Tensor, place: tf.Tensor, found: tf.Tensor, visible: tf.Tensor, times_ms: tf.Tensor
+    ) -> tf.Tensor:
+        """Estimate the share of items in the clicks of a moment, float32 [n]; arguments as of a call.
+
+        The share of each half-life is shrunk to that of the next longer one, and of the longest to the share of all
+        training clicks: as if the mean item had `_PSEUDO_CLICKS` more of them.
+        """
+        counts, of_feed = self._decayed(place, found, visible, times_ms)
+        mean = of_feed / self._items  # clicks of the mean item
+        relative = of_training * self._items
+        for life in reversed(range(len(self._half_lives_ms))):
+            relative = (counts[:, life, 1] + _PSEUDO_CLICKS * relative) / (mean[:, life] + _PSEUDO_CLICKS)
+        return relative / self._items
+
+    def _decayed(
+        self, place: tf.Tensor, found: tf.Tensor, visible: tf.Tensor, times_ms: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decay the counts of entries, [n, half-lives, 2], and the clicks of the feed, [n, half-lives], to moments."""
+        weights = self._weights(times_ms - tf.gather(self._ends_ms, place))  # [n, half-lives]
+        weights = tf.where(found[:, tf.newaxis], weights, 0.0)
+        counts = weights[:, :, tf.newaxis] * tf.gather(self._counts, place)
+        ages_ms = times_ms - tf.gather(self._feed_ends_ms, visible)
+        return counts, self._weights(ages_ms) * tf.gather(self._feed, visible)
+
+    def _weights(self, ages_ms: tf.Tensor) -> tf.Tensor:
+        ages = tf.cast(tf.maximum(ages_ms, 0), tf.float32)[:, tf.newaxis]
+        return tf.pow(2.0, -ages * self._rates)
 
 
 class FixedPosterior:
@@ -93,6 +194,11 @@ class FixedPosterior:
         """Look up int32 [n] items at any [n] moments -> float32 [n, 4]."""
         del times_ms
         return tf.gather(self._posterior, rows)
+
+    def with_fresh(self, posterior: tf.Tensor, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
+        """Return posteriors as they are: without a clock there is no fresh evidence."""
+        del rows, times_ms
+        return posterior
 
 
 class NegativeSampler:
@@ -150,10 +256,24 @@ class NegativeSampler:
             before = self.posterior.visible_before(times_ms)
         return tf.searchsorted(self._entered_at, before, side="left")
 
-    def log_q(self, rows: tf.Tensor, *, batch_size: tf.Tensor, pool_sizes: tf.Tensor) -> tf.Tensor:
-        """Return logQ of candidates; see `log_expected_draws`. int32 [candidates] -> float32 [candidates]."""
+    def frequency(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
+        """Return how often items are targets at moments, as shares of the clicks then: float32 [candidates].
+
+        A candidate is an item as it was at a moment, and items are clicked most while they are the talk of the day. By
+        the share of all training clicks a candidate would count as rarer than it is just then, and the model would
+        learn that what is clicked now is clicked less.
+        """
+        of_training = tf.gather(self._frequency, rows)
+        if isinstance(self.posterior, FixedPosterior):
+            return of_training
+        return self.posterior.frequency(of_training, rows, times_ms)
+
+    def log_q(
+        self, rows: tf.Tensor, frequency: tf.Tensor, *, batch_size: tf.Tensor, pool_sizes: tf.Tensor
+    ) -> tf.Tensor:
+        """Return logQ of candidates; see `log_expected_draws`. int32 and float32 [candidates] -> float32."""
         return log_expected_draws(
-            tf.gather(self._frequency, rows),
+            frequency,
             batch_size=batch_size,
             ranks=tf.gather(self._rank, rows),
             pool_sizes=pool_sizes,

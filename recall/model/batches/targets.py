@@ -49,9 +49,10 @@ class RankedAgainst(NamedTuple):
     """Hold the candidates of the targets of a batch; one entry may stand for several occurrences."""
 
     rows: tf.Tensor  # int32 [candidates]
-    posterior: tf.Tensor  # float32 [candidates, 4]
+    posterior: tf.Tensor  # float32 [candidates, width], with the fresh evidence
     own: tf.Tensor  # int32 [targets], place of each target among the candidates
     pool_sizes: tf.Tensor  # int32, sizes of the pools of exposed items: of each draw, or of each target
+    frequency: tf.Tensor | None  # float32 [candidates], share in the clicks of its moment
     log_q: tf.Tensor | None  # float32 [candidates]
     distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
     place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
@@ -68,17 +69,22 @@ def candidates_of(
         pool_sizes = sampler.pool_sizes(targets.times_ms)
         asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
         rows = catalogue.rows
-        return RankedAgainst(rows, catalogue.posterior, own, pool_sizes, log_q=None, distinct=rows, place=None), asking
+        ranked = RankedAgainst(
+            rows, catalogue.posterior, own, pool_sizes, frequency=None, log_q=None, distinct=rows, place=None
+        )
+        return ranked, asking
     draws = loss.uniform_negatives if loss.negatives != "none" else 0
     # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
     moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
     negatives = sampler.draw(moments)
     rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
-    posterior = tf.concat([targets.posterior, negatives.posterior], axis=0)  # [candidates, 4]
+    own_posterior = sampler.posterior.with_fresh(targets.posterior, targets.items, targets.times_ms)
+    posterior = tf.concat([own_posterior, negatives.posterior], axis=0)  # [candidates, width]
     # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
     asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
     distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
     place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-    log_q = sampler.log_q(rows, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
+    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, moments], axis=0))
+    log_q = sampler.log_q(rows, frequency, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
     own = tf.range(count)
-    return RankedAgainst(rows, posterior, own, negatives.pool_sizes, log_q, distinct, place), asking
+    return RankedAgainst(rows, posterior, own, negatives.pool_sizes, frequency, log_q, distinct, place), asking

@@ -36,13 +36,13 @@ def of_all_workers(
       workers: that train together.
     """
     candidates, loss = ranking.candidates, ranking.config.loss
-    (rows,) = workers.own_first(candidates.rows)  # [candidates of all]
+    rows, frequency = workers.own_first(candidates.rows, candidates.frequency)  # [candidates of all]
     pool_sizes = candidates.pool_sizes
     if loss.negatives != "none" and loss.uniform_negatives:  # TensorFlow crashes where nobody has anything to send
         (pool_sizes,) = workers.gathered(pool_sizes)
     log_q = None
     if loss.logq:
-        log_q = sampler.log_q(rows, batch_size=workers.total(tf.size(targets.items)), pool_sizes=pool_sizes)
+        log_q = sampler.log_q(rows, frequency, batch_size=workers.total(tf.size(targets.items)), pool_sizes=pool_sizes)
     there = {name: part for name, part in vectors._asdict().items() if part is not None and name != "share"}
     vectors = vectors._replace(**dict(zip(there, workers.own_first(*there.values()), strict=True)))
     seen = None

@@ -20,7 +20,7 @@ class Appeal(tf.keras.layers.Layer):
         self.score = tf.keras.layers.Dense(1, kernel_initializer="zeros", name=f"{name}_score")
 
     def call(self, features: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-        """Score `posterior_features` [..., 4] and bool [...] known ids: float32 [..., 1], on the scale of cosines."""
+        """Score `posterior_features` [..., n] and bool [...] known ids: float32 [..., 1], on the scale of cosines."""
         known = tf.cast(known, tf.float32)[..., tf.newaxis]
         return self.score(self.hidden(tf.concat([features, known], axis=-1)))
 

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-
-def posterior_features(posterior: tf.Tensor, *, prior_ctr: float) -> tf.Tensor:
-    """Convert posteriors to inputs of gate and appeal, of about unit scale: log counts, log relative CTR, log age.
-
-    Args:
-      posterior: float32 [..., 4]: exposures, clicks, smoothed CTR, hours since the first exposure.
-      prior_ctr: the CTR to which an item without exposures is smoothed; the feature of this CTR is 0.
-
-    Returns:
-      float32 [..., 4].
-    """
-    exposures, clicks, ctr, age_hours = tf.unstack(posterior, axis=-1)
-    relative_ctr = tf.math.log(tf.maximum(ctr, 1e-6) / prior_ctr)
-    return tf.stack(
-        [tf.math.log1p(exposures) / 5, tf.math.log1p(clicks) / 5, relative_ctr, tf.math.log1p(age_hours) / 5], axis=-1
-    )
+from recall.model.towers.evidence import PER_HALF_LIFE, feature_count
 
 
 def gate_features(posterior: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
-    """Join the inputs of the gate: `posterior_features` [..., 4] and `learned_feature` of the id [...] -> [..., 5].
+    """Join the inputs of the gate: `posterior_features` [..., n] and `learned_feature` of the id [...] -> [..., n + 1].
 
     Both are needed. The posterior counts the clicks up to now. An item published after the training has a posterior,
     too, but its behaviour vector has learned nothing from these clicks.
@@ -46,15 +31,22 @@ class Gate(tf.keras.layers.Layer):
 
     g = sigmoid(MLP(features) + slopes . [log exposures, log training clicks]); it starts as a rising function of both.
 
-    With `monotone` the share never falls when exposures, clicks or training clicks grow while the age stays: along
-    these inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). The smoothed CTR falls when exposures
+    With `monotone` the share never falls when exposures, clicks or training clicks grow while the age and the lifts
+    stay: along these inputs all weights are >= 0 and the activation rises (Sill, NIPS 1997). A CTR falls when exposures
     grow alone; it is then not an input, since the counts contain it.
+
+    Args:
+      width: 1, or the number of dimensions.
+      hidden: units of the MLP.
+      monotone: as above.
+      half_lives: half-lives of the fresh evidence among the features.
     """
 
-    def __init__(self, width: int, *, hidden: int, monotone: bool, name: str = "gate") -> None:
+    def __init__(self, width: int, *, hidden: int, monotone: bool, half_lives: int = 0, name: str = "gate") -> None:
         super().__init__(name=name)
-        self.monotone = monotone
-        self.first = self.add_weight(name="first", shape=(5, hidden), initializer="glorot_uniform")
+        self.monotone, self._half_lives = monotone, half_lives
+        self._learned = feature_count(half_lives)  # place of the last feature
+        self.first = self.add_weight(name="first", shape=(self._learned + 1, hidden), initializer="glorot_uniform")
         self.first_bias = self.add_weight(name="first_bias", shape=(hidden,), initializer="zeros")
         self.second = self.add_weight(name="second", shape=(hidden, width), initializer="glorot_uniform")
         self.second_bias = self.add_weight(
@@ -65,12 +57,16 @@ class Gate(tf.keras.layers.Layer):
         )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        """Compute shares from `gate_features`, float32 [..., 5]: float32 [..., width] in (0, 1)."""
+        """Compute shares from `gate_features`, float32 [..., features]: float32 [..., width] in (0, 1)."""
         first, second, slopes = self.first, self.second, self.slopes
         if self.monotone:
-            exposures, clicks, ctr, age, learned = tf.unstack(first, axis=0)
-            first = tf.stack([tf.abs(exposures), tf.abs(clicks), tf.zeros_like(ctr), age, tf.abs(learned)])
+            exposures, clicks, ctr, age, *fresh, learned = tf.unstack(first, axis=0)
+            rows = [tf.abs(exposures), tf.abs(clicks), tf.zeros_like(ctr), age]
+            for start in range(0, len(fresh), PER_HALF_LIFE):
+                exposures, clicks, ctr, lift = fresh[start : start + PER_HALF_LIFE]
+                rows += [tf.abs(exposures), tf.abs(clicks), tf.zeros_like(ctr), tf.abs(lift)]
+            first = tf.stack([*rows, tf.abs(learned)])
             second, slopes = tf.abs(second), tf.abs(slopes)
         hidden = tf.tanh(tf.tensordot(features, first, 1) + self.first_bias)
-        rising = tf.tensordot(tf.gather(features, [0, 4], axis=-1), slopes, 1)
+        rising = tf.tensordot(tf.gather(features, [0, self._learned], axis=-1), slopes, 1)
         return tf.sigmoid(tf.tensordot(hidden, second, 1) + rising + self.second_bias)

@@ -20,7 +20,8 @@ from recall.model.fusion import content_input
 from recall.model.layers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.model.layers.gathering import gather_rows
 from recall.model.towers.appeal import Appeal, with_appeal
-from recall.model.towers.gate import Gate, gate_features, learned_feature, posterior_features
+from recall.model.towers.evidence import TOTALS, posterior_features, posterior_width
+from recall.model.towers.gate import Gate, gate_features, learned_feature
 from recall.model.towers.structures import JoinInputs, join, join_each_code, scale
 
 
@@ -82,6 +83,7 @@ class ItemSide(tf.keras.layers.Layer):
       prior_ctr: CTR of an item without exposures.
       prior_strength: pseudo-exposures of the prior; None unless each item has a prior CTR of its own
         (`data.posterior.content_prior`).
+      half_lives: half-lives of the fresh evidence in posteriors.
       id_clicks: int64 [codes], training clicks by code of the item id.
       modalities: feature -> modality.
 
@@ -97,6 +99,7 @@ class ItemSide(tf.keras.layers.Layer):
         config: ModelConfig,
         prior_ctr: float,
         prior_strength: float | None = None,
+        half_lives: int = 0,
         id_clicks: Int64s | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
@@ -107,7 +110,7 @@ class ItemSide(tf.keras.layers.Layer):
                 "the query side by these, so list at least one of them"
             )
         self.config, self.prior_ctr, self.id_name = config, prior_ctr, id_name
-        self.prior_strength = prior_strength
+        self.prior_strength, self.posterior_width = prior_strength, posterior_width(half_lives)
         structure = config.structure
         dim, hidden, dropout = config.dim, config.hidden, config.dropout
         by_name = {column.name: column for column in columns}
@@ -132,7 +135,7 @@ class ItemSide(tf.keras.layers.Layer):
             self.single_stack = dense_stack(hidden, dim, dropout=dropout, name="single")
         if structure == "gated":
             width = dim if config.gate_shape == "per_dimension" else 1
-            self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone)
+            self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone, half_lives=half_lives)
             self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
 
     @property
@@ -142,22 +145,22 @@ class ItemSide(tf.keras.layers.Layer):
 
     @property
     def new_posterior(self) -> tf.Tensor:
-        """Return the posterior of an item without exposures, float32 [4]."""
-        return tf.constant([0.0, 0.0, self.prior_ctr, 0.0])
+        """Return the posterior of an item without exposures, float32 [width]."""
+        return tf.constant([0.0, 0.0, self.prior_ctr, 0.0] + [0.0] * (self.posterior_width - TOTALS))
 
     def as_new(self, posterior: tf.Tensor) -> tf.Tensor:
-        """Replace posteriors by those of items without exposures: float32 [items, 4] -> [items, 4] or [4].
+        """Replace posteriors by those of items without exposures: float32 [items, width] -> [items, width] or [width].
 
         Where items have their own prior CTRs, a new item has one, too. It follows from the smoothed CTR:
         (ctr (exposures + strength) - clicks) / strength.
         """
         if self.prior_strength is None:
             return self.new_posterior
-        exposures, clicks, ctr, _ = tf.unstack(posterior, axis=-1)
+        exposures, clicks, ctr, *others = tf.unstack(posterior, axis=-1)
         prior_ctr = ctr + (ctr * exposures - clicks) / self.prior_strength
         none = tf.zeros_like(ctr)
         # At a million exposures float32 gives the prior to about 1e-3 of its value; clipping keeps it in (0, 1).
-        return tf.stack([none, none, tf.clip_by_value(prior_ctr, 1e-6, 1 - 1e-6), none], axis=-1)
+        return tf.stack([none, none, tf.clip_by_value(prior_ctr, 1e-6, 1 - 1e-6), *[none] * len(others)], axis=-1)
 
     @property
     def is_concat(self) -> bool:
@@ -237,11 +240,11 @@ class ItemSide(tf.keras.layers.Layer):
         Args:
           content: content of [items] items.
           features: features of the same items, of which the other behaviour features (author, ...) are read.
-          posterior: float32 [items, 4]: exposures, clicks, smoothed CTR, age in hours, as of the moment.
+          posterior: float32 [items, width]: `Posterior.stacked` as of the moment.
           training: whether dropout is on.
         """
         structure = self.config.structure
-        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, 4]
+        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, features]
         context = self.context(features) if self.context else None
         if structure == "single":
             parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]

@@ -193,8 +193,9 @@ class ChangedItems:
         prepared, counts = self._prepared, items.counts
         if items.rows is not None:
             return posterior_of_raw(items.rows, counts, encoder=self._encoder, prepared=prepared, now_ms=now_ms)
-        prior_ctr = catalogue_prior_ctr(prepared.rows(items.ids), prepared=prepared, now_ms=now_ms)
-        return posterior_of_counts(counts, prior_ctr=prior_ctr, prepared=prepared, now_ms=now_ms)
+        rows = prepared.rows(items.ids)
+        prior_ctr = catalogue_prior_ctr(rows, prepared=prepared, now_ms=now_ms)
+        return posterior_of_counts(counts, prior_ctr=prior_ctr, prepared=prepared, now_ms=now_ms, rows=rows)
 
     def encoded(self, items: ChangedGroup, posterior: Posterior) -> EncodedItems:
         """Encode items with a posterior, from their raw rows or from the catalogue."""

@@ -20,6 +20,7 @@ from recall.core.arrays import AnyInts, Float32s, Float64s, Int64s
 from recall.core.errors import DataError
 from recall.core.times import MS_PER_HOUR
 from recall.data.clock import Clock, date_text, fitting_unit
+from recall.data.fresh_evidence import COLUMNS
 from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.data.prepared import PreparedData
 from recall.index.items import listed
@@ -208,7 +209,7 @@ def catalogue_prior_ctr(rows: Int64s, *, prepared: PreparedData, now_ms: int) ->
 
 
 def posterior_of_counts(
-    counts: Int64s, *, prior_ctr: float | Float64s, prepared: PreparedData, now_ms: int
+    counts: Int64s, *, prior_ctr: float | Float64s, prepared: PreparedData, now_ms: int, rows: Int64s | None = None
 ) -> Posterior:
     """Compute the posterior of items from their total counts, as training does.
 
@@ -217,10 +218,53 @@ def posterior_of_counts(
       prior_ctr: prior CTR of all items, or float64 [items].
       prepared: data of the run, with the strength of its prior.
       now_ms: the moment that ages are counted to, Unix milliseconds.
+      rows: int64 [items], rows of the catalogue; None for items that it lacks.
     """
     exposures, clicks, first_ms = counts.T
     known = (exposures > 0) & (prepared.manifest["time_unit"] != "order")
     settings = prepared.manifest["posterior"]
     prior = Prior(settings["prior_ctr"], settings["prior_strength"])
     ctr = smoothed_ctr(clicks, exposures, prior, prior_ctr=prior_ctr)
-    return Posterior(exposures, clicks, ctr, age_hours(now_ms, first_ms, known=known))
+    fresh = None
+    if (at_end := prepared.serving_posterior).fresh is not None:
+        fresh = fresh_of_counts(counts[:, :2], at_end, rows=rows, prepared=prepared, now_ms=now_ms)
+    return Posterior(exposures, clicks, ctr, age_hours(now_ms, first_ms, known=known), fresh)
+
+
+def fresh_of_counts(
+    counts: Int64s, at_end: Posterior, *, rows: Int64s | None, prepared: PreparedData, now_ms: int
+) -> Float32s:
+    """Carry the fresh evidence of items forward from the end of the log to a moment.
+
+    What the log held decays; what the counts have gained since counts in full, as if it had happened now. The pace of
+    the feed, which lifts are relative to, is that of the end of the log.
+
+    Args:
+      counts: int64 [items, 2]: exposures and clicks.
+      at_end: posterior of the catalogue at the end of the log.
+      rows: int64 [items], rows of the catalogue; None for items that it lacks.
+      prepared: data of the run, with its half-lives.
+      now_ms: the moment, Unix milliseconds.
+
+    Returns:
+      float32 [items, 3 * half-lives], as `FreshEvidence.as_of`.
+    """
+    settings = prepared.manifest["posterior"]
+    half_lives_ms = np.array(settings["half_lives_ms"], np.float64)
+    assert at_end.fresh is not None
+    known = at_end.fresh.reshape(len(at_end.fresh), len(half_lives_ms), len(COLUMNS))
+    if rows is None:
+        before, decayed = np.zeros_like(counts), np.zeros((len(counts), len(half_lives_ms), 2))
+    else:
+        before = np.stack([at_end.exposures[rows], at_end.clicks[rows]], axis=1)
+        decayed = known[rows, :, :2].astype(np.float64)
+    passed_ms = max(now_ms - (prepared.manifest["last_time_ms"] + settings["bucket_ms"] + settings["delay_ms"]), 0)
+    decayed *= np.exp2(-passed_ms / half_lives_ms)[:, np.newaxis]
+    decayed += np.maximum(counts - before, 0)[:, np.newaxis, :]
+    # Clicks of the mean item: an item's own clicks divided by its lift, read off the item with most clicks.
+    most = known[:, :, 1].argmax(axis=0) if len(known) else np.zeros(0, np.int64)
+    lives = np.arange(len(most))
+    clicks, lifts = known[most, lives, 1], known[most, lives, 2]
+    pace = np.divide(clicks, lifts, out=np.full(len(lives), np.inf, np.float32), where=lifts > 0)
+    lift = decayed[:, :, 1] / pace if len(known) else np.zeros(decayed.shape[:2])
+    return np.concatenate([decayed, lift[:, :, np.newaxis]], axis=2).reshape(len(counts), -1).astype(np.float32)

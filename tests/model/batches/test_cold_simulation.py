@@ -26,7 +26,7 @@ class Hidden:
         assert isinstance(model.cold_simulator, ColdSimulator)
         rows = tf.range(model.item_table.size)
         features = model.item_table.gather(rows)
-        content, posterior = model.items.content_of(features), tf.ones([len(rows), 4])
+        content, posterior = model.items.content_of(features), tf.ones([len(rows), model.items.posterior_width])
         self.shown: list[Shown] = [
             model.cold_simulator.candidates(content, features, posterior, rows) for _ in range(times)
         ]
@@ -83,7 +83,7 @@ def test_an_only_childs_vector_owes_nothing_to_its_author(
     rows = np.flatnonzero(shares == 1).astype(np.int32)
     assert rows.size, "an author of the community has one item that was clicked"
     features = model.item_table.gather(rows)
-    content, posterior = model.items.content_of(features), tf.ones([len(rows), 4])
+    content, posterior = model.items.content_of(features), tf.ones([len(rows), model.items.posterior_width])
 
     def vectors() -> np.ndarray:
         assert model.cold_simulator is not None

@@ -124,7 +124,7 @@ def test_two_workers_have_the_loss_curve_of_one_with_the_same_batches(
     assert exact.curve.keys() == expected.keys() >= {"loss", "item_loss", "triplet_loss", "val_recall@50"}
     for name, values in expected.items():
         # Sums in another order, over some 25 steps of Adam.
-        np.testing.assert_allclose(exact.curve[name], values, rtol=2e-3, err_msg=name)
+        np.testing.assert_allclose(exact.curve[name], values, rtol=5e-3, err_msg=name)
     for found, table in zip(load_model(exact.directory, prepared).tables, alone.tables, strict=True):
         np.testing.assert_allclose(found.numpy(), table.numpy(), atol=2e-3, err_msg=table.name)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recall.model.towers.gate import Gate, gate_features, learned_feature, posterior_features
+from recall.model.towers.evidence import posterior_features
+from recall.model.towers.gate import Gate, gate_features, learned_feature
 
 PRIOR_CTR, STRENGTH = 0.2, 20.0
 Array = np.ndarray

@@ -53,7 +53,7 @@ class Truth(NamedTuple):
 @pytest.fixture(scope="module")
 def truth(model: RecallModel, prepared_data: PreparedData, settings: Config) -> Truth:
     count = len(prepared_data.item_ids)
-    posterior = tf.random.uniform([count, 4], seed=1)  # content does not depend on it
+    posterior = tf.random.uniform([count, model.items.posterior_width], seed=1)  # content does not depend on it
     meta = model.item_vectors_of(model.item_table.gather(tf.range(count)), posterior).meta.numpy().astype(np.float64)
     meta /= np.linalg.norm(meta, axis=1, keepdims=True)
     log = pd.read_parquet(settings.data.events.path)
