@@ -174,8 +174,7 @@ def _on_common_examples(ours: list[Ranks], theirs: list[Ranks]) -> tuple[list[Ra
         common = np.intersect1d(common, ranks.example)
 
     def restricted(ranks: Ranks) -> Ranks:
-        chosen = np.searchsorted(ranks.example, common)  # positions rise
-        return Ranks._make(values[chosen] for values in ranks)
+        return ranks.chosen(np.searchsorted(ranks.example, common))  # positions rise
 
     return [restricted(ranks) for ranks in ours], [restricted(ranks) for ranks in theirs]
 

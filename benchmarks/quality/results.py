@@ -26,6 +26,12 @@ _OF_THE_GATE = (
     *(f"model.{key}" for key in ("gate", "gate_shape", "gate_monotone", "gate_hidden", "appeal")),
     *(f"model.loss.{key}" for key in ("behaviour", "meta", "towers_move_query")),
 )
+# What a key meant before the library had it, where that is not its default.
+_BEFORE = {"data.posterior.half_lives": []}
+# What rolling evaluation alone reads; results from before there was any have no such part.
+_ROLLING = ("data.items.published", "evaluation.refresh")
+# Columns that filters of a service read, and no model or metric.
+_UNREAD = ("data.items.attributes",)
 _BASELINE_SECTIONS: dict[str, Any] = {"data": True, "evaluation": True}
 
 
@@ -39,6 +45,8 @@ class Ranks(NamedTuple):
       is_cold: bool, the target had neither exposure nor click before the period.
       rank: int32, in the whole catalogue.
       rank_among_cold: int32, among cold items where the target is cold, else 0.
+      rolling_exposures: int32, of the target as of its click; None without rolling evaluation, as the next.
+      rolling_rank: int32, in the whole catalogue, of items as of the last refresh before the click.
     """
 
     example: npt.NDArray[np.int32]
@@ -47,6 +55,12 @@ class Ranks(NamedTuple):
     is_cold: npt.NDArray[np.bool_]
     rank: npt.NDArray[np.int32]
     rank_among_cold: npt.NDArray[np.int32]
+    rolling_exposures: npt.NDArray[np.int32] | None = None
+    rolling_rank: npt.NDArray[np.int32] | None = None
+
+    def chosen(self, entries: npt.NDArray[np.intp]) -> Ranks:
+        """Return the entries at some places."""
+        return Ranks._make(None if values is None else values[entries] for values in self)
 
 
 @dataclass(frozen=True)
@@ -110,14 +124,16 @@ def read_result(path: Path) -> Result:
 def write_ranks(path: Path, splits: Mapping[str, Ranks]) -> None:
     """Writes the ranks of all splits into one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{split}.{name}": values for split, ranks in splits.items() for name, values in ranks._asdict().items()}
-    np.savez_compressed(path, **arrays)
+    columns = [
+        (f"{split}.{name}", values) for split, ranks in splits.items() for name, values in ranks._asdict().items()
+    ]
+    np.savez_compressed(path, **{name: values for name, values in columns if values is not None})
 
 
 def read_ranks(path: Path, split: str) -> Ranks:
     """Reads one split of what `write_ranks` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Ranks(*(arrays[f"{split}.{name}"] for name in Ranks._fields))
+        return Ranks(**{name: arrays[key] for name in Ranks._fields if (key := f"{split}.{name}") in arrays})
 
 
 def settings_of(config: Config, *, is_baseline: bool) -> dict[str, Any]:
@@ -131,16 +147,22 @@ def changed_settings(stored: Mapping[str, Any], config: Config, *, is_baseline: 
     """Keys by which a result's settings differ from a config, dotted; of those that the model's structure reads.
 
     A setting that the library did not have yet leaves results as they are unless the config gives it: by
-    the library's rules a new key's default changes nothing.
+    the library's rules a new key's default changes nothing. `_BEFORE` has the exceptions.
     """
     now = _flat(settings_of(config, is_baseline=is_baseline))
     before = _flat(stored)
+    for key, value in _BEFORE.items():
+        if not any(_is_under(known, key) for known in before):
+            before |= _flat(value, key)
     given = _flat(config.model_dump(mode="json", exclude_unset=True))
-    unread = () if config.model.structure == "gated" else _OF_THE_GATE
+    unread = [*_UNREAD, *(() if config.model.structure == "gated" else _OF_THE_GATE)]
+    if "evaluation.refresh" not in before:
+        unread += _ROLLING
     return [
         key
-        for key in sorted({*now, *before} - {*unread})
-        if (now.get(key) != before[key] if key in before else any(_is_under(known, key) for known in given))
+        for key in sorted({*now, *before})
+        if not any(_is_under(other, key) for other in unread)
+        and (now.get(key) != before[key] if key in before else any(_is_under(known, key) for known in given))
     ]
 
 

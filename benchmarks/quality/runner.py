@@ -24,7 +24,8 @@ from recall.data.prepared import PreparedData
 def run_config(sweep: Sweep, folder: DataFolder, run: PlannedRun) -> Config:
     """The resolved experiment of a run, with the seed that its data is prepared with."""
     experiment = sweep.experiments[run.experiment]
-    config = folder.config(run.data, experiment.overrides(run.data), config_path=experiment.config_path(run.data))
+    overrides = sweep.overrides(run.experiment, run.data)
+    config = folder.config(run.data, overrides, config_path=experiment.config_path(run.data))
     return folder.with_taught_vectors(run.data, config, how=experiment.taught) if experiment.taught else config
 
 

@@ -23,6 +23,7 @@ class Group(Strict):
 
     data: tuple[str, ...]
     reference: str | None = Field(default=None, description="experiment that the others are compared with")
+    set: dict[str, Any] = Field(default={}, description="overrides for all of its experiments, below their own")
 
 
 class Experiment(Strict):
@@ -35,7 +36,9 @@ class Experiment(Strict):
     where: dict[str, dict[str, Any]] = Field(default={}, description="glob of data sets -> further overrides")
     only_where: bool = Field(default=False, description="leave out data sets that no glob of `where` matches")
     config: dict[str, Path] = Field(default={}, description="glob of data sets -> another experiment file")
-    baseline: Literal["popularity", "item_knn"] | None = Field(default=None, description="instead of a model")
+    baseline: Literal["popularity", "trending", "item_knn"] | None = Field(
+        default=None, description="instead of a model"
+    )
     intervene: Literal["blind_gate"] | None = Field(default=None, description="see interventions.py")
     taught: Literal["beside", "instead", "first"] | None = Field(
         default=None, description="content vectors of `recall content train`, see data.py"
@@ -43,13 +46,13 @@ class Experiment(Strict):
     asked: Literal["model", "student"] = Field(default="model", description="whose queries are measured")
     seeds: tuple[int, ...] | None = Field(default=None, description="default: those of the sweep")
 
-    def overrides(self, data: str) -> list[str]:
-        """`dotted.key=value` pairs for a data set, later ones winning."""
+    def changes(self, data: str) -> dict[str, Any]:
+        """Return its own overrides for a data set: dotted key -> value."""
         merged = dict(self.set)
-        for pattern, changes in self.where.items():
+        for pattern, further in self.where.items():
             if fnmatchcase(data, pattern):
-                merged |= changes
-        return [f"{key}={json.dumps(value)}" for key, value in merged.items()]  # JSON is YAML
+                merged |= further
+        return merged
 
     def config_path(self, data: str) -> Path | None:
         """The experiment file that replaces that of the data set, if any."""
@@ -95,7 +98,19 @@ class Sweep(Strict):
                 raise ValueError(
                     f"experiments.{name}.groups names {sorted(unknown)}; expected some of {sorted(self.groups)}"
                 )
+            first, *others = experiment.groups
+            if differing := [other for other in others if self.groups[other].set != self.groups[first].set]:
+                raise ValueError(
+                    f"experiments.{name}.groups: {first} and {differing[0]} set different things, and one experiment "
+                    "has one result; make it two experiments"
+                )
         return self
+
+    def overrides(self, experiment: str, data: str) -> list[str]:
+        """Return `dotted.key=value` pairs of an experiment for a data set: of its groups, then its own."""
+        known = self.experiments[experiment]
+        merged = self.groups[known.groups[0]].set | known.changes(data)
+        return [f"{key}={json.dumps(value)}" for key, value in merged.items()]  # JSON is YAML
 
     def label(self, experiment: str) -> str:
         """How tables call an experiment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +23,16 @@ from benchmarks.quality.results import Ranks, settings_of, write_ranks, write_re
 from benchmarks.quality.runner import run_config
 from benchmarks.quality.sweep import Experiment, PlannedRun, Sweep
 from recall.config.experiment import Config
-from recall.data.posterior import Posterior
+from recall.core.errors import RecallError
 from recall.data.prepared import PreparedData
-from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
-from recall.evaluation.cold_bias import with_cold_bias
-from recall.evaluation.ranking import BLOCK_BYTES, score_blocks
+from recall.evaluation.baselines import ItemKnnScorer, item_similarities
 from recall.evaluation.scorers import Scorer, vector_scorer
-from recall.evaluation.slices import evaluate
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
 from recall.runs.assessment import cold_bias
-from recall.runs.judging import asked_categories
+from recall.runs.baselines import Trend, popularity
+from recall.runs.judging import Answer, Judge, ModelItems
 from recall.training.published import read_history
 from recall.training.train import train
 
@@ -43,12 +41,12 @@ _SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 @dataclass(frozen=True)
 class Asked:
-    """A scorer with the examples that it answers.
+    """Hold the answer of a model or baseline with the examples that it answers.
 
     Attributes:
       name: in metrics.json.
-      scorer: the model as it is served.
-      unbiased: the same without its cold bias.
+      answer: the model as it is served.
+      unbiased: the same without its cold bias, as of the start of the period.
       examples: what it is asked about.
       positions: int [examples], where these stand among all examples of the split.
       shares: float32 [items], behaviour share of the gate, NaN without one; None for a baseline.
@@ -57,7 +55,7 @@ class Asked:
     """
 
     name: str
-    scorer: Scorer
+    answer: Answer
     unbiased: Scorer
     examples: Examples
     positions: npt.NDArray[np.intp]
@@ -89,7 +87,7 @@ def execute(sweep: Sweep, folder: DataFolder, run: PlannedRun, *, command: Seque
     write_ranks(folder.ranks_path(run), ranks)
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
     about = {
-        "overrides": experiment.overrides(run.data),
+        "overrides": sweep.overrides(run.experiment, run.data),
         "command": list(command),
         "environment": environment(threads=threads),
     }
@@ -106,24 +104,23 @@ def _measure(experiment: Experiment, config: Config, prepared: PreparedData) -> 
     with _source(experiment, config, prepared) as (model, training):
         bias = cold_bias(config, prepared, model).bias if model else 0.0
         for split in _SPLITS:
-            posterior = prepared.posterior(split)
-            examples = read_examples(prepared.shards(split))
-            metrics[split] = {}
-            for place, asked in enumerate(_asked(experiment, model, prepared, examples, posterior, bias=bias)):
-                metrics[split][asked.name] = evaluate(
-                    asked.scorer,
-                    asked.examples,
-                    exposures=posterior.exposures,
-                    clicks=posterior.clicks,
-                    config=config.evaluation,
-                    categories=asked_categories(config, prepared, asked.examples, by_trigger=asked.by_trigger),
-                )
+            judge, examples = Judge(config, prepared, split), read_examples(prepared.shards(split))
+            posterior, metrics[split] = judge.posterior, judge.metrics
+            asked_in_turn: Iterable[Asked] = (
+                _asked(experiment, ModelItems(model, prepared, posterior, cold_bias=bias), examples)
+                if model
+                else [_asked_baseline(experiment, config, judge, prepared, examples)]
+            )
+            for place, asked in enumerate(asked_in_turn):
+                judge(asked.name, asked.answer, asked.examples, by_trigger=asked.by_trigger)
                 if place:  # a second query of the same model counts as a metric only
                     continue
-                exclude_seen = config.evaluation.exclude_seen
-                ranks[split] = _ranks(asked, posterior, examples, exclude_seen=exclude_seen)
+                ranks[split] = _ranks(asked, judge, examples)
                 curves[split] = bias_curve(
-                    asked.unbiased, asked.examples, exposures=posterior.exposures, exclude_seen=exclude_seen
+                    asked.unbiased,
+                    asked.examples,
+                    exposures=posterior.exposures,
+                    exclude_seen=config.evaluation.exclude_seen,
                 )
                 entries = asked.vectors
                 if asked.shares is not None:
@@ -158,69 +155,74 @@ def _source(
         yield model, {"epochs": len(history), "best_epoch": best, "seconds": seconds, metric: values}
 
 
-def _asked(
-    experiment: Experiment,
-    model: RecallModel | None,
-    prepared: PreparedData,
-    examples: Examples,
-    posterior: Posterior,
-    *,
-    bias: float,
-) -> Iterator[Asked]:
-    """Who is evaluated, as `recall.runs.assessment.evaluate_models` does it."""
-    everything = np.arange(len(examples))
-    if model is None:
-        scorer: Scorer
-        if experiment.baseline == "popularity":
-            scorer = PopularityScorer(posterior.clicks)
-        else:
-            similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
-            scorer = ItemKnnScorer(similarities, examples.history)
-        yield Asked(str(experiment.baseline), scorer, scorer, examples, everything, None)
-        return
-    name = model.config.model.structure
-    vectors, shares = encode_items(model, posterior.stacked())
+def _asked_baseline(
+    experiment: Experiment, config: Config, judge: Judge, prepared: PreparedData, examples: Examples
+) -> Asked:
+    """Make the answer of a baseline, as `recall.runs.baselines` does it."""
+    if experiment.baseline == "popularity":
+        answer = popularity(prepared, judge.posterior)
+    elif experiment.baseline == "item_knn":
+        similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
+        answer = Answer(ItemKnnScorer(similarities, examples.history))
+    else:
+        trend = Trend.of(config, prepared)
+        if trend is None:
+            raise RecallError(f"baseline trending needs rolling evaluation, which is off: {config.why_frozen}")
+        answer = trend.answer(examples, start_ms=prepared.manifest["split"][f"{judge.split}_start_ms"])
+    return Asked(str(experiment.baseline), answer, answer.frozen, examples, np.arange(len(examples)), None)
+
+
+def _asked(experiment: Experiment, items: ModelItems, examples: Examples) -> Iterator[Asked]:
+    """Yield the answers of a model, as `recall.runs.assessment.assess_models` has them judged."""
+    model = items.model
+    vectors, shares = encode_items(model, items.posterior.stacked())
     triggered = np.flatnonzero(examples.triggers >= 0)
-    biased = with_cold_bias(vectors, posterior.exposures, bias)
     asked = answerable(model, examples)
-    if experiment.asked == "student":
-        name = "student"
-    queries = encode_queries(model, asked, student=experiment.asked == "student")
-    positions = everything if model.user_tower else triggered
+    is_student = experiment.asked == "student"
+    name = "student" if is_student else model.config.model.structure
+    queries = encode_queries(model, asked, student=is_student)
     yield Asked(
         name,
-        vector_scorer(queries, biased),
+        items.answer(queries),
         vector_scorer(queries, vectors),
         asked,
-        positions,
+        np.arange(len(examples)) if model.user_tower else triggered,
         shares,
         vectors=(int(np.prod(vectors.shape[:-1])), vectors.shape[-1]),
         by_trigger=model.user_tower is None,
     )
     if model.user_tower and model.trigger_tower and len(triggered):
         asked = examples.select(triggered)
-        scorer = vector_scorer(encode_triggers(model, asked.triggers), biased)
-        yield Asked(f"{name}_trigger", scorer, scorer, asked, triggered, shares, by_trigger=True)
+        answer = items.answer(encode_triggers(model, asked.triggers))
+        yield Asked(f"{name}_trigger", answer, answer.frozen, asked, triggered, shares, by_trigger=True)
 
 
-def _ranks(asked: Asked, posterior: Posterior, everything: Examples, *, exclude_seen: bool) -> Ranks:
+def _ranks(asked: Asked, judge: Judge, everything: Examples) -> Ranks:
+    """Gather the ranks that the judge found for an answer.
+
+    Args:
+      asked: the answer.
+      judge: has judged it.
+      everything: all examples of the split.
+    """
+    posterior, found = judge.posterior, judge.ranks[asked.name]
     cold = (posterior.exposures == 0) & (posterior.clicks == 0)  # [items]
-    cold_items = np.flatnonzero(cold)
-    examples = asked.examples
-    is_cold = cold[examples.targets]
-    rank, among_cold = np.zeros(len(examples), np.int32), np.zeros(len(examples), np.int32)
-    for block in score_blocks(asked.scorer, examples, exclude_seen=exclude_seen, block_bytes=BLOCK_BYTES):
-        rank[block.examples] = block.ranks()
-        rows = np.flatnonzero(is_cold[block.examples])
-        among_cold[block.examples.start + rows] = block.ranks_among(cold_items, rows=rows)
     users = np.unique(everything.users.astype(str), return_inverse=True)[1]
+
+    def column(name: str) -> npt.NDArray[np.int32]:
+        values: npt.NDArray[np.int32] = found[name].fill_null(0).to_numpy().astype(np.int32)
+        return values
+
+    is_rolling = not found["rolling_rank"].null_count
     return Ranks(
         example=asked.positions.astype(np.int32),
         user=users[asked.positions].astype(np.int32),
-        exposures=posterior.exposures[examples.targets].astype(np.int32),
-        is_cold=is_cold,
-        rank=rank,
-        rank_among_cold=among_cold,
+        exposures=column("exposures"),
+        is_cold=cold[asked.examples.targets],
+        rank=column("rank"),
+        rank_among_cold=column("rank_among_cold"),
+        rolling_exposures=column("rolling_exposures") if is_rolling else None,
+        rolling_rank=column("rolling_rank") if is_rolling else None,
     )
 
 

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.content.vectors import JoinedVectors, joined_vectors
+from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.content_knn import ContentTop3Scorer, content_knn
@@ -77,7 +78,7 @@ class Baselines:
           asked: the examples that the configured model is asked about.
           by_trigger: see `asked_categories`.
         """
-        judge("popularity", self._popularity(judge), asked, by_trigger=by_trigger)
+        judge("popularity", popularity(self.prepared, judge.posterior), asked, by_trigger=by_trigger)
         if self.trend:
             start_ms = self.prepared.manifest["split"][f"{judge.split}_start_ms"]
             answer = self.trend.answer(asked, start_ms=start_ms)
@@ -88,11 +89,13 @@ class Baselines:
                 answer = Answer(scorer(self.content.unit, asked.history))
                 judge(name, answer, asked, by_trigger=by_trigger, features=list(self.content.features))
 
-    def _popularity(self, judge: Judge) -> Answer:
-        known, rows = counts_as_of(self.prepared), np.arange(len(self.prepared.item_ids))
 
-        def as_of(window: Window) -> Scorer:
-            _, clicks = known(rows, np.full(len(rows), window.moment_ms))
-            return PopularityScorer(clicks)
+def popularity(prepared: PreparedData, posterior: Posterior) -> Answer:
+    """Answer with the items of most clicks; `posterior` has them as of the start of the period."""
+    known, rows = counts_as_of(prepared), np.arange(len(prepared.item_ids))
 
-        return Answer(PopularityScorer(judge.posterior.clicks), as_of)
+    def as_of(window: Window) -> Scorer:
+        _, clicks = known(rows, np.full(len(rows), window.moment_ms))
+        return PopularityScorer(clicks)
+
+    return Answer(PopularityScorer(posterior.clicks), as_of)

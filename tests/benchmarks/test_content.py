@@ -26,7 +26,7 @@ def sweep() -> Sweep:
 
 def test_every_experiment_is_possible_on_its_data(sweep: Sweep) -> None:
     for run in sweep.plan(seeds=[1]):
-        config = load_config(sweep.data[run.data].config, sweep.experiments[run.experiment].overrides(run.data))
+        config = load_config(sweep.data[run.data].config, sweep.overrides(run.experiment, run.data))
         assert config.model.structure == "gated"
         assert (config.model.student is not None) == (sweep.experiments[run.experiment].asked == "student")
 

@@ -236,7 +236,7 @@ def test_every_experiment_of_the_sweep_is_a_valid_experiment_file() -> None:
     for run in sweep.plan(seeds=[1]):
         experiment = sweep.experiments[run.experiment]
         path = experiment.config_path(run.data) or sweep.data[run.data].config
-        assert isinstance(load_config(path, experiment.overrides(run.data)), Config)
+        assert isinstance(load_config(path, sweep.overrides(run.experiment, run.data)), Config)
 
 
 def test_plan_follows_globs_of_group_experiment_and_data() -> None:
