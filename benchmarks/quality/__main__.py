@@ -44,7 +44,7 @@ def tables(
     """Derives the tables of README.md and the plots from the results."""
     with clear_errors(_console):
         from benchmarks.common.pages import replace_tables
-        from benchmarks.quality.claims import check_claims
+        from benchmarks.quality.claims import check_claims, check_live_claims
         from benchmarks.quality.comparisons import Comparisons
         from benchmarks.quality.plots import write_plots
         from benchmarks.quality.tables import all_tables
@@ -52,10 +52,11 @@ def tables(
         plan, found = load_sweep(sweep), Results(results)
         comparisons = Comparisons.read(found, results)
         claims = check_claims(found, comparisons, plan.groups["models"].data)
-        replace_tables(readme, all_tables(plan, found, comparisons, claims))
+        live = check_live_claims(found, comparisons, plan.groups["live"].data if "live" in plan.groups else ())
+        replace_tables(readme, all_tables(plan, found, comparisons, claims, live))
         write_plots(readme.parent / "plots", plan, found, comparisons)
-        broken = [claim for claim in claims if claim.holds is False]
-        asked = [claim for claim in claims if claim.holds is not None]
+        broken = [claim for claim in [*claims, *live] if claim.holds is False]
+        asked = [claim for claim in [*claims, *live] if claim.holds is not None]
         _console.print(f"{len(asked) - len(broken)} of {len(asked)} claims hold")
         if check and broken:
             for claim in broken:

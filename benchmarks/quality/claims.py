@@ -18,6 +18,9 @@ OURS = "gated"
 RIVALS = ("behaviour_only", "meta_only", "single", "base", "popularity", "item_knn")
 # A share of cold items in the lists is no use by itself; it is compared with what learns from behaviour.
 ECOLOGY_RIVALS = ("behaviour_only", "single")
+LIVE = "live_gated"
+# Nothing is good that does not beat a list of what is clicked now, the same for everybody.
+LIVE_RIVALS = ("trending", "popularity", "item_knn", "single", "base", "behaviour_only", "meta_only")
 COLD_SHARE_OF_META, WARM_SHARE_OF_BEHAVIOUR = 0.95, 1.0
 NO_RESULT, NO_INTERVAL = "no result", "no interval"
 _COLD_SLICES = ("cold", "cold_among_cold")
@@ -28,7 +31,7 @@ class Claim(NamedTuple):
 
     Attributes:
       data: data set.
-      topic: cold, warm, all, ecology or dominance.
+      topic: cold, warm, all, ecology, dominance or rolling.
       statement: what is claimed.
       found: what the results say, in numbers.
       holds: None if it cannot be asked on this data set.
@@ -50,6 +53,12 @@ def check_claims(results: Results, comparisons: Comparisons, data_sets: tuple[st
     """All claims on all data sets; a claim whose results are missing does not hold."""
     checker = _Checker(results, comparisons)
     return [claim for data in data_sets for claim in checker.on(data)]
+
+
+def check_live_claims(results: Results, comparisons: Comparisons, data_sets: tuple[str, ...]) -> list[Claim]:
+    """Return all claims about rolling evaluation on all data sets; a claim whose results are missing does not hold."""
+    checker = _Checker(results, comparisons, ours=LIVE)
+    return [claim for data in data_sets for claim in checker.rolling(data)]
 
 
 def mean_metric(results: Results, experiment: str, data: str, slice_name: str, metric: str) -> float | None:
@@ -77,8 +86,8 @@ def mean_curve(results: Results, experiment: str, data: str, warm: str) -> tuple
 
 
 class _Checker:
-    def __init__(self, results: Results, comparisons: Comparisons) -> None:
-        self._results, self._comparisons = results, comparisons
+    def __init__(self, results: Results, comparisons: Comparisons, *, ours: str = OURS) -> None:
+        self._results, self._comparisons, self._ours = results, comparisons, ours
 
     def on(self, data: str) -> Iterator[Claim]:
         yield from self._cold(data)
@@ -86,6 +95,16 @@ class _Checker:
         yield from self._all(data)
         yield from self._ecology(data)
         yield from self._dominance(data)
+
+    def rolling(self, data: str) -> Iterator[Claim]:
+        metric = METRICS[0]
+        for rival in LIVE_RIVALS:
+            yield self._above(data, "rolling", f"all clicks: above {rival}", f"live_{rival}", "rolling", metric)
+        blind = "above the gate without posterior"
+        yield self._above(data, "rolling", f"all clicks: {blind}", "live_blind", "rolling", metric)
+        new = "items without exposure as of the click"
+        yield self._above(data, "rolling", f"{new}: above single", "live_single", "rolling_0", metric)
+        yield self._above(data, "rolling", f"{new}: {blind}", "live_blind", "rolling_0", metric)
 
     def _cold(self, data: str) -> Iterator[Claim]:
         for part in _COLD_SLICES:
@@ -140,7 +159,7 @@ class _Checker:
         return Claim(data, topic, statement, f"{ours:.4f} against {theirs:.4f}{ratio}", ours >= share * theirs)
 
     def _above(self, data: str, topic: str, statement: str, rival: str, part: str, metric: str) -> Claim:
-        comparison = self._comparisons.find(OURS, rival, data, part, metric)
+        comparison = self._comparisons.find(self._ours, rival, data, part, metric)
         if comparison is None:
             return Claim(data, topic, statement, NO_INTERVAL, False)
         found = f"{comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}]"

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import RESULTS, Ranks, Result, Results, read_ranks
-from benchmarks.quality.slices import METRICS, SLICES, slice_members, slice_values
+from benchmarks.quality.slices import METRICS, ROLLING, SLICES, slice_members, slice_values
 from benchmarks.quality.sweep import Sweep
 from recall.core.artifacts import fingerprint, write_json
 from recall.evaluation.metrics import chance
@@ -92,9 +92,9 @@ def update_comparisons(
     kept = {found.key: found for found in _read(folder) if _is_current(found, results)}
     made = 0
     for first, second, name in _pairs(sweep):
-        wanted = [(part, metric) for part in SLICES for metric in METRICS]
-        wanted = [pair for pair in wanted if (first, second, name, *pair) not in kept]
         chosen = _chosen(results, first, second, name)
+        wanted = [(part, metric) for part in _slices(chosen) for metric in METRICS]
+        wanted = [pair for pair in wanted if (first, second, name, *pair) not in kept]
         if (
             not wanted
             or not chosen
@@ -127,6 +127,13 @@ def _chosen(results: Results, first: str, second: str, data: str) -> tuple[list[
         return list(ours.values()), list(theirs.values())
     common = sorted(ours.keys() & theirs.keys())
     return ([ours[seed] for seed in common], [theirs[seed] for seed in common]) if common else None
+
+
+def _slices(chosen: tuple[list[Result], list[Result]] | None) -> tuple[str, ...]:
+    """Return what two experiments are compared on: rolling metrics where both have them, and neither is chance."""
+    ours, theirs = chosen or ([], [])
+    is_rolling = bool(theirs) and all("rolling" in result.block("test") for result in [*ours, *theirs])
+    return (*SLICES, *ROLLING) if is_rolling else SLICES
 
 
 def _made_of(results: Sequence[Result]) -> str:

@@ -10,6 +10,7 @@ from benchmarks.common.pages import NOTHING, environments_table, markdown_table
 from benchmarks.quality.bias import WARM
 from benchmarks.quality.claims import OURS, RIVALS, Claim, dominance_margin, mean_ecology, mean_metric
 from benchmarks.quality.comparisons import Comparisons
+from benchmarks.quality.live import live_tables
 from benchmarks.quality.results import Results
 from benchmarks.quality.slices import METRICS, SLICE_NAMES, SLICES, block_examples
 from benchmarks.quality.sweep import Sweep
@@ -20,8 +21,10 @@ _CHANGES = ("defaults", "extensions")
 _PUBLISHED_AT = (5, 10, 20)
 
 
-def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims: Sequence[Claim]) -> dict[str, str]:
-    """Every table by the name that its markers in README.md have."""
+def all_tables(
+    sweep: Sweep, results: Results, comparisons: Comparisons, claims: Sequence[Claim], live: Sequence[Claim] = ()
+) -> dict[str, str]:
+    """Every table by the name that its markers in README.md have; `live` are the claims about rolling evaluation."""
     tables = {"claims": claims_table(claims), "open_claims": open_claims_table(claims)}
     tables["models"] = "\n\n".join(
         f"**{data}** ({_counts(results, data)})\n\n{models_table(sweep, results, data)}"
@@ -37,6 +40,7 @@ def all_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims:
         tables[group] = changes_table(sweep, results, comparisons, group, "all")
     tables["gate"] = gate_table(sweep, results)
     tables["next_item"] = "\n\n".join(next_item_table(sweep, results, data) for data in sweep.published)
+    tables |= live_tables(sweep, results, comparisons, live)
     tables["made_with"] = environment_table(results)
     return {name: text or "No results yet." for name, text in tables.items()}
 

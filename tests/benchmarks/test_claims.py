@@ -11,9 +11,10 @@ import yaml
 
 from benchmarks.common.pages import replace_tables
 from benchmarks.quality.bias import WARM
-from benchmarks.quality.claims import RIVALS, Claim, check_claims, dominance_margin
+from benchmarks.quality.claims import LIVE_RIVALS, RIVALS, Claim, check_claims, check_live_claims, dominance_margin
 from benchmarks.quality.comparisons import Comparison, Comparisons
 from benchmarks.quality.data import DataFolder
+from benchmarks.quality.live import live_tables
 from benchmarks.quality.plots import write_plots
 from benchmarks.quality.results import Ranks, Results, write_result
 from benchmarks.quality.slices import METRICS, block_value, slice_members, slice_values
@@ -257,3 +258,86 @@ def test_cold_slices_hold_the_cold_targets_alone() -> None:
     assert slice_values(found, "cold", "recall@50").tolist() == [1.0, 0.0]
     assert slice_values(found, "cold_among_cold", "recall@50").tolist() == [1.0, 1.0]
     assert slice_values(found, "all", "ndcg@50") == pytest.approx([1.0, 0.0, 0.63093], abs=1e-5)
+
+
+# Rolling evaluation
+
+
+def _rolling_block(recall: float) -> dict[str, Any]:
+    """A model's part of metrics.json with a rolling part, frozen recall a tenth below the rolling one."""
+    buckets = [
+        {"from": lower, "to": None, "examples": 10, "recall@50": recall - place / 100, "ndcg@50": 0.1}
+        for place, lower in enumerate((0, 1, 10, 100, 1000))
+    ]
+    rolling = {"all": {"examples": 50, "recall@50": recall, "ndcg@50": 0.1}, "by_exposures": buckets}
+    return {**_block(**{**_OURS, "all": recall - 0.1}), "rolling": rolling}
+
+
+def _live_results(folder: Path, **recalls: float) -> Results:
+    for name, recall in recalls.items():
+        content = _content(name, _OURS, curve=([0.2], [0.4]))
+        content["metrics"]["test"] = {name: _rolling_block(recall)}
+        write_result(PlannedRun(f"live_{name}", "demo", 1), content, folder)
+    return Results(folder)
+
+
+def _live_sweep() -> Sweep:
+    content = yaml.safe_load(
+        """
+        seeds: [1]
+        data: {demo: {config: demo.yaml}}
+        groups: {live: {data: [demo], reference: live_gated}, live_ablation: {data: [demo], reference: live_gated}}
+        experiments:
+          live_gated: {groups: [live, live_ablation], label: gated}
+          live_trending: {groups: [live], label: trending}
+          live_blind: {groups: [live_ablation], label: blind}
+        """
+    )
+    return Sweep.model_validate(content)
+
+
+def test_rolling_slices_go_by_exposures_as_of_the_click() -> None:
+    rank, frozen = np.array([1, 60, 2], np.int32), np.array([70, 70, 70], np.int32)
+    found = Ranks(np.arange(3, dtype=np.int32), rank, np.zeros(3, np.int32), np.ones(3, bool), frozen, frozen,
+                  np.array([9, 10, 99], np.int32), rank)  # fmt: skip
+    assert slice_members(found, "rolling_1").tolist() == [True, False, False]
+    assert slice_members(found, "rolling_10").tolist() == [False, True, True]
+    assert slice_values(found, "rolling_10", "recall@50").tolist() == [0.0, 1.0]
+    assert slice_values(found, "all", "recall@50").tolist() == [0.0, 0.0, 0.0]
+    assert block_value(_rolling_block(0.3), "rolling_10", "recall@50") == pytest.approx(0.28)
+
+
+def test_ranks_are_read_with_and_without_a_rolling_part(tmp_path: Path) -> None:
+    from benchmarks.quality.results import read_ranks, write_ranks
+
+    rank = np.array([3, 4], np.int32)
+    frozen = Ranks(rank, rank, rank, np.zeros(2, bool), rank, rank)
+    write_ranks(tmp_path / "ranks.npz", {"test": frozen, "validation": frozen._replace(rolling_rank=rank)})
+    assert read_ranks(tmp_path / "ranks.npz", "test").rolling_rank is None
+    assert read_ranks(tmp_path / "ranks.npz", "validation").rolling_rank.tolist() == [3, 4]
+    assert not slice_members(frozen, "rolling").any()
+
+
+def test_claims_of_the_rolling_evaluation_need_an_interval_above_zero(tmp_path: Path) -> None:
+    results = _live_results(tmp_path, gated=0.4, trending=0.3)
+    sure, unsure = (check_live_claims(results, _AllIntervals(low), ("demo",)) for low in (0.01, -0.01))
+    assert all(claim.holds for claim in sure)
+    assert {f"all clicks: above {rival}" for rival in LIVE_RIVALS} <= _broken(unsure)
+    assert "all clicks: above the gate without posterior" in _broken(unsure)
+    unmeasured = check_live_claims(results, Comparisons([], results), ("demo",))
+    assert all(claim.is_unmeasured for claim in unmeasured)
+
+
+def test_tables_of_the_rolling_evaluation_show_frozen_recall_and_what_does_not_hold(tmp_path: Path) -> None:
+    results = _live_results(tmp_path, gated=0.4, trending=0.3, blind=0.41)
+    intervals = _AllIntervals(0.01)
+    claims = check_live_claims(results, _AllIntervals(-0.01), ("demo",))
+    tables = live_tables(_live_sweep(), results, intervals, claims)
+    assert "| gated | 1 | 0.4000 | 0.3000 | 0.4000 | 0.3900 | 0.3800 | 0.3700 | 0.3600 | – |" in tables["live"]
+    assert "| trending | 1 | 0.3000 | 0.2000 |" in tables["live"]
+    assert "**+0.0300** [+0.0100, +0.0500] |" in tables["live"]
+    assert "blind" not in tables["live"]
+    assert "| trending | 0.300 (0.200) |" in tables["live_short"]
+    # The reference is better by .01 to .05, so that the change is worse by as much.
+    assert "| blind | 0.4100 (**-0.0300** [-0.0500, -0.0100]) |" in tables["live_ablation"]
+    assert "| all clicks: above trending | **does not hold**: +0.0100 [-0.0100, +0.0300] |" in tables["live_claims"]

@@ -15,7 +15,7 @@ from benchmarks.quality.bias import LEVELS, bias_curve, least_margin
 from benchmarks.quality.commands import spread
 from benchmarks.quality.data import DataFolder
 from benchmarks.quality.results import Results, changed_settings, read_ranks, settings_of
-from benchmarks.quality.slices import SLICES, block_value, slice_values
+from benchmarks.quality.slices import ROLLING, SLICES, block_value, slice_members, slice_values
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
 from benchmarks.quality.variants import (
     draw_cold_items,
@@ -215,6 +215,21 @@ def test_setting_that_the_library_got_since_counts_only_where_it_is_given(experi
     assert changed_settings(stored, given, is_baseline=False) == ["model.gate_monotone"]
 
 
+def test_result_from_before_fresh_evidence_is_one_without_it(experiment: Experiment) -> None:
+    stored = settings_of(experiment(), is_baseline=False)
+    del stored["data"]["posterior"]["half_lives"], stored["evaluation"]["refresh"]
+    without = ("data.posterior.half_lives=[]", "data.items.published=published_ms")
+    assert changed_settings(stored, experiment(*without), is_baseline=False) == []
+    changed = changed_settings(stored, experiment(), is_baseline=False)
+    assert changed == ["data.posterior.half_lives"]
+
+
+def test_result_with_a_rolling_part_depends_on_the_time_of_publication(experiment: Experiment) -> None:
+    stored = settings_of(experiment(), is_baseline=False)
+    changed = changed_settings(stored, experiment("data.items.published=published_ms"), is_baseline=False)
+    assert changed == ["data.items.published"]
+
+
 def test_baseline_depends_on_no_model_setting(experiment: Experiment) -> None:
     stored = settings_of(experiment(), is_baseline=True)
     assert changed_settings(stored, experiment("model.dim=4"), is_baseline=True) == []
@@ -266,6 +281,26 @@ def test_experiment_of_some_data_sets_is_left_out_of_the_others() -> None:
     assert "minimal" not in anywhere
 
 
+def test_groups_set_keys_for_their_experiments_which_win() -> None:
+    sweep = load_sweep()
+    assert "data.posterior.half_lives=[]" in sweep.overrides("gated", "demo")
+    assert not any("half_lives" in pair for pair in sweep.overrides("live_gated", "demo"))
+    for group in sweep.groups:
+        for experiment in sweep.members_anywhere(group):
+            if not group.startswith("live"):
+                assert "data.posterior.half_lives=[]" in sweep.overrides(experiment, sweep.groups[group].data[0])
+    content = {
+        "seeds": [1],
+        "data": {"demo": {"config": "demo.yaml"}},
+        "groups": {"a": {"data": ["demo"], "set": {"model.dim": 4, "seed": 7}}, "b": {"data": ["demo"]}},
+        "experiments": {"small": {"groups": ["a"], "set": {"model.dim": 2}}},
+    }
+    assert Sweep.model_validate(content).overrides("small", "demo") == ["model.dim=2", "seed=7"]
+    content["experiments"] = {"small": {"groups": ["a", "b"]}}
+    with pytest.raises(ValueError, match=r"experiments\.small\.groups: a and b set different things"):
+        Sweep.model_validate(content)
+
+
 def test_unknown_key_of_the_sweep_is_named(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("seeds: [1]\ndata: {}\ngroups: {}\nexperiments: {x: {groups: [a], sett: {}}}")
     with pytest.raises(ConfigError, match=r"experiments.x.sett: unknown key"):
@@ -306,10 +341,13 @@ def test_run_leaves_a_result_that_agrees_with_its_ranks(community: Path, tmp_pat
     assert len(found.rank) == block["all"]["examples"]
     curve = result.content["bias_curve"]["test"]
     unbiased = curve["level"].index(0.0)
-    for part in SLICES:
+    for part in (*SLICES, *ROLLING):
         values = slice_values(found, part, "recall@50")
         if (expected := block_value(block, part, "recall@50")) is not None:
             assert values.mean() == pytest.approx(expected)
+    assert slice_members(found, "rolling").all()
+    # A fifth of the catalogue is new in the test period. Some of it has been shown by the time of its clicks.
+    assert slice_members(found, "rolling_0").sum() < found.is_cold.sum()
     assert found.is_cold.any()
     cold_items = result.content["catalogue"]["cold"]["test"]
     assert cold_items >= 30
