@@ -14,15 +14,16 @@ from matplotlib.ticker import MaxNLocator
 from benchmarks.common.drawing import PANEL, STYLE, legend_below, make_panels, save_figures
 from benchmarks.common.frontiers import upper_hull
 from benchmarks.quality.bias import CURVE_K
-from benchmarks.quality.claims import OURS, RIVALS, mean_curve
+from benchmarks.quality.claims import LIVE, LIVE_RIVALS, OURS, RIVALS, mean_curve, mean_metric
 from benchmarks.quality.comparisons import Comparison, Comparisons
 from benchmarks.quality.results import Results
-from benchmarks.quality.slices import METRICS, SLICE_NAMES
+from benchmarks.quality.slices import METRICS, ROLLING_BOUNDS, SLICE_NAMES
 from benchmarks.quality.sweep import Sweep
 from recall.runs.report.drawing import LineStyle, line_styles
 
 _WARM = "warm_100"
 _BASELINES = ("popularity", "item_knn")
+_LIVE_BASELINES = ("trending", *_BASELINES)
 _LABELS = 3.0  # inches that the names of the ablations take
 
 
@@ -30,11 +31,39 @@ def write_plots(folder: Path, sweep: Sweep, results: Results, comparisons: Compa
     """Draws what there are results for; returns the files."""
     with rc_context(STYLE):
         figures = {
+            "live": draw_live(sweep, results),
             "dominance": draw_dominance(sweep, results),
             "gate": draw_gate(sweep, results),
             "ablation": draw_ablation(sweep, comparisons),
         }
         return save_figures(folder, figures)
+
+
+def draw_live(sweep: Sweep, results: Results) -> Figure | None:
+    """Draw rolling recall by the exposures of the clicked item as of the click, a panel per data set."""
+    others = [f"live_{name}" for name in LIVE_RIVALS if name not in _LIVE_BASELINES]
+    styles = line_styles(LIVE, others, [f"live_{name}" for name in _LIVE_BASELINES])
+    group = sweep.groups.get("live")
+    data_sets = [data for data in group.data if results.seeds(LIVE, data)] if group else []
+    if not data_sets:
+        return None
+    figure, axes = make_panels(len(data_sets), columns=len(data_sets))
+    for axis, data in zip(axes, data_sets, strict=True):
+        for name, style in styles.items():
+            found = [mean_metric(results, name, data, part, METRICS[0]) for part in ROLLING_BOUNDS]
+            values = np.array([np.nan if value is None else value for value in found])
+            if not np.isnan(values).all():
+                axis.plot(
+                    values, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
+                    markersize=4, label=name.removeprefix("live_"),
+                )  # fmt: skip
+        axis.set_xticks(range(len(ROLLING_BOUNDS)), [SLICE_NAMES[part] for part in ROLLING_BOUNDS])
+        axis.set_title(data)
+        axis.set_xlabel("exposures as of the click")
+        axis.set_ylabel(f"rolling {METRICS[0]}")
+        axis.set_ylim(bottom=0)
+    legend_below(figure, axes, columns=4)
+    return figure
 
 
 def draw_dominance(sweep: Sweep, results: Results) -> Figure | None:
