@@ -154,7 +154,17 @@ class DataFolder:
 def content_fingerprint(prepared: PreparedData) -> str:
     """Of the bytes that were prepared; equal wherever the same data was prepared alike."""
     files = prepared.manifest["files"]
-    return fingerprint(sorted((name, entry["crc32c"]) for name, entry in files.items() if name not in _NOT_CONTENT))
+    return fingerprint(sorted((name, entry["crc32c"]) for name, entry in files.items() if _is_content(name)))
+
+
+def _is_content(name: str) -> bool:
+    """Whether models and metrics read a file.
+
+    Vocabularies and encoders spell the values of further rows, in another form once in a while; the rows that there are
+    stand encoded in their tables. Vectors of `embedding` features lie beside the vocabularies.
+    """
+    spells = name.startswith(("vocabularies/", "content_prior/encoder/")) and not name.endswith(".npz")
+    return name not in _NOT_CONTENT and not spells
 
 
 def _sections(config: Config) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.common.frontiers import upper_hull
 from benchmarks.quality.bias import LEVELS, bias_curve, least_margin
 from benchmarks.quality.commands import spread
-from benchmarks.quality.data import DataFolder
+from benchmarks.quality.data import DataFolder, content_fingerprint
 from benchmarks.quality.results import Results, changed_settings, read_ranks, settings_of
 from benchmarks.quality.slices import ROLLING, SLICES, block_value, slice_members, slice_values
 from benchmarks.quality.sweep import PlannedRun, Sweep, load_sweep
@@ -376,6 +377,19 @@ def test_blind_gate_gives_every_item_the_same_share(monkeypatch: pytest.MonkeyPa
     blind_gate()
     new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
     assert known == new
+
+
+def test_spelling_of_values_is_no_content_of_the_data(prepared: PreparedData) -> None:
+    def changed(name: str) -> bool:
+        manifest = copy.deepcopy(prepared.manifest)
+        manifest["files"][name] = {"bytes": 1, "crc32c": "00000000"}
+        return content_fingerprint(dataclasses.replace(prepared, manifest=manifest)) != content_fingerprint(prepared)
+
+    assert not changed("vocabularies/item/encoder.json")
+    assert not changed("vocabularies/user/region.parquet")
+    assert changed("vocabularies/item/text.npz")
+    assert changed("items.parquet")
+    assert changed("train-00000-of-00004.tfrecord")
 
 
 def test_stored_settings_are_not_changed_by_the_comparison(experiment: Experiment) -> None:
