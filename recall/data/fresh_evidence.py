@@ -159,24 +159,25 @@ class FreshEvidence:
         if not len(self.exposures):
             return result.reshape(count, -1)
         rates = 1 / np.array(self.half_lives_ms, np.float64)
-        last = np.searchsorted(self.feed.buckets, (times_ms - delay_ms) // self.bucket_ms) - 1  # [n]
-        feed_age = times_ms - (self.feed.buckets[last] + 1) * self.bucket_ms
         age = times_ms - (buckets[position] + 1) * self.bucket_ms
         weights = np.where(known[:, np.newaxis], np.exp2(-np.maximum(age, 0)[:, np.newaxis] * rates), 0)
         result[:, :, 0] = weights * self.exposures[position]
         result[:, :, 1] = weights * self.clicks[position]
+        moments, place = np.unique(times_ms, return_inverse=True)  # the feed is the same for all items of a moment
+        last = np.searchsorted(self.feed.buckets, (moments - delay_ms) // self.bucket_ms) - 1
+        feed_age = moments - (self.feed.buckets[last] + 1) * self.bucket_ms
         of_feed = np.exp2(-np.maximum(feed_age, 0)[:, np.newaxis] * rates) * self.feed.clicks[last]
-        result[:, :, 2] = lift(result[:, :, 1], of_feed, items=self.feed.items)
+        result[:, :, 2] = result[:, :, 1] * lift_of_a_click(of_feed, items=self.feed.items)[place]
         return result.reshape(count, -1)
 
 
-def lift(clicks: Float32s, of_feed: Float64s, *, items: int) -> Float64s:
-    """Compare clicks of items with the mean item: clicks / (clicks of the feed / items).
+def lift_of_a_click(of_feed: Float64s, *, items: int) -> Float32s:
+    """Compute how much a click lifts an item above the mean item: items / (clicks of the feed), float32 as `of_feed`.
 
-    Night and day, or a feed that grows, change both alike. A feed whose decayed clicks have fallen below one click is
-    taken for one click: nothing is known of now.
+    Night and day, or a feed that grows, change an item's clicks and the feed's alike. A feed whose decayed clicks have
+    fallen below one click is taken for one click: nothing is known of now.
     """
-    return clicks * items / np.maximum(of_feed, 1.0)
+    return (items / np.maximum(of_feed, 1.0)).astype(np.float32)
 
 
 def _columns(columns: list[Float64s], *, rows: int) -> Float64s:

@@ -13,6 +13,44 @@ from recall.model.batches.dataset import Examples, pad
 from recall.model.recall_model import RecallModel
 
 
+class CatalogueVectors:
+    """Make vectors of the catalogue at any number of moments.
+
+    The towers run once, and their outputs are kept: a moment costs the gate, the appeal and the join.
+
+    Args:
+      model: a trained model; its weights are read now.
+      items: the first so many rows of the catalogue; default: all.
+      batch_size: items per call.
+    """
+
+    def __init__(self, model: RecallModel, *, items: int | None = None, batch_size: int = 8192) -> None:
+        self._model, self._batch_size = model, batch_size
+        rows = np.arange(model.item_table.size if items is None else items, dtype=np.int32)
+        self._parts = [
+            model.encode_towers(tf.constant(rows[start : start + batch_size]))
+            for start in range(0, len(rows), batch_size)
+        ]
+
+    def at(self, posterior: Float32s) -> tuple[Float32s, Float32s]:
+        """Return vectors and behaviour shares as `encode_items` does, from a posterior of the same form.
+
+        Raises:
+          ValueError: the posterior is of another width than the model's.
+        """
+        if posterior.shape[1:] != (width := self._model.items.posterior_width,):
+            raise ValueError(
+                f"posterior: found shape {posterior.shape}, expected [items, {width}]; take prepared.posterior(moment)"
+                ".stacked() of the data that the model was trained on"
+            )
+        found = [
+            self._model.join_towers(part, tf.constant(posterior[start : start + self._batch_size]))
+            for part, start in zip(self._parts, range(0, len(posterior), self._batch_size), strict=True)
+        ]
+        vectors, shares = zip(*found, strict=True)
+        return np.concatenate(vectors), np.concatenate(shares)
+
+
 def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8192) -> tuple[Float32s, Float32s]:
     """Return vectors of the whole catalogue at a moment.
 
@@ -37,20 +75,7 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
       >>> vectors.shape[0], bool(shares.min() >= 0)
       (150, True)
     """
-    if posterior.shape[1:] != (width := model.items.posterior_width,):
-        raise ValueError(
-            f"posterior: found shape {posterior.shape}, expected [items, {width}]; take prepared.posterior(moment)"
-            ".stacked() of the data that the model was trained on"
-        )
-    rows = np.arange(len(posterior), dtype=np.int32)
-    parts = [
-        model.encode_items(
-            tf.constant(rows[start : start + batch_size]), tf.constant(posterior[start : start + batch_size])
-        )
-        for start in range(0, len(posterior), batch_size)
-    ]
-    vectors, shares = zip(*parts, strict=True)
-    return np.concatenate(vectors), np.concatenate(shares)
+    return CatalogueVectors(model, items=len(posterior), batch_size=batch_size).at(posterior)
 
 
 def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Float32s]:

@@ -27,7 +27,7 @@ from recall.model.objectives.student import Distillation
 from recall.model.randomness import stream_of
 from recall.model.towers.history_encoders import lengths_of
 from recall.model.towers.history_fusion import HistoryFusion
-from recall.model.towers.item import ItemSide, ItemVectors
+from recall.model.towers.item import ItemSide, ItemVectors, TowerOutputs
 from recall.model.towers.query import TriggerTower, UserTower
 from recall.model.towers.student import StudentTower
 from recall.model.training_step import TrainableModel
@@ -131,8 +131,8 @@ class RecallModel(TrainableModel):
     def _make_functions(self) -> None:
         """Make graphs of the answers of the model."""
         rows, history = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
-        posterior = tf.TensorSpec([None, self.items.posterior_width], tf.float32)
-        self.encode_items = tf.function(self._encode_items, input_signature=[rows, posterior], autograph=False)
+        self.encode_towers = tf.function(self._encode_towers, input_signature=[rows], autograph=False)
+        self._joined: tf.types.experimental.GenericFunction | None = None
         ages = tf.TensorSpec([None, None], tf.int64)
         further = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in self.further_histories}
         self.encode_users = tf.function(
@@ -201,8 +201,27 @@ class RecallModel(TrainableModel):
         """Return vectors of items from their features and posterior, float32 [items, posterior width]."""
         return self.items.vectors(self.items.content_of(features), features, posterior)
 
-    def _encode_items(self, rows: tf.Tensor, posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        result = self.item_vectors_of(self.item_table.gather(rows), posterior)
+    def _encode_towers(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return what is there of the `TowerOutputs` of items, int32 [items] rows, by name."""
+        features = self.item_table.gather(rows)
+        outputs = self.items.towers(self.items.content_of(features), features)
+        return {name: part for name, part in outputs._asdict().items() if part is not None}
+
+    def join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return served vectors and behaviour shares (NaN without a gate) of items at a moment.
+
+        Args:
+          outputs: of `encode_towers`.
+          posterior: float32 [items, posterior width].
+        """
+        if self._joined is None:
+            parts = {name: tf.TensorSpec([None, *part.shape[1:]], part.dtype) for name, part in outputs.items()}
+            known = tf.TensorSpec([None, self.items.posterior_width], tf.float32)
+            self._joined = tf.function(self._join_towers, input_signature=[parts, known], autograph=False)
+        return self._joined(outputs, posterior)
+
+    def _join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        result = self.items.at_moment(TowerOutputs(**outputs), posterior)
         return self.items.served(result), result.share_or_nan()
 
     def item_tokens(self, rows: tf.Tensor) -> tf.Tensor:

@@ -26,7 +26,7 @@ from recall.evaluation.rolling import Published, Ranked, Window, rank_windows, r
 from recall.evaluation.scorers import Scorer, ScorerOfSome, vector_scorer
 from recall.evaluation.slices import Evaluation, evaluate_examples
 from recall.model.batches.dataset import Examples
-from recall.model.inference import encode_items
+from recall.model.inference import CatalogueVectors
 from recall.model.recall_model import RecallModel
 from recall.runs.moments import counts_as_of, published, vectors_as_of
 
@@ -64,16 +64,21 @@ class ModelItems:
     cold_bias: float
 
     @cached_property
+    def catalogue(self) -> CatalogueVectors:
+        """Run the towers once, for all moments."""
+        return CatalogueVectors(self.model)
+
+    @cached_property
     def vectors(self) -> Float32s:
         """Encode the items as of the start of the period, with the cold bias."""
-        vectors, _ = encode_items(self.model, self.posterior.stacked())
+        vectors, _ = self.catalogue.at(self.posterior.stacked())
         return with_cold_bias(vectors, self.posterior.exposures, self.cold_bias)
 
     def answer(self, queries: Float32s) -> Answer:
         """Answer examples, of which each has one or several query vectors, with the items."""
 
         def as_of(window: Window) -> Scorer:
-            fresh, _ = vectors_as_of(self.model, self.prepared, window.moment_ms, cold_bias=self.cold_bias)
+            fresh, _ = vectors_as_of(self.catalogue, self.prepared, window.moment_ms, cold_bias=self.cold_bias)
             return vector_scorer(queries[window.examples], fresh)
 
         return Answer(vector_scorer(queries, self.vectors), as_of)

@@ -12,17 +12,16 @@ from recall.data.published import candidates_from, published_times
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.rolling import Known
 from recall.evaluation.trending import DecayedClicks
-from recall.model.inference import encode_items
-from recall.model.recall_model import RecallModel
+from recall.model.inference import CatalogueVectors
 
 
 def vectors_as_of(
-    model: RecallModel, prepared: PreparedData, moment_ms: int, *, cold_bias: float
+    catalogue: CatalogueVectors, prepared: PreparedData, moment_ms: int, *, cold_bias: float
 ) -> tuple[Float32s, Posterior]:
-    """Encode the whole catalogue from what is known at a moment, as a service does that refreshes its items then.
+    """Make vectors of the catalogue from what is known at a moment, as a service does that refreshes its items then.
 
     Args:
-      model: the model.
+      catalogue: the items of the model.
       prepared: its data; the log has a clock.
       moment_ms: Unix milliseconds.
       cold_bias: added to the score of an item without exposures, see `with_cold_bias`.
@@ -32,7 +31,7 @@ def vectors_as_of(
     """
     rows = np.arange(len(prepared.item_ids))
     posterior = prepared.posterior_history.as_of(rows, np.full(len(rows), moment_ms))
-    vectors, _ = encode_items(model, posterior.stacked())
+    vectors, _ = catalogue.at(posterior.stacked())
     return with_cold_bias(vectors, posterior.exposures, cold_bias), posterior
 
 

@@ -8,7 +8,14 @@ import tensorflow as tf
 
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import pad, read_examples
-from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, encode_users
+from recall.model.inference import (
+    CatalogueVectors,
+    answerable,
+    encode_items,
+    encode_queries,
+    encode_triggers,
+    encode_users,
+)
 from recall.model.recall_model import RecallModel
 from tests.conftest import Experiment
 
@@ -140,3 +147,27 @@ def test_batches_of_any_size_share_one_trace(experiment: Experiment, prepared: P
     for size in (1, 5, 9):
         encode_users(model, np.full(size, "u", object), np.full((size, size), -1, np.int32))
     assert model.encode_users.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["model.structure=single"], ["model.structure=base"], ["model.gate=concat", "model.item_codes=2", "model.fusion=weighted_sum"]],
+)
+def test_towers_that_ran_once_give_the_vectors_of_any_moment(
+    overrides: list[str], experiment: Experiment, prepared: PreparedData
+) -> None:
+    model = RecallModel(experiment(*overrides), prepared)
+    model.build_layers()
+    catalogue = CatalogueVectors(model, batch_size=64)
+    rows = tf.range(len(prepared.item_ids))
+    for moment in ("validation", "test", "serving"):
+        posterior = prepared.posterior(moment).stacked()
+        made = model.item_vectors_of(model.item_table.gather(rows), tf.constant(posterior))
+        vectors, shares = catalogue.at(posterior)
+        np.testing.assert_allclose(vectors, model.items.served(made), atol=1e-5)
+        np.testing.assert_allclose(shares, made.share_or_nan(), atol=1e-5)
+
+
+def test_a_posterior_of_another_width_is_refused(model: RecallModel, prepared: PreparedData) -> None:
+    with pytest.raises(ValueError, match=r"found shape \(150, 4\), expected \[items, 13\]"):
+        encode_items(model, prepared.posterior("serving").stacked()[:, :4])

@@ -62,6 +62,17 @@ class ItemContent(NamedTuple):
         return ItemContent(*(None if part is None else gather_rows(part, places) for part in self))
 
 
+class TowerOutputs(NamedTuple):
+    """Hold what item vectors are made of and no moment changes: one computation serves any number of moments."""
+
+    known: tf.Tensor  # bool [items], as in `ItemContent`
+    learned: tf.Tensor  # [items], likewise
+    behaviour: tf.Tensor | None = None  # [items, dim], as in `ItemVectors`
+    meta: tf.Tensor | None = None  # [items, dim], likewise
+    metas: tf.Tensor | None = None  # [items, codes, dim], likewise
+    inputs: tf.Tensor | None = None  # [items, inputs] of the MLP of `single`, but for the posterior
+
+
 class ItemSide(tf.keras.layers.Layer):
     """Compute item vectors, and the tokens that stand for items in histories and triggers.
 
@@ -243,25 +254,40 @@ class ItemSide(tf.keras.layers.Layer):
           posterior: float32 [items, width]: `Posterior.stacked` as of the moment.
           training: whether dropout is on.
         """
+        return self.at_moment(self.towers(content, features, training=training), posterior, training=training)
+
+    def towers(self, content: ItemContent, features: Features, *, training: bool = False) -> TowerOutputs:
+        """Compute what item vectors are made of and no moment changes; arguments as of `vectors`."""
         structure = self.config.structure
-        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, features]
         context = self.context(features) if self.context else None
+        known, learned = content.known, content.learned
         if structure == "single":
-            parts = [part for part in (content.identity, context, content.content, inputs) if part is not None]
-            vector = self._scale(self.single_stack(tf.concat(parts, axis=-1), training=training))
-            return ItemVectors(with_appeal(vector), None, None, None)
-        has_behaviour, is_gated = structure != "meta_only", structure == "gated"
-        behaviour = self._behaviour(content.identity, context, training=training) if has_behaviour else None
+            parts = [part for part in (content.identity, context, content.content) if part is not None]
+            return TowerOutputs(known, learned, inputs=tf.concat(parts, axis=-1))
+        behaviour = None
+        if structure != "meta_only":
+            behaviour = self._behaviour(content.identity, context, training=training)
         if structure == "behaviour_only":
+            return TowerOutputs(known, learned, behaviour=behaviour)
+        return TowerOutputs(known, learned, behaviour=behaviour, meta=content.meta, metas=content.metas)
+
+    def at_moment(self, towers: TowerOutputs, posterior: tf.Tensor, *, training: bool = False) -> ItemVectors:
+        """Compute item vectors from the towers' outputs and the posterior, float32 [items, width], of a moment."""
+        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, features]
+        if towers.inputs is not None:
+            vector = self._scale(self.single_stack(tf.concat([towers.inputs, inputs], axis=-1), training=training))
+            return ItemVectors(with_appeal(vector), None, None, None)
+        behaviour, meta, is_gated = towers.behaviour, towers.meta, self.config.structure == "gated"
+        if meta is None:
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
-        gate = self.gate(gate_features(inputs, content.learned)) if is_gated else None  # [items, 1 or dim]
-        appeal = self.appeal(inputs, content.known) if is_gated and self.appeal else None
-        beside = JoinInputs(behaviour, gate, appeal, content.known)
+        gate = self.gate(gate_features(inputs, towers.learned)) if is_gated else None  # [items, 1 or dim]
+        appeal = self.appeal(inputs, towers.known) if is_gated and self.appeal else None
+        beside = JoinInputs(behaviour, gate, appeal, towers.known)
         share = tf.reduce_mean(gate, axis=-1) if gate is not None else None
-        result = ItemVectors(join(content.meta, beside, config=self.config), behaviour, content.meta, share)
-        if content.metas is None:
+        result = ItemVectors(join(meta, beside, config=self.config), behaviour, meta, share)
+        if towers.metas is None:
             return result
-        return result._replace(vectors=join_each_code(content.metas, beside, config=self.config), metas=content.metas)
+        return result._replace(vectors=join_each_code(towers.metas, beside, config=self.config), metas=towers.metas)
 
     def served(self, vectors: ItemVectors) -> tf.Tensor:
         """Return the vectors for an index: float32 [items, width], or [items, codes, width] with several per item."""
