@@ -151,7 +151,12 @@ def test_batches_of_any_size_share_one_trace(experiment: Experiment, prepared: P
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["model.structure=single"], ["model.structure=base"], ["model.gate=concat", "model.item_codes=2", "model.fusion=weighted_sum"]],
+    [
+        [],
+        ["model.structure=single"],
+        ["model.structure=base"],
+        ["model.gate=concat", "model.item_codes=2", "model.fusion=weighted_sum"],
+    ],
 )
 def test_towers_that_ran_once_give_the_vectors_of_any_moment(
     overrides: list[str], experiment: Experiment, prepared: PreparedData
