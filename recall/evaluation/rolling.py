@@ -13,12 +13,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from recall.config.evaluation import EvaluationConfig
-from recall.core.arrays import AnyInts, Float64s, Int32s, Int64s
+from recall.core.arrays import AnyInts, Bools, Float64s, Int32s, Int64s
 from recall.evaluation import metrics
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, score_blocks
 from recall.evaluation.scorers import EvaluationError, Scorer
-from recall.evaluation.slices import LIST_LENGTH, by_exposures
+from recall.evaluation.slices import LIST_LENGTH, by_counts, by_exposures
+
+WARM_UP = (0, 1, 3, 10, 30)
+"""Lower bounds of the slices of young items, in clicks."""
 
 
 class Window(NamedTuple):
@@ -139,6 +142,7 @@ def rolling_metrics(
     times_ms: Int64s,
     item_count: int,
     config: EvaluationConfig,
+    young: Bools | None = None,
     categories: AskedCategories | None = None,
 ) -> dict[str, Any]:
     """Compute the `rolling` part of a model in metrics.json.
@@ -151,11 +155,14 @@ def rolling_metrics(
       times_ms: int64 [examples], rising.
       item_count: size of the catalogue.
       config: cut-offs and slices.
+      young: bool [items], items that came after the training; None: it is not known which.
       categories: as for `slices.evaluate`.
 
     Returns:
-      {"all": ..., "cold": ..., "by_exposures": [...], "ecology": ...} of the form of `slices.evaluate`. Exposures of a
-      target, and whether it is cold, are as of its click. In ecology they are as of the refresh that made the list.
+      {"all": ..., "cold": ..., "by_exposures": [...], "warm_up": [...], "ecology": ...} of the form of
+      `slices.evaluate`. Exposures of a target, and whether it is cold, are as of its click. `warm_up` has the young
+      targets by their clicks as of the click: how fast an item that no training knows is recalled. In ecology exposures
+      are as of the refresh that made the list.
     """
     exposures, clicks = known(targets, times_ms)  # [examples]
     cold = (exposures == 0) & (clicks == 0)
@@ -163,8 +170,16 @@ def rolling_metrics(
         "all": metrics.summary(ranked.ranks, config.k),
         "cold": metrics.summary(ranked.ranks[cold], config.k),
         "by_exposures": by_exposures(ranked.ranks, exposures, config),
+        **({} if young is None else {"warm_up": _warm_up(ranked.ranks, clicks, young[targets], config)}),
         "ecology": _ecology(ranked.lists, cut, known, item_count=item_count, categories=categories),
     }
+
+
+def _warm_up(
+    ranks: Int64s, clicks: Int64s, is_young: Bools, config: EvaluationConfig
+) -> list[dict[str, int | float | None]]:
+    """Summarise the ranks of young targets by their clicks as of the click."""
+    return by_counts(ranks[is_young], clicks[is_young], WARM_UP, k=config.k)
 
 
 def _ecology(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -192,11 +192,27 @@ def by_exposures(
     Returns:
       {"from": 0, "to": 0, ...}, ..., {"from": 1000, "to": None, ...}, where ... is `metrics.summary`.
     """
-    lower = config.exposure_buckets
-    bucket = np.searchsorted(lower, target_exposures, side="right") - 1  # [examples]
+    return by_counts(all_ranks, target_exposures, config.exposure_buckets, k=config.k)
+
+
+def by_counts(
+    all_ranks: Int64s, counts: Int64s, lower: Sequence[int], *, k: Sequence[int]
+) -> list[dict[str, int | float | None]]:
+    """Summarise ranks by a count of the target.
+
+    Args:
+      all_ranks: int64 [examples].
+      counts: int64 [examples], at least `lower[0]`.
+      lower: rising lower bounds of the slices.
+      k: cut-offs.
+
+    Returns:
+      As `by_exposures`.
+    """
+    bucket = np.searchsorted(lower, counts, side="right") - 1  # [examples]
     upper = [*(bound - 1 for bound in lower[1:]), None]
     return [
-        {"from": first, "to": last, **metrics.summary(all_ranks[bucket == index], config.k)}
+        {"from": first, "to": last, **metrics.summary(all_ranks[bucket == index], k)}
         for index, (first, last) in enumerate(zip(lower, upper, strict=True))
     ]
 

@@ -160,6 +160,7 @@ class Judge:
             times_ms=examples.times_ms,
             item_count=len(self._prepared.item_ids),
             config=config,
+            young=self._prepared.posterior("validation").exposures == 0,
             categories=categories,
         )
         exposures, _ = known(examples.targets, examples.times_ms)

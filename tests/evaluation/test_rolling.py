@@ -146,6 +146,28 @@ def test_windows_are_the_refreshes_in_which_a_click_falls() -> None:
     assert windows(times_ms[:0], refresh_ms=HOUR) == []
 
 
+def test_young_items_warm_up_by_the_clicks_that_are_known_of_them(case: Case) -> None:
+    cut, targets = windows(case.times_ms, refresh_ms=HOUR), case.examples.targets
+    ranked, _ = case.judge(refresh_ms=HOUR)
+    young = np.arange(ITEMS) % 3 > 0
+    about: dict[str, Any] = {"targets": targets, "times_ms": case.times_ms, "item_count": ITEMS}
+    found = rolling_metrics(ranked, cut, case.known, config=CONFIG, young=young, **about)["warm_up"]
+    clicks = [
+        sum((case.event_items == target) & (case.event_ms <= now_ms - HOUR) & case.event_clicked)
+        for target, now_ms in zip(targets, case.times_ms, strict=True)
+    ]
+    assert [(part["from"], part["to"]) for part in found] == [(0, 0), (1, 2), (3, 9), (10, 29), (30, None)]
+    for part in found:
+        inside = [
+            rank
+            for rank, target, count in zip(ranked.ranks, targets, clicks, strict=True)
+            if young[target] and part["from"] <= count <= (10**9 if part["to"] is None else part["to"])
+        ]
+        assert part["examples"] == len(inside)
+        assert part["mrr"] == (pytest.approx(np.mean(1 / np.array(inside))) if inside else None)
+    assert sum(part["examples"] > 0 for part in found) >= 3
+
+
 def test_clicks_that_are_not_in_order_of_time_are_refused() -> None:
     with pytest.raises(EvaluationError, match="example 2 is earlier than the one before it"):
         windows(np.array([3, 4, 2], np.int64), refresh_ms=HOUR)

@@ -128,6 +128,23 @@ def test_slices_are_by_exposures_as_of_the_click(
             assert bucket["examples"] == ((exposures >= bucket["from"]) & (exposures <= last)).sum()
 
 
+def test_items_warm_up_that_the_training_had_never_seen(
+    metrics: dict[str, Any], log: pd.DataFrame, examples: Examples, prepared_data: PreparedData
+) -> None:
+    trained = set(log.row[log.time_ms < prepared_data.manifest["split"]["validation_start_ms"]])
+    young = ~np.isin(examples.targets, list(trained))
+    clicks = np.array([
+        ((log.row == target) & (log.is_click == 1) & (log.end_ms <= time_ms - HOUR)).sum()
+        for target, time_ms in zip(examples.targets[young], examples.times_ms[young], strict=True)
+    ])  # fmt: skip
+    assert len(clicks) > 5
+    for part in metrics["test"].values():
+        found = part["rolling"]["warm_up"]
+        expected = np.histogram(clicks, bins=[0, 1, 3, 10, 30, np.inf])[0]
+        if part["rolling"]["all"]["examples"] == len(examples.targets):
+            assert [bucket["examples"] for bucket in found] == expected.tolist()
+
+
 def test_what_is_the_same_at_every_moment_has_the_same_ranks(metrics: dict[str, Any]) -> None:
     for name in ("item_knn", "content_knn", "content_knn_top3"):
         part = metrics["test"][name]
@@ -140,7 +157,7 @@ def test_every_model_of_both_splits_has_a_rolling_part(metrics: dict[str, Any]) 
     assert metrics["rolling"] == {"refresh_ms": HOUR, "why_frozen": None}
     for split in ("test", "validation"):
         for part in metrics[split].values():
-            assert list(part["rolling"]) == ["all", "cold", "by_exposures", "ecology"]
+            assert list(part["rolling"]) == ["all", "cold", "by_exposures", "warm_up", "ecology"]
             assert part["rolling"]["all"]["examples"] == part["all"]["examples"]
             assert set(part["rolling"]["ecology"]) == set(part["ecology"])
 

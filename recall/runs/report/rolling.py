@@ -19,12 +19,23 @@ def rolling_tables(inputs: ReportInputs) -> list[Table]:
     if inputs.configured not in inputs.rolling:
         return []
     buckets = bucket_table_of(inputs, rolling_slices(inputs), of="the item as of its click, rolling")
-    return [_side_by_side(inputs), *([buckets] if buckets else [])]
+    return [table for table in (_side_by_side(inputs), buckets, _warm_up(inputs)) if table]
 
 
 def rolling_slices(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     """Return the slices by exposures as of the click: model -> its `by_exposures` list."""
     return {name: part.get("by_exposures") or [] for name, part in inputs.rolling.items()}
+
+
+def _warm_up(inputs: ReportInputs) -> Table | None:
+    """Build the table of items that came after the training, by the clicks that were known of them."""
+    slices = {name: part.get("warm_up") or [] for name, part in inputs.rolling.items()}
+    table = bucket_table_of(
+        inputs, slices, of="items that came after the training, rolling", by="clicks as of the click"
+    )
+    if table is None or not any(part.get("examples") for part in slices[inputs.configured]):
+        return None
+    return table
 
 
 def _side_by_side(inputs: ReportInputs) -> Table:

@@ -262,14 +262,15 @@ def bucket_table(inputs: ReportInputs) -> Table | None:
 
 
 def bucket_table_of(
-    inputs: ReportInputs, slices: Mapping[str, Sequence[Mapping[str, Any]]], *, of: str
+    inputs: ReportInputs, slices: Mapping[str, Sequence[Mapping[str, Any]]], *, of: str, by: str = "exposures"
 ) -> Table | None:
-    """Build the table of the headline metric per slice of exposures.
+    """Build the table of the headline metric per slice of exposures, or of another count.
 
     Args:
       inputs: the models and the metric.
       slices: model -> its `by_exposures` list.
-      of: says in the caption which exposures.
+      of: says in the caption what the counts are of.
+      by: says what is counted.
 
     Returns:
       The table; None where the configured model has no slices.
@@ -281,7 +282,7 @@ def bucket_table_of(
     keyed = {model: dict(zip(labels, (metric_value(part, inputs.headline_metric) for part in parts), strict=False))
              for model, parts in slices.items() if parts}  # fmt: skip
     rows = model_rows(inputs, keyed, labels, best=dict.fromkeys(labels, max))
-    return Table(f"{inputs.headline_metric} by exposures of {of} (test clicks in brackets)", labels, rows)
+    return Table(f"{inputs.headline_metric} by {by} of {of} (test clicks in brackets)", labels, rows)
 
 
 def modality_table(inputs: ReportInputs) -> Table | None:

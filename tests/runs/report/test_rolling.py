@@ -44,6 +44,19 @@ def test_rolling_metrics_stand_beside_the_frozen_ones() -> None:
     assert [cell.text for cell in buckets.rows[0].cells] == ["0.1012", "–", "0.2762"]
 
 
+def test_a_table_shows_how_fast_items_warm_up_that_came_after_the_training() -> None:
+    inputs = rolling_inputs()
+    warm_up = [{"from": 0, "to": 0, **ranking(0.05, 7)}, {"from": 1, "to": None, **ranking(0.2, 30)}]
+    gated = {**inputs.test["gated"], "rolling": {**inputs.test["gated"]["rolling"], "warm_up": warm_up}}
+    *_, table = rolling_tables(rolling_inputs(test={**inputs.test, "gated": gated}))
+    assert "by clicks as of the click of items that came after the training" in table.caption
+    assert table.columns == ["0 (7)", "≥ 1 (30)"]
+    assert [cell.text for cell in table.rows[0].cells] == ["0.0500", "0.2000"]
+    none = [{"from": 0, "to": None, **ranking(None, 0)}]
+    gated["rolling"]["warm_up"] = none
+    assert len(rolling_tables(rolling_inputs(test={**inputs.test, "gated": gated}))) == 2
+
+
 def test_the_difference_to_each_model_has_its_interval() -> None:
     interval = Interval(0.0278, 0.0101, 0.0455, 0.95, 4000, 300)
     inputs = replace(rolling_inputs(), rolling_differences={"all": {"trending": interval}, "cold": {}})
