@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from recall.data.prepared import PreparedData
 from recall.model.batches.dataset import Batch
-from recall.model.batches.negatives import Negatives
+from recall.model.batches.negatives import Negatives, ShownAgain
 from recall.model.layers.history_time import AgeBias, ClickTimes, GapEmbedding
 from recall.model.recall_model import RecallModel
 from recall.model.towers.item import ItemVectors
@@ -141,23 +141,32 @@ def masked_as_seen(model: RecallModel, examples: list[Example], rows: list[int])
 
 
 def drawn_candidates(
-    model: RecallModel, examples: list[Example], negatives: Negatives, moments: list[int], prepared: PreparedData
+    model: RecallModel, examples: list[Example], again: ShownAgain, negatives: Negatives, prepared: PreparedData
 ) -> Ranked:
-    rows = [example.item for example in examples] + negatives.rows.numpy().tolist()
-    times = [example.time_ms for example in examples] + moments
-    posterior = prepared.posterior_history.as_of(np.array(rows), np.array(times)).stacked()
-    np.testing.assert_allclose(posterior[: len(examples), :4], [example.posterior for example in examples], rtol=1e-6)
+    """The examples' items as of their clicks, the same items at other moments, and what is drawn uniformly."""
+    items, count = np.array([example.item for example in examples]), len(examples)
+    times = np.array([example.time_ms for example in examples])
+    own = prepared.posterior_history.as_of(items, times).stacked()
+    np.testing.assert_allclose(own[:, :4], [example.posterior for example in examples], rtol=1e-6)
+    rows = [*items.tolist(), *items.tolist(), *negatives.rows.numpy().tolist()]
+    drawn_at = [times[place % count] for place in range(len(negatives.rows))]
+    all_times = np.array([*times, *again.times_ms.numpy(), *drawn_at], np.int64)
+    posterior = np.concatenate([own, again.posterior.numpy(), negatives.posterior.numpy()])
+    takes_part = items[:, np.newaxis] != np.array(rows)  # accidental hits do not
+    takes_part &= ~masked_as_seen(model, examples, rows)
+    takes_part[:, count : 2 * count] &= again.is_there.numpy()
+    np.fill_diagonal(takes_part, val=True)
     log_q = np.zeros(len(rows))
     if model.config.model.loss.logq:
-        pools = negatives.pool_sizes
-        frequency = model.sampler.frequency(tf.constant(rows), tf.constant(times, tf.int64))
+        frequency = model.sampler.frequency(tf.constant(rows), tf.constant(all_times))
+        everywhere = tf.ones([len(rows)], tf.bool)
         log_q = model.sampler.log_q(
-            tf.constant(rows), frequency, batch_size=tf.constant(len(examples)), pool_sizes=pools
+            tf.constant(rows),
+            frequency,
+            is_there=everywhere,
+            batch_size=tf.constant(count),
+            pool_sizes=negatives.pool_sizes,
         ).numpy()
-    count = len(examples)
-    takes_part = np.array(rows[:count])[:, np.newaxis] != np.array(rows)  # accidental hits do not
-    takes_part &= ~masked_as_seen(model, examples, rows)
-    np.fill_diagonal(takes_part, val=True)
     return Ranked(rows, posterior, list(range(count)), takes_part, log_q, takes_part)
 
 
@@ -260,10 +269,15 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
         asked_at.append(moments.numpy().tolist())
         return negatives
 
+    again = model.sampler.shown_again(
+        tf.constant([example.item for example in examples]),
+        tf.constant([example.time_ms for example in examples], tf.int64),
+    )
     monkeypatch.setattr(model.sampler, "draw", draw)
+    monkeypatch.setattr(model.sampler, "shown_again", lambda rows, times_ms: again)
     found = {name: float(term) for name, term in model.loss_terms(batch, training=True).items()}
     assert asked_at == [times.numpy().tolist()], "negatives are drawn as of the moments of the examples"
-    ranked = drawn_candidates(model, examples, negatives, times.numpy().tolist(), data.layouts[layout])
+    ranked = drawn_candidates(model, examples, again, negatives, data.layouts[layout])
     expected = naive_terms(model, batch, ranked)
     assert found == pytest.approx(expected, rel=1e-4)
     assert float(model.compute_loss(batch)) == pytest.approx(sum(found.values()), rel=1e-5)

@@ -18,12 +18,25 @@ from recall.model.randomness import op_seed
 _PSEUDO_CLICKS = 0.5
 
 
+ABSENT = 60.0
+"""LogQ of a candidate that takes no part: exp(-60) of any other."""
+
+
 class Negatives(NamedTuple):
     """Hold items drawn uniformly, one per moment."""
 
     rows: tf.Tensor  # int32 [draws]
     posterior: tf.Tensor  # float32 [draws, width], as of `AsOfPosterior`
     pool_sizes: tf.Tensor  # int32 [draws], how many items each draw chose from
+
+
+class ShownAgain(NamedTuple):
+    """Hold the clicked items of a batch at other moments."""
+
+    rows: tf.Tensor  # int32 [targets]
+    times_ms: tf.Tensor  # int64 [targets]
+    posterior: tf.Tensor  # float32 [targets, width]
+    is_there: tf.Tensor  # bool [targets], whether the item is in the pool of negatives at its moment
 
 
 class Catalogue(NamedTuple):
@@ -209,7 +222,7 @@ class NegativeSampler:
     """
 
     def __init__(self, prepared: PreparedData, *, pool: str) -> None:
-        self._seeds = op_seed(), op_seed()  # of draws, and of moments
+        self._seeds = op_seed(), op_seed(), op_seed()  # of draws, of a moment, and of the moments of items shown again
         counts = prepared.sampling_counts.astype(np.float64)
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
         history, totals = prepared.posterior_history, prepared.posterior("validation")
@@ -239,6 +252,20 @@ class NegativeSampler:
         rows = tf.gather(self._order, tf.minimum(place, tf.maximum(pool_sizes - 1, 0)))
         return Negatives(rows, self.posterior(rows, times_ms), pool_sizes)
 
+    def shown_again(self, rows: tf.Tensor, times_ms: tf.Tensor) -> ShownAgain:
+        """Show the clicked items of a batch again, each as it was at the moment of another example.
+
+        As they were when they were clicked they are no sample of what the feed holds: items are clicked while they are
+        the talk of the day.
+
+        Args:
+          rows: int32 [targets].
+          times_ms: int64 [targets].
+        """
+        moments = tf.random.shuffle(times_ms, seed=self._seeds[2])
+        is_there = tf.gather(self._rank, rows) < self.pool_sizes(moments)
+        return ShownAgain(rows, moments, self.posterior(rows, moments), is_there)
+
     def catalogue(self, times_ms: tf.Tensor) -> Catalogue:
         """Return every item with its posterior as of one of the moments, int64 [moments], drawn at random.
 
@@ -257,24 +284,41 @@ class NegativeSampler:
         return tf.searchsorted(self._entered_at, before, side="left")
 
     def frequency(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
-        """Return how often items are targets at moments, as shares of the clicks then: float32 [candidates].
+        """Return how often items are drawn at moments for each click of a batch, float32 [candidates].
 
-        A candidate is an item as it was at a moment, and items are clicked most while they are the talk of the day. By
-        the share of all training clicks a candidate would count as rarer than it is just then, and the model would
-        learn that what is clicked now is clicked less.
+        A candidate is an item as it was at a moment. A clicked item is drawn twice: as it was when it was clicked, most
+        often while it is the talk of the day, and as it was at any moment (`shown_again`), by its share of all
+        training clicks. By that share alone a candidate would count as rarer than it is just then, and the model would
+        learn that what is clicked now is clicked less. The share of a moment alone is an estimate, whose errors the
+        other bounds from below (defensive mixture sampling, Hesterberg, Technometrics 1995).
         """
         of_training = tf.gather(self._frequency, rows)
         if isinstance(self.posterior, FixedPosterior):
-            return of_training
-        return self.posterior.frequency(of_training, rows, times_ms)
+            return 2 * of_training
+        return of_training + self.posterior.frequency(of_training, rows, times_ms)
 
     def log_q(
-        self, rows: tf.Tensor, frequency: tf.Tensor, *, batch_size: tf.Tensor, pool_sizes: tf.Tensor
+        self,
+        rows: tf.Tensor,
+        frequency: tf.Tensor,
+        *,
+        is_there: tf.Tensor,
+        batch_size: tf.Tensor,
+        pool_sizes: tf.Tensor,
     ) -> tf.Tensor:
-        """Return logQ of candidates; see `log_expected_draws`. int32 and float32 [candidates] -> float32."""
-        return log_expected_draws(
+        """Return logQ of candidates, float32 [candidates]; see `log_expected_draws`.
+
+        Args:
+          rows: int32 [candidates].
+          frequency: float32 [candidates], of `frequency`.
+          is_there: bool [candidates], False where a candidate takes no part: its logQ hides it from any softmax.
+          batch_size: int scalar, clicks of the batch.
+          pool_sizes: int32 [draws].
+        """
+        log_q = log_expected_draws(
             frequency,
             batch_size=batch_size,
             ranks=tf.gather(self._rank, rows),
             pool_sizes=pool_sizes,
         )
+        return tf.where(is_there, log_q, ABSENT)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from recall.config.objectives import LossConfig
 from recall.model.batches.dataset import Batch
-from recall.model.batches.negatives import NegativeSampler
+from recall.model.batches.negatives import ABSENT, NegativeSampler
 
 _PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
 
@@ -46,13 +46,18 @@ class Targets(NamedTuple):
 
 
 class RankedAgainst(NamedTuple):
-    """Hold the candidates of the targets of a batch; one entry may stand for several occurrences."""
+    """Hold the candidates of the targets of a batch; one entry may stand for several occurrences.
+
+    Drawn are: the items of the targets as they were when they were clicked, the same items as they were at another
+    moment, and the uniform negatives.
+    """
 
     rows: tf.Tensor  # int32 [candidates]
     posterior: tf.Tensor  # float32 [candidates, width], with the fresh evidence
     own: tf.Tensor  # int32 [targets], place of each target among the candidates
     pool_sizes: tf.Tensor  # int32, sizes of the pools of exposed items: of each draw, or of each target
-    frequency: tf.Tensor | None  # float32 [candidates], share in the clicks of its moment
+    frequency: tf.Tensor | None  # float32 [candidates], expected draws for each click of the batch, as of its moment
+    is_there: tf.Tensor | None  # bool [candidates], whether it takes part
     log_q: tf.Tensor | None  # float32 [candidates]
     distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
     place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
@@ -70,21 +75,35 @@ def candidates_of(
         asking = [tf.gather(catalogue.places, tf.maximum(part, 0)) for part in asked_by]
         rows = catalogue.rows
         ranked = RankedAgainst(
-            rows, catalogue.posterior, own, pool_sizes, frequency=None, log_q=None, distinct=rows, place=None
+            rows,
+            catalogue.posterior,
+            own,
+            pool_sizes,
+            frequency=None,
+            is_there=None,
+            log_q=None,
+            distinct=rows,
+            place=None,
         )
         return ranked, asking
     draws = loss.uniform_negatives if loss.negatives != "none" else 0
     # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
     moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
     negatives = sampler.draw(moments)
-    rows = tf.concat([targets.items, negatives.rows], axis=0)  # [candidates]
+    again = sampler.shown_again(targets.items, targets.times_ms)
+    rows = tf.concat([targets.items, again.rows, negatives.rows], axis=0)  # [candidates]
     own_posterior = sampler.posterior.with_fresh(targets.posterior, targets.items, targets.times_ms)
-    posterior = tf.concat([own_posterior, negatives.posterior], axis=0)  # [candidates, width]
+    posterior = tf.concat([own_posterior, again.posterior, negatives.posterior], axis=0)  # [candidates, width]
+    always = tf.ones_like(targets.items, tf.bool), tf.ones_like(negatives.rows, tf.bool)
+    is_there = tf.concat([always[0], again.is_there, always[1]], axis=0)
     # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
     asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
     distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
     place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, moments], axis=0))
-    log_q = sampler.log_q(rows, frequency, batch_size=count, pool_sizes=negatives.pool_sizes) if loss.logq else None
+    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, again.times_ms, moments], axis=0))
+    log_q = tf.where(is_there, 0.0, ABSENT)
+    if loss.logq:
+        log_q = sampler.log_q(rows, frequency, is_there=is_there, batch_size=count, pool_sizes=negatives.pool_sizes)
     own = tf.range(count)
-    return RankedAgainst(rows, posterior, own, negatives.pool_sizes, frequency, log_q, distinct, place), asking
+    ranked = RankedAgainst(rows, posterior, own, negatives.pool_sizes, frequency, is_there, log_q, distinct, place)
+    return ranked, asking

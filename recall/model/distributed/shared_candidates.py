@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from recall.config.objectives import LossConfig
-from recall.model.batches.negatives import NegativeSampler
+from recall.model.batches.negatives import ABSENT, NegativeSampler
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import Targets
 from recall.model.distributed.workers import Workers
@@ -36,13 +36,17 @@ def of_all_workers(
       workers: that train together.
     """
     candidates, loss = ranking.candidates, ranking.config.loss
-    rows, frequency = workers.own_first(candidates.rows, candidates.frequency)  # [candidates of all]
+    rows, frequency, is_there = workers.own_first(  # [candidates of all]
+        candidates.rows, candidates.frequency, tf.cast(candidates.is_there, tf.int32)
+    )
     pool_sizes = candidates.pool_sizes
     if loss.negatives != "none" and loss.uniform_negatives:  # TensorFlow crashes where nobody has anything to send
         (pool_sizes,) = workers.gathered(pool_sizes)
-    log_q = None
+    is_there = is_there > 0
+    log_q = tf.where(is_there, 0.0, ABSENT)
     if loss.logq:
-        log_q = sampler.log_q(rows, frequency, batch_size=workers.total(tf.size(targets.items)), pool_sizes=pool_sizes)
+        clicks = workers.total(tf.size(targets.items))
+        log_q = sampler.log_q(rows, frequency, is_there=is_there, batch_size=clicks, pool_sizes=pool_sizes)
     there = {name: part for name, part in vectors._asdict().items() if part is not None and name != "share"}
     vectors = vectors._replace(**dict(zip(there, workers.own_first(*there.values()), strict=True)))
     seen = None
@@ -50,5 +54,5 @@ def of_all_workers(
         distinct, places = tf.unique(tf.concat([rows, tf.reshape(tf.maximum(past, 0), [-1])], axis=0))
         place, of_past = places[: tf.size(rows)], tf.reshape(places[tf.size(rows) :], tf.shape(past))
         seen = Seen(targets.past(tf.where(past >= 0, of_past, -1)), tf.size(distinct), place)
-    candidates = candidates._replace(rows=rows, pool_sizes=pool_sizes, log_q=log_q)
+    candidates = candidates._replace(rows=rows, pool_sizes=pool_sizes, is_there=is_there, log_q=log_q)
     return ranking._replace(candidates=candidates, seen=seen, share=workers.share), vectors

@@ -11,7 +11,7 @@ from pipelines.training_data import prepare
 from recall.data.event_counts import BucketCounts
 from recall.data.posterior import Posterior, PosteriorHistory, Prior
 from recall.data.prepared import PreparedData
-from recall.model.batches.negatives import AsOfPosterior, NegativeSampler
+from recall.model.batches.negatives import ABSENT, AsOfPosterior, NegativeSampler
 from tests.conftest import Experiment
 
 HOUR_MS = 3_600_000
@@ -145,7 +145,10 @@ def test_log_q_is_the_log_of_the_expected_draws(prepared: PreparedData) -> None:
     sampler = NegativeSampler(prepared, pool="exposed")
     rows = tf.range(len(prepared.item_ids))
     drawn = sampler.draw(tf.constant(moments))
-    log_q = sampler.log_q(rows, of_training(prepared), batch_size=tf.constant(128), pool_sizes=drawn.pool_sizes).numpy()
+    there = tf.ones_like(rows, tf.bool)
+    log_q = sampler.log_q(
+        rows, of_training(prepared), is_there=there, batch_size=tf.constant(128), pool_sizes=drawn.pool_sizes
+    ).numpy()
     expected = expected_draws(prepared, moments, 128)
     assert expected.sum() == pytest.approx(128 + 300)
     # The last items of the log are never drawn: a probability of practically 0, but one that has a logarithm.
@@ -159,8 +162,9 @@ def test_log_q_is_how_often_items_are_really_drawn(prepared: PreparedData) -> No
     sampler = NegativeSampler(prepared, pool="exposed")
     drawn = sampler.draw(tf.constant(np.tile(moments, repeats)))
     rows = tf.range(len(prepared.item_ids))
+    there = tf.ones_like(rows, tf.bool)
     log_q = sampler.log_q(
-        rows, of_training(prepared), batch_size=tf.constant(0), pool_sizes=drawn.pool_sizes[:100]
+        rows, of_training(prepared), is_there=there, batch_size=tf.constant(0), pool_sizes=drawn.pool_sizes[:100]
     ).numpy()
     found = np.bincount(drawn.rows.numpy(), minlength=len(rows))
     expected = repeats * np.exp(log_q)
@@ -175,10 +179,40 @@ def test_without_uniform_draws_log_q_is_that_of_the_batch(prepared: PreparedData
     log_q = sampler.log_q(
         tf.constant(clicked, tf.int32),
         tf.gather(of_training(prepared), clicked),
+        is_there=tf.ones([len(clicked)], tf.bool),
         batch_size=tf.constant(64),
         pool_sizes=tf.zeros([0], tf.int32),
     )
     np.testing.assert_allclose(np.exp(log_q), 64 * counts[clicked] / counts.sum(), rtol=1e-5)
+
+
+def test_items_of_a_batch_are_shown_again_as_they_were_at_the_moment_of_another_example(
+    prepared: PreparedData,
+) -> None:
+    tf.random.set_seed(10)
+    rng = np.random.default_rng(9)
+    times = prepared.manifest["last_time_ms"] - np.arange(300) * HOUR_MS
+    rows = rng.integers(len(prepared.item_ids), size=len(times))
+    again = NegativeSampler(prepared, pool="exposed").shown_again(tf.constant(rows, tf.int32), tf.constant(times))
+    assert again.rows.numpy().tolist() == rows.tolist()
+    moments = again.times_ms.numpy()
+    assert sorted(moments) == sorted(times)
+    assert (moments != times).mean() > 0.9
+    expected = prepared.posterior_history.as_of(rows, moments)
+    assert_same_posterior(again.posterior.numpy(), expected)
+    is_there = again.is_there.numpy()
+    assert is_there.tolist() == (expected.exposures > 0).tolist(), "only what had been exposed by then"
+    assert 0 < is_there.sum() < len(times)
+
+
+def test_what_takes_no_part_is_hidden_by_its_log_q(prepared: PreparedData) -> None:
+    rows = tf.range(20)
+    is_there = rows % 2 == 0
+    found = NegativeSampler(prepared, pool="exposed").log_q(
+        rows, of_training(prepared)[:20], is_there=is_there, batch_size=tf.constant(64), pool_sizes=tf.constant([150])
+    )
+    assert (found.numpy()[1::2] == ABSENT).all()
+    assert (found.numpy()[::2] < 10).all()
 
 
 def test_the_frequency_of_a_moment_follows_the_decayed_clicks(prepared: PreparedData, moments: Times) -> None:
@@ -198,13 +232,14 @@ def test_the_frequency_of_a_moment_follows_the_decayed_clicks(prepared: Prepared
         relative = share[lookup]
         for life in reversed(range(decayed.shape[1])):
             relative = (decayed[lookup, life] + 0.5 * relative) / (totals[life] / items + 0.5)
-        assert found[lookup].numpy() == pytest.approx(relative / items, rel=1e-4)
+        # Once as it was when it was clicked, once at any moment.
+        assert found[lookup].numpy() == pytest.approx((relative + share[lookup]) / items, rel=1e-4)
 
 
 def test_without_a_clock_the_frequency_is_that_of_all_training_clicks(without_clock: PreparedData) -> None:
     rows = tf.range(len(without_clock.item_ids))
     found = NegativeSampler(without_clock, pool="exposed").frequency(rows, tf.cast(rows, tf.int64))
-    np.testing.assert_allclose(found, of_training(without_clock), rtol=1e-6)
+    np.testing.assert_allclose(found, 2 * of_training(without_clock), rtol=1e-6)
 
 
 def test_without_a_clock_items_of_the_training_events_are_drawn_with_their_totals(
