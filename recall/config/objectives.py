@@ -60,6 +60,11 @@ class LossConfig(Strict):
         default="exposed", description="what uniform negatives are drawn from, beside the in-batch ones"
     )
     uniform_negatives: NonNegativeInt = Field(default=512, description="uniform negatives per batch")
+    shown_again: bool = Field(
+        default=True,
+        description="the clicked items of a batch are negatives as they were at another example's moment, too, and not "
+        "only as they were when they were clicked; with softmax: sampled",
+    )
 
     @model_validator(mode="after")
     def _full_softmax_has_negatives(self) -> LossConfig:

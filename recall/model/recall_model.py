@@ -114,7 +114,7 @@ class RecallModel(TrainableModel):
         self.objectives = Objectives.of(model, towers=asking, head=self.category_head, student=beside)
         self.frozen_objectives = Objectives([distillation] if distillation and is_frozen else [])
         with self._stream("negatives"):
-            self.sampler = NegativeSampler(prepared, pool=model.loss.negatives)
+            self.sampler = NegativeSampler(prepared, pool=model.loss.negatives, shown_again=model.loss.shown_again)
         simulation = model.cold_simulation
         with self._stream("cold simulation"):
             self.cold_simulator = ColdSimulator(prepared, self.items, simulation) if simulation.enabled else None

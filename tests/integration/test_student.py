@@ -76,8 +76,8 @@ def test_its_loss_is_that_of_the_formulas(
     weights = {"item": 0.5, "query": 2.0, "scores": 3.0}
     config = experiment(
         *STUDENT, *PLAIN, f"model.similarity={similarity}", f"model.loss.mask_seen={mask_seen}",
-        "model.loss.negatives=none", "model.loss.logq=false", f"model.student.loss={weights}",
-        "model.student.temperature=1.5",
+        "model.loss.negatives=none", "model.loss.shown_again=false", "model.loss.logq=false",
+        f"model.student.loss={weights}", "model.student.temperature=1.5",
     )  # fmt: skip
     model = model_of(config, prepared)
     batch = batch_of(model, prepared)
@@ -86,7 +86,8 @@ def test_its_loss_is_that_of_the_formulas(
     student, teacher = (
         ask(batch["user"], batch["history"]).numpy() for ask in (model.student_queries, model.user_queries)
     )
-    vectors = model.item_vectors_of(model.item_table.gather(items), batch["posterior"]).vector.numpy()
+    posterior = prepared.posterior_history.as_of(items, batch["time_ms"].numpy()).stacked()
+    vectors = model.item_vectors_of(model.item_table.gather(items), posterior).vector.numpy()
     temperature = float(model.temperature)
     masked = (items[:, np.newaxis] == items) & ~np.eye(len(items), dtype=bool)
     if mask_seen:

@@ -82,6 +82,10 @@ def test_the_terms_of_the_loss_add_up_in_the_metrics(data: Data) -> None:
     assert sum(metrics.values()) == pytest.approx(2 * metrics["loss"], rel=1e-5)
 
 
+# A loss that is the same at every call.
+NOTHING_DRAWN = ("model.dropout=0", "model.loss.negatives=none", "model.loss.shown_again=false")
+
+
 def test_a_weight_of_zero_takes_a_term_away(data: Data) -> None:
     loss = "{behaviour: 0, meta: 0, triplet: 0, uniform_negatives: 8}"
     model = data.model(f"model.loss={loss}")
@@ -227,7 +231,7 @@ def with_exposures(batch: Batch, exposures: float) -> Batch:
 def test_the_id_of_a_hidden_candidate_has_no_say(
     simulation: str, exposures: float, id_matters: bool, data: Data
 ) -> None:
-    model = data.model("model.dropout=0", "model.loss.negatives=none", f"model.cold_simulation={simulation}")
+    model = data.model(*NOTHING_DRAWN, f"model.cold_simulation={simulation}")
     batch = with_exposures(data.batch(model), exposures)
     # A target that is in no history: its id speaks for the candidate alone.
     target = np.setdiff1d(batch["item"].numpy(), batch["history"].numpy())[0]
@@ -243,7 +247,7 @@ def test_the_id_of_a_hidden_candidate_has_no_say(
 def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: Data) -> None:
     for shares, matters in (("brand_new: 1", False), ("unseen: 1", True), ("unseen: 0", True)):
         simulation = f"model.cold_simulation={{max_probability: 0, {shares}}}"
-        model = data.model("model.dropout=0", "model.loss.negatives=none", simulation)
+        model = data.model(*NOTHING_DRAWN, simulation)
         batch = data.batch(model)
         assert (loss_of(model, batch) != loss_of(model, with_exposures(batch, 500.0))) == matters
 

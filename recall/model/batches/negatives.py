@@ -221,7 +221,8 @@ class NegativeSampler:
     learn "this item is never a positive". `pool: catalogue` draws from all items, for comparison.
     """
 
-    def __init__(self, prepared: PreparedData, *, pool: str) -> None:
+    def __init__(self, prepared: PreparedData, *, pool: str, shown_again: bool = True) -> None:
+        self._shows_again = shown_again
         self._seeds = op_seed(), op_seed(), op_seed()  # of draws, of a moment, and of the moments of items shown again
         counts = prepared.sampling_counts.astype(np.float64)
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
@@ -261,7 +262,12 @@ class NegativeSampler:
         Args:
           rows: int32 [targets].
           times_ms: int64 [targets].
+
+        Returns:
+          One entry for each target; none without `model.loss.shown_again`.
         """
+        if not self._shows_again:
+            rows, times_ms = rows[:0], times_ms[:0]
         moments = tf.random.shuffle(times_ms, seed=self._seeds[2])
         is_there = tf.gather(self._rank, rows) < self.pool_sizes(moments)
         return ShownAgain(rows, moments, self.posterior(rows, moments), is_there)
@@ -286,16 +292,17 @@ class NegativeSampler:
     def frequency(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
         """Return how often items are drawn at moments for each click of a batch, float32 [candidates].
 
-        A candidate is an item as it was at a moment. A clicked item is drawn twice: as it was when it was clicked, most
-        often while it is the talk of the day, and as it was at any moment (`shown_again`), by its share of all
-        training clicks. By that share alone a candidate would count as rarer than it is just then, and the model would
-        learn that what is clicked now is clicked less. The share of a moment alone is an estimate, whose errors the
-        other bounds from below (defensive mixture sampling, Hesterberg, Technometrics 1995).
+        A candidate is an item as it was at a moment. A clicked item is drawn as it was when it was clicked, most often
+        while it is the talk of the day, and a second time as it was at any moment (`model.loss.shown_again`), by its
+        share of all training clicks. By that share alone a candidate would count as rarer than it is just then, and the
+        model would learn that what is clicked now is clicked less. The share of a moment alone is an estimate, whose
+        errors the other bounds from below (defensive mixture sampling, Hesterberg, Technometrics 1995).
         """
         of_training = tf.gather(self._frequency, rows)
-        if isinstance(self.posterior, FixedPosterior):
-            return 2 * of_training
-        return of_training + self.posterior.frequency(of_training, rows, times_ms)
+        of_moment = of_training
+        if isinstance(self.posterior, AsOfPosterior):
+            of_moment = self.posterior.frequency(of_training, rows, times_ms)
+        return of_training + of_moment if self._shows_again else of_moment
 
     def log_q(
         self,
