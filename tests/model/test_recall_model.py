@@ -254,10 +254,9 @@ def test_a_brand_new_candidate_shows_no_posterior_and_an_unseen_one_does(data: D
 
 @pytest.mark.slow
 def test_nothing_is_hidden_outside_of_training(data: Data) -> None:
-    model = data.model(
-        "model.cold_simulation={max_probability: 1, unseen: 1, brand_new: 1}", "model.loss.negatives=none"
-    )
-    plain = data.model("model.cold_simulation.enabled=false", "model.loss.negatives=none")
+    drawn = "model.loss.negatives=none", "model.loss.shown_again=false"
+    model = data.model("model.cold_simulation={max_probability: 1, unseen: 1, brand_new: 1}", *drawn)
+    plain = data.model("model.cold_simulation.enabled=false", *drawn)
     batch = data.batch(model)
     assert float(model.compute_loss(batch)) == float(plain.compute_loss(batch))
 
