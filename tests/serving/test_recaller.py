@@ -326,7 +326,7 @@ def test_lists_are_the_exact_ones_with_the_bias_and_hold_more_new_items_the_larg
     table = pd.read_parquet(finished / "vectors" / "vectors.parquet")
     novelty = dict(zip(table.item_id, 1 / (1 + table.exposures / 5), strict=True))
     found = []
-    for bias in (-0.5, 0.0, 0.5):
+    for bias in (-3.0, 0.0, 3.0):
         recaller = with_bias(bias)
         scored = Exported(ids=exported.ids, vectors=biased(table, bias))
         lists = recaller.recall(active, k=10)
