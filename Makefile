@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reord
 # Pinned versions for the Python at hand; `make lock` renews them.
 CONSTRAINTS = .ci/constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
-.PHONY: install demo check quick test lint lock clean
+.PHONY: install demo check quick all-tests test lint lock clean
 
 install: .venv/installed
 
@@ -35,8 +35,11 @@ check: install
 quick: install
 	$(PYTEST) -m "not slow"
 
-test: install lint
+all-tests: install
 	$(PYTEST)
+
+test: install
+	@$(MAKE) --no-print-directory --jobs=2 lint all-tests
 
 lock: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
