@@ -23,7 +23,16 @@ def notes_of(data: DataConfig, scratch: Scratch, log: OrderedLog, *, clipped: di
       log: summary of the log and its rejected rows.
       clipped: as of `EncodedTables`.
     """
-    return [*_of_log(data, scratch, log), *_of_numbers(clipped)]
+    return [*_of_log(data, scratch, log), *_of_evidence(data), *_of_numbers(clipped)]
+
+
+def _of_evidence(data: DataConfig) -> list[str]:
+    """Say why there is no fresh evidence though half-lives are set."""
+    if data.half_lives_ms or not data.posterior.half_lives:
+        return []
+    has_clock = data.events.time_unit != "order"
+    why = "a split by last click has no moment before all held-out clicks" if has_clock else "the log has no clock"
+    return [f"there is no fresh evidence (data.posterior.half_lives): {why}; the posterior has totals alone"]
 
 
 def _of_numbers(clipped: dict[str, dict[str, int]]) -> list[str]:

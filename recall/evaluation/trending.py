@@ -29,9 +29,9 @@ class DecayedClicks:
     items, and only keeps the numbers near counts.
 
     Args:
-      item: int [entries], item row; sorted by item and bucket.
+      item: int [entries], item row.
       bucket: int64 [entries], floor(time / length of a bucket).
-      clicks: int64 [entries], of the item up to the end of the bucket.
+      clicks: int64 [entries], of the item in the bucket alone.
       bucket_ms: length of a bucket.
       delay_ms: time until a closed bucket becomes known.
       item_count: size of the catalogue.
@@ -40,12 +40,9 @@ class DecayedClicks:
     def __init__(
         self, item: AnyInts, bucket: Int64s, clicks: Int64s, *, bucket_ms: int, delay_ms: int, item_count: int
     ) -> None:
-        before = np.append(0, clicks[:-1])
-        before[np.flatnonzero(np.diff(item, prepend=-1))] = 0  # at the first bucket of an item
-        clicked = clicks - before  # [entries], in the bucket alone
-        chosen = np.flatnonzero(clicked)
+        chosen = np.flatnonzero(clicks)
         chosen = chosen[np.argsort(bucket[chosen], kind="stable")]
-        self._item, self._clicked = item[chosen], clicked[chosen].astype(np.float64)
+        self._item, self._clicked = item[chosen], clicks[chosen].astype(np.float64)
         self._end_ms = (bucket[chosen] + 1) * bucket_ms  # rising
         self._delay_ms, self._item_count = delay_ms, item_count
 

@@ -56,10 +56,11 @@ def published(config: Config, prepared: PreparedData) -> Int64s | None:
 def decayed_clicks(prepared: PreparedData) -> DecayedClicks:
     """Read the clicks of the log, for sums that decay; the log has a clock."""
     history = prepared.posterior_history
+    entries = history.entries()
     return DecayedClicks(
-        history.item,
-        history.bucket,
-        history.clicks,
+        entries.item,
+        entries.bucket,
+        entries.clicks,
         bucket_ms=history.bucket_ms,
         delay_ms=history.delay_ms,
         item_count=len(prepared.item_ids),

@@ -17,7 +17,8 @@ HOUR = 3_600_000
 
 def decayed_clicks(history: PosteriorHistory, *, items: int) -> DecayedClicks:
     settings = {"bucket_ms": history.bucket_ms, "delay_ms": history.delay_ms}
-    return DecayedClicks(history.item, history.bucket, history.clicks, item_count=items, **settings)
+    entries = history.entries()
+    return DecayedClicks(entries.item, entries.bucket, entries.clicks, item_count=items, **settings)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1_800_000, 3 * HOUR])

@@ -6,9 +6,11 @@ Training costs its tracing, whatever the size of the data: so they look at one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
 from tests.conftest import Experiment
 from tests.helpers.made_once import MakeOnce
@@ -18,15 +20,17 @@ SMALL = ("model.structure=behaviour_only", "model.loss.negatives=none", "trainin
 TRAINED_SMALL = (*SMALL, "training.ema=null", "training.learning_rate=0.05", "training.metric_k=20")
 
 
+def trained_once(name: str, config: Config, prepared: PreparedData, made_once: MakeOnce, **about: Any) -> Path:
+    """Train a model without SavedModels once per run of the suite, and return its directory, which is read only."""
+    from recall.training.train import train
+
+    folder = made_once(
+        name, config.to_yaml(), lambda folder: train(config, prepared, folder / "model", saved_models=False, **about)
+    )
+    return folder / "model"
+
+
 @pytest.fixture(scope="session")
 def trained_small(experiment: Experiment, prepared: PreparedData, made_once: MakeOnce) -> Path:
     """Return the directory of a small trained model of `TRAINED_SMALL`: three epochs, no average, no SavedModels."""
-    from recall.training.train import train
-
-    config = experiment(*TRAINED_SMALL)
-    folder = made_once(
-        "trained_small",
-        config.to_yaml(),
-        lambda folder: train(config, prepared, folder / "model", saved_models=False),
-    )
-    return folder / "model"
+    return trained_once("trained_small", experiment(*TRAINED_SMALL), prepared, made_once)

@@ -15,6 +15,7 @@ from pipelines.training_data import main, prepare, print_counts
 from recall.config.experiment import Config
 from recall.config.features import NumberFeature
 from recall.core.errors import DataError
+from recall.data.prepared import PreparedData
 from tests.helpers.training_examples import experiment
 
 START, HOUR = 1_700_000_000, 3_600  # 14 November 2023, 22:13:20 UTC
@@ -126,6 +127,19 @@ def test_a_log_within_one_bucket_and_rows_that_repeat_are_said(
     said = capsys.readouterr().out
     assert "note: 400 of 800 rows repeat another row with the same user, item, time and click" in said
     assert "note: all events lie in one bucket of 1 h" in said
+
+
+def test_without_a_moment_before_all_held_out_clicks_there_is_no_fresh_evidence_and_the_output_says_so(
+    log: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = log(ROWS)
+    assert PreparedData(tmp_path / "time", prepare(config, tmp_path / "time")).posterior("test").fresh is not None
+    by_click = config.replaced(data={"split": {"by": "last_click"}})
+    found = prepare(by_click, tmp_path / "click")
+    assert PreparedData(tmp_path / "click", found).posterior("test").fresh is None
+    assert "there is no fresh evidence (data.posterior.half_lives): a split by last click" in " ".join(found["notes"])
+    without = by_click.replaced(data={"posterior": {"half_lives": []}})
+    assert not any("fresh evidence" in note for note in prepare(without, tmp_path / "none")["notes"])
 
 
 def test_numbers_far_from_all_others_are_said(log: Callable[..., Config], tmp_path: Path) -> None:

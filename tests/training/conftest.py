@@ -14,11 +14,10 @@ from recall.model.batches.dataset import read_examples
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.training import validation
-from recall.training.train import train
 from tests.conftest import Experiment
 from tests.helpers.dying import train_until_killed
 from tests.helpers.made_once import MakeOnce
-from tests.helpers.trained_models import SMALL
+from tests.helpers.trained_models import SMALL, trained_once
 
 LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20")
 
@@ -26,13 +25,7 @@ LEARNING = ("training.epochs=5", "training.batch_size=64", "training.metric_k=20
 @pytest.fixture(scope="session")
 def trained(experiment: Experiment, prepared: PreparedData, made_once: MakeOnce) -> Path:
     """Return the directory of a trained model with fingerprint "this", the only one of its folder. Tests share it."""
-    config = experiment(*LEARNING)
-    folder = made_once(
-        "trained",
-        config.to_yaml(),
-        lambda folder: train(config, prepared, folder / "model", fingerprint="this", saved_models=False),
-    )
-    return folder / "model"
+    return trained_once("trained", experiment(*LEARNING), prepared, made_once, fingerprint="this")
 
 
 @pytest.fixture(scope="session")
