@@ -65,6 +65,10 @@ class LossConfig(Strict):
         description="the clicked items of a batch are negatives as they were at another example's moment, too, and not "
         "only as they were when they were clicked; with softmax: sampled",
     )
+    exposure_power: NonNegativeFloat = Field(
+        default=0.0,
+        description="a click weighs (1 + exposures)^-power, of the exposures of its item as of the click; 0: all alike",
+    )
 
     @model_validator(mode="after")
     def _full_softmax_has_negatives(self) -> LossConfig:

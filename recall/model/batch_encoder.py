@@ -10,6 +10,7 @@ from recall.config.model import ModelConfig
 from recall.data.further_histories import PREFIX
 from recall.model.batches.cold_simulation import ColdSimulator, Shown
 from recall.model.batches.dataset import Batch
+from recall.model.batches.exposure_weights import weighed_by_exposures
 from recall.model.batches.negatives import NegativeSampler
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import RankedAgainst, Targets, candidates_of
@@ -109,7 +110,8 @@ class BatchEncoder:
 
     def _ranked_against(self, batch: Batch, needs: frozenset[Asking], workers: Workers | None) -> _Found:
         """Find the clicks of a batch, their candidates, and the places of all items of the query side."""
-        loss, targets = self._config.loss, Targets.of(batch)
+        loss = self._config.loss
+        targets = weighed_by_exposures(Targets.of(batch), power=loss.exposure_power)
         pasts = [batch["history"] if "history" in batch else batch["items"]]  # [batch, time]
         pasts += [batch[PREFIX + name] for name in (self._users.shared if self._users else ())]
         asked_by = [tf.reshape(past, [-1]) for past in pasts] if "user" in needs or loss.mask_seen else []
