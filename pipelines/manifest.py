@@ -90,7 +90,13 @@ def _counts(scratch: Scratch, log: OrderedLog, totals: ItemTotals) -> dict[str, 
 def _columns(config: Config, split: int) -> dict[str, str]:
     """Name the columns of a split's examples and their types."""
     data = config.data
-    schema = example_schema(data.layout, split, weighted=data.events.weight is not None, histories=data.histories)
+    schema = example_schema(
+        data.layout,
+        split,
+        weighted=data.events.weight is not None,
+        histories=data.histories,
+        refused=data.refused.count > 0,
+    )
     return {field.name: str(field.type) for field in schema}
 
 

@@ -152,8 +152,9 @@ def reasons(rejected: pa.Table) -> dict[str, int]:
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
-def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str, items: ItemTable) -> None:
-    """Raise DataError if the log has no rows, no usable row, or no click."""
+def require_usable(summary: LogSummary, rejected: pa.Table, *, data: DataConfig, items: ItemTable) -> None:
+    """Raise DataError if the log has no rows, no usable row, no click, or nothing refused where examples carry it."""
+    path = data.events.path
     if not summary.totals and not len(rejected):
         raise DataError(f"{path}: the log has no rows; expected at least some exposures and clicks")
     if not summary.totals:
@@ -168,6 +169,11 @@ def require_usable(summary: LogSummary, rejected: pa.Table, *, path: str, items:
         raise DataError(
             f"{path}: none of the {summary.totals['events']:,} events is a click; check data.events.click "
             "(a row is a click when its column is at least at_least)"
+        )
+    if data.refused.count and summary.totals["clicks"] == summary.totals["events"]:
+        raise DataError(
+            f"{path}: all {summary.totals['events']:,} events are clicks, so that nothing was shown and not clicked, "
+            f"which data.refused: {data.refused.count} asks for; use a log with all exposures, or data.refused: 0"
         )
 
 

@@ -161,7 +161,7 @@ class _Job:
         summary = LogSummary.read(scratch, data.split)
         require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
-        require_usable(summary, rejected, path=data.events.path, items=items)
+        require_usable(summary, rejected, data=data, items=items)
         if data.events.time_unit != "order":
             summary = summary.with_end(scratch, bucket_ms=data.posterior.bucket)
         held_out = summary.split(data)

@@ -33,6 +33,7 @@ from recall.data.features.vocabulary import Vocabulary
 from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.data.posterior import Prior
 from recall.data.prepared_files import shard_path
+from recall.data.refusals import Refusals
 from recall.data.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
 from recall.data.tfrecords import encode_examples, frame_records
 
@@ -230,6 +231,7 @@ class WriteShards(beam.DoFn):
             history=data.history,
             trigger_window_ms=data.trigger.window,
             explicit_trigger=data.events.trigger is not None,
+            refusals=Refusals(data.refused.count, data.refused.gap) if data.refused.count else None,
         )
         self._vocabularies = {
             name: Vocabulary.from_table(self._job.scratch.read(f"vocabulary.{name}"))
@@ -299,5 +301,11 @@ def shard_names(shard: int, *, shards: int) -> list[str]:
 
 def _examples(clicks: Clicks, split: int, *, layout: str) -> Iterator[pa.Table]:
     tables = clicks.user_examples() if split == TRAIN and layout == "user" else clicks.examples(split)
-    schema = example_schema(layout, split, weighted=clicks.weight is not None, histories=clicks.further)
+    schema = example_schema(
+        layout,
+        split,
+        weighted=clicks.weight is not None,
+        histories=clicks.further,
+        refused=clicks.refused is not None,
+    )
     return (table.cast(schema) for table in tables)

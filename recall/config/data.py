@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from recall.config.strict import Strict
 from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, TimeZone
@@ -239,6 +239,23 @@ class HistoryConfig(Strict):
         return {**events, **own, "click": click, "trigger": None, "weight": None}
 
 
+class RefusedConfig(Strict):
+    """Let training examples carry what was shown beside the click, in the same session, and not clicked.
+
+    `refused: 4` is short for `{count: 4}`.
+    """
+
+    count: NonNegativeInt = Field(default=0, description="items that an example carries at most; 0 for none")
+    gap: DurationMs = Field(
+        default=30 * 60_000, description="a longer time between two exposures of a user ends the session, e.g. 30m"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, content: Any) -> Any:
+        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
+
+
 class DataConfig(Strict):
     """Configure the input files and how they become training examples."""
 
@@ -255,6 +272,7 @@ class DataConfig(Strict):
     histories: dict[HistoryName, HistoryConfig] = Field(
         default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
     )
+    refused: RefusedConfig = RefusedConfig()
     shards: PositiveInt = 4
 
     @property
@@ -285,6 +303,23 @@ class DataConfig(Strict):
                     f"histories.{name}: a log without timestamps (time_unit: order) shares no clock with another file, "
                     "and lines of format sequences have no further columns; remove it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_refused(self) -> DataConfig:
+        count = self.refused.count
+        if count and self.events.click is None:
+            raise ValueError(
+                f"refused: {count} asks for what was shown and not clicked, but without data.events.click every row is "
+                "a click; name the column of clicks there, or use refused: 0"
+            )
+        if count and self.events.time_unit == "order":
+            raise ValueError(
+                f"refused: {count} asks for the session of a click, but a log without timestamps (time_unit: order) "
+                "has none; use refused: 0"
+            )
+        if count and self.layout == "user":
+            raise ValueError(f"refused: {count} needs one record per click; use layout: click, or refused: 0")
         return self
 
     @model_validator(mode="after")

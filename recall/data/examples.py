@@ -20,6 +20,7 @@ from recall.data.click_history import Ranges, earlier_clicks, first_clicks, last
 from recall.data.further_histories import PREFIX, FurtherHistory
 from recall.data.posterior import Posterior, PosteriorHistory
 from recall.data.posterior_blocks import PosteriorBlocks
+from recall.data.refusals import Refusals
 from recall.data.splits import TEST, TRAIN, TimeBoundaries, split_by_last_click, split_by_time
 from recall.data.tfrecords import batch_slices
 
@@ -55,12 +56,15 @@ USER_SCHEMA = pa.schema(
 )
 
 _WEIGHTED = {"click": pa.field("weight", pa.float32()), "user": pa.field("weight", _FLOAT_LIST)}
+REFUSED = "refused"
 HISTORY_SCHEMA = pa.schema(
     [("user_id", pa.string()), ("recent", _INT64_LIST), ("seen", _INT64_LIST), ("recent_time_ms", _INT64_LIST)]
 )
 
 
-def example_schema(layout: str, split: int, *, weighted: bool = False, histories: Iterable[str] = ()) -> pa.Schema:
+def example_schema(
+    layout: str, split: int, *, weighted: bool = False, histories: Iterable[str] = (), refused: bool = False
+) -> pa.Schema:
     """Return the columns of a split's examples.
 
     Args:
@@ -68,6 +72,7 @@ def example_schema(layout: str, split: int, *, weighted: bool = False, histories
       split: 0 train, 1 validation, 2 test.
       weighted: whether they carry the weight of the click (of each click, by user).
       histories: names of further histories, each with its items (or codes) and times.
+      refused: whether training examples carry what was shown beside the click and not clicked.
     """
     if split != TRAIN:
         schema, layout = HELD_OUT_SCHEMA, "click"
@@ -78,6 +83,8 @@ def example_schema(layout: str, split: int, *, weighted: bool = False, histories
     for name in histories:
         for column in (PREFIX + name, f"{PREFIX}{name}.time_ms"):
             schema = schema.append(pa.field(column, _INT64_LIST))
+    if refused and split == TRAIN:
+        schema = schema.append(pa.field(REFUSED, _INT64_LIST))
     return schema
 
 
@@ -132,12 +139,14 @@ class ExampleBuilder:
       history: number of clicks that an example carries.
       trigger_window_ms: largest age of a previous click that counts as trigger.
       explicit_trigger: whether triggers come from the log alone.
+      refusals: which refused items the examples carry, if they do.
     """
 
     posterior: PosteriorHistory | PosteriorBlocks
     history: int
     trigger_window_ms: int
     explicit_trigger: bool
+    refusals: Refusals | None = None
 
     def prepare(self, events: UserEvents) -> Clicks:
         """Compute all columns of clicks but lists: posteriors, triggers, bounds of the histories."""
@@ -150,6 +159,9 @@ class ExampleBuilder:
             if self.explicit_trigger
             else previous_triggers(rows, time_ms, earlier, window_ms=self.trigger_window_ms)
         )
+        refused = self.refusals and self.refusals.beside_clicks(
+            events.user, events.rows, events.time_ms, click=events.click, is_training=events.split == TRAIN
+        )
         return Clicks(
             users=events.users,
             user=user,
@@ -161,6 +173,7 @@ class ExampleBuilder:
             earlier=earlier,
             history=last_clicks(earlier, self.history),
             weight=None if events.weight is None else events.weight[clicked],
+            refused=refused,
         )
 
 
@@ -180,6 +193,7 @@ class Clicks:
       history: the last of these.
       weight: weight of the click; None where all count once.
       further: further histories by name, each with the entries that every click has of it.
+      refused: item rows that were shown beside the click and not clicked; None where examples carry none.
     """
 
     users: pa.StringArray
@@ -193,6 +207,7 @@ class Clicks:
     history: Ranges
     weight: Float32s | None = None
     further: Mapping[str, tuple[FurtherHistory, Ranges]] = field(default_factory=dict)
+    refused: Ragged | None = None
 
     def joined(self, histories: Mapping[str, FurtherHistory]) -> Clicks:
         """Add further histories, by name, as of each click."""
@@ -208,6 +223,7 @@ class Clicks:
             chosen = chosen[self._shuffled(chosen)]
             values = 2 * self.history.take(chosen).lengths()
             first = None
+            values += 0 if self.refused is None else self.refused.lengths[chosen]
         else:
             values = self.earlier.take(chosen).lengths() + 2 * self.history.take(chosen).lengths()
             first = first_clicks(self.user, self.rows)
@@ -270,7 +286,15 @@ class Clicks:
             columns[PREFIX + name] = _lists(entries, further.codes)
             columns[f"{PREFIX}{name}.time_ms"] = _lists(entries, further.time_ms)
         split = TRAIN if first is None else TEST
-        schema = example_schema("click", split, weighted=self.weight is not None, histories=self.further)
+        if split == TRAIN and self.refused is not None:
+            columns[REFUSED] = _list_array(self.refused.take(chosen))
+        schema = example_schema(
+            "click",
+            split,
+            weighted=self.weight is not None,
+            histories=self.further,
+            refused=self.refused is not None,
+        )
         return pa.table(columns, schema=schema)
 
     def _weights(self) -> dict[str, Float32s]:

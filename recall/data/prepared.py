@@ -21,6 +21,7 @@ from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr
+from recall.data.examples import REFUSED
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.posterior import Posterior, PosteriorHistory, Prior
@@ -186,6 +187,11 @@ class PreparedData:
     def is_weighted(self) -> bool:
         """Tell whether clicks carry a weight (`data.events.weight`)."""
         return "weight" in self.manifest["examples"]["train"]
+
+    @property
+    def has_refusals(self) -> bool:
+        """Tell whether training examples carry what was shown and not clicked (`data.refused`)."""
+        return REFUSED in self.manifest["examples"]["train"]
 
     def posterior(self, moment: Moment) -> Posterior:
         """Read the posterior of every item.

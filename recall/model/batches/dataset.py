@@ -15,6 +15,7 @@ import tensorflow as tf
 from recall.config.training import StageData
 from recall.core.arrays import Float32s, Int32s, Int64s, Intps
 from recall.core.ragged import Ragged
+from recall.data.examples import REFUSED
 from recall.data.further_histories import PREFIX
 from recall.data.prepared import PreparedData
 from recall.evaluation.ranking import EvaluationSet
@@ -68,8 +69,8 @@ def training_dataset(
 
     Layout click: user int32 [batch], item int32 [batch], time_ms int64 [batch], posterior float32 [batch, 4],
     history int32 [batch, longest] padded with -1, oldest first, history_time_ms int64 [batch, longest], trigger int32
-    [batch], -1 where there is none, weight float32 [batch], and of each further history `history.NAME` int32 [batch,
-    its longest] padded with -1.
+    [batch], -1 where there is none, weight float32 [batch], of each further history `history.NAME` int32 [batch, its
+    longest] padded with -1, and `refused` likewise where the examples carry it (`data.refused`), the nearest first.
     Layout user: user int32 [batch], items int32 [batch, time] padded with -1, time_ms int64 [batch, time],
     posterior float32 [batch, time, 4], trigger int32 [batch, time], weight float32 [batch, time], is_target bool
     [batch, time], before int32 [batch, time]: the last position strictly earlier in time, -1 for none. Of a longer
@@ -89,6 +90,7 @@ def training_dataset(
         records = records.map(lambda serialized: serialized[part.start : part.stop])
     if layout == "click":
         further = [PREFIX + name for name in prepared.history_lengths]
+        further += [REFUSED] if prepared.has_refusals else []
         batches = records.map(lambda serialized: _parse_clicks(serialized, users, further), num_parallel_calls=2)
     else:
         # A seed per batch: a random operation in a parallel map would give numbers in the order of its threads.
