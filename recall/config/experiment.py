@@ -99,6 +99,16 @@ class Config(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _examples_carry_what_is_refused(self) -> Config:
+        wanted, carried = self.model.loss.refused.count, self.data.refused.count
+        if wanted > carried:
+            raise ValueError(
+                f"model.loss.refused: {wanted} needs as many refused items in an example, but data.refused is "
+                f"{carried}; set data.refused: {wanted}, or model.loss.refused: {carried}"
+            )
+        return self
+
     def of_stage(self, stage: StageConfig) -> Config:
         """Derive the experiment of one of `training.stages`, which has no further stages.
 

@@ -232,6 +232,17 @@ class ModelConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _own_negatives_have_one_score(self) -> ModelConfig:
+        for name in ("refused", "hard_negatives"):
+            count = getattr(self.loss, name).count
+            if count and (self.interest_count > 1 or (self.item_codes and self.item_codes.are_trained_apart)):
+                raise ValueError(
+                    f"loss.{name}: {count} is for one vector per user and item, but interests or item_codes make "
+                    f"several; remove one or the other"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _category_head_has_vectors(self) -> ModelConfig:
         if self.category_head and self.structure not in WITH_META_TOWER:
             raise ValueError(

@@ -29,6 +29,33 @@ class ColdSimulation(Strict):
     )
 
 
+class RefusedLoss(Strict):
+    """Rank a click above what was shown beside it and not clicked; `refused: 4` is short for `{count: 4}`."""
+
+    count: NonNegativeInt = Field(default=0, description="refused items of a click, of those that data.refused keeps")
+    weight: PositiveFloat = Field(default=0.1, description="of the loss")
+    logq: bool = Field(default=True, description="subtract the log of an item's exposures as of the click")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, content: Any) -> Any:
+        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
+
+
+class HardNegativesLoss(Strict):
+    """Rank a click above the uniform negatives that score highest; `hard_negatives: 8` is short for `{count: 8}`."""
+
+    count: NonNegativeInt = Field(default=0, description="uniform negatives of a batch that a query meets once more")
+    skip: NonNegativeInt = Field(default=0, description="leave out so many that score even higher")
+    weight: PositiveFloat = Field(default=0.1, description="of the loss")
+    logq: bool = Field(default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, content: Any) -> Any:
+        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
+
+
 class LossConfig(Strict):
     """Configure the training objective: weights of its terms, and where negatives come from."""
 
@@ -69,6 +96,8 @@ class LossConfig(Strict):
         default=0.0,
         description="a click weighs (1 + exposures)^-power, of the exposures of its item as of the click; 0: all alike",
     )
+    refused: RefusedLoss = RefusedLoss()
+    hard_negatives: HardNegativesLoss = HardNegativesLoss()
 
     @model_validator(mode="after")
     def _full_softmax_has_negatives(self) -> LossConfig:
@@ -76,6 +105,23 @@ class LossConfig(Strict):
             raise ValueError(
                 "softmax: full ranks against the catalogue, but negatives: none leaves nothing of it; "
                 "use negatives: exposed or negatives: catalogue"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_negatives_are_beside_drawn_ones(self) -> LossConfig:
+        for name in ("refused", "hard_negatives"):
+            count = getattr(self, name).count
+            if count and self.softmax == "full":
+                raise ValueError(
+                    f"{name}: {count} adds negatives to the drawn ones, but softmax: full draws none; use softmax: "
+                    f"sampled, or {name}: 0"
+                )
+        hard, drawn = self.hard_negatives, self.uniform_negatives if self.negatives != "none" else 0
+        if hard.count and hard.count + hard.skip > drawn:
+            raise ValueError(
+                f"hard_negatives: {hard.count} (and {hard.skip} left out) are chosen from the uniform negatives, of "
+                f"which there are {drawn}; raise uniform_negatives (with negatives: exposed), or use hard_negatives: 0"
             )
         return self
 

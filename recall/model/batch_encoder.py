@@ -12,14 +12,15 @@ from recall.model.batches.cold_simulation import ColdSimulator, Shown
 from recall.model.batches.dataset import Batch
 from recall.model.batches.exposure_weights import weighed_by_exposures
 from recall.model.batches.negatives import NegativeSampler
+from recall.model.batches.own_negatives import Refused, log_exposures
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import RankedAgainst, Targets, candidates_of
 from recall.model.distributed.shared_candidates import of_all_workers, of_one_worker
 from recall.model.distributed.workers import Workers
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.layers.gathering import gather_rows
-from recall.model.objectives.objective import Asking, EncodedBatch, Ranking
-from recall.model.towers.item import ItemSide
+from recall.model.objectives.objective import Asking, EncodedBatch, OwnNegatives, Ranking
+from recall.model.towers.item import ItemSide, ItemVectors
 from recall.model.towers.query import TriggerTower
 from recall.model.user_side import UserSide
 
@@ -75,7 +76,14 @@ class BatchEncoder:
         found = self._ranked_against(batch, needs, workers)
         candidates, pasts = found.candidates, found.pasts
         shown, features, tokens = self._shown(candidates, training=training, dropout=dropout)
-        vectors = ranked = self._items.vectors(*shown, training=dropout)
+        vectors, known, refused = self._items.vectors(*shown, training=dropout), shown.content.known, None
+        if found.refused is not None:
+            count = tf.size(candidates.rows) - tf.size(found.refused.rows)
+            refused = _own_negatives(found.refused, vectors, candidates, count)
+            candidates, known = candidates.first(count), known[:count]
+            vectors = ItemVectors(*(None if part is None else part[:count] for part in vectors))
+            features = {name: values[:count] for name, values in features.items()}
+        ranked = vectors
         ranking = Ranking(candidates, found.seen, temperature, self._config)
         if workers is not None:
             ranking, ranked = of_all_workers(
@@ -95,14 +103,16 @@ class BatchEncoder:
             batch=batch,
             targets=found.targets,
             features=features,
-            known=shown.content.known,  # no id is known that was hidden
+            known=known,  # no id is known that was hidden
             vectors=vectors,
+            candidates=candidates,
             own=candidates.own,
             ranking=ranking,
             ranked=ranked,
             history=history,
             user_queries=user_queries,
             trigger_queries=trigger_queries,
+            refused=refused,
             training=training,
             gathered=_alone if workers is None else workers.gathered,
             workers=1 if workers is None else workers.count,
@@ -117,12 +127,19 @@ class BatchEncoder:
         asked_by = [tf.reshape(past, [-1]) for past in pasts] if "user" in needs or loss.mask_seen else []
         asked_by += [targets.triggers] if "trigger" in needs else []
         drawn = loss if workers is None else of_one_worker(loss, workers)
-        candidates, asking = candidates_of(targets, asked_by, sampler=self._sampler, loss=drawn)
+        refused = Refused.of(batch, targets, most=loss.refused.count) if loss.refused.count else None
+        candidates, asking = candidates_of(
+            targets,
+            asked_by,
+            sampler=self._sampler,
+            loss=drawn,
+            beside=refused and (tf.reshape(refused.rows, [-1]), tf.reshape(refused.times_ms, [-1])),
+        )
         seen = None
         if loss.mask_seen:
             places = tf.where(pasts[0] >= 0, tf.reshape(asking[0], tf.shape(pasts[0])), -1)
             seen = Seen(targets.past(places), tf.size(candidates.distinct), candidates.place)
-        return _Found(targets, candidates, seen, pasts, asking)
+        return _Found(targets, candidates, refused, seen, pasts, asking)
 
     def _shown(self, candidates: RankedAgainst, *, training: bool, dropout: bool) -> tuple[Shown, Features, tf.Tensor]:
         """Return the candidates as the step shows them, their features, and tokens of the distinct items."""
@@ -141,10 +158,22 @@ class _Found(NamedTuple):
     """Hold the clicks of a batch and the items that they are ranked against."""
 
     targets: Targets
-    candidates: RankedAgainst
+    candidates: RankedAgainst  # the refused items last
+    refused: Refused | None
     seen: Seen | None
     pasts: list[tf.Tensor]  # int32 [batch, time] each: clicks, then further histories of the catalogue's items
     asking: list[tf.Tensor]  # places among the distinct items: of each of `pasts`, then of the triggers
+
+
+def _own_negatives(refused: Refused, vectors: ItemVectors, ranked: RankedAgainst, count: tf.Tensor) -> OwnNegatives:
+    """Return the refused items with their vectors, which stand behind the `count` candidates."""
+    log_q, shape = log_exposures(ranked.posterior), tf.shape(refused.rows)
+    return OwnNegatives(
+        tf.reshape(vectors.vector[count:], [*tf.unstack(shape), vectors.vector.shape[1]]),
+        refused.is_there,
+        log_q=tf.reshape(log_q[count:], shape),
+        target_log_q=tf.gather(log_q, ranked.own),
+    )
 
 
 def _alone(*parts: tf.Tensor) -> list[tf.Tensor]:

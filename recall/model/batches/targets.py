@@ -12,6 +12,7 @@ from recall.model.batches.dataset import Batch
 from recall.model.batches.negatives import ABSENT, NegativeSampler
 
 _PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
+_PER_CANDIDATE = ("rows", "posterior", "frequency", "is_there", "log_q", "place")
 
 
 class Targets(NamedTuple):
@@ -62,11 +63,25 @@ class RankedAgainst(NamedTuple):
     distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
     place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
 
+    def first(self, count: tf.Tensor) -> RankedAgainst:
+        """Return the first `count` candidates alone."""
+        parts = {name: part for name in _PER_CANDIDATE if (part := getattr(self, name)) is not None}
+        return self._replace(**{name: part[:count] for name, part in parts.items()})
+
 
 def candidates_of(
-    targets: Targets, asked_by: Sequence[tf.Tensor], *, sampler: NegativeSampler, loss: LossConfig
+    targets: Targets,
+    asked_by: Sequence[tf.Tensor],
+    *,
+    sampler: NegativeSampler,
+    loss: LossConfig,
+    beside: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tuple[RankedAgainst, list[tf.Tensor]]:
-    """Return the candidates of targets, and the places of the items of `asked_by` (-1: none) in `distinct`."""
+    """Return the candidates of targets, and the places of the items of `asked_by` (-1: none) in `distinct`.
+
+    Behind the candidates stand the items of `beside`, int32 [n] rows at int64 [n] moments, which are encoded as
+    candidates are and take no part in their softmax; with `softmax: sampled` alone.
+    """
     count = tf.size(targets.items)
     if loss.softmax == "full":
         catalogue = sampler.catalogue(targets.times_ms)
@@ -91,16 +106,20 @@ def candidates_of(
     moments = tf.gather(targets.times_ms, tf.range(draws) % tf.maximum(count, 1))
     negatives = sampler.draw(moments)
     again = sampler.shown_again(targets.items, targets.times_ms)
-    rows = tf.concat([targets.items, again.rows, negatives.rows], axis=0)  # [candidates]
+    beside_rows, beside_ms = (targets.items[:0], targets.times_ms[:0]) if beside is None else beside
+    rows = tf.concat([targets.items, again.rows, negatives.rows, beside_rows], axis=0)  # [candidates]
     own_posterior = sampler.posterior.with_fresh(targets.posterior, targets.items, targets.times_ms)
-    posterior = tf.concat([own_posterior, again.posterior, negatives.posterior], axis=0)  # [candidates, width]
+    posteriors = [own_posterior, again.posterior, negatives.posterior]
+    if beside is not None:
+        posteriors.append(sampler.posterior(beside_rows, beside_ms))
+    posterior = tf.concat(posteriors, axis=0)  # [candidates, width]
     always = tf.ones_like(targets.items, tf.bool), tf.ones_like(negatives.rows, tf.bool)
-    is_there = tf.concat([always[0], again.is_there, always[1]], axis=0)
+    is_there = tf.concat([always[0], again.is_there, always[1], tf.zeros_like(beside_rows, tf.bool)], axis=0)
     # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
     asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
     distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
     place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, again.times_ms, moments], axis=0))
+    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, again.times_ms, moments, beside_ms], axis=0))
     log_q = tf.where(is_there, 0.0, ABSENT)
     if loss.logq:
         log_q = sampler.log_q(rows, frequency, is_there=is_there, batch_size=count, pool_sizes=negatives.pool_sizes)

@@ -9,6 +9,7 @@ from recall.config.model import ModelConfig
 from recall.model.objectives.alignment import Alignment
 from recall.model.objectives.category import CategoryHead
 from recall.model.objectives.objective import Asking, EncodedBatch, Objective, Terms
+from recall.model.objectives.own_negatives import HardNegatives, RefusedItems
 from recall.model.objectives.retrieval import Retrieval
 from recall.model.objectives.student import Distillation
 
@@ -41,6 +42,10 @@ class Objectives:
           student: the distillation of the model's student, if it is trained beside the rest.
         """
         parts: list[Objective] = [Retrieval(config, asking=asking) for asking in towers]
+        if config.loss.refused.count:
+            parts += [RefusedItems(config, asking=asking) for asking in towers]
+        if config.loss.hard_negatives.count:
+            parts += [HardNegatives(config, asking=asking) for asking in towers]
         if config.loss.triplet:
             parts.append(Alignment(config.loss))
         parts += [part for part in (head, student) if part is not None]

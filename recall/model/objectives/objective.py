@@ -33,6 +33,15 @@ class Ranking(NamedTuple):
     share: Callable[[tf.Tensor], tf.Tensor] | None = None
 
 
+class OwnNegatives(NamedTuple):
+    """Hold negatives of each target alone, as of its moment."""
+
+    vectors: tf.Tensor  # float32 [targets, most, width]
+    is_there: tf.Tensor  # bool [targets, most]
+    log_q: tf.Tensor  # float32 [targets, most], up to a constant
+    target_log_q: tf.Tensor  # float32 [targets], likewise
+
+
 class EncodedBatch(NamedTuple):
     """Hold a batch with everything that objectives read of it; each item and each query is encoded once.
 
@@ -42,12 +51,14 @@ class EncodedBatch(NamedTuple):
       features: of the items that the targets are ranked against, as the catalogue has them, [candidates, ...].
       known: bool [candidates], whether the id of an item is trained and was not hidden.
       vectors: of the same items, as the step shows them.
+      candidates: these items, of this worker.
       own: int32 [targets], place of each target among these items.
       ranking: the candidates of all workers, which begin with the items above.
       ranked: vectors of the candidates of all workers.
       history: float32 [batch, time, dim], tokens of the click histories; None where no user tower reads them.
       user_queries: float32 [targets, width], or [targets, interests, width]; None where no objective needs them.
       trigger_queries: float32 [targets, width]; None where no objective needs them.
+      refused: what was shown beside the targets and not clicked; None where no objective needs it.
       training: whether dropout is on.
       gathered: rows of this worker -> rows of all workers, for any number of tensors.
       workers: how many workers train together.
@@ -58,12 +69,14 @@ class EncodedBatch(NamedTuple):
     features: Features
     known: tf.Tensor
     vectors: ItemVectors
+    candidates: RankedAgainst
     own: tf.Tensor
     ranking: Ranking
     ranked: ItemVectors
     history: tf.Tensor | None
     user_queries: tf.Tensor | None
     trigger_queries: tf.Tensor | None
+    refused: OwnNegatives | None
     training: bool
     gathered: Callable[..., list[tf.Tensor]]
     workers: int
