@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from recall.core.arrays import AnyInts, Bools, Int64s
 from recall.core.ragged import Ragged
 
 
-class Refusals(NamedTuple):
+@dataclass(frozen=True)
+class Refusals:
     """Say which refused items an example carries.
 
     Attributes:
