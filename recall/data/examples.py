@@ -159,9 +159,11 @@ class ExampleBuilder:
             if self.explicit_trigger
             else previous_triggers(rows, time_ms, earlier, window_ms=self.trigger_window_ms)
         )
-        refused = self.refusals and self.refusals.beside_clicks(
-            events.user, events.rows, events.time_ms, click=events.click, is_training=events.split == TRAIN
-        )
+        refused = None
+        if self.refusals is not None:
+            refused = self.refusals.beside_clicks(
+                events.user, events.rows, events.time_ms, click=events.click, is_training=events.split == TRAIN
+            )
         return Clicks(
             users=events.users,
             user=user,
