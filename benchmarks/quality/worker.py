@@ -30,9 +30,9 @@ from recall.evaluation.scorers import Scorer, vector_scorer
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
-from recall.runs.assessment import cold_bias
 from recall.runs.baselines import Trend, popularity
 from recall.runs.judging import Answer, Judge, ModelItems
+from recall.runs.served_bias import cold_bias
 from recall.training.published import read_history
 from recall.training.train import train
 

@@ -26,7 +26,9 @@ class IndexConfig(Strict):
         "a second index of the vectors at unit length; exact: by comparing all, without a second index",
     )
     cold_bias: AutoOrNumber = Field(
-        default="auto", description="added to the scores of items without exposures; auto: chosen on validation"
+        default="auto",
+        description="added to the scores of items without exposures; auto: chosen on validation, with items as of the "
+        "last refresh where there is rolling evaluation",
     )
     cold_bias_tolerance: float = Field(
         default=0.01, ge=0, lt=1, description="share of the best validation recall@50 that `auto` may give up"

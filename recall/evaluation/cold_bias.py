@@ -3,23 +3,33 @@
 A model's scores say how likely a click is, and nearly always the most likely one is on a known item. The share of new
 content is a decision of the feed. The bias makes this decision: bias / (1 + exposures / 5) is added to the scores of an
 item, through the last dimension of its vector, where every query holds a 1. Any inner-product index can search it.
+
+The rule of the choice: the largest bias whose recall@50 of all validation clicks is at most a tolerance below the best.
+Clicks on new items are few as long as new items are not shown, so the best recall alone would keep them out for ever;
+the tolerance is the price of their exploration. `choose_rolling_cold_bias` asks as a service answers, with items as of
+the last refresh: an item is new for hours there, not for the whole period, and the log tells what a place in the list
+brings in these hours. It may choose less than 0, where the model by itself gives new items more places than all clicks
+together can pay for. `choose_cold_bias` has items as of the start of the period and never goes below 0: there an item
+that is held back is held back for days.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from recall.core.arrays import Bools, Float32s, Int64s
+from recall.core.arrays import Bools, Float32s, Int32s, Int64s
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, score_blocks
+from recall.evaluation.rolling import Published, Window
 from recall.evaluation.scorers import Scorer
 
 HALF_EXPOSURES = 5.0
 K = 50
 # In logits, so that they suit every temperature. At 5 the lists of the simulated community hold little else than new
-# items. The negative ones only tell what the best recall is: fewer new items than the model itself gives are shown
-# where `index.cold_bias` says so, never by a choice.
+# items.
 LEVELS = (-1.0, -0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -55,6 +65,18 @@ class ColdBias:
     curve: tuple[dict[str, float], ...] = ()
 
 
+class Shown(NamedTuple):
+    """Hold how a model answers at a moment.
+
+    Attributes:
+      scorer: the model, its vectors without a bias.
+      exposures: int64 [items], up to the moment.
+    """
+
+    scorer: Scorer
+    exposures: Int64s
+
+
 def choose_cold_bias(
     scorer: Scorer,
     examples: EvaluationSet,
@@ -68,9 +90,6 @@ def choose_cold_bias(
 ) -> ColdBias:
     """Choose the largest bias that costs validation recall@50 at most `tolerance` of its best, and never less than 0.
 
-    Cold targets are few as long as cold items are not shown, so the best recall alone would keep them out for ever.
-    The tolerance is the price of their exploration.
-
     Args:
       scorer: the model, its vectors without a bias.
       examples: validation clicks.
@@ -82,32 +101,90 @@ def choose_cold_bias(
       exclude_seen: whether items that the user clicked before are left out of the ranking.
       block_bytes: memory for a block of scores.
     """
-    is_cold = exposures[examples.targets] == 0
-    if not is_cold.any():
-        return ColdBias(0.0)  # nothing to choose by
+    trial = _Trial(len(examples), temperature=temperature)
     weights = cold_weights(exposures)  # [items]
-    biases = [level * temperature for level in LEVELS]
-    hits = np.zeros((len(biases), len(examples)), bool)
     for block in score_blocks(scorer, examples, exclude_seen=exclude_seen, block_bytes=block_bytes):
         if absent is not None:
             block.scores[:, absent] = -np.inf
-        target_weights = weights[examples.targets[block.examples]]
-        for level, bias in enumerate(biases):
-            biased = biased_scores(block, bias, weights=weights, target_weights=target_weights)
-            hits[level, block.examples] = biased.ranks() <= K
-    recalls = hits.mean(axis=1)  # [levels]
-    # Where no bias adds or takes a hit (a catalogue of K items, a model without any) the largest would win for nothing.
-    has_say = (hits != hits[0]).any()
-    allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max()) if has_say else [LEVELS.index(0.0)]
-    curve = tuple(
-        {
-            "bias": bias,
-            f"recall@{K}": float(recalls[level]),
-            f"cold_recall@{K}": float(hits[level, is_cold].mean()),
-        }
-        for level, bias in enumerate(biases)
-    )
-    return ColdBias(max(0.0, biases[allowed[-1]]), curve)
+        trial.add(block, weights, examples.targets[block.examples], first=block.examples.start)
+    chosen = trial.choose(exposures[examples.targets] == 0, tolerance=tolerance)
+    return dataclasses.replace(chosen, bias=max(0.0, chosen.bias))
+
+
+def choose_rolling_cold_bias(
+    as_of: Callable[[Window], Shown],
+    examples: EvaluationSet,
+    cut: Sequence[Window],
+    *,
+    published: Published | None = None,
+    absent: Bools | None = None,
+    temperature: float,
+    tolerance: float,
+    exclude_seen: bool = True,
+    block_bytes: int = BLOCK_BYTES,
+) -> ColdBias:
+    """Choose the largest bias that costs rolling recall@50 on validation at most `tolerance` of its best.
+
+    Exposures, and whether a target is cold, are as of the refresh before the click, as in the served vectors.
+
+    Args:
+      as_of: answers the examples of a window, counted from 0; called once for each window, in their order.
+      examples: validation clicks, in order of time.
+      cut: result of `rolling.windows` for them.
+      published: leaves out the items that come after a click; None: all items are always there.
+      absent: as `choose_cold_bias`.
+      temperature: as `choose_cold_bias`.
+      tolerance: relative, in [0, 1).
+      exclude_seen: whether items that the user clicked before are left out of the ranking.
+      block_bytes: memory for a block of scores.
+    """
+    trial = _Trial(len(examples), temperature=temperature)
+    is_cold = np.zeros(len(examples), bool)
+    for window in cut:
+        scorer, exposures = as_of(window)
+        asked, first, weights = examples.between(window.examples), window.examples.start, cold_weights(exposures)
+        is_cold[window.examples] = exposures[asked.targets] == 0
+        for block in score_blocks(scorer, asked, exclude_seen=exclude_seen, block_bytes=block_bytes):
+            if absent is not None:
+                block.scores[:, absent] = -np.inf
+            if published:
+                published.leave_out_later(block, slice(first + block.examples.start, first + block.examples.stop))
+            trial.add(block, weights, asked.targets[block.examples], first=first + block.examples.start)
+    return trial.choose(is_cold, tolerance=tolerance)
+
+
+class _Trial:
+    """Collect which targets each bias brings into the lists of 50, and choose."""
+
+    def __init__(self, examples: int, *, temperature: float) -> None:
+        self.biases = [level * temperature for level in LEVELS]
+        self._hits = np.zeros((len(LEVELS), examples), bool)
+
+    def add(self, block: ScoreBlock, weights: Float32s, targets: Int32s, *, first: int) -> None:
+        """Try all biases on a block, whose first example is the one at `first`; targets int32 [block] are item rows."""
+        for hits, bias in zip(self._hits, self.biases, strict=True):
+            biased = biased_scores(block, bias, weights=weights, target_weights=weights[targets])
+            hits[first : first + len(targets)] = biased.ranks() <= K
+
+    def choose(self, is_cold: Bools, *, tolerance: float) -> ColdBias:
+        """Choose by the rule of the module; 0 where no target is cold, bool [examples], or no bias changes a hit."""
+        if not is_cold.any():
+            return ColdBias(0.0)  # nothing to choose by
+        hits = self._hits
+        recalls = hits.mean(axis=1)  # [levels]
+        # Where no bias adds or takes a hit (a catalogue of K items, a model without any) the largest would win for
+        # nothing.
+        has_say = (hits != hits[0]).any()
+        allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max()) if has_say else [LEVELS.index(0.0)]
+        curve = tuple(
+            {
+                "bias": bias,
+                f"recall@{K}": float(recalls[level]),
+                f"cold_recall@{K}": float(hits[level, is_cold].mean()),
+            }
+            for level, bias in enumerate(self.biases)
+        )
+        return ColdBias(self.biases[allowed[-1]], curve)
 
 
 def biased_scores(block: ScoreBlock, bias: float, *, weights: Float32s, target_weights: Float32s) -> ScoreBlock:

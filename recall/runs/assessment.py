@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 from recall.config.experiment import Config
-from recall.core.arrays import Bools, Float32s, Int64s
+from recall.core.arrays import Float32s, Int64s
 from recall.data.prepared import PreparedData
-from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, with_cold_bias
+from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.comparison import differences
 from recall.evaluation.ranking import top_items
 from recall.evaluation.ranks import Ranks
@@ -26,6 +26,7 @@ from recall.model.recall_model import RecallModel
 from recall.runs.baselines import Baselines
 from recall.runs.judging import Judge, ModelItems
 from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
+from recall.runs.served_bias import cold_bias
 from recall.training.published import read_history, read_student_history
 
 HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
@@ -90,44 +91,6 @@ def assess_models(
                 baselines.judge(judge, asked, by_trigger=by_trigger)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})
-
-
-def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, limit: int = 10_000) -> ColdBias:
-    """Return the cold bias of `index.cold_bias`, or choose it on validation examples; see `choose_cold_bias`.
-
-    Args:
-      config: the experiment.
-      prepared: its data.
-      model: encodes queries and items.
-      limit: examples to choose on at most, drawn at random.
-    """
-    if config.index.cold_bias != "auto":
-        return ColdBias(config.index.cold_bias)
-    posterior = prepared.posterior("validation")
-    examples = answerable(model, read_examples(prepared.shards("validation")))
-    chosen = np.random.default_rng(config.seed).permutation(len(examples))[:limit]
-    examples = examples.select(np.sort(chosen))
-    vectors, _ = encode_items(model, posterior.stacked())
-    return choose_cold_bias(
-        vector_scorer(encode_queries(model, examples), vectors),
-        examples,
-        exposures=posterior.exposures,
-        absent=_comes_after_validation(prepared),
-        temperature=float(model.temperature),
-        tolerance=config.index.cold_bias_tolerance,
-        exclude_seen=config.evaluation.exclude_seen,
-    )
-
-
-def _comes_after_validation(prepared: PreparedData) -> Bools | None:
-    """Mark the items whose first event is in the test period, bool [items]; None for a split without a common clock."""
-    test_start_ms = prepared.manifest["split"].get("test_start_ms")
-    if test_start_ms is None:
-        return None
-    history = prepared.posterior_history
-    absent = np.zeros(len(prepared.item_ids), bool)
-    absent[history.item] = history.first_time_ms >= test_start_ms
-    return absent
 
 
 def sample_queries(model: RecallModel, prepared: PreparedData, *, seed: int, limit: int = 1000) -> Float32s:

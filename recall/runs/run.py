@@ -178,7 +178,8 @@ class Run:
         from recall.evaluation.cold_bias import with_cold_bias
         from recall.index import build_saved_index
         from recall.model.vector_table import ItemVectorTable
-        from recall.runs.assessment import cold_bias, index_summary, sample_queries
+        from recall.runs.assessment import index_summary, sample_queries
+        from recall.runs.served_bias import cold_bias
 
         with self._log.running("index"), sole_writer(step.part, step="making"):
             self._log.write_config()

@@ -9,8 +9,16 @@ import numpy.typing as npt
 import pytest
 
 from recall.core.ragged import Ragged
-from recall.evaluation.cold_bias import ColdBias, choose_cold_bias, cold_weights, with_cold_bias
+from recall.evaluation.cold_bias import (
+    ColdBias,
+    Shown,
+    choose_cold_bias,
+    choose_rolling_cold_bias,
+    cold_weights,
+    with_cold_bias,
+)
 from recall.evaluation.ranking import EvaluationSet, ranks
+from recall.evaluation.rolling import Published, Window, windows
 from recall.evaluation.scorers import VectorScorer
 
 ITEMS, EXAMPLES = 130, 120
@@ -173,17 +181,84 @@ def test_bias_changes_the_last_dimension_of_a_copy(case: Case) -> None:
     np.testing.assert_array_equal(with_cold_bias(case.items, case.exposures, 0.0), before)
 
 
-def test_the_choice_never_shows_fewer_new_items_than_the_model_itself() -> None:
-    # A hundred new items stand above the one that is clicked; any bias below -0.1 would bring it to the top.
+def crowded() -> tuple[VectorScorer, npt.NDArray[np.int64], EvaluationSet]:
+    """A hundred new items stand above the one that is clicked; any bias below -0.1 would bring it to the top."""
     scores = np.array([1.0] * 100 + [0.9, -1.0], np.float32)
     items = np.c_[scores, np.zeros(102, np.float32)]
-    exposures = np.array([0] * 100 + [1000, 0])
     nothing = Ragged.from_lists([[]] * 20)
     targets = np.array([100] * 19 + [101], np.int32)  # the last is new, so that there is something to choose by
     scorer = VectorScorer(np.ones((20, 2), np.float32), items)
-    examples = EvaluationSet(np.arange(20), targets, nothing, nothing)
+    return scorer, np.array([0] * 100 + [1000, 0]), EvaluationSet(np.arange(20), targets, nothing, nothing)
+
+
+def test_the_frozen_choice_never_shows_fewer_new_items_than_the_model_itself() -> None:
+    scorer, exposures, examples = crowded()
     chosen = choose_cold_bias(scorer, examples, exposures=exposures, temperature=1.0, tolerance=0.01)
     recalls = {point["bias"]: point["recall@50"] for point in chosen.curve}
     assert recalls[0.0] == 0
     assert max(recalls.values()) == pytest.approx(0.95)
     assert chosen.bias == 0
+
+
+# As of the refresh before each click
+
+
+def rolling(case: Case, *, published: Published | None = None, **changes: Any) -> ColdBias:
+    """Choose with clicks two to the minute, refreshed every ten; later refreshes know of 5 exposures more."""
+    times_ms = np.arange(EXAMPLES) * 30_000
+
+    def as_of(window: Window) -> Shown:
+        exposures = exposures_at(case, window.moment_ms)
+        return Shown(VectorScorer(case.queries[window.examples], case.items), exposures)
+
+    cut = windows(times_ms, refresh_ms=600_000)
+    assert len(cut) == 6
+    settings = {"temperature": 0.08, "tolerance": 0.03, "published": published, **changes}
+    return choose_rolling_cold_bias(as_of, case.examples, cut, **settings)
+
+
+def exposures_at(case: Case, moment_ms: int) -> npt.NDArray[np.int64]:
+    """Half of the items without exposures have 5 after half an hour; all numbers stay powers of two in the weights."""
+    shown = (np.arange(ITEMS) % 2 == 0) & (case.exposures == 0) & (moment_ms >= 1_800_000)
+    return np.where(shown, 5, case.exposures)
+
+
+def test_rolling_choice_asks_every_click_as_of_its_refresh(case: Case) -> None:
+    # Items 100 and above appear in the last half hour, but for targets.
+    later = (np.arange(ITEMS) >= 100) & ~np.isin(np.arange(ITEMS), case.targets)
+    assert later.any()
+    published = Published(np.where(later, 1_800_000, 0), np.arange(EXAMPLES) * 30_000)
+    early = np.arange(EXAMPLES) < 60
+    cold = np.where(early, case.exposures[case.targets] == 0, exposures_at(case, 1_800_000)[case.targets] == 0)
+    assert cold.sum() < (case.exposures[case.targets] == 0).sum()
+    found, changed = rolling(case, published=published), Case()
+    changed.exposures = exposures_at(case, 1_800_000)
+    for point in found.curve:
+        first, second = case.slow_hits(point["bias"], absent=later), changed.slow_hits(point["bias"])
+        hits = np.where(early, first, second)
+        assert point["recall@50"] == pytest.approx(hits.mean())
+        assert point["cold_recall@50"] == pytest.approx(hits[cold].mean())
+    best = max(point["recall@50"] for point in found.curve)
+    assert found.bias == max(point["bias"] for point in found.curve if point["recall@50"] >= 0.97 * best)
+
+
+def test_rolling_choice_of_one_refresh_is_the_frozen_one(case: Case) -> None:
+    def as_of(window: Window) -> Shown:
+        return Shown(VectorScorer(case.queries, case.items), case.exposures)
+
+    cut, settings = [Window(0, slice(0, EXAMPLES))], {"temperature": 0.08, "tolerance": 0.03, "absent": case.absent}
+    found = choose_rolling_cold_bias(as_of, case.examples, cut, **settings)
+    assert found.bias > 0
+    assert found == case.choose(absent=case.absent)
+
+
+def test_rolling_choice_holds_new_items_back_where_they_cost_more_than_the_tolerance() -> None:
+    scorer, exposures, examples = crowded()
+
+    def as_of(window: Window) -> Shown:
+        return Shown(scorer, exposures)
+
+    cut = [Window(0, slice(0, len(examples)))]
+    chosen = choose_rolling_cold_bias(as_of, examples, cut, temperature=1.0, tolerance=0.01)
+    assert chosen.bias < -0.1
+    assert chosen.bias == max(point["bias"] for point in chosen.curve if point["recall@50"] > 0.9)

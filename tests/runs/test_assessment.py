@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,13 +13,11 @@ import pytest
 
 from recall.config.experiment import Config
 from recall.data.prepared import PreparedData
-from recall.evaluation.cold_bias import ColdBias, choose_cold_bias
-from recall.evaluation.scorers import VectorScorer
 from recall.index import ExactIndex, build_index
 from recall.model.batches.dataset import read_examples
-from recall.model.inference import encode_items, encode_queries
+from recall.model.inference import encode_items
 from recall.model.recall_model import RecallModel
-from recall.runs.assessment import cold_bias, evaluate_models, index_summary, report_inputs, sample_queries
+from recall.runs.assessment import evaluate_models, index_summary, report_inputs, sample_queries
 from recall.runs.report.inputs import ReportInputs
 from recall.serving.recaller import Recaller
 from tests.conftest import Experiment
@@ -95,45 +92,6 @@ def test_models_are_loaded_one_after_the_other_and_named_as_asked(
 
 
 # The cold bias
-
-
-def first_events(settings: Config, prepared: PreparedData) -> np.ndarray:
-    """Return the time of each item's first event in the raw log; NaN without events."""
-    log = pd.read_parquet(settings.data.events.path)
-    return log.groupby("item_id").time_ms.min().reindex(prepared.item_ids.to_pylist()).to_numpy()
-
-
-def test_bias_is_chosen_on_validation_without_the_items_that_came_later(
-    settings: Config, prepared_data: PreparedData, model: RecallModel
-) -> None:
-    examples, before = read_examples(prepared_data.shards("validation")), prepared_data.posterior("validation")
-    scorer = VectorScorer(encode_queries(model, examples), encode_items(model, before.stacked())[0])
-    absent = first_events(settings, prepared_data) >= prepared_data.manifest["split"]["test_start_ms"]
-    assert absent.any()
-    chosen_by = {"temperature": float(model.temperature), "tolerance": 0.01}
-    expected = choose_cold_bias(scorer, examples, exposures=before.exposures, absent=absent, **chosen_by)
-    assert cold_bias(settings, prepared_data, model) == expected
-    assert len(expected.curve) > 1
-    # A split without a common clock does not say what came later.
-    clockless = dataclasses.replace(prepared_data, manifest={**prepared_data.manifest, "split": {"by": "last_click"}})
-    everything = choose_cold_bias(scorer, examples, exposures=before.exposures, **chosen_by)
-    assert cold_bias(settings, clockless, model) == everything
-
-
-def test_bias_is_chosen_on_a_seeded_part_of_many_examples(
-    settings: Config, prepared_data: PreparedData, model: RecallModel
-) -> None:
-    few = cold_bias(settings, prepared_data, model, limit=20)
-    assert few == cold_bias(settings, prepared_data, model, limit=20)
-    for point in few.curve:
-        assert point["recall@50"] * 20 == pytest.approx(round(point["recall@50"] * 20))
-
-
-def test_bias_that_the_experiment_gives_is_taken_as_it_is(
-    variant: Experiment, prepared_data: PreparedData, model: RecallModel
-) -> None:
-    for number in (0.07, 0.0, -0.3):
-        assert cold_bias(variant(f"index.cold_bias={number}"), prepared_data, model) == ColdBias(number)
 
 
 def test_models_are_judged_with_the_bias_that_they_are_served_with(
