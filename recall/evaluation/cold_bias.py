@@ -4,13 +4,14 @@ A model's scores say how likely a click is, and nearly always the most likely on
 content is a decision of the feed. The bias makes this decision: bias / (1 + exposures / 5) is added to the scores of an
 item, through the last dimension of its vector, where every query holds a 1. Any inner-product index can search it.
 
-The rule of the choice: the largest bias whose recall@50 of all validation clicks is at most a tolerance below the best.
+The rule of the choice: of the biases whose recall@50 of all validation clicks is at most a tolerance below the best,
+the one that recalls most clicks on new items; of equals the one with the higher recall of all, then the smallest.
 Clicks on new items are few as long as new items are not shown, so the best recall alone would keep them out for ever;
-the tolerance is the price of their exploration. `choose_rolling_cold_bias` asks as a service answers, with items as of
-the last refresh: an item is new for hours there, not for the whole period, and the log tells what a place in the list
-brings in these hours. It may choose less than 0, where the model by itself gives new items more places than all clicks
-together can pay for. `choose_cold_bias` has items as of the start of the period and never goes below 0: there an item
-that is held back is held back for days.
+the tolerance is the price of their exploration, and is paid only where it buys such clicks. `choose_rolling_cold_bias`
+asks as a service answers, with items as of the last refresh: an item is new for hours there, not for the whole period,
+and the log tells what a place in the list brings in these hours. It may choose less than 0, where the model by itself
+gives new items more places than all clicks together can pay for. `choose_cold_bias` has items as of the start of the
+period and never goes below 0: there an item that is held back is held back for days.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def choose_cold_bias(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> ColdBias:
-    """Choose the largest bias that costs validation recall@50 at most `tolerance` of its best, and never less than 0.
+    """Choose by the rule of the module from items as of the start of the validation period, and never less than 0.
 
     Args:
       scorer: the model, its vectors without a bias.
@@ -107,8 +108,7 @@ def choose_cold_bias(
         if absent is not None:
             block.scores[:, absent] = -np.inf
         trial.add(block, weights, examples.targets[block.examples], first=block.examples.start)
-    chosen = trial.choose(exposures[examples.targets] == 0, tolerance=tolerance)
-    return dataclasses.replace(chosen, bias=max(0.0, chosen.bias))
+    return trial.choose(exposures[examples.targets] == 0, tolerance=tolerance, least=0.0)
 
 
 def choose_rolling_cold_bias(
@@ -123,7 +123,7 @@ def choose_rolling_cold_bias(
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> ColdBias:
-    """Choose the largest bias that costs rolling recall@50 on validation at most `tolerance` of its best.
+    """Choose by the rule of the module from items as of the last refresh before each validation click.
 
     Exposures, and whether a target is cold, are as of the refresh before the click, as in the served vectors.
 
@@ -166,25 +166,28 @@ class _Trial:
             biased = biased_scores(block, bias, weights=weights, target_weights=weights[targets])
             hits[first : first + len(targets)] = biased.ranks() <= K
 
-    def choose(self, is_cold: Bools, *, tolerance: float) -> ColdBias:
-        """Choose by the rule of the module; 0 where no target is cold, bool [examples], or no bias changes a hit."""
+    def choose(self, is_cold: Bools, *, tolerance: float, least: float = -np.inf) -> ColdBias:
+        """Choose a bias of at least `least` by the rule of the module; 0 where none is within the tolerance.
+
+        Args:
+          is_cold: bool [examples]; 0 is chosen where no target is cold.
+          tolerance: relative, in [0, 1).
+          least: the smallest bias that may be chosen; the curve has all.
+        """
         if not is_cold.any():
             return ColdBias(0.0)  # nothing to choose by
-        hits = self._hits
-        recalls = hits.mean(axis=1)  # [levels]
-        # Where no bias adds or takes a hit (a catalogue of K items, a model without any) the largest would win for
-        # nothing.
-        has_say = (hits != hits[0]).any()
-        allowed = np.flatnonzero(recalls >= (1 - tolerance) * recalls.max()) if has_say else [LEVELS.index(0.0)]
-        curve = tuple(
-            {
-                "bias": bias,
-                f"recall@{K}": float(recalls[level]),
-                f"cold_recall@{K}": float(hits[level, is_cold].mean()),
-            }
-            for level, bias in enumerate(self.biases)
+        recalls, cold_recalls = self._hits.mean(axis=1), self._hits[:, is_cold].mean(axis=1)  # [levels]
+        within = (recalls >= (1 - tolerance) * recalls.max()) & (np.array(self.biases) >= least)
+        chosen = max(
+            np.flatnonzero(within),
+            key=lambda level: (cold_recalls[level], recalls[level], -abs(LEVELS[level])),
+            default=None,
         )
-        return ColdBias(self.biases[allowed[-1]], curve)
+        curve = tuple(
+            {"bias": bias, f"recall@{K}": float(recall), f"cold_recall@{K}": float(cold_recall)}
+            for bias, recall, cold_recall in zip(self.biases, recalls, cold_recalls, strict=True)
+        )
+        return ColdBias(0.0 if chosen is None else self.biases[chosen], curve)
 
 
 def biased_scores(block: ScoreBlock, bias: float, *, weights: Float32s, target_weights: Float32s) -> ScoreBlock:

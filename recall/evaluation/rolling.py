@@ -15,6 +15,7 @@ import numpy as np
 from recall.config.evaluation import EvaluationConfig
 from recall.core.arrays import AnyInts, Bools, Float64s, Int32s, Int64s
 from recall.evaluation import metrics
+from recall.evaluation.calibration import Calibration
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.ranking import BLOCK_BYTES, EvaluationSet, ScoreBlock, score_blocks
 from recall.evaluation.scorers import EvaluationError, Scorer
@@ -104,6 +105,7 @@ def rank_windows(
     cut: Sequence[Window],
     *,
     published: Published | None = None,
+    calibration: Calibration | None = None,
     exclude_seen: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> Ranked:
@@ -115,6 +117,7 @@ def rank_windows(
       examples: all clicks.
       cut: result of `windows` for them.
       published: leaves out the items that come after a click; None: all items are always there.
+      calibration: takes up all scores and lists.
       exclude_seen: leave out the items that the user clicked before; the target itself always stays.
       block_bytes: memory for one block of scores.
 
@@ -130,6 +133,8 @@ def rank_windows(
                 published.leave_out_later(block, place)
             ranked.ranks[place] = block.ranks()
             ranked.lists[place] = block.best_items(LIST_LENGTH)
+            if calibration:
+                calibration.add(block, ranked.lists[place], place=place, moment_ms=window.moment_ms)
     return ranked
 
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.content.judge.evaluation import tag_matrices
-from recall.core.arrays import Float32s
+from recall.core.arrays import Float32s, Int64s
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
+from recall.evaluation.calibration import Calibration
 from recall.evaluation.categories import AskedCategories
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.ranks import RollingRanks, ranks_table
@@ -143,15 +145,18 @@ class Judge:
         config, refresh_ms = self._config.evaluation, self._config.refresh_ms
         if refresh_ms is None:
             return {}, None
-        cut = windows(examples.times_ms, refresh_ms=refresh_ms)
+        cut, known = windows(examples.times_ms, refresh_ms=refresh_ms), counts_as_of(self._prepared)
+        exposures, _ = known(examples.targets, examples.times_ms)
         # One function at every moment, of the same candidates, answers as it did: only the slices differ.
-        ranked = Ranked(frozen.ranks, frozen.lists)
+        ranked, calibration = Ranked(frozen.ranks, frozen.lists), None
         if answer.as_of or self._published_ms is not None:
             there = None if self._published_ms is None else Published(self._published_ms, examples.times_ms)
+            if answer.as_of:
+                calibration = Calibration(self._exposures_at, exposures, config.exposure_buckets)
             ranked = rank_windows(
-                answer.as_of or answer.later, examples, cut, published=there, exclude_seen=config.exclude_seen
-            )
-        known = counts_as_of(self._prepared)
+                answer.as_of or answer.later, examples, cut, published=there, calibration=calibration,
+                exclude_seen=config.exclude_seen,
+            )  # fmt: skip
         metrics = rolling_metrics(
             ranked,
             cut,
@@ -163,8 +168,15 @@ class Judge:
             young=self._prepared.posterior("validation").exposures == 0,
             categories=categories,
         )
-        exposures, _ = known(examples.targets, examples.times_ms)
+        if calibration:
+            metrics["calibration"] = calibration.summary()
         return {"rolling": metrics}, RollingRanks(exposures, ranked.ranks)
+
+    def _exposures_at(self, moment_ms: int) -> Int64s:
+        """Count the exposures of all items that are known at a moment, int64 [items]."""
+        rows = np.arange(len(self._prepared.item_ids))
+        exposures, _ = counts_as_of(self._prepared)(rows, np.full(len(rows), moment_ms))
+        return exposures
 
 
 def asked_categories(

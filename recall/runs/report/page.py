@@ -12,6 +12,7 @@ import numpy as np
 
 from recall.core.errors import ArtifactError
 from recall.evaluation.metrics import chance
+from recall.runs.report.calibration import calibration_of, calibration_sentence, calibration_table
 from recall.runs.report.inputs import ReportInputs
 from recall.runs.report.rolling import rolling_sentence, rolling_slices, rolling_tables
 from recall.runs.report.tables import (
@@ -68,6 +69,7 @@ def render(inputs: ReportInputs) -> str:
         data=data_tables(inputs.counts),
         tables=metric_tables(inputs),
         rolling=rolling_tables(inputs),
+        calibration=calibration_table(inputs),
         validation=validation_table(inputs),
         buckets=bucket_table(inputs),
         modalities=modality_table(inputs),
@@ -81,7 +83,7 @@ def render(inputs: ReportInputs) -> str:
 
 def _plots(inputs: ReportInputs) -> dict[str, str | None]:
     # Imported here: matplotlib costs a second that no other command should pay.
-    from recall.runs.report import drawing, plots, training_plots
+    from recall.runs.report import calibration_plot, drawing, plots, training_plots
 
     untested = [name for name in inputs.training if name not in inputs.models]
     styles = drawing.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)
@@ -95,6 +97,7 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
         "rolling": plots.rolling_by_exposures(
             rolling_slices(inputs), metric=inputs.headline_metric, styles=styles, configured=inputs.configured
         ),
+        "calibration": calibration_plot.calibration_plot(calibration_of(inputs), model=inputs.configured),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
         "loss": training_plots.training_loss(inputs.training, styles=styles),
         "validation": training_plots.training_validation(inputs.training, styles=styles),
@@ -120,8 +123,7 @@ def headline(inputs: ReportInputs) -> list[str]:
     )
     slices = {"all": "All test clicks", "cold": "Clicks on cold items"}
     sentences = [what, *(_slice_sentence(inputs, part, name) for part, name in slices.items())]
-    rolling = rolling_sentence(inputs)
-    return [*sentences, *([rolling] if rolling else [])]
+    return [*sentences, *filter(None, (rolling_sentence(inputs), calibration_sentence(inputs)))]
 
 
 def _slice_sentence(inputs: ReportInputs, part: str, name: str) -> str:
