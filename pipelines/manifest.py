@@ -56,6 +56,7 @@ def describe(
             "prior_ctr": prior.ctr,
             "prior_strength": prior.strength,
             "half_lives_ms": list(data.half_lives_ms),
+            **({"audience": data.audience} if data.audience else {}),
             **({"content_prior": content_prior.about} if content_prior else {}),
         },
         "trigger_window_ms": data.trigger.window,

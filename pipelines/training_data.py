@@ -21,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.audience_blocks import audience_snapshots, audience_tables
 from pipelines.exchange import Scratch
 from pipelines.further_histories import build_vocabularies, clocks_of, plan_sources, recent_entries, rejected_entries
 from pipelines.known_ids import known_of_files
@@ -244,7 +245,11 @@ class _Job:
                     prior=held_out.prior,
                     items=len(log.items),
                 ),
+                sources=audience_snapshots(
+                    scratch, data=data, moments_ms=held_out.moments_ms or {}, items=len(log.items)
+                ),
             ),
+            audience=audience_tables(scratch, data=data, items=len(log.items)) if data.audience else None,
             content_prior=content_prior,
             sampling_counts=totals.sampling_counts(),
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),

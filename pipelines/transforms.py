@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.audience_blocks import write_sources
 from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import read_history
 from pipelines.storage import read_log
@@ -292,6 +293,8 @@ class WriteShards(beam.DoFn):
         trained = np.bincount(clicks.user[clicks.split == TRAIN], minlength=len(events.users))
         job.scratch.write("users", partition, pa.table({"user": events.users, "clicks": trained}))
         job.scratch.write("histories", partition, clicks.serving_histories(job.data.history))
+        if job.data.audience:
+            write_sources(job.scratch, partition, clicks)
 
 
 def shard_names(shard: int, *, shards: int) -> list[str]:

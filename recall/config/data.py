@@ -177,6 +177,11 @@ class PosteriorConfig(Strict):
         description="fresh evidence: exposures and clicks that lose half of their weight in this time, beside the "
         "totals, e.g. [2h, 1d, 7d]; [] for none. Off where the log has no clock, or the split is by last click",
     )
+    audience: NonNegativeInt = Field(
+        default=0,
+        description="live behaviour: so many items that the last users who clicked an item had clicked just before, as "
+        "of the moment, are read as its audience (structure: gated); 0 for none",
+    )
     content_prior: ContentPriorConfig = ContentPriorConfig()
 
     @field_validator("half_lives")
@@ -276,14 +281,23 @@ class DataConfig(Strict):
     shards: PositiveInt = 4
 
     @property
-    def half_lives_ms(self) -> tuple[int, ...]:
-        """Return the half-lives of the fresh evidence; empty where there is none.
+    def has_moments(self) -> bool:
+        """Tell whether examples can be told what the feed looked like at their moment.
 
         A log without a clock has no age of a click. Of a split by last click the held-out clicks lie among the
         training's, so that evidence of a moment would hold the answer.
         """
-        has_moments = self.events.time_unit != "order" and self.split.by == "time"
-        return self.posterior.half_lives if has_moments else ()
+        return self.events.time_unit != "order" and self.split.by == "time"
+
+    @property
+    def half_lives_ms(self) -> tuple[int, ...]:
+        """Return the half-lives of the fresh evidence; empty where there is none, see `has_moments`."""
+        return self.posterior.half_lives if self.has_moments else ()
+
+    @property
+    def audience(self) -> int:
+        """Return the number of sources of an item's audience; 0 without audiences."""
+        return self.posterior.audience
 
     @property
     def further_logs(self) -> dict[str, EventsConfig]:
@@ -320,6 +334,16 @@ class DataConfig(Strict):
             )
         if count and self.layout == "user":
             raise ValueError(f"refused: {count} needs one record per click; use layout: click, or refused: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _audiences_have_moments(self) -> DataConfig:
+        if self.posterior.audience and not self.has_moments:
+            found = "split: {by: last_click}" if self.split.by == "last_click" else "time_unit: order"
+            raise ValueError(
+                f"posterior.audience: {self.posterior.audience} reads the clicks before a moment, which {found} lacks "
+                "(the held-out clicks would be among them); use split: {by: time} on a log with times, or set it to 0"
+            )
         return self
 
     @model_validator(mode="after")

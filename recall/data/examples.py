@@ -255,6 +255,12 @@ class Clicks:
             users = self.users.take(pa.array(self.user[span.starts]))
             yield pa.table({"user_id": users, **lists}).select(schema.names).cast(schema)
 
+    def sources(self) -> Int64s:
+        """Find the item that each user had clicked just before each click, int64 [clicks]; -1 for a first click."""
+        if not len(self.rows):
+            return np.zeros(0, np.int64)
+        return np.where(self.earlier.lengths() > 0, self.rows[self.earlier.stops - 1], -1)
+
     def serving_histories(self, length: int) -> pa.Table:
         """List each user's clicks at the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))

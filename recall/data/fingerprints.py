@@ -41,14 +41,16 @@ def _data_section(config: Config) -> dict[str, Any]:
     """Return the settings of data, without those that change nothing: data from before there were such settings stays.
 
     These are a time zone that is the default, half-lives where there is no fresh evidence, `refused` where examples
-    carry none, and `items.published`, which rolling evaluation alone reads; that its column is an attribute is what the
-    data depends on.
+    carry none, no audience, and `items.published`, which rolling evaluation alone reads; that its column is an
+    attribute is what the data depends on.
     """
     section: dict[str, Any] = config.data.model_dump(mode="json", exclude={"items": {"published"}})
     if not config.data.half_lives_ms:
         del section["posterior"]["half_lives"]
     if not config.data.refused.count:
         del section["refused"]
+    if not config.data.audience:
+        del section["posterior"]["audience"]
     for log in (section["events"], *section["histories"].values()):
         if log["time_zone"] in (None, "UTC"):
             del log["time_zone"]

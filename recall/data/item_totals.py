@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recall.core.arrays import Float32s, Int64s
+from recall.core.arrays import Float32s, Int32s, Int64s
 from recall.data.event_counts import NEVER_MS, BucketCounts
 from recall.data.posterior import Posterior, Prior, age_hours, smoothed_ctr
 from recall.data.splits import SPLITS, TEST, TRAIN, VALIDATION
@@ -75,6 +75,7 @@ def split_snapshots(
     by_time: bool,
     prior: Prior,
     fresh: Mapping[str, Float32s] | None = None,
+    sources: Mapping[str, Int32s] | None = None,
 ) -> dict[str, Posterior]:
     """Compute the posterior of every item when each split is evaluated, and when the model is served.
 
@@ -85,6 +86,7 @@ def split_snapshots(
         the training events only.
       prior: prior of the smoothed CTR.
       fresh: the fresh evidence of every item by moment, float32 [items, 3 * half-lives]; None without half-lives.
+      sources: the audience of every item by moment, int32 [items, audience]; None without audiences.
     """
     known = {
         "validation": (TRAIN,),
@@ -95,4 +97,7 @@ def split_snapshots(
         name: totals.snapshot(splits, at_ms=moments_ms[name] if moments_ms else None, prior=prior)
         for name, splits in known.items()
     }
-    return {name: snapshot._replace(fresh=(fresh or {}).get(name)) for name, snapshot in snapshots.items()}
+    return {
+        name: snapshot._replace(fresh=(fresh or {}).get(name), sources=(sources or {}).get(name))
+        for name, snapshot in snapshots.items()
+    }

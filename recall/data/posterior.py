@@ -31,6 +31,8 @@ class Posterior(NamedTuple):
       smoothed_ctr: float32 [n].
       age_hours: float32 [n], hours since the first exposure; 0 where there is none.
       fresh: float32 [n, 3 * half-lives] of `FreshEvidence.as_of`; None where the experiment asks for none.
+      sources: int32 [n, audience] of `AudienceHistory.as_of`; None where the experiment asks for none, or nobody looked
+        them up.
     """
 
     exposures: Int64s
@@ -38,13 +40,14 @@ class Posterior(NamedTuple):
     smoothed_ctr: Float32s
     age_hours: Float32s
     fresh: Float32s | None = None
+    sources: Int32s | None = None
 
     def columns(self) -> dict[str, Int64s | Float32s]:
-        """Return the columns with one number per item, by name: all but `fresh`."""
+        """Return the columns with one number per item, by name: all but `fresh` and `sources`."""
         return {name: getattr(self, name) for name in COLUMNS}
 
     def stacked(self) -> Float32s:
-        """Stack all columns as float32 [n, 4 + 3 * half-lives], in the order of the attributes."""
+        """Stack all numbers as float32 [n, 4 + 3 * half-lives], in the order of the attributes."""
         columns = np.stack([column.astype(np.float32) for column in self.columns().values()], axis=1)
         return columns if self.fresh is None else np.concatenate([columns, self.fresh], axis=1)
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from recall.core.arrays import Int64s
 from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
+from recall.data.audience import AudienceHistory
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.examples import REFUSED
@@ -27,6 +28,7 @@ from recall.data.features.vocabulary import Vocabulary
 from recall.data.posterior import Posterior, PosteriorHistory, Prior
 from recall.data.prepared_files import (
     ATTRIBUTES,
+    AUDIENCE,
     CONTENT_PRIOR,
     HISTORIES,
     ITEM_ID,
@@ -217,6 +219,19 @@ class PreparedData:
             prior=Prior(settings["prior_ctr"], settings["prior_strength"], items),
             clock=self.manifest["time_unit"] != "order",
             half_lives_ms=tuple(settings.get("half_lives_ms", ())),  # data from before there were any has none
+        )
+
+    @property
+    def audience(self) -> int:
+        """Return the number of sources of an item's audience (`data.posterior.audience`); 0 without audiences."""
+        return int(self.manifest["posterior"].get("audience", 0))
+
+    @cached_property
+    def audience_history(self) -> AudienceHistory:
+        """Read the audience of every item at every moment; the data was prepared with audiences."""
+        settings = self.manifest["posterior"]
+        return AudienceHistory.from_table(
+            pq.read_table(self._file(AUDIENCE)), bucket_ms=settings["bucket_ms"], delay_ms=settings["delay_ms"]
         )
 
     @property

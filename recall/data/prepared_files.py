@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from recall.core.arrays import Int64s
 from recall.core.parquet import write_parts
+from recall.data.audience import AUDIENCE_SCHEMA
 from recall.data.content_prior.prior import ContentPrior
 from recall.data.event_counts import BUCKET_SCHEMA
 from recall.data.features.table_encoder import TableEncoder
@@ -31,6 +32,7 @@ POSTERIORS = {
     "test": "posterior_test.parquet",
 }
 POSTERIOR_BUCKETS = "posterior_buckets.parquet"
+AUDIENCE = "audience.parquet"
 SAMPLING_COUNTS = "sampling.parquet"
 HISTORIES = "histories.parquet"
 REJECTED = "rejected.parquet"
@@ -41,7 +43,7 @@ SHARD_ENDING = ".tfrecord"
 ITEM_ID, USER_ID, TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _ATTRIBUTE = "attribute."
-_FRESH = "fresh"
+_FRESH, _SOURCES = "fresh", "sources"
 
 
 class EncodedRows(NamedTuple):
@@ -90,6 +92,7 @@ def write_tables(
     history_vocabularies: Mapping[str, Vocabulary],
     rejected: pa.Table,
     content_prior: ContentPrior | None = None,
+    audience: Iterable[pa.Table] | None = None,
 ) -> None:
     """Write all files but shards and manifest into a directory that exists.
 
@@ -105,12 +108,15 @@ def write_tables(
       history_vocabularies: item ids of the further histories of a domain of their own, by name.
       rejected: events that were set aside, with reasons.
       content_prior: prior CTRs from content, where the experiment asks for them.
+      audience: the clicks of audiences (`AUDIENCE_SCHEMA`) in parts, by item and time, where it asks for audiences.
     """
     _write_rows(directory, items, table=ITEMS, id_column=ITEM_ID, vocabularies=ITEM_VOCABULARIES)
     _write_rows(directory, users, table=USERS, id_column=USER_ID, vocabularies=USER_VOCABULARIES)
     for name, posterior in snapshots.items():
         _write(directory / POSTERIORS[name], _posterior_columns(items.ids, posterior))
     write_parts(directory / POSTERIOR_BUCKETS, history, BUCKET_SCHEMA)
+    if audience is not None:
+        write_parts(directory / AUDIENCE, audience, AUDIENCE_SCHEMA)
     _write(directory / SAMPLING_COUNTS, {ITEM_ID: items.ids, "count": sampling_counts})
     pq.write_table(histories, directory / HISTORIES)
     for name, table in further_histories.items():
@@ -162,20 +168,20 @@ def read_posterior(path: Path) -> Posterior:
     """Read one of `POSTERIORS`."""
     table = pq.read_table(path)
     columns = {name: table[name].to_numpy() for name in COLUMNS}
-    if _FRESH not in table.column_names:
-        return Posterior(**columns)
-    fresh = flat(table[_FRESH])
-    return Posterior(**columns, fresh=fresh.flatten().to_numpy().reshape(len(table), -1))
+    lists = {name: flat(table[name]) for name in (_FRESH, _SOURCES) if name in table.column_names}
+    return Posterior(
+        **columns, **{name: array.flatten().to_numpy().reshape(len(table), -1) for name, array in lists.items()}
+    )
 
 
 def _posterior_columns(ids: pa.StringArray, posterior: Posterior) -> dict[str, Any]:
-    """Return the columns of `POSTERIORS`: the fresh evidence is a list of each item."""
+    """Return the columns of `POSTERIORS`: fresh evidence and audience are a list of each item."""
     columns: dict[str, Any] = {ITEM_ID: ids, **posterior.columns()}
-    if posterior.fresh is None:
-        return columns
-    width = posterior.fresh.shape[1]
-    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
-    return {**columns, _FRESH: pa.ListArray.from_arrays(offsets, pa.array(posterior.fresh.ravel()))}
+    for name, values in {_FRESH: posterior.fresh, _SOURCES: posterior.sources}.items():
+        if values is not None:
+            offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int64) * values.shape[1])
+            columns[name] = pa.LargeListArray.from_arrays(offsets, pa.array(values.ravel()))
+    return columns
 
 
 def read_sampling_counts(path: Path) -> Int64s:
