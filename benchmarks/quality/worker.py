@@ -175,7 +175,7 @@ def _asked_baseline(
 def _asked(experiment: Experiment, items: ModelItems, examples: Examples) -> Iterator[Asked]:
     """Yield the answers of a model, as `recall.runs.assessment.assess_models` has them judged."""
     model = items.model
-    vectors, shares = encode_items(model, items.posterior.stacked())
+    vectors, shares = encode_items(model, items.posterior)
     triggered = np.flatnonzero(examples.triggers >= 0)
     asked = answerable(model, examples)
     is_student = experiment.asked == "student"

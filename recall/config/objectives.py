@@ -62,6 +62,9 @@ class LossConfig(Strict):
     item: NonNegativeFloat = Field(default=1.0, description="query against the item vector that is served")
     behaviour: NonNegativeFloat = Field(default=0.3, description="query against the behaviour tower alone")
     meta: NonNegativeFloat = Field(default=0.3, description="query against the meta tower alone")
+    audience: NonNegativeFloat = Field(
+        default=0.3, description="query against the audience tower alone, if there is one"
+    )
     towers_move_query: bool = Field(
         default=False, description="whether the two losses above also train the query side, or the item towers alone"
     )

@@ -20,6 +20,7 @@ from recall.model.distributed.workers import Workers
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.layers.gathering import gather_rows
 from recall.model.objectives.objective import Asking, EncodedBatch, OwnNegatives, Ranking
+from recall.model.towers.audience import Audience
 from recall.model.towers.item import ItemSide, ItemVectors
 from recall.model.towers.query import TriggerTower
 from recall.model.user_side import UserSide
@@ -81,7 +82,7 @@ class BatchEncoder:
             count = tf.size(candidates.rows) - tf.size(found.refused.rows)
             refused = _own_negatives(found.refused, vectors, candidates, count)
             candidates, known = candidates.first(count), known[:count]
-            vectors = ItemVectors(*(None if part is None else part[:count] for part in vectors))
+            vectors = vectors.first(count)
             features = {name: values[:count] for name, values in features.items()}
         ranked = vectors
         ranking = Ranking(candidates, found.seen, temperature, self._config)
@@ -150,7 +151,12 @@ class BatchEncoder:
         if candidates.place is not None:
             features = self._table.gather(candidates.rows)
             content = content.at(candidates.place)
-        shown = Shown(content, features, candidates.posterior)
+        posterior = candidates.posterior
+        if candidates.sources is not None and candidates.source_places is not None:
+            of_sources = gather_rows(tokens, tf.reshape(candidates.source_places, tf.shape(candidates.sources)))
+            audience = Audience.of(of_sources, candidates.sources >= 0)
+            posterior = tf.concat([posterior, audience.columns], axis=1)
+        shown = Shown(content, features, posterior)
         return simulator.candidates(*shown, candidates.rows) if simulator else shown, features, tokens
 
 

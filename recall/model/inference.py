@@ -9,6 +9,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.core.arrays import Float32s, Int32s, Int64s
+from recall.data.audience import audience_columns
+from recall.data.posterior import Posterior
 from recall.model.batches.dataset import Examples, pad
 from recall.model.recall_model import RecallModel
 
@@ -31,33 +33,77 @@ class CatalogueVectors:
             model.encode_towers(tf.constant(rows[start : start + batch_size]))
             for start in range(0, len(rows), batch_size)
         ]
+        self._tokens = all_tokens(model) if model.items.has_audience else None
 
-    def at(self, posterior: Float32s) -> tuple[Float32s, Float32s]:
+    def at(self, posterior: Posterior | Float32s) -> tuple[Float32s, Float32s]:
         """Return vectors and behaviour shares as `encode_items` does, from a posterior of the same form.
 
         Raises:
-          ValueError: the posterior is of another width than the model's.
+          ValueError: the posterior is of another width than the model's, or lacks the audience that the model reads.
         """
-        if posterior.shape[1:] != (width := self._model.items.posterior_width,):
+        vectors, behaviour_share, _ = self._joined(posterior)
+        return vectors, behaviour_share
+
+    def audience_shares(self, posterior: Posterior | Float32s) -> Float32s:
+        """Return the audience shares of the gate, float32 [items]; NaN where the model reads no audiences."""
+        return self._joined(posterior)[2]
+
+    def _joined(self, posterior: Posterior | Float32s) -> tuple[Float32s, Float32s, Float32s]:
+        known = posterior_columns(posterior, tokens=self._tokens)
+        if known.shape[1:] != (width := self._model.items.posterior_width,):
             raise ValueError(
-                f"posterior: found shape {posterior.shape}, expected [items, {width}]; take prepared.posterior(moment)"
-                ".stacked() of the data that the model was trained on"
+                f"posterior: found shape {known.shape}, expected [items, {width}]; take prepared.posterior(moment) "
+                "of the data that the model was trained on"
             )
         found = [
-            self._model.join_towers(part, tf.constant(posterior[start : start + self._batch_size]))
-            for part, start in zip(self._parts, range(0, len(posterior), self._batch_size), strict=True)
+            self._model.join_towers(part, tf.constant(known[start : start + self._batch_size]))
+            for part, start in zip(self._parts, range(0, len(known), self._batch_size), strict=True)
         ]
-        vectors, shares = zip(*found, strict=True)
-        return np.concatenate(vectors), np.concatenate(shares)
+        vectors, behaviour, audience = zip(*found, strict=True)
+        return np.concatenate(vectors), np.concatenate(behaviour), np.concatenate(audience)
 
 
-def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8192) -> tuple[Float32s, Float32s]:
+def posterior_columns(posterior: Posterior | Float32s, *, tokens: Float32s | None) -> Float32s:
+    """Return a posterior as the item side reads it: the numbers, and behind them the audiences, if it reads audiences.
+
+    Args:
+      posterior: a posterior; or the result itself.
+      tokens: float32 [catalogue, dim], of `all_tokens`; None where the model reads no audiences.
+
+    Returns:
+      float32 [items, posterior width].
+
+    Raises:
+      ValueError: the model reads audiences, and the posterior has none.
+    """
+    if not isinstance(posterior, Posterior):
+        return posterior
+    if tokens is None:
+        return posterior.stacked()
+    if posterior.sources is None:
+        raise ValueError(
+            "posterior: found no sources, but the model reads audiences; take prepared.posterior(moment), or add "
+            "sources=prepared.audience_history.as_of(...)"
+        )
+    return np.concatenate([posterior.stacked(), audience_columns(tokens, posterior.sources)], axis=1)
+
+
+def all_tokens(model: RecallModel, *, batch_size: int = 8192) -> Float32s:
+    """Return `RecallModel.item_tokens` of the whole catalogue, [items, dim]."""
+    rows = tf.range(model.item_table.size)[:, tf.newaxis]  # [items, 1]
+    starts = range(0, model.item_table.size, batch_size)
+    return np.concatenate([model.item_tokens(rows[start : start + batch_size])[:, 0] for start in starts])
+
+
+def encode_items(
+    model: RecallModel, posterior: Posterior | Float32s, *, batch_size: int = 8192
+) -> tuple[Float32s, Float32s]:
     """Return vectors of the whole catalogue at a moment.
 
     Args:
       model: a trained model.
-      posterior: float32 [items, 4 + 3 * half-lives]: exposures, clicks, smoothed CTR, hours since first exposure, and
-        the fresh evidence (`Posterior.stacked`).
+      posterior: of every item, `prepared.posterior(moment)`; or, for a model without audiences, its numbers
+        (`Posterior.stacked`), float32 [items, 4 + 3 * half-lives].
       batch_size: items per call.
 
     Returns:
@@ -65,17 +111,18 @@ def encode_items(model: RecallModel, posterior: Float32s, *, batch_size: int = 8
       behaviour shares, NaN where the structure has no gate.
 
     Raises:
-      ValueError: the posterior is of another width than the model's.
+      ValueError: the posterior is of another width than the model's, or lacks the audience that the model reads.
 
     Example:
       >>> from pathlib import Path
       >>> data = recall.PreparedData.load("runs/mine/data")
       >>> model = recall.load_model(Path("runs/mine/model"), data)
-      >>> vectors, shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors, shares = recall.encode_items(model, data.posterior("serving"))
       >>> vectors.shape[0], bool(shares.min() >= 0)
       (150, True)
     """
-    return CatalogueVectors(model, items=len(posterior), batch_size=batch_size).at(posterior)
+    items = len(posterior.exposures) if isinstance(posterior, Posterior) else len(posterior)
+    return CatalogueVectors(model, items=items, batch_size=batch_size).at(posterior)
 
 
 def modality_weights(model: RecallModel, *, batch_size: int = 8192) -> dict[str, Float32s]:
@@ -163,17 +210,19 @@ def answerable(model: RecallModel, examples: Examples) -> Examples:
 def encode_queries(model: RecallModel, examples: Examples, *, student: bool = False) -> Float32s:
     """Return query vectors of `answerable` examples: of their users, or of their triggers if there is no user tower.
 
-    As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
-    model's student, [examples, width].
+        As `encode_users`: [examples, interests, width] where users have several interests. With `student` those of the
+        model's student, [examples, width].
 
     Example:
-      >>> from pathlib import Path
-      >>> from recall.model.batches.dataset import read_examples
-      >>> data = recall.PreparedData.load("runs/mine/data")
-      >>> model = recall.load_model(Path("runs/mine/model"), data)
-      >>> examples = read_examples(data.shards("test"))
-      >>> recall.encode_queries(model, examples).shape[0] == len(examples)
-      True
+          >>> from pathlib import Path
+          >>> from recall.data.audience import audience_columns
+    from recall.data.posterior import Posterior
+    from recall.model.batches.dataset import read_examples
+          >>> data = recall.PreparedData.load("runs/mine/data")
+          >>> model = recall.load_model(Path("runs/mine/model"), data)
+          >>> examples = read_examples(data.shards("test"))
+          >>> recall.encode_queries(model, examples).shape[0] == len(examples)
+          True
     """
     width = model.config.data.history
     if student:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +37,14 @@ from recall.model.user_side import UserSide
 _MIN_TEMPERATURE = 0.01
 
 
+class Joined(NamedTuple):
+    """Hold what is served of items at a moment, and the gate's shares of behaviour and audience, NaN without one."""
+
+    vectors: tf.Tensor  # float32 [items, width], or [items, codes, width]
+    behaviour_share: tf.Tensor  # float32 [items]
+    audience_share: tf.Tensor  # float32 [items]
+
+
 class RecallModel(TrainableModel):
     """Rank items for users and triggers: both query towers face one item side; see `ItemSide` for the structures.
 
@@ -60,6 +69,7 @@ class RecallModel(TrainableModel):
                 prior_ctr=prior.ctr,
                 prior_strength=prior.strength if prior.items else None,
                 half_lives=len(prepared.posterior_history.half_lives_ms),
+                has_audience=prepared.audience > 0,
                 id_clicks=prepared.clicks_by_item_code,
                 modalities=config.features.modalities,
             )
@@ -114,7 +124,12 @@ class RecallModel(TrainableModel):
         self.objectives = Objectives.of(model, towers=asking, head=self.category_head, student=beside)
         self.frozen_objectives = Objectives([distillation] if distillation and is_frozen else [])
         with self._stream("negatives"):
-            self.sampler = NegativeSampler(prepared, pool=model.loss.negatives, shown_again=model.loss.shown_again)
+            self.sampler = NegativeSampler(
+                prepared,
+                pool=model.loss.negatives,
+                shown_again=model.loss.shown_again,
+                reads_audience=self.items.has_audience,
+            )
         simulation = model.cold_simulation
         with self._stream("cold simulation"):
             self.cold_simulator = ColdSimulator(prepared, self.items, simulation) if simulation.enabled else None
@@ -198,7 +213,7 @@ class RecallModel(TrainableModel):
     # Inference
 
     def item_vectors_of(self, features: Features, posterior: tf.Tensor) -> ItemVectors:
-        """Return vectors of items from their features and posterior, float32 [items, posterior width]."""
+        """Return vectors of items from their features and posterior, as of `ItemSide.vectors`."""
         return self.items.vectors(self.items.content_of(features), features, posterior)
 
     def _encode_towers(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -207,12 +222,12 @@ class RecallModel(TrainableModel):
         outputs = self.items.towers(self.items.content_of(features), features)
         return {name: part for name, part in outputs._asdict().items() if part is not None}
 
-    def join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return served vectors and behaviour shares (NaN without a gate) of items at a moment.
+    def join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> Joined:
+        """Return the served vectors of items at a moment.
 
         Args:
           outputs: of `encode_towers`.
-          posterior: float32 [items, posterior width].
+          posterior: float32 [items, posterior width], as of `ItemSide.vectors`.
         """
         if self._joined is None:
             parts = {name: tf.TensorSpec([None, *part.shape[1:]], part.dtype) for name, part in outputs.items()}
@@ -220,9 +235,9 @@ class RecallModel(TrainableModel):
             self._joined = tf.function(self._join_towers, input_signature=[parts, known], autograph=False)
         return self._joined(outputs, posterior)
 
-    def _join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _join_towers(self, outputs: Mapping[str, tf.Tensor], posterior: tf.Tensor) -> Joined:
         result = self.items.at_moment(TowerOutputs(**outputs), posterior)
-        return self.items.served(result), result.share_or_nan()
+        return Joined(self.items.served(result), result.share_or_nan(), result.audience_share_or_nan())
 
     def item_tokens(self, rows: tf.Tensor) -> tf.Tensor:
         """Return tokens of items: int32 [batch, time] rows, -1 is padding -> float32 [batch, time, dim]."""

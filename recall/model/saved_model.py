@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from recall.core.arrays import Float32s
 from recall.core.times import MS_PER_HOUR
 from recall.data.features.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 from recall.data.prepared import PreparedData
+from recall.model.inference import all_tokens
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.numpy_tower.conversion import numpy_tower_of
 from recall.model.numpy_tower.tower import NUMPY_TOWER
@@ -20,6 +20,8 @@ from recall.model.recall_model import RecallModel
 
 PROFILE = "user_"
 """Prefix of the inputs that are features of users, since a feature may be called history as well."""
+TOKENS = "tokens.npy"
+"""Float32 [items, dim], tokens of the catalogue, in the directory of a model that reads audiences."""
 USER_ENCODER = "user_encoder"
 """Folder of the encoder of new users, in a model directory."""
 
@@ -88,7 +90,7 @@ class QueryModule(tf.Module):
                 self._user_by_features, input_signature=[{"history": history, **inputs, **profile}], autograph=False
             )
         if model.student:
-            self._tokens = tf.Variable(_all_tokens(model), trainable=False, name="tokens")
+            self._tokens = tf.Variable(all_tokens(model), trainable=False, name="tokens")
             self.functions["student"] = tf.function(self._student, input_signature=[user_id, history], autograph=False)
             self.functions["student_features"] = tf.function(
                 self._student_by_features, input_signature=[{"history": history, **profile}], autograph=False
@@ -150,13 +152,6 @@ class QueryModule(tf.Module):
             return {"vector": self._model.it.trigger_queries(tf.identity(rows))}
 
 
-def _all_tokens(model: RecallModel, *, batch_size: int = 8192) -> Float32s:
-    """Return `RecallModel.item_tokens` of the whole catalogue, [items, dim]."""
-    rows = tf.range(model.item_table.size)[:, tf.newaxis]  # [items, 1]
-    starts = range(0, model.item_table.size, batch_size)
-    return np.concatenate([model.item_tokens(rows[start : start + batch_size])[:, 0] for start in starts])
-
-
 def _specs(table: FeatureTable, *, prefix: str = "") -> dict[str, tf.TensorSpec]:
     """Describe rows that are not in the table, by column; sets of codes may be longer than the table's."""
     specs = {}
@@ -179,7 +174,8 @@ class ItemModule(tf.Module):
 
     Signatures:
       serving_default: one input per encoded column (shapes as in `FeatureTable`) and posterior float32 [items, width]
-        (exposures, clicks, smoothed CTR, hours since the first exposure) -> vector float32 [items, width], or
+        (exposures, clicks, smoothed CTR, hours since the first exposure, fresh evidence; and the audience of a model
+        that reads audiences, see `recall.data.audience.audience_columns`) -> vector float32 [items, width], or
         [items, codes, width] if `model.item_codes` puts several vectors per item into the index, of which the best
         score counts; behaviour_share float32 [items] (NaN without a gate).
       meta: the encoded columns -> vector float32 [items, dim], the meta vectors, scaled to unit length. The signature
@@ -239,7 +235,7 @@ def export_saved_models(model: RecallModel, prepared: PreparedData, directory: P
     """Write a trained model for serving.
 
     Writes the SavedModels query/ and item/, the encoders of new items and users (encoder/ and user_encoder/) and, where
-    the user tower has a NumPy form, user_arrays/.
+    the user tower has a NumPy form, user_arrays/; and tokens.npy of a model that reads audiences.
     """
     query = QueryModule(model, prepared.item_ids, prepared.history_vocabularies)
     signatures = dict(query.functions)
@@ -247,8 +243,10 @@ def export_saved_models(model: RecallModel, prepared: PreparedData, directory: P
     tf.saved_model.save(query, str(directory / "query"), signatures=signatures)
     prepared.item_encoder.save(directory / "encoder")
     users, items = prepared.user_ids.to_pylist(), prepared.item_ids.to_pylist()
-    if arrays := numpy_tower_of(model, lambda: _all_tokens(model), users=users, items=items):
+    if arrays := numpy_tower_of(model, lambda: all_tokens(model), users=users, items=items):
         arrays.save(directory / NUMPY_TOWER)
     prepared.user_encoder.save(directory / USER_ENCODER)
     item = ItemModule(model)
     tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)
+    if model.items.has_audience:
+        np.save(directory / TOKENS, all_tokens(model))

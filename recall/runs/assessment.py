@@ -21,7 +21,13 @@ from recall.evaluation.ranks import Ranks
 from recall.evaluation.scorers import vector_scorer
 from recall.index import Index, measure
 from recall.model.batches.dataset import read_examples
-from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers, modality_weights
+from recall.model.inference import (
+    CatalogueVectors,
+    answerable,
+    encode_queries,
+    encode_triggers,
+    modality_weights,
+)
 from recall.model.recall_model import RecallModel
 from recall.runs.baselines import Baselines
 from recall.runs.judging import Judge, ModelItems
@@ -155,7 +161,8 @@ def report_inputs(
       versions: package -> version.
     """
     before_test = prepared.posterior("test")
-    vectors, shares = encode_items(model, before_test.stacked())
+    catalogue = CatalogueVectors(model)
+    vectors, shares = catalogue.at(before_test)
     vectors = with_cold_bias(vectors, before_test.exposures, metrics["index"]["cold_bias"])
     items = pd.DataFrame(
         {
@@ -164,6 +171,7 @@ def report_inputs(
             "exposures": before_test.exposures,
             "clicks": before_test.clicks,
             "behaviour_share": shares,
+            "audience_share": catalogue.audience_shares(before_test),
         }
     )
     training = {name: read_history(path) for name, path in curves.items()}

@@ -73,7 +73,7 @@ class ModelItems:
     @cached_property
     def vectors(self) -> Float32s:
         """Encode the items as of the start of the period, with the cold bias."""
-        vectors, _ = self.catalogue.at(self.posterior.stacked())
+        vectors, _ = self.catalogue.at(self.posterior)
         return with_cold_bias(vectors, self.posterior.exposures, self.cold_bias)
 
     def answer(self, queries: Float32s) -> Answer:

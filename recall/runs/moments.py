@@ -31,7 +31,10 @@ def vectors_as_of(
     """
     rows = np.arange(len(prepared.item_ids))
     posterior = prepared.posterior_history.as_of(rows, np.full(len(rows), moment_ms))
-    vectors, _ = catalogue.at(posterior.stacked())
+    if prepared.audience:
+        sources = prepared.audience_history.as_of(rows, np.full(len(rows), moment_ms), last=prepared.audience)
+        posterior = posterior._replace(sources=sources)
+    vectors, _ = catalogue.at(posterior)
     return with_cold_bias(vectors, posterior.exposures, cold_bias), posterior
 
 

@@ -164,7 +164,7 @@ class Run:
         with self._log.running("vectors"), sole_writer(step.part, step="making"):
             prepared, model = self._load(self.config.model.structure)
             posterior = prepared.posterior("serving")
-            vectors, shares = encode_items(model, posterior.stacked())
+            vectors, shares = encode_items(model, posterior)
             weights = modality_weights(model)
             table = ItemVectorTable(prepared.item_ids, vectors, shares, posterior.exposures, step.fingerprint, weights)
             table.write(step.part)

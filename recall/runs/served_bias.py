@@ -38,7 +38,7 @@ def cold_bias(config: Config, prepared: PreparedData, model: RecallModel, *, lim
     tolerance, exclude_seen = config.index.cold_bias_tolerance, config.evaluation.exclude_seen
     if config.refresh_ms is None:
         posterior = prepared.posterior("validation")
-        vectors, _ = catalogue.at(posterior.stacked())
+        vectors, _ = catalogue.at(posterior)
         return choose_cold_bias(
             vector_scorer(queries, vectors), examples, exposures=posterior.exposures, absent=absent,
             temperature=temperature, tolerance=tolerance, exclude_seen=exclude_seen,

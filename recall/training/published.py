@@ -82,7 +82,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
       >>> from pathlib import Path
       >>> data = recall.PreparedData.load("runs/mine/data")
       >>> model = recall.load_model(Path("runs/mine/model"), data)
-      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving"))
       >>> vectors.shape  # 150 items, 8 dimensions and the appeal
       (150, 9)
     """

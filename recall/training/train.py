@@ -69,7 +69,7 @@ def train(
       >>> config = recall.load_config("experiment.yaml")
       >>> data = recall.PreparedData.load("runs/mine/data")
       >>> model = recall.train(config, data, Path("model"), saved_models=False)
-      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving").stacked())
+      >>> vectors, behaviour_shares = recall.encode_items(model, data.posterior("serving"))
       >>> vectors.shape  # 150 items, 8 dimensions and the appeal
       (150, 9)
     """

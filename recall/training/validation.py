@@ -37,8 +37,7 @@ class Validation(tf.keras.callbacks.Callback):
         self._exclude_seen = model.config.evaluation.exclude_seen
         self._name = f"val_{self._training.metric}@{self._training.metric_k}"
         self._examples: Examples = answerable(model, read_examples(prepared.shards("validation")))
-        posterior = prepared.posterior("validation")
-        self._posterior, self._exposures = posterior.stacked(), posterior.exposures
+        self._posterior = prepared.posterior("validation")
         if not len(self._examples):
             raise DataError(
                 "no validation click has a trigger, so an i2i model cannot be judged; "
@@ -72,6 +71,6 @@ class Validation(tf.keras.callbacks.Callback):
             self._examples,
             metric=self._training.metric,
             k=self._training.metric_k,
-            exposures=self._exposures,
+            exposures=self._posterior.exposures,
             exclude_seen=self._exclude_seen,
         )

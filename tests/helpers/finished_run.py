@@ -38,6 +38,7 @@ WITH_INTERESTS = (
 WITH_ITEM_CODES = (
     "model.fusion=transformer", "model.item_codes=3", "training.epochs=1", "evaluation.k=[5,10,50,100]"
 )  # fmt: skip
+WITH_AUDIENCE = ("data.posterior.audience=6", "training.epochs=1", "evaluation.k=[5,10,50,100]")
 STUDENT = ("model.student.kind=mean", "model.student.hidden=[8]")
 WITH_STUDENT = (*STUDENT, "model.query=both", "model.history_time=both", "training.epochs=1")
 

@@ -63,14 +63,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 every_variant = pytest.mark.parametrize("variant", list(VARIANTS))
 
 
-def build_item_side(variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, **settings: Any) -> ItemSide:
+def build_item_side(
+    variant: str, *, columns: Sequence[EncodedColumn] = COLUMNS, has_audience: bool = False, **settings: Any
+) -> ItemSide:
     tf.keras.utils.set_random_seed(21)
     settings = {"similarity": "cosine", **VARIANTS[variant], **settings}
     config = ModelConfig(dim=DIM, hidden=(10,), gate_hidden=4, **settings)
     id_name = "item_id" if ITEM in columns else None
-    side = ItemSide(columns, id_name=id_name, config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
+    side = ItemSide(
+        columns, id_name=id_name, config=config, prior_ctr=0.2, id_clicks=ID_CLICKS, has_audience=has_audience
+    )
     features = features_of(columns)
-    vectors_of(side, features), side.tokens(side.content_of(features))  # creates all weights
+    nothing_else = tf.zeros([COUNT, side.posterior_width - POSTERIOR.shape[1]])
+    vectors_of(side, features, tf.concat([POSTERIOR, nothing_else], axis=1))
+    side.tokens(side.content_of(features))  # all weights are there now
     # Fresh tables are so small and biases so alike that a forgotten input might not show.
     random = np.random.default_rng(5)
     for variable in side.trainable_variables:

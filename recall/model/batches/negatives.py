@@ -11,6 +11,7 @@ from recall.core.arrays import Int64s
 from recall.data.fresh_evidence import FreshEvidence
 from recall.data.posterior import PosteriorHistory
 from recall.data.prepared import PreparedData
+from recall.model.batches.audience import AsOfAudience
 from recall.model.batches.logq import log_expected_draws
 from recall.model.randomness import op_seed
 
@@ -45,6 +46,7 @@ class Catalogue(NamedTuple):
     rows: tf.Tensor  # int32 [items]
     posterior: tf.Tensor  # float32 [items, width]
     places: tf.Tensor  # int32 [items], place in `rows` of each item of the catalogue
+    moment_ms: tf.Tensor  # int64 scalar
 
 
 class AsOfPosterior:
@@ -221,8 +223,11 @@ class NegativeSampler:
     learn "this item is never a positive". `pool: catalogue` draws from all items, for comparison.
     """
 
-    def __init__(self, prepared: PreparedData, *, pool: str, shown_again: bool = True) -> None:
+    def __init__(
+        self, prepared: PreparedData, *, pool: str, shown_again: bool = True, reads_audience: bool = False
+    ) -> None:
         self._shows_again = shown_again
+        self.audience = AsOfAudience(prepared.audience_history, last=prepared.audience) if reads_audience else None
         self._seeds = op_seed(), op_seed(), op_seed()  # of draws, of a moment, and of the moments of items shown again
         counts = prepared.sampling_counts.astype(np.float64)
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
@@ -280,7 +285,8 @@ class NegativeSampler:
         examples see a past posterior as a future one.
         """
         moment = times_ms[tf.random.uniform([], 0, tf.size(times_ms), tf.int32, seed=self._seeds[1])]
-        return Catalogue(self._order, self.posterior(self._order, tf.fill(tf.shape(self._order), moment)), self._rank)
+        posterior = self.posterior(self._order, tf.fill(tf.shape(self._order), moment))
+        return Catalogue(self._order, posterior, self._rank, moment)
 
     def pool_sizes(self, times_ms: tf.Tensor) -> tf.Tensor:
         """Count the items exposed (and visible) by each moment: int64 [moments] -> int32 [moments]."""

@@ -62,6 +62,8 @@ class RankedAgainst(NamedTuple):
     log_q: tf.Tensor | None  # float32 [candidates]
     distinct: tf.Tensor  # int32 [distinct], each item of the batch once, those of the query side included
     place: tf.Tensor | None  # int32 [candidates], places in `distinct`; None where it is `rows` itself
+    sources: tf.Tensor | None = None  # int32 [candidates, last], of `AsOfAudience`, where the model reads audiences
+    source_places: tf.Tensor | None = None  # int32 [candidates * last], places of these in `distinct`
 
     def first(self, count: tf.Tensor) -> RankedAgainst:
         """Return the first `count` candidates alone."""
@@ -100,6 +102,10 @@ def candidates_of(
             distinct=rows,
             place=None,
         )
+        if sampler.audience:
+            sources = sampler.audience(rows, tf.fill(tf.shape(rows), catalogue.moment_ms))
+            places = tf.gather(catalogue.places, tf.maximum(tf.reshape(sources, [-1]), 0))
+            ranked = ranked._replace(sources=sources, source_places=places)
         return ranked, asking
     draws = loss.uniform_negatives if loss.negatives != "none" else 0
     # Negative j is drawn as of the moment of example j mod batch, and brings its posterior of that moment.
@@ -115,14 +121,20 @@ def candidates_of(
     posterior = tf.concat(posteriors, axis=0)  # [candidates, width]
     always = tf.ones_like(targets.items, tf.bool), tf.ones_like(negatives.rows, tf.bool)
     is_there = tf.concat([always[0], again.is_there, always[1], tf.zeros_like(beside_rows, tf.bool)], axis=0)
+    times_ms = tf.concat([targets.times_ms, again.times_ms, moments, beside_ms], axis=0)
+    sources = sampler.audience(rows, times_ms) if sampler.audience else None
+    asked_by = [*asked_by, *([] if sources is None else [tf.reshape(sources, [-1])])]
     # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
     asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]
     distinct, places = tf.unique(tf.concat([rows, *asked_by], axis=0))
     place, *asking = tf.split(places, [tf.size(rows), *map(tf.size, asked_by)])
-    frequency = sampler.frequency(rows, tf.concat([targets.times_ms, again.times_ms, moments, beside_ms], axis=0))
+    frequency = sampler.frequency(rows, times_ms)
     log_q = tf.where(is_there, 0.0, ABSENT)
     if loss.logq:
         log_q = sampler.log_q(rows, frequency, is_there=is_there, batch_size=count, pool_sizes=negatives.pool_sizes)
     own = tf.range(count)
     ranked = RankedAgainst(rows, posterior, own, negatives.pool_sizes, frequency, is_there, log_q, distinct, place)
+    if sources is not None:
+        *asking, source_places = asking
+        ranked = ranked._replace(sources=sources, source_places=source_places)
     return ranked, asking

@@ -47,7 +47,7 @@ def of_all_workers(
     if loss.logq:
         clicks = workers.total(tf.size(targets.items))
         log_q = sampler.log_q(rows, frequency, is_there=is_there, batch_size=clicks, pool_sizes=pool_sizes)
-    there = {name: part for name, part in vectors._asdict().items() if part is not None and name != "share"}
+    there = {name: part for name, part in vectors._asdict().items() if part is not None and name != "shares"}
     vectors = vectors._replace(**dict(zip(there, workers.own_first(*there.values()), strict=True)))
     seen = None
     if ranking.seen is not None:

@@ -50,7 +50,7 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)
     served = (queries, vectors.vector) if config.has_appeal else (plain, vectors.vector[..., :-1])  # which is 0
-    parts = [("item", *served, config.loss.item)]
+    parts, with_audience = [("item", *served, config.loss.item)], weights
     if config.structure == "gated":
         if not config.loss.towers_move_query:
             # Each tower follows the query space that the served vectors span. If both pulled at the query as well,
@@ -58,13 +58,18 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
             behaviour_query, meta_query = tf.stop_gradient(behaviour_query), tf.stop_gradient(meta_query)
         parts.append(("behaviour", behaviour_query, vectors.behaviour, config.loss.behaviour))
         parts.append(("meta", meta_query, vectors.meta, config.loss.meta))
+        if vectors.shares is not None and vectors.shares.audience is not None:
+            parts.append(("audience", meta_query, vectors.audience, config.loss.audience))
+            # A target without an audience has no audience vector that could be trained.
+            shares = tf.gather(vectors.shares.audience[:, 0], ranking.candidates.own)
+            with_audience = weights * tf.cast(shares > 0, tf.float32)
     elif config.structure == "base":  # both towers are trained on their own; their sum only serves
         parts = [
             ("behaviour", plain, vectors.behaviour, config.loss.item),
             ("meta", plain, vectors.meta, config.loss.item),
         ]
     terms = {
-        name: weight * retrieval_loss(query, items, ranking, weights=weights)
+        name: weight * retrieval_loss(query, items, ranking, weights=with_audience if name == "audience" else weights)
         for name, query, items, weight in parts
         if weight
     }

@@ -58,6 +58,10 @@ class Gate(tf.keras.layers.Layer):
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         """Compute shares from `gate_features`, float32 [..., features]: float32 [..., width] in (0, 1)."""
+        return tf.sigmoid(self.logits(features))
+
+    def logits(self, features: tf.Tensor) -> tf.Tensor:
+        """Compute the logits of the shares: float32 [..., width]."""
         first, second, slopes = self.first, self.second, self.slopes
         if self.monotone:
             exposures, clicks, ctr, age, *fresh, learned = tf.unstack(first, axis=0)
@@ -69,4 +73,4 @@ class Gate(tf.keras.layers.Layer):
             second, slopes = tf.abs(second), tf.abs(slopes)
         hidden = tf.tanh(tf.tensordot(features, first, 1) + self.first_bias)
         rising = tf.tensordot(tf.gather(features, [0, self._learned], axis=-1), slopes, 1)
-        return tf.sigmoid(tf.tensordot(hidden, second, 1) + rising + self.second_bias)
+        return tf.tensordot(hidden, second, 1) + rising + self.second_bias

@@ -20,6 +20,7 @@ from recall.model.fusion import content_input
 from recall.model.layers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.model.layers.gathering import gather_rows
 from recall.model.towers.appeal import Appeal, with_appeal
+from recall.model.towers.audience import Audience, AudienceGate, AudienceTower, Shares
 from recall.model.towers.evidence import TOTALS, posterior_features, posterior_width
 from recall.model.towers.gate import Gate, gate_features, learned_feature
 from recall.model.towers.structures import JoinInputs, join, join_each_code, scale
@@ -31,20 +32,41 @@ class ItemVectors(NamedTuple):
     vector: tf.Tensor  # [items, width], the item vector; the last dimension is the appeal
     behaviour: tf.Tensor | None  # [items, dim], of unit length with `similarity: cosine`
     meta: tf.Tensor | None  # [items, dim], likewise
-    share: tf.Tensor | None  # [items], mean behaviour share of the gate
+    shares: Shares | None  # of the gate
     # With `model.item_codes`: `meta` is the mean of an item's meta vectors; these are the vectors of each code.
     vectors: tf.Tensor | None = None  # [items, codes, width]
     metas: tf.Tensor | None = None  # [items, codes, dim]
+    audience: tf.Tensor | None = None  # [items, dim], where the data has audiences
+
+    def first(self, count: tf.Tensor) -> ItemVectors:
+        """Return the vectors of the first `count` items alone."""
+
+        def cut(part: tf.Tensor | None) -> tf.Tensor | None:
+            return None if part is None else part[:count]
+
+        parts = {name: cut(part) for name, part in self._asdict().items() if name != "shares"}
+        return ItemVectors(**parts, shares=None if self.shares is None else Shares(*map(cut, self.shares)))
 
     def per_code(self) -> ItemVectors:
         """Return the vectors of each code in the place of `vector` and `meta`, if there are several per item."""
         return self if self.vectors is None else self._replace(vector=self.vectors, meta=self.metas)
 
+    @property
+    def share(self) -> tf.Tensor | None:
+        """Return the behaviour share of the gate, the mean over its dimensions, [items]; None without a gate."""
+        return None if self.shares is None else tf.reduce_mean(self.shares.behaviour, axis=-1)
+
     def share_or_nan(self) -> tf.Tensor:
         """Return the behaviour shares, float32 [items]; NaN for a structure without a gate."""
-        if self.share is not None:
-            return self.share
-        return tf.fill(tf.shape(self.vector)[:1], float("nan"))
+        return self._or_nan(self.share)
+
+    def audience_share_or_nan(self) -> tf.Tensor:
+        """Return the audience shares, float32 [items]; NaN for a model without audiences."""
+        audience = None if self.shares is None else self.shares.audience
+        return self._or_nan(None if audience is None else tf.reduce_mean(audience, axis=-1))
+
+    def _or_nan(self, values: tf.Tensor | None) -> tf.Tensor:
+        return tf.fill(tf.shape(self.vector)[:1], float("nan")) if values is None else values
 
 
 class ItemContent(NamedTuple):
@@ -78,7 +100,8 @@ class ItemSide(tf.keras.layers.Layer):
 
     Structures (Content recall with multimodal information, Taobao Guangguang):
       gated: v = b + (1 - g) m; g b + (1 - g) m with `gate: sum`; [b, (1 - g) m] with `gate: concat`; and the
-        posterior's appeal. A behaviour vector without a trained id still has the author and other features.
+        posterior's appeal. A behaviour vector without a trained id still has the author and other features. Where the
+        data has audiences, the gate divides one among three, and (1 - g) m becomes h a + (1 - g - h) m.
       base: v = b + m where the id is known, m where it is not.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
@@ -95,6 +118,7 @@ class ItemSide(tf.keras.layers.Layer):
       prior_strength: pseudo-exposures of the prior; None unless each item has a prior CTR of its own
         (`data.posterior.content_prior`).
       half_lives: half-lives of the fresh evidence in posteriors.
+      has_audience: whether the data has audiences; the structure `gated` reads them, others do not.
       id_clicks: int64 [codes], training clicks by code of the item id.
       modalities: feature -> modality.
 
@@ -111,6 +135,7 @@ class ItemSide(tf.keras.layers.Layer):
         prior_ctr: float,
         prior_strength: float | None = None,
         half_lives: int = 0,
+        has_audience: bool = False,
         id_clicks: Int64s | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
@@ -121,9 +146,11 @@ class ItemSide(tf.keras.layers.Layer):
                 "the query side by these, so list at least one of them"
             )
         self.config, self.prior_ctr, self.id_name = config, prior_ctr, id_name
-        self.prior_strength, self.posterior_width = prior_strength, posterior_width(half_lives)
         structure = config.structure
         dim, hidden, dropout = config.dim, config.hidden, config.dropout
+        self.has_audience = has_audience and structure == "gated"
+        self.prior_strength, self._evidence_width = prior_strength, posterior_width(half_lives)
+        self.posterior_width = self._evidence_width + (dim + 1 if self.has_audience else 0)
         by_name = {column.name: column for column in columns}
         context = [column for column in columns if column.tower == "behaviour" and column.name != id_name]
         meta = [column for column in columns if column.tower == "meta"]
@@ -148,6 +175,9 @@ class ItemSide(tf.keras.layers.Layer):
             width = dim if config.gate_shape == "per_dimension" else 1
             self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone, half_lives=half_lives)
             self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
+        if self.has_audience:
+            self.audience_tower = AudienceTower(dim, hidden=hidden, dropout=dropout)
+            self.audience_gate = AudienceGate(hidden=config.gate_hidden)
 
     @property
     def width(self) -> int:
@@ -251,7 +281,8 @@ class ItemSide(tf.keras.layers.Layer):
         Args:
           content: content of [items] items.
           features: features of the same items, of which the other behaviour features (author, ...) are read.
-          posterior: float32 [items, width]: `Posterior.stacked` as of the moment.
+          posterior: float32 [items, width]: `Posterior.stacked` as of the moment; with audiences `Audience.columns`
+            of the moment behind it.
           training: whether dropout is on.
         """
         return self.at_moment(self.towers(content, features, training=training), posterior, training=training)
@@ -273,21 +304,34 @@ class ItemSide(tf.keras.layers.Layer):
 
     def at_moment(self, towers: TowerOutputs, posterior: tf.Tensor, *, training: bool = False) -> ItemVectors:
         """Compute item vectors from the towers' outputs and the posterior, float32 [items, width], of a moment."""
-        inputs = posterior_features(posterior, prior_ctr=self.prior_ctr)  # [items, features]
+        evidence = posterior[:, : self._evidence_width]
+        inputs = posterior_features(evidence, prior_ctr=self.prior_ctr)  # [items, features]
         if towers.inputs is not None:
             vector = self._scale(self.single_stack(tf.concat([towers.inputs, inputs], axis=-1), training=training))
             return ItemVectors(with_appeal(vector), None, None, None)
         behaviour, meta, is_gated = towers.behaviour, towers.meta, self.config.structure == "gated"
         if meta is None:
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
-        gate = self.gate(gate_features(inputs, towers.learned)) if is_gated else None  # [items, 1 or dim]
+        shares = self._shares(gate_features(inputs, towers.learned), posterior) if is_gated else None
         appeal = self.appeal(inputs, towers.known) if is_gated and self.appeal else None
-        beside = JoinInputs(behaviour, gate, appeal, towers.known)
-        share = tf.reduce_mean(gate, axis=-1) if gate is not None else None
-        result = ItemVectors(join(meta, beside, config=self.config), behaviour, meta, share)
+        audience = None
+        if self.has_audience:
+            audience = self._scale(self.audience_tower(self._audience(posterior), training=training))
+        beside = JoinInputs(behaviour, shares, appeal, towers.known, audience)
+        result = ItemVectors(join(meta, beside, config=self.config), behaviour, meta, shares, audience=audience)
         if towers.metas is None:
             return result
         return result._replace(vectors=join_each_code(towers.metas, beside, config=self.config), metas=towers.metas)
+
+    def _audience(self, posterior: tf.Tensor) -> Audience:
+        return Audience.of_columns(posterior[:, self._evidence_width :])
+
+    def _shares(self, features: tf.Tensor, posterior: tf.Tensor) -> Shares:
+        """Divide items among behaviour, content and audience, from `gate_features` and the audience of a posterior."""
+        if not self.has_audience:
+            return Shares.of_two(self.gate(features))
+        audience = self._audience(posterior)
+        return Shares.of_three(self.gate.logits(features), self.audience_gate(features, audience), audience.size)
 
     def served(self, vectors: ItemVectors) -> tf.Tensor:
         """Return the vectors for an index: float32 [items, width], or [items, codes, width] with several per item."""

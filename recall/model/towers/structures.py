@@ -8,15 +8,26 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.model.towers.appeal import with_appeal
+from recall.model.towers.audience import Shares
 
 
 class JoinInputs(NamedTuple):
     """Hold what is joined with meta vectors. All but `known` are None if the structure has none."""
 
     behaviour: tf.Tensor  # [items, dim]
-    gate: tf.Tensor  # [items, 1 or dim], the behaviour share
+    shares: Shares | None  # of the gate
     appeal: tf.Tensor  # [items, 1]
     known: tf.Tensor  # bool [items], as in `ItemContent`
+    audience: tf.Tensor | None = None  # [items, dim]
+
+    def repeated(self, times: int) -> JoinInputs:
+        """Repeat each item."""
+
+        def of(part: tf.Tensor | None) -> tf.Tensor | None:
+            return None if part is None else tf.repeat(part, times, axis=0)
+
+        shares = None if self.shares is None else Shares(*map(of, self.shares))
+        return JoinInputs(of(self.behaviour), shares, of(self.appeal), of(self.known), of(self.audience))
 
 
 def join(meta: tf.Tensor, parts: JoinInputs, *, config: ModelConfig) -> tf.Tensor:
@@ -30,24 +41,27 @@ def join(meta: tf.Tensor, parts: JoinInputs, *, config: ModelConfig) -> tf.Tenso
     Returns:
       float32 [items, width]; the last dimension is the appeal.
     """
-    behaviour, gate, appeal, known = parts
+    behaviour, shares, appeal, known, audience = parts
     if config.structure == "meta_only":
         return with_appeal(meta)
     if config.structure == "base":
         return with_appeal(tf.where(known[:, tf.newaxis], scale(behaviour + meta, config), meta))
+    assert shares is not None
+    others = shares.content * meta
+    if audience is not None:
+        others += shares.audience * audience
     if config.gate == "concat":
-        vector = tf.concat([behaviour, (1 - gate) * meta], axis=-1)  # [items, 2 dim]
+        vector = tf.concat([behaviour, others], axis=-1)  # [items, 2 dim]
     else:
-        kept = behaviour if config.gate == "residual" else gate * behaviour
-        vector = scale(kept + (1 - gate) * meta, config)  # [items, dim]
+        kept = behaviour if config.gate == "residual" else shares.behaviour * behaviour
+        vector = scale(kept + others, config)  # [items, dim]
     return with_appeal(vector, appeal)
 
 
 def join_each_code(metas: tf.Tensor, parts: JoinInputs, *, config: ModelConfig) -> tf.Tensor:
     """Join each of several meta vectors of items: float32 [items, codes, dim] -> [items, codes, width]."""
     codes, dim = metas.shape[1:]
-    repeated = JoinInputs(*(None if part is None else tf.repeat(part, codes, axis=0) for part in parts))
-    vectors = join(tf.reshape(metas, [-1, dim]), repeated, config=config)  # [items * codes, width]
+    vectors = join(tf.reshape(metas, [-1, dim]), parts.repeated(codes), config=config)  # [items * codes, width]
     return tf.reshape(vectors, [-1, codes, vectors.shape[-1]])
 
 

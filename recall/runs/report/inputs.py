@@ -66,7 +66,8 @@ class ReportInputs:
       training: per trained model its epochs: `epoch` (from 1), `loss`, one `val_...` metric, `seconds`; other keys
         with `loss` in their name are terms of the loss.
       items: one row per item of the catalogue: `exposures` and `clicks` before the test period,
-        `behaviour_share` of the item vector in [0, 1] (absent or NaN: the model has no gate).
+        `behaviour_share` of the item vector in [0, 1] (absent or NaN: the model has no gate), and `audience_share`
+        (absent or NaN: it reads no audiences).
       vectors: float32 [items, dim], row i belongs to row i of `items`; of several vectors of an item their mean.
       samples: recalled lists to show.
       counts: `counts` of the training data's manifest.
@@ -139,9 +140,17 @@ class ReportInputs:
     @cached_property
     def behaviour_share(self) -> AnyFloats:
         """Return the share of behaviour in each item vector, float64 [items]; NaN without a gate."""
-        if "behaviour_share" not in self.items:
+        return self._share("behaviour_share")
+
+    @cached_property
+    def audience_share(self) -> AnyFloats:
+        """Return the share of the audience in each item vector, float64 [items]; NaN without audiences."""
+        return self._share("audience_share")
+
+    def _share(self, name: str) -> AnyFloats:
+        if name not in self.items:
             return np.full(len(self.items), np.nan)
-        return self.items["behaviour_share"].to_numpy(dtype=np.float64, na_value=np.nan)
+        return self.items[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
     @cached_property
     def headline_metric(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from recall.core.errors import ArtifactError
 from recall.evaluation.metrics import chance
 from recall.runs.report.calibration import calibration_of, calibration_sentence, calibration_table
+from recall.runs.report.gate_shares import shares_by_exposures
 from recall.runs.report.inputs import ReportInputs
 from recall.runs.report.rolling import rolling_sentence, rolling_slices, rolling_tables
 from recall.runs.report.tables import (
@@ -99,6 +100,9 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
         ),
         "calibration": calibration_plot.calibration_plot(calibration_of(inputs), model=inputs.configured),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
+        "shares": shares_by_exposures(
+            inputs.items["exposures"].to_numpy(), inputs.behaviour_share, inputs.audience_share
+        ),
         "loss": training_plots.training_loss(inputs.training, styles=styles),
         "validation": training_plots.training_validation(inputs.training, styles=styles),
         "terms": training_plots.training_terms(inputs.training.get(inputs.configured) or [], model=inputs.configured),

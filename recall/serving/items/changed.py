@@ -18,6 +18,8 @@ from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
+from recall.serving.items.audience import COLUMN as AUDIENCE
+from recall.serving.items.audience import Given, sources_of
 from recall.serving.items.encode import EncodedItems, ItemEncoder
 from recall.serving.items.facts import FactUpdate, ItemFacts
 from recall.serving.items.posterior import catalogue_prior_ctr, latest_moment, posterior_of_counts
@@ -77,11 +79,13 @@ class ChangedGroup(NamedTuple):
       ids: item ids.
       counts: int64 [items, 3]: exposures, clicks, Unix milliseconds of the first exposure.
       rows: raw rows of added items; None for items of the catalogue.
+      audiences: audience of each item as it was given with the counts; empty where none was.
     """
 
     ids: Sequence[str]
     counts: Int64s
     rows: Sequence[dict[str, Any]] | None
+    audiences: Given = ()
 
 
 class Behaviour(TypedDict):
@@ -184,18 +188,23 @@ class ChangedItems:
             if group:
                 counts = np.asarray([source.get("counts") or NO_COUNTS for source in group.values()], np.int64)
                 rows = [source["row"] for source in group.values()] if group is with_row else None
-                groups.append(ChangedGroup(list(group), counts, rows))
+                audiences = [source.get(AUDIENCE) for source in group.values()]
+                groups.append(ChangedGroup(list(group), counts, rows, audiences))
         return groups
 
     def posterior(self, items: ChangedGroup, *, now_ms: int | None = None) -> Posterior:
         """Compute the posterior of items at a moment; default: `latest_moment` of their counts."""
         now_ms = latest_moment(items.counts, prepared=self._prepared) if now_ms is None else now_ms
         prepared, counts = self._prepared, items.counts
+        audiences = items.audiences or [None] * len(items.ids)
         if items.rows is not None:
-            return posterior_of_raw(items.rows, counts, encoder=self._encoder, prepared=prepared, now_ms=now_ms)
+            return posterior_of_raw(
+                items.rows, counts, audiences, encoder=self._encoder, prepared=prepared, now_ms=now_ms
+            )
         rows = prepared.rows(items.ids)
         prior_ctr = catalogue_prior_ctr(rows, prepared=prepared, now_ms=now_ms)
-        return posterior_of_counts(counts, prior_ctr=prior_ctr, prepared=prepared, now_ms=now_ms, rows=rows)
+        found = posterior_of_counts(counts, prior_ctr=prior_ctr, prepared=prepared, now_ms=now_ms, rows=rows)
+        return found._replace(sources=sources_of(audiences, rows=rows, prepared=prepared))
 
     def encoded(self, items: ChangedGroup, posterior: Posterior) -> EncodedItems:
         """Encode items with a posterior, from their raw rows or from the catalogue."""
@@ -234,6 +243,7 @@ def rows_of(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def posterior_of_raw(
     rows: Sequence[Mapping[str, Any]],
     counts: Int64s,
+    audiences: Given,
     *,
     encoder: ItemEncoder,
     prepared: PreparedData,
@@ -244,14 +254,16 @@ def posterior_of_raw(
     Args:
       rows: raw rows of the items.
       counts: int64 [items, 3], as of `posterior_of_counts`.
+      audiences: as of `ChangedGroup`, one for each item.
       encoder: predictor of the prior CTR.
       prepared: data of the run.
       now_ms: the moment of the ages; default: `latest_moment`.
     """
     by_content = encoder.prior_ctr(rows)
-    return posterior_of_counts(
+    posterior = posterior_of_counts(
         counts,
         prior_ctr=prepared.manifest["posterior"]["prior_ctr"] if by_content is None else by_content,
         prepared=prepared,
         now_ms=latest_moment(counts, prepared=prepared) if now_ms is None else now_ms,
     )
+    return posterior._replace(sources=sources_of(audiences, rows=None, prepared=prepared))

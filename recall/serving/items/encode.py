@@ -21,6 +21,7 @@ from recall.data.features.table_encoder import EncodedColumn, TableEncoder
 from recall.data.posterior import Posterior
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import POSTERIOR
+from recall.model.inference import posterior_columns
 from recall.model.layers.features import dense_features
 from recall.serving.items.raw import RawRows, RowReader
 
@@ -54,6 +55,8 @@ class ItemEncoder:
       id_column: the raw column of the item's id, if the towers read it.
       content_prior: predictor of the prior CTR of items without exposures, where the data has one.
       rows: as the attribute.
+      tokens: float32 [catalogue, dim], tokens of the catalogue, which audiences are read by; None for a model that
+        reads none.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class ItemEncoder:
         id_column: str | None,
         content_prior: ContentCtr | None,
         rows: RowReader | None = None,
+        tokens: Float32s | None = None,
     ) -> None:
+        self._tokens = tokens
         self.model, self._table_encoder = model, table_encoder
         self.rows = rows or RowReader(table_encoder)
         self._id_column, self._content_prior = id_column, content_prior
@@ -137,7 +142,8 @@ class ItemEncoder:
 
     def of_encoded(self, encoded: pa.Table, posterior: Posterior, *, cold_bias: float) -> EncodedItems:
         """Encode items of the catalogue from their encoded features, with the given posterior."""
-        return self._biased(encoded, posterior.stacked(), posterior.exposures, cold_bias=cold_bias)
+        columns = posterior_columns(posterior, tokens=self._tokens)
+        return self._biased(encoded, columns, posterior.exposures, cold_bias=cold_bias)
 
     def _biased(self, encoded: pa.Table, posterior: Float32s, exposures: Int64s, *, cold_bias: float) -> EncodedItems:
         """Run the item model in batches and add the cold bias."""

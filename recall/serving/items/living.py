@@ -21,6 +21,8 @@ from recall.core.errors import ArtifactError, DataError, shown
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.index.items import listed
+from recall.serving.items.audience import COLUMN as AUDIENCE
+from recall.serving.items.audience import Given, given_audiences
 from recall.serving.items.changed import NO_COUNTS, ChangedGroup, ChangedItems, ItemColumns, posterior_of_raw, rows_of
 from recall.serving.items.encode import EncodedItems, ItemEncoder
 from recall.serving.items.facts import FactUpdate, ItemFacts
@@ -50,7 +52,8 @@ def open_living_items(
             raise DataError("an item of the catalogue before: its features are not in the journal")
         rows = [source["row"] for source in sources]
         counts = np.asarray([source.get("counts") or NO_COUNTS for source in sources], np.int64)
-        posterior = posterior_of_raw(rows, counts, encoder=encoder, prepared=prepared)
+        audiences = [source.get(AUDIENCE) for source in sources]
+        posterior = posterior_of_raw(rows, counts, audiences, encoder=encoder, prepared=prepared)
         return encoder.of_raw(rows, posterior, cold_bias=report.get("cold_bias", 0.0)).vectors
 
     index = LivingIndex.open(
@@ -211,7 +214,8 @@ class LivingItems:
         Args:
           counts: a table with the item's id (named as in the items file), exposures, clicks, and for a log with a
             clock first_time_ms, the Unix milliseconds of the first exposure. Counts are totals up to now, not what was
-            added.
+            added. A run that reads audiences takes a column audience, too: per item a list of the items that the last
+            users who clicked it had clicked just before, the latest first; without one the audience stays.
           now_ms: the moment that ages are counted to; default: the end of the log, or the latest first exposure.
 
         Returns:
@@ -223,15 +227,19 @@ class LivingItems:
         ids, known = checked_counts(counts, id_column=self.columns.id, prepared=self._prepared)
         if not ids:
             return 0
+        audiences = given_audiences(counts, ids, prepared=self._prepared)
         with self._writing:
             now_ms = latest_moment(known, prepared=self._prepared) if now_ms is None else now_ms
-            return self._refresh(ids, known, now_ms=now_ms)
+            return self._refresh(ids, known, audiences, now_ms=now_ms)
 
-    def _refresh(self, ids: Sequence[str], counts: Int64s, *, now_ms: int) -> int:
-        """Encode items with checked counts, int64 [items, 3], and upsert them."""
+    def _refresh(self, ids: Sequence[str], counts: Int64s, audiences: Given, *, now_ms: int) -> int:
+        """Encode items with checked counts, int64 [items, 3], and audiences, and upsert them."""
         self.index.snapshot().rows(ids)  # refuses ids that it lacks
         before = self.index.sources(ids)
-        sources = [{**(source or {}), "counts": own} for source, own in zip(before, counts.tolist(), strict=True)]
+        sources = [
+            {**(source or {}), "counts": own, **({} if audience is None else {AUDIENCE: audience})}
+            for source, own, audience in zip(before, counts.tolist(), audiences, strict=True)
+        ]
         groups = self.changed.groups(ids, sources)
         if unknown := set(ids).difference(*(group.ids for group in groups)):
             raise DataError(

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.index.saved.store import load_current
+from recall.model.saved_model import TOKENS
 from recall.serving.items.changed import Behaviour, ChangedItems, KeptSources, rows_of
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import ItemEncoder
@@ -114,6 +116,7 @@ class ServedItems:
             id_column=next(id_columns, None),
             content_prior=prepared.content_prior,
             rows=RowReader(table_encoder, attributes=attributes, file_columns=file_columns),
+            tokens=np.load(tokens, mmap_mode="r") if (tokens := run / "model" / TOKENS).exists() else None,
         )
         facts, fingerprint = ItemFacts.of_run(prepared), model["fingerprint"]
         index: Index | LivingIndex

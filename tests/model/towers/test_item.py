@@ -51,7 +51,7 @@ def test_vectors_have_their_width_and_no_nan(variant: str) -> None:
     vectors = vectors_of(side, features_of())
     assert vectors.vector.shape == (COUNT, side.width)
     assert side.width == (2 * DIM if "concat" in variant else DIM) + 1
-    for part in vectors:
+    for part in tf.nest.flatten(vectors):
         assert part is None or np.isfinite(part).all()
     for tower in (vectors.behaviour, vectors.meta):
         assert tower is None or tower.shape == (COUNT, DIM)
@@ -175,9 +175,8 @@ def test_hidden_id_looks_like_an_item_out_of_vocabulary(variant: str) -> None:
     np.testing.assert_array_equal(content.known, expected.known)
     np.testing.assert_array_equal(content.learned, expected.learned)
     np.testing.assert_array_equal(side.tokens(content), side.tokens(expected))
-    for found, wanted in zip(
-        side.vectors(content, features, POSTERIOR), side.vectors(expected, unknown, POSTERIOR), strict=True
-    ):
+    vectors = side.vectors(content, features, POSTERIOR), side.vectors(expected, unknown, POSTERIOR)
+    for found, wanted in zip(*map(tf.nest.flatten, vectors), strict=True):
         assert (found is None) == (wanted is None)
         if found is not None:
             np.testing.assert_array_equal(found, wanted)
