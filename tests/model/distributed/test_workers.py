@@ -29,13 +29,14 @@ from tests.conftest import Experiment
 EXACT = (
     "model.query=both", "model.dropout=0", "model.cold_simulation.enabled=false", "model.loss.negatives=none",
     "model.loss.mask_seen=true", "model.loss.shown_again=false", "training.table_optimizer=adagrad",
-    "training.ema=null", "training.epochs=2",
+    "training.ema=null", "training.epochs=2", "model.loss.exposure_power=0.3",
 )  # fmt: skip
 
 # Negatives are drawn; of the rest only what is quickly traced.
 DRAWN = (
     *EXACT, "model.structure=behaviour_only", "model.query=user", "training.epochs=1",
     "model.loss.negatives=exposed", "model.loss.uniform_negatives=512", "model.loss.shown_again=true",
+    "model.loss.hard_negatives=4",
 )  # fmt: skip
 
 # One process trains both, one after the other: most of its time TensorFlow is loaded.
