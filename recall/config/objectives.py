@@ -48,7 +48,6 @@ class HardNegativesLoss(Strict):
     count: NonNegativeInt = Field(default=0, description="uniform negatives of a batch that a query meets once more")
     skip: NonNegativeInt = Field(default=0, description="leave out so many that score even higher")
     weight: PositiveFloat = Field(default=0.1, description="of the loss")
-    logq: bool = Field(default=False)
 
     @model_validator(mode="before")
     @classmethod

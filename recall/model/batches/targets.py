@@ -12,7 +12,7 @@ from recall.model.batches.dataset import Batch
 from recall.model.batches.negatives import ABSENT, NegativeSampler
 
 _PER_CLICK = ("time_ms", "posterior", "trigger", "weight")
-_PER_CANDIDATE = ("rows", "posterior", "frequency", "is_there", "log_q", "place")
+_PER_CANDIDATE = ("rows", "posterior", "frequency", "is_there", "log_q", "place", "sources")
 
 
 class Targets(NamedTuple):
@@ -67,8 +67,10 @@ class RankedAgainst(NamedTuple):
 
     def first(self, count: tf.Tensor) -> RankedAgainst:
         """Return the first `count` candidates alone."""
-        parts = {name: part for name in _PER_CANDIDATE if (part := getattr(self, name)) is not None}
-        return self._replace(**{name: part[:count] for name, part in parts.items()})
+        parts = {name: part[:count] for name in _PER_CANDIDATE if (part := getattr(self, name)) is not None}
+        if self.source_places is not None:
+            parts["source_places"] = self.source_places[: count * tf.shape(self.sources)[1]]
+        return self._replace(**parts)
 
 
 def candidates_of(

