@@ -67,7 +67,9 @@ class HardNegatives:
         is_there &= ~tf.reduce_any(found[:, :, tf.newaxis] == past[:, tf.newaxis, :], axis=2)
         positives = tf.reduce_sum(queries * tf.gather(vectors, encoded.own), axis=1) / temperature
         hard = tf.einsum("td,tnd->tn", queries, tf.gather(drawn, places)) / temperature
-        log_q = encoded.ranking.candidates.log_q[: tf.size(candidates.rows)]  # of all workers, this one's first
+        log_q = encoded.ranking.candidates.log_q  # of all workers, this one's first
+        assert log_q is not None, "candidates are drawn, which the config checks"
+        log_q = log_q[: tf.size(candidates.rows)]
         positives, hard = positives - tf.gather(log_q, encoded.own), hard - tf.gather(log_q[pool:], places)
         loss = own_softmax(positives, hard, is_there=is_there, weights=weights)
         share = encoded.ranking.share
