@@ -277,7 +277,9 @@ class DataConfig(Strict):
     histories: dict[HistoryName, HistoryConfig] = Field(
         default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
     )
-    refused: RefusedConfig = RefusedConfig()
+    refused: RefusedConfig = Field(
+        default=RefusedConfig(), description="what training examples carry of refused items; a count, or a section"
+    )
     shards: PositiveInt = 4
 
     @property

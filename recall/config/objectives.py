@@ -98,8 +98,12 @@ class LossConfig(Strict):
         default=0.0,
         description="a click weighs (1 + exposures)^-power, of the exposures of its item as of the click; 0: all alike",
     )
-    refused: RefusedLoss = RefusedLoss()
-    hard_negatives: HardNegativesLoss = HardNegativesLoss()
+    refused: RefusedLoss = Field(
+        default=RefusedLoss(), description="what was shown and not clicked (data.refused); a count, or a section"
+    )
+    hard_negatives: HardNegativesLoss = Field(
+        default=HardNegativesLoss(), description="negatives that score high, once more; a count, or a section"
+    )
 
     @model_validator(mode="after")
     def _full_softmax_has_negatives(self) -> LossConfig:
