@@ -23,7 +23,7 @@ _SECTIONS: dict[str, Any] = dict.fromkeys(("data", "features", "content", "model
 }
 # What no structure but the gated one reads.
 _OF_THE_GATE = (
-    *(f"model.{key}" for key in ("gate", "gate_shape", "gate_monotone", "gate_hidden", "appeal")),
+    *(f"model.{key}" for key in ("gate", "gate_shape", "gate_monotone", "audience_monotone", "gate_hidden", "appeal")),
     *(f"model.loss.{key}" for key in ("behaviour", "meta", "audience", "towers_move_query")),
 )
 # What a key meant before the library had it, where that is not its default.

@@ -148,6 +148,9 @@ class ModelConfig(Strict):
     )
     gate_shape: Literal["scalar", "per_dimension"] = "scalar"
     gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")
+    audience_monotone: bool = Field(
+        default=False, description="the audience share never falls, against the content's, as the audience grows"
+    )
     gate_hidden: PositiveInt = 16
     appeal: bool = Field(default=True, description="gated: a score for everybody, learned from the posterior")
     dim: PositiveInt = 64

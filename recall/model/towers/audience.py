@@ -68,23 +68,33 @@ _START, _START_SLOPE = -1.5, 2.0
 
 
 class AudienceGate(tf.keras.layers.Layer):
-    """Score how far the audience of an item is to be trusted: MLP(features) + slope . log size, a logit per item."""
+    """Score how far the audience of an item is to be trusted, as a logit against the content's, which is 0.
 
-    def __init__(self, *, hidden: int, name: str = "audience_gate") -> None:
+    MLP(features, log size) + slope . log size. With `monotone` it never falls when the audience grows and the rest
+    stays, as in `Gate`: the weights that the size meets are >= 0.
+
+    Args:
+      hidden: units of the MLP.
+      monotone: as above.
+    """
+
+    def __init__(self, *, hidden: int, monotone: bool = False, name: str = "audience_gate") -> None:
         super().__init__(name=name)
-        self.hidden = tf.keras.layers.Dense(hidden, activation="tanh", name=f"{name}_hidden")
-        self.score = tf.keras.layers.Dense(
-            1,
-            kernel_initializer="zeros",
-            bias_initializer=tf.keras.initializers.Constant(_START),
-            name=f"{name}_score",
-        )
-        self.slope = self.add_weight(name="slope", initializer=tf.keras.initializers.Constant(_START_SLOPE), shape=())
+        self.monotone = monotone
+        self.of_features = tf.keras.layers.Dense(hidden, name=f"{name}_features")
+        self.of_size = self.add_weight(name="size", shape=(1, hidden), initializer="glorot_uniform")
+        self.second = self.add_weight(name="second", shape=(hidden, 1), initializer="zeros")
+        self.bias = self.add_weight(name="bias", shape=(1,), initializer=tf.keras.initializers.Constant(_START))
+        self.slope = self.add_weight(name="slope", shape=(), initializer=tf.keras.initializers.Constant(_START_SLOPE))
 
     def call(self, features: tf.Tensor, audience: Audience) -> tf.Tensor:
         """Compute logits from `gate_features`, float32 [items, features]: float32 [items, 1]."""
+        of_size, second, slope = self.of_size, self.second, self.slope
+        if self.monotone:
+            of_size, second, slope = tf.abs(of_size), tf.abs(second), tf.abs(slope)
         size = audience.feature
-        return self.score(self.hidden(tf.concat([features, size], axis=-1))) + self.slope * size
+        hidden = tf.tanh(self.of_features(features) + tf.matmul(size, of_size))
+        return tf.matmul(hidden, second) + slope * size + self.bias
 
 
 class Shares(NamedTuple):

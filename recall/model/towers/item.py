@@ -177,7 +177,7 @@ class ItemSide(tf.keras.layers.Layer):
             self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
         if self.has_audience:
             self.audience_tower = AudienceTower(dim, hidden=hidden, dropout=dropout)
-            self.audience_gate = AudienceGate(hidden=config.gate_hidden)
+            self.audience_gate = AudienceGate(hidden=config.gate_hidden, monotone=config.audience_monotone)
 
     @property
     def width(self) -> int:

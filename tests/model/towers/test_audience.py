@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from recall.data.audience import audience_columns
-from recall.model.towers.audience import Audience, Shares
+from recall.model.towers.audience import Audience, AudienceGate, Shares
 from tests.helpers.item_sides import COUNT, DIM, POSTERIOR, build_item_side, features_of, vectors_of
 
 RNG = np.random.default_rng(9)
@@ -57,6 +57,22 @@ def test_vectors_follow_the_formula(variant: str) -> None:
     }[variant]
     np.testing.assert_allclose(found.vector[:, :-1], expected, rtol=1e-4, atol=1e-5)
     assert np.ptp(found.audience_share_or_nan()) > 0.01
+
+
+def test_a_monotone_gate_gives_a_growing_audience_no_less_share_against_the_content() -> None:
+    features = tf.constant(np.repeat(RNG.normal(size=(1, 4)), 60, axis=0), tf.float32)
+    audience = Audience(tf.zeros([60, DIM]), tf.range(0.0, 60))
+    falls = {}
+    for monotone in (False, True):
+        gate = AudienceGate(hidden=5, monotone=monotone)
+        gate(features, audience)
+        steps = []
+        for seed in range(20):
+            random = np.random.default_rng(seed)
+            gate.set_weights([random.normal(scale=2, size=weight.shape) for weight in gate.weights])
+            steps.append(np.diff(gate(features, audience)[:, 0]))
+        falls[monotone] = bool((np.array(steps) < -1e-5).any())
+    assert falls == {False: True, True: False}
 
 
 def test_an_audience_moves_the_vector_of_its_item_alone() -> None:
