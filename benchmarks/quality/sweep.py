@@ -36,7 +36,7 @@ class Experiment(Strict):
     where: dict[str, dict[str, Any]] = Field(default={}, description="glob of data sets -> further overrides")
     only_where: bool = Field(default=False, description="leave out data sets that no glob of `where` matches")
     config: dict[str, Path] = Field(default={}, description="glob of data sets -> another experiment file")
-    baseline: Literal["popularity", "trending", "item_knn"] | None = Field(
+    baseline: Literal["popularity", "trending", "item_knn", "content_knn", "content_knn_top3"] | None = Field(
         default=None, description="instead of a model"
     )
     intervene: Literal["blind_gate"] | None = Field(default=None, description="see interventions.py")

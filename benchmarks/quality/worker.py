@@ -30,7 +30,7 @@ from recall.evaluation.scorers import Scorer, vector_scorer
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
 from recall.model.inference import answerable, encode_items, encode_queries, encode_triggers
 from recall.model.recall_model import RecallModel
-from recall.runs.baselines import Trend, popularity
+from recall.runs.baselines import CONTENT_BASELINES, Trend, content_vectors, popularity
 from recall.runs.judging import Answer, Judge, ModelItems
 from recall.runs.served_bias import cold_bias
 from recall.training.published import read_history
@@ -164,6 +164,11 @@ def _asked_baseline(
     elif experiment.baseline == "item_knn":
         similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
         answer = Answer(ItemKnnScorer(similarities, examples.history))
+    elif experiment.baseline in CONTENT_BASELINES:
+        content = content_vectors(prepared)
+        if content is None:
+            raise RecallError(f"baseline {experiment.baseline} needs content: embeddings, tags or categories of items")
+        answer = Answer(CONTENT_BASELINES[experiment.baseline](content.unit, examples.history))
     else:
         trend = Trend.of(config, prepared)
         if trend is None:

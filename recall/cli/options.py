@@ -29,7 +29,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=v
 Compare = Annotated[bool, typer.Option("--compare", help="also the other structures, side by side")]
 Resume = Annotated[bool, typer.Option("--resume", help="continue at the last checkpoint of a killed training")]
 K = Annotated[int, typer.Option("-k", min=1, help="how many candidates")]
-How = Annotated[str, typer.Option("--by", help="model, or content: meta vectors alone")]
+How = Annotated[str, typer.Option("--by", help="model, or content: content vectors alone")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable")]
 Filter = Annotated[
     str | None,

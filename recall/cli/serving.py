@@ -44,7 +44,10 @@ def query(
     item: Annotated[str | None, typer.Option(help="item id: what to show beside this item")] = None,
     k: K = 10,
     by: How = "model",
-    last: Annotated[int, typer.Option(min=1, help="by content: how many of the user's last clicks to start from")] = 5,
+    last: Annotated[
+        int | None,
+        typer.Option(min=1, help="by content: start from each of so many last clicks; default: from the mean of all"),
+    ] = None,
     student: Annotated[bool, typer.Option("--student", help="ask the model's student for the user")] = False,
     filter: Filter = None,
     cap: Cap = None,

@@ -187,6 +187,23 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _content_term_compares_content(self) -> Config:
+        dim, structure = self.model.content_term, self.model.structure
+        if not dim:
+            return self
+        if structure == "behaviour_only":
+            raise ValueError(
+                f"model.content_term {dim} compares content, but structure: behaviour_only reads none; use another "
+                "structure, or content_term: 0"
+            )
+        if not any(feature.type in ("embedding", "tags", "category") for feature in self.features.meta):
+            raise ValueError(
+                f"model.content_term {dim} compares embeddings, tags and categories, but features.meta has none; add "
+                "one, or use content_term: 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _content_has_what_it_learns_from(self) -> Config:
         self.content.check(self.features)
         return self
@@ -235,6 +252,8 @@ class Config(Strict):
         """
         changes: dict[str, Any] = {"structure": structure, "student": None}  # only the configured one is served
         stages = self.training.stages
+        if structure == "behaviour_only":
+            changes |= {"content_term": 0}
         if structure not in WITH_META_TOWER:
             changes |= {"category_head": None, "item_codes": None}
             stages = tuple(stage for stage in stages if not stage.initialise)

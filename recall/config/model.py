@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.objectives import ColdSimulation, LossConfig, StudentConfig
 from recall.config.strict import Strict
@@ -180,6 +180,11 @@ class ModelConfig(Strict):
         default=False,
         description="histories, queries and items share one space from the start: id and meta vectors enter a history "
         "unprojected, a query is the history's state plus an MLP that starts at zero, and so is the behaviour vector",
+    )
+    content_term: NonNegativeInt = Field(
+        default=0,
+        description="dimensions of a term of the score: the likeness of an item's content to the content of the user's "
+        "clicks, which starts as the cosine and is trained from there; 0: without",
     )
     temperature: PositiveFloat | None = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"

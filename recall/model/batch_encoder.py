@@ -15,6 +15,7 @@ from recall.model.batches.negatives import NegativeSampler
 from recall.model.batches.own_negatives import Refused, log_exposures
 from recall.model.batches.seen import Seen
 from recall.model.batches.targets import RankedAgainst, Targets, candidates_of
+from recall.model.content_term.term import split_tokens
 from recall.model.distributed.shared_candidates import of_all_workers, of_one_worker
 from recall.model.distributed.workers import Workers
 from recall.model.layers.features import Features, FeatureTable
@@ -153,7 +154,8 @@ class BatchEncoder:
             content = content.at(candidates.place)
         posterior = candidates.posterior
         if candidates.sources is not None and candidates.source_places is not None:
-            of_sources = gather_rows(tokens, tf.reshape(candidates.source_places, tf.shape(candidates.sources)))
+            plain, _ = split_tokens(tokens, self._config.dim)
+            of_sources = gather_rows(plain, tf.reshape(candidates.source_places, tf.shape(candidates.sources)))
             audience = Audience.of(of_sources, candidates.sources >= 0)
             posterior = tf.concat([posterior, audience.columns], axis=1)
         shown = Shown(content, features, posterior)

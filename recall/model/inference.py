@@ -33,7 +33,7 @@ class CatalogueVectors:
             model.encode_towers(tf.constant(rows[start : start + batch_size]))
             for start in range(0, len(rows), batch_size)
         ]
-        self._tokens = all_tokens(model) if model.items.has_audience else None
+        self._tokens = audience_tokens(model) if model.items.has_audience else None
 
     def at(self, posterior: Posterior | Float32s) -> tuple[Float32s, Float32s]:
         """Return vectors and behaviour shares as `encode_items` does, from a posterior of the same form.
@@ -68,7 +68,7 @@ def posterior_columns(posterior: Posterior | Float32s, *, tokens: Float32s | Non
 
     Args:
       posterior: a posterior; or the result itself.
-      tokens: float32 [catalogue, dim], of `all_tokens`; None where the model reads no audiences.
+      tokens: float32 [catalogue, dim], of `audience_tokens`; None where the model reads no audiences.
 
     Returns:
       float32 [items, posterior width].
@@ -86,6 +86,11 @@ def posterior_columns(posterior: Posterior | Float32s, *, tokens: Float32s | Non
             "sources=prepared.audience_history.as_of(...)"
         )
     return np.concatenate([posterior.stacked(), audience_columns(tokens, posterior.sources)], axis=1)
+
+
+def audience_tokens(model: RecallModel) -> Float32s:
+    """Return what audiences average: `all_tokens` without the vectors of the content term, float32 [items, dim]."""
+    return all_tokens(model)[:, : model.config.model.dim]
 
 
 def all_tokens(model: RecallModel, *, batch_size: int = 8192) -> Float32s:

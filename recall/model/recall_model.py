@@ -19,6 +19,7 @@ from recall.model.batch_encoder import BatchEncoder
 from recall.model.batches.cold_simulation import ColdSimulator
 from recall.model.batches.dataset import Batch, UserRows
 from recall.model.batches.negatives import NegativeSampler
+from recall.model.content_term.space import ContentSpace, content_space
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.layers.history_time import ClickTimes
 from recall.model.objectives.category import CategoryHead
@@ -72,6 +73,7 @@ class RecallModel(TrainableModel):
                 has_audience=prepared.audience > 0,
                 id_clicks=prepared.clicks_by_item_code,
                 modalities=config.features.modalities,
+                space=self.content_space(dim=model.content_term) if model.content_term else None,
             )
         self.log_temperature = self.add_weight(
             name="log_temperature",
@@ -82,6 +84,11 @@ class RecallModel(TrainableModel):
         self._make_query_towers(prepared)
         self._make_objectives(prepared)
         self._make_functions()
+
+    def content_space(self, *, dim: int) -> ContentSpace | None:
+        """Fit the content space to the catalogue; None where items have no content that it reads."""
+        features = {name: variable.numpy() for name, variable in self.item_table.variables.items()}
+        return content_space(self.item_table.columns, features, dim=dim)
 
     def _make_query_towers(self, prepared: PreparedData) -> None:
         """Make the user tower, the trigger tower and the student, as far as the configuration asks for them."""

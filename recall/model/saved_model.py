@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from recall.config.model import WITH_META_TOWER
 from recall.core.times import MS_PER_HOUR
 from recall.data.features.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 from recall.data.prepared import PreparedData
-from recall.model.inference import all_tokens
+from recall.model.content_term.term import ContentTerm
+from recall.model.inference import all_tokens, audience_tokens
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.numpy_tower.conversion import numpy_tower_of
 from recall.model.numpy_tower.tower import NUMPY_TOWER
 from recall.model.recall_model import RecallModel
 
+_CONTENT_DIM = 64
 PROFILE = "user_"
 """Prefix of the inputs that are features of users, since a feature may be called history as well."""
 TOKENS = "tokens.npy"
@@ -180,6 +184,9 @@ class ItemModule(tf.Module):
         score counts; behaviour_share float32 [items] (NaN without a gate).
       meta: the encoded columns -> vector float32 [items, dim], the meta vectors, scaled to unit length. The signature
         exists if the structure has a meta tower.
+      content: the encoded columns -> vector float32 [items, content dim], of unit length: the vectors that the content
+        term compares, or, of a model without the term, their vectors in the content space. The signature exists where
+        items have content that the space reads.
       modalities: the encoded columns -> weights float32 [items, modalities] and names string [modalities]. The
         signature exists if the model weighs modalities.
 
@@ -200,6 +207,11 @@ class ItemModule(tf.Module):
         if model.config.model.structure in ("gated", "base", "meta_only"):
             self.meta = tf.function(self._meta, input_signature=[features], autograph=False)
             self.functions["meta"] = self.meta
+        if (space := model.items.content_term or _untrained_space(model)) is not None:
+            self._weights += space.variables
+            self._space = _Untracked(space)
+            self.content = tf.function(self._content, input_signature=[features], autograph=False)
+            self.functions["content"] = self.content
         if model.items.modalities:
             self.modalities = tf.function(self._modalities, input_signature=[features], autograph=False)
             self.functions["modalities"] = self.modalities
@@ -211,9 +223,20 @@ class ItemModule(tf.Module):
     def _meta(self, features: Features) -> dict[str, tf.Tensor]:
         return {"vector": tf.math.l2_normalize(self._model.it.items.content_of(features).meta, axis=-1)}
 
+    def _content(self, features: Features) -> dict[str, tf.Tensor]:
+        return {"vector": self._space.it.vectors(features)}
+
     def _modalities(self, features: Features) -> dict[str, tf.Tensor]:
         items = self._model.it.items
         return {"weights": items.modality_weights(features), "names": tf.constant(items.modalities)}
+
+
+def _untrained_space(model: RecallModel) -> ContentTerm | None:
+    """Make what compares content for a model that does not do it in its score."""
+    if model.config.model.structure not in WITH_META_TOWER:
+        return None
+    space = model.content_space(dim=_CONTENT_DIM)
+    return None if space is None else ContentTerm(space)
 
 
 def _weights(*layers: tf.keras.layers.Layer | None) -> list[tf.Variable]:
@@ -227,8 +250,8 @@ def _weights(*layers: tf.keras.layers.Layer | None) -> list[tf.Variable]:
 class _Untracked:
     """Keep the Keras model, the tables of its data set and its optimizers out of a SavedModel."""
 
-    def __init__(self, model: RecallModel) -> None:
-        self.it = model
+    def __init__(self, layer: Any) -> None:
+        self.it = layer
 
 
 def export_saved_models(model: RecallModel, prepared: PreparedData, directory: Path) -> None:
@@ -249,4 +272,4 @@ def export_saved_models(model: RecallModel, prepared: PreparedData, directory: P
     item = ItemModule(model)
     tf.saved_model.save(item, str(directory / "item"), signatures=item.functions)
     if model.items.has_audience:
-        np.save(directory / TOKENS, all_tokens(model))
+        np.save(directory / TOKENS, audience_tokens(model))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.data.further_histories import PREFIX
 from recall.model.batches.dataset import Batch
 from recall.model.batches.targets import Targets
+from recall.model.content_term.term import split_tokens
 from recall.model.layers.features import Features, FeatureTable
 from recall.model.layers.history_time import ClickTimes
 from recall.model.towers.history_encoders import lengths_of
@@ -117,4 +118,5 @@ class UserSide:
         if self.tower.fusion is None:
             return None
         own = {name: table(tf.maximum(rows[name], 0)) for name, table in self.tower.fusion.tables.items()}
-        return {name: (tokens, lengths_of(rows[name])) for name, tokens in (*shared.items(), *own.items())}
+        found = {name: split_tokens(tokens, self.tower.dim)[0] for name, tokens in (*shared.items(), *own.items())}
+        return {name: (tokens, lengths_of(rows[name])) for name, tokens in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy import sparse
 
 from recall.config.experiment import Config
 from recall.content.vectors import JoinedVectors, joined_vectors
+from recall.core.arrays import Float32s
+from recall.core.ragged import Ragged
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
@@ -17,8 +20,31 @@ from recall.evaluation.rolling import Window, windows
 from recall.evaluation.scorers import Scorer
 from recall.evaluation.trending import DecayedClicks, choose_half_life
 from recall.model.batches.dataset import Examples, read_examples, training_clicks
+from recall.model.content_term.space import content_space
+from recall.model.layers.features import dense_features
 from recall.runs.judging import Answer, Judge
 from recall.runs.moments import counts_as_of, decayed_clicks
+
+CONTENT_BASELINES: dict[str, Callable[[Float32s, Ragged], Scorer]] = {
+    "content_knn": content_knn,
+    "content_knn_top3": ContentTop3Scorer,
+}
+"""The baselines by content by name: make a scorer from the vectors of the catalogue and the histories."""
+_NAMED_DIM = 256  # dimensions that stand for tags and categories
+
+
+def content_vectors(prepared: PreparedData) -> JoinedVectors | None:
+    """Return what the baselines by content compare: the embeddings of items, else their tags and categories.
+
+    Tags and categories are weighted by rarity and centred, in a content space; see `content_space`.
+    """
+    if (joined := joined_vectors(prepared)) is not None:
+        return joined
+    columns = prepared.item_encoder.columns
+    named = [column for column in columns if column.tower == "meta" and column.kind in ("code", "codes")]
+    features = dense_features(named, prepared.items)
+    space = content_space(named, features, dim=_NAMED_DIM)
+    return None if space is None else JoinedVectors(tuple(space.kernels), space.vectors(features))
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,7 @@ class Baselines:
     Attributes:
       prepared: the data.
       similarities: result of `item_similarities`, from training clicks, as models learn from them.
-      content: content vectors of the catalogue; None where items have no `embedding` feature.
+      content: content vectors of the catalogue; None where items have none, see `content_vectors`.
       trend: None where there is no rolling evaluation.
     """
 
@@ -68,7 +94,7 @@ class Baselines:
     def of(cls, config: Config, prepared: PreparedData) -> Baselines:
         """Learn the baselines of an experiment."""
         similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
-        return cls(prepared, similarities, joined_vectors(prepared), Trend.of(config, prepared))
+        return cls(prepared, similarities, content_vectors(prepared), Trend.of(config, prepared))
 
     def judge(self, judge: Judge, asked: Examples, *, by_trigger: bool) -> None:
         """Evaluate the baselines.
@@ -85,7 +111,7 @@ class Baselines:
             judge("trending", answer, asked, by_trigger=by_trigger, half_life_hours=self.trend.half_life_hours)
         judge("item_knn", Answer(ItemKnnScorer(self.similarities, asked.history)), asked, by_trigger=by_trigger)
         if self.content is not None:
-            for name, scorer in (("content_knn", content_knn), ("content_knn_top3", ContentTop3Scorer)):
+            for name, scorer in CONTENT_BASELINES.items():
                 answer = Answer(scorer(self.content.unit, asked.history))
                 judge(name, answer, asked, by_trigger=by_trigger, features=list(self.content.features))
 

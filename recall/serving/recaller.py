@@ -100,7 +100,7 @@ class Recaller:
         *,
         options: SearchOptions | None = None,
         by: By = "model",
-        last: int = 5,
+        last: int | None = None,
         exclude_seen: bool = True,
         now_ms: int | None = None,
         **keywords: Unpack[RecallKeywords],
@@ -110,10 +110,11 @@ class Recaller:
         Args:
           users: user ids, or a `UserQuery`.
           options: options of the search.
-          by: `content` looks for the items nearest to each of the last clicks by meta vectors alone; a score is the
-            cosine to the nearest click. It ignores click times and further histories; a user without clicks gets an
-            empty list.
-          last: number of last clicks that `content` starts from.
+          by: `content` looks for the items nearest to the user's clicks by content vectors alone (of the content term,
+            or meta vectors of a model without). It ignores click times and further histories; a user without clicks
+            gets an empty list.
+          last: number of last clicks that `content` starts from, each by itself: a score is the cosine to the nearest
+            of them. Default: all clicks of the history at once; a score is the cosine to their mean.
           exclude_seen: leave out the user's clicks, in the log or in the history given here.
           now_ms: the moment of the query (Unix milliseconds); default: the end of the log. The time of a later click
             counts as unknown.
@@ -122,7 +123,7 @@ class Recaller:
             in place of `options`.
 
         Raises:
-          ArtifactError: the model has no user tower (`model.query: trigger`), by content no meta tower, or data/ is
+          ArtifactError: the model has no user tower (`model.query: trigger`), by content no content vectors, or data/ is
             older than attributes that a filter or cap names.
           DataError: an option or an id is refused, by `SearchOptions`, `UserQuery` or the data; `by` is neither; last
             is below 1; filters or caps do not fit the items' attributes; or a setting is given twice, in an object and
@@ -131,7 +132,8 @@ class Recaller:
         content = self._content_if(by)
         own = {name: keywords.pop(name) for name in USER_KEYWORDS & keywords.keys()}  # type: ignore[misc]
         options = SearchOptions.read(options, keywords)
-        require_at_least(1, last, what="last")
+        if last is not None:
+            require_at_least(1, last, what="last")
         query, reused = UserQuery.read(users, own), self.items.reused
         moment = self._now_ms if now_ms is None else now_ms
         if content:
@@ -158,13 +160,13 @@ class Recaller:
           options: options of the search.
           by: `model` asks the trigger tower what is clicked after the item, if the model has one; a score is then an
             inner product, as trained. Else it compares the items' vectors by cosine, and so it does for items that came
-            after the training, which the tower does not know. `content` compares meta vectors alone by cosine, so that
-            items without exposures take part like all others.
+            after the training, which the tower does not know. `content` compares content vectors alone by cosine, so
+            that items without exposures take part like all others.
           now_ms: the moment of the query (Unix milliseconds), for ages; default: the end of the log.
           keywords: the short form: the attributes of `SearchOptions`, in place of `options`.
 
         Raises:
-          ArtifactError: by content, and the model has no meta tower; or as `recall` for filters and caps.
+          ArtifactError: by content, and the model has no content vectors; or as `recall` for filters and caps.
           DataError: an id is missing, or the index does not hold the item; or as `recall`.
         """
         names, content = ids_of(items, "items"), self._content_if(by)
@@ -199,7 +201,7 @@ class Recaller:
         now_ms: int | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> Candidates:
-        """Find the items of the catalogue with the content most like new items, by cosine of meta vectors.
+        """Find the items of the catalogue with the content most like new items, by cosine of content vectors.
 
         Args:
           rows: as of `new_item_vectors`. The queries of the result are named by their positions, from "0".
@@ -208,7 +210,7 @@ class Recaller:
           keywords: the short form of `options`.
 
         Raises:
-          ArtifactError: the model has no meta tower; or as `recall` for filters and caps.
+          ArtifactError: the model has no content vectors; or as `recall` for filters and caps.
           DataError: a value is not of its feature's type; or as `recall`.
         """
         content = self._content_if("content")

@@ -20,7 +20,7 @@ def numpy_tower_of(
 
     Args:
       model: a `RecallModel` with its weights.
-      tokens: function that returns `RecallModel.item_tokens` of the catalogue, float32 [items, dim]; called only if
+      tokens: function that returns `RecallModel.item_tokens` of the catalogue, [items, width]; called only if
         the tower has a NumPy form.
       users: user ids by row of the user table.
       items: item ids by row of the catalogue.
@@ -31,7 +31,10 @@ def numpy_tower_of(
     history, head = tower.history, tower.head
     if history.name not in ("mean_history", "attention_history"):
         return None
-    weights: dict[str, Float32s] = {"tokens": tokens(), "empty": history.empty.numpy()}
+    dim, table = tower.dim, tokens()  # the vectors of the content term stand behind the tokens
+    weights: dict[str, Float32s] = {"tokens": np.ascontiguousarray(table[:, :dim]), "empty": history.empty.numpy()}
+    if table.shape[1] > dim:
+        weights["contents"] = np.ascontiguousarray(table[:, dim:])
     if history.name == "attention_history":
         weights["recency"] = history.recency.numpy()
         scoring = dict(zip(("hidden_kernel", "hidden_bias"), history.hidden.get_weights(), strict=True))
@@ -42,7 +45,6 @@ def numpy_tower_of(
     if history.age_bias is not None:
         weights["age"] = history.age_bias.rows.numpy()
     layers = [layer.get_weights() for layer in head.stack.layers if layer.get_weights()]
-    dim = len(weights["empty"])
     (kernel, bias), *others = layers
     weights["state_kernel"], weights["profiles"] = kernel[:dim], _profiles(model, kernel[dim:]) + bias
     for number, (kernel, bias) in enumerate(others, start=1):

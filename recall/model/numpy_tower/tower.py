@@ -26,8 +26,9 @@ Weights = Mapping[str, Float32s]
 
 NUMPY_TOWER = "user_arrays"
 """The folder of the arrays in a model directory, beside the SavedModels."""
+_TINY = np.float32(1e-12)  # of tf.math.l2_normalize
 _WEIGHTS, _SETTINGS = "weights.npz", "settings.json"
-_LARGE = ("tokens", "profiles")  # a row per item and per user: files of their own, read as memory maps
+_LARGE = ("tokens", "profiles", "contents")  # a row per item and per user: files of their own, read as memory maps
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class NumpyUserTower:
         for attention: recency [length] and item_scores [items], or, where gaps change the scores, hidden_kernel,
         hidden_bias and score_kernel to compute them;
         for times: gap [buckets, dim], age [buckets, 1];
+        for a content term: contents [items, content dim];
         for the head: state_kernel [dim, units], kernel_i and bias_i of the following layers, and shortcut
         [dim, parts * dim], unless the state itself is added.
       users: user ids by row of the profiles, without the unknown user.
@@ -82,6 +84,7 @@ class NumpyUserTower:
         self.reads_times = "gap" in weights or "age" in weights
         # As plain arrays: every result computed from a memory map is a memory map again, which costs 20 us each time.
         self._tokens, self._profiles = np.asarray(weights["tokens"]), np.asarray(weights["profiles"])
+        self._contents = np.asarray(weights["contents"]) if "contents" in weights else None
         self._head = NumpyQueryHead(
             weights, layers=settings.layers, unit_length=settings.unit_length, parts=settings.parts
         )
@@ -94,7 +97,8 @@ class NumpyUserTower:
         """Write the weights and settings, without the ids, into a new folder."""
         directory.mkdir()
         for name in _LARGE:
-            np.save(directory / f"{name}.npy", self._weights[name])
+            if name in self._weights:
+                np.save(directory / f"{name}.npy", self._weights[name])
         small: dict[str, Any] = {name: own for name, own in self._weights.items() if name not in _LARGE}
         np.savez(directory / _WEIGHTS, **small)
         (directory / _SETTINGS).write_text(json.dumps(vars(self.settings)))
@@ -105,7 +109,9 @@ class NumpyUserTower:
         if not directory.exists():
             return None
         weights: dict[str, Float32s] = {
-            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _LARGE
+            name: np.load(path, mmap_mode="r", allow_pickle=False)
+            for name in _LARGE
+            if (path := directory / f"{name}.npy").exists()
         }
         with np.load(directory / _WEIGHTS, allow_pickle=False) as stored:
             weights |= {name: stored[name] for name in stored.files}
@@ -162,7 +168,10 @@ class NumpyUserTower:
         unknown = len(self._user_rows)
         places = np.array([self._user_rows.get(user, unknown) for user in users], np.int64)
         profiles = self._profiles.take(places, axis=0)
-        return self._head.queries(states, profiles)
+        queries = self._head.queries(states, profiles)
+        if self._contents is None:
+            return queries
+        return np.concatenate([queries[:, :-1], self._interests(clicks, self._contents), queries[:, -1:]], axis=1)
 
     def _known_last(self, clicks: Ragged, age_ms: Int64s | None) -> tuple[Ragged, Int64s | None]:
         """Keep the last clicks of known items, as many as the tower reads."""
@@ -204,6 +213,19 @@ class NumpyUserTower:
         states[is_any] = (pooling @ tokens) / totals[:, np.newaxis]
         states[~is_any] = weights["empty"]
         return states
+
+    def _interests(self, clicks: Ragged, contents: Float32s) -> Float32s:
+        """Return the content interests of histories, float32 [users, content dim], as `content_interest` does."""
+        chosen = contents.take(clicks.values, axis=0)
+        if len(clicks.lengths) == 1:
+            sums = np.add.reduce(chosen, axis=0, keepdims=True)
+        else:
+            ones = np.ones(len(chosen), np.float32)
+            shape = (len(clicks.lengths), len(chosen))
+            sums = csr_array((ones, np.arange(len(chosen)), clicks.offsets), shape=shape) @ chosen
+        squares = np.einsum("ud,ud->u", sums, sums)[:, np.newaxis]
+        interests: Float32s = sums / np.sqrt(np.maximum(squares, _TINY))
+        return interests
 
     def _timed_tokens(self, rows: Int64s, to_last: Int64s, age_ms: Int64s | None) -> Float32s:
         """Gather the tokens of clicks and add the vectors of their gaps: float32 [clicks, dim]."""

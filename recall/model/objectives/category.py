@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.config.model import CategoryHeadConfig, ModelConfig
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.features.vocabulary import FIRST_CODE
+from recall.model.content_term.term import without_before_last
 from recall.model.layers.features import Features
 from recall.model.objectives.objective import Asking, EncodedBatch, Terms
 from recall.model.towers.item import ItemVectors
@@ -59,6 +60,8 @@ class CategoryHead(tf.keras.layers.Layer):
         clicked = tf.gather(of_items, encoded.own)  # [targets, values]
         for asking in self._asking:
             queries, weights = encoded.asked(asking)
+            if encoded.vectors.likeness is not None:
+                queries = without_before_last(queries, encoded.vectors.likeness.shape[-1])
             terms |= self.query_terms(asking, queries, clicked, weights=weights)
         return terms
 

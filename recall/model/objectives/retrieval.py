@@ -46,10 +46,20 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
       weights: float32 [targets], how much each counts.
     """
     config, vectors = ranking.config, vectors.per_code()
-    plain = queries[..., :-1]  # without the 1 for appeal, which both towers alone lack
+    plain, likeness = queries[..., :-1], vectors.likeness  # without the 1 for appeal, which both towers alone lack
+    if likeness is not None:
+        plain, interest = plain[..., : -likeness.shape[-1]], plain[..., -likeness.shape[-1] :]
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)
-    served = (queries, vectors.vector) if config.has_appeal else (plain, vectors.vector[..., :-1])  # which is 0
+    served = (queries, vectors.vector) if config.has_appeal else (queries[..., :-1], vectors.vector[..., :-1])  # 0
+
+    def content_side(query: tf.Tensor, meta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Add the content term, which says part of what the meta tower would say without it."""
+        if likeness is None:
+            return query, meta
+        beside = likeness if meta.shape.rank == 2 else tf.repeat(likeness[:, tf.newaxis], meta.shape[1], axis=1)
+        return tf.concat([query, interest], axis=-1), tf.concat([meta, beside], axis=-1)
+
     parts, with_audience = [("item", *served, config.loss.item)], weights
     if config.structure == "gated":
         if not config.loss.towers_move_query:
@@ -57,7 +67,7 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
             # the weaker one would bend it.
             behaviour_query, meta_query = tf.stop_gradient(behaviour_query), tf.stop_gradient(meta_query)
         parts.append(("behaviour", behaviour_query, vectors.behaviour, config.loss.behaviour))
-        parts.append(("meta", meta_query, vectors.meta, config.loss.meta))
+        parts.append(("meta", *content_side(meta_query, vectors.meta), config.loss.meta))
         if vectors.shares is not None and vectors.shares.audience is not None:
             parts.append(("audience", meta_query, vectors.audience, config.loss.audience))
             # A target without an audience has no audience vector that could be trained.
@@ -66,7 +76,7 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
     elif config.structure == "base":  # both towers are trained on their own; their sum only serves
         parts = [
             ("behaviour", plain, vectors.behaviour, config.loss.item),
-            ("meta", plain, vectors.meta, config.loss.item),
+            ("meta", *content_side(plain, vectors.meta), config.loss.item),
         ]
     terms = {
         name: weight * retrieval_loss(query, items, ranking, weights=with_audience if name == "audience" else weights)

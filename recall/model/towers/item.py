@@ -16,6 +16,8 @@ from recall.core.arrays import Int64s
 from recall.core.errors import ConfigError
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
+from recall.model.content_term.space import ContentSpace
+from recall.model.content_term.term import ContentTerm, before_last
 from recall.model.fusion import content_input
 from recall.model.layers.features import EmbeddingTable, FeatureInput, Features, dense_stack
 from recall.model.layers.gathering import gather_rows
@@ -37,6 +39,7 @@ class ItemVectors(NamedTuple):
     vectors: tf.Tensor | None = None  # [items, codes, width]
     metas: tf.Tensor | None = None  # [items, codes, dim]
     audience: tf.Tensor | None = None  # [items, dim], where the data has audiences
+    likeness: tf.Tensor | None = None  # [items, content dim], weighted content vectors: a part of `vector`
 
     def first(self, count: tf.Tensor) -> ItemVectors:
         """Return the vectors of the first `count` items alone."""
@@ -78,6 +81,7 @@ class ItemContent(NamedTuple):
     known: tf.Tensor  # bool [items], whether the id has a trained embedding; True if items have no id feature
     learned: tf.Tensor  # [items], `learned_feature` of the id; 0 if it is unknown or items have no id feature
     metas: tf.Tensor | None = None  # [items, codes, dim], as in `ItemVectors`
+    space: tf.Tensor | None = None  # [items, content dim], vectors of the content term
 
     def at(self, places: tf.Tensor) -> ItemContent:
         """Gather the items at int32 [n] places; a place may occur several times."""
@@ -92,6 +96,7 @@ class TowerOutputs(NamedTuple):
     behaviour: tf.Tensor | None = None  # [items, dim], as in `ItemVectors`
     meta: tf.Tensor | None = None  # [items, dim], likewise
     metas: tf.Tensor | None = None  # [items, codes, dim], likewise
+    space: tf.Tensor | None = None  # [items, content dim], as in `ItemContent`
     inputs: tf.Tensor | None = None  # [items, inputs] of the MLP of `single`, but for the posterior
 
 
@@ -121,6 +126,7 @@ class ItemSide(tf.keras.layers.Layer):
       has_audience: whether the data has audiences; the structure `gated` reads them, others do not.
       id_clicks: int64 [codes], training clicks by code of the item id.
       modalities: feature -> modality.
+      space: content space of the catalogue; None without a content term.
 
     Raises:
       ConfigError: items have neither an id feature nor meta features, so that a history has no tokens.
@@ -138,6 +144,7 @@ class ItemSide(tf.keras.layers.Layer):
         has_audience: bool = False,
         id_clicks: Int64s | None = None,
         modalities: Mapping[str, str] | None = None,
+        space: ContentSpace | None = None,
     ) -> None:
         super().__init__(name="item")
         if id_name is None and not any(column.tower == "meta" for column in columns):
@@ -178,11 +185,19 @@ class ItemSide(tf.keras.layers.Layer):
         if self.has_audience:
             self.audience_tower = AudienceTower(dim, hidden=hidden, dropout=dropout)
             self.audience_gate = AudienceGate(hidden=config.gate_hidden, monotone=config.audience_monotone)
+        self.content_term = None
+        if space is not None:
+            self.content_term = ContentTerm(space, temperature=config.start_temperature)
 
     @property
     def width(self) -> int:
         """Return the length of an item vector."""
-        return (2 if self.is_concat else 1) * self.config.dim + 1
+        return (2 if self.is_concat else 1) * self.config.dim + self.content_dim + 1
+
+    @property
+    def content_dim(self) -> int:
+        """Return the number of dimensions of the content term; 0 without."""
+        return self.content_term.dim if self.content_term is not None else 0
 
     @property
     def new_posterior(self) -> tf.Tensor:
@@ -224,6 +239,7 @@ class ItemSide(tf.keras.layers.Layer):
           training: whether dropout is on.
         """
         content = self.content.fused(features, training=training).vector if self.content is not None else None
+        space = self.content_term.vectors(features) if self.content_term is not None else None
         meta = self._meta(content, training=training) if content is not None else None
         metas = None
         if meta is not None and meta.shape.rank == 3:  # [items, codes, dim]
@@ -232,11 +248,11 @@ class ItemSide(tf.keras.layers.Layer):
         if self.identity is None or self.id_name is None:
             count = tf.shape(next(iter(features.values())))[0]
             known, learned = tf.ones([count], tf.bool), tf.zeros([count])
-            return ItemContent(None, content, meta, known=known, learned=learned, metas=metas)
+            return ItemContent(None, content, meta, known=known, learned=learned, metas=metas, space=space)
         codes = features[self.id_name]
         known = codes > OUT_OF_VOCABULARY
         learned = tf.where(known, learned_feature(tf.gather(self.id_clicks, codes)), 0.0)
-        return ItemContent(self.identity(codes), content, meta, known=known, learned=learned, metas=metas)
+        return ItemContent(self.identity(codes), content, meta, known=known, learned=learned, metas=metas, space=space)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -257,12 +273,14 @@ class ItemSide(tf.keras.layers.Layer):
     def tokens(self, content: ItemContent) -> tf.Tensor:
         """Return the tokens of items in histories and triggers: id embedding + meta vector, float32 [items, dim].
 
-        The meta vector is projected, except with `shared_space`, where both are the vectors of the item side.
+        The meta vector is projected, except with `shared_space`, where both are the vectors of the item side. With a
+        content term the item's vector for it follows: float32 [items, dim + content dim].
         """
         parts = [content.identity] if content.identity is not None else []
         if content.meta is not None:
             parts.append(content.meta if self.config.shared_space else self.token_projection(content.meta))
-        return tf.add_n(parts)
+        tokens = tf.add_n(parts)
+        return tokens if content.space is None else tf.concat([tokens, content.space], axis=-1)
 
     def hide_ids(self, content: ItemContent, hidden: tf.Tensor) -> ItemContent:
         """Replace the id embedding by the out-of-vocabulary row where `hidden`, bool [items], is true."""
@@ -294,13 +312,15 @@ class ItemSide(tf.keras.layers.Layer):
         known, learned = content.known, content.learned
         if structure == "single":
             parts = [part for part in (content.identity, context, content.content) if part is not None]
-            return TowerOutputs(known, learned, inputs=tf.concat(parts, axis=-1))
+            return TowerOutputs(known, learned, space=content.space, inputs=tf.concat(parts, axis=-1))
         behaviour = None
         if structure != "meta_only":
             behaviour = self._behaviour(content.identity, context, training=training)
         if structure == "behaviour_only":
             return TowerOutputs(known, learned, behaviour=behaviour)
-        return TowerOutputs(known, learned, behaviour=behaviour, meta=content.meta, metas=content.metas)
+        return TowerOutputs(
+            known, learned, behaviour=behaviour, meta=content.meta, metas=content.metas, space=content.space
+        )
 
     def at_moment(self, towers: TowerOutputs, posterior: tf.Tensor, *, training: bool = False) -> ItemVectors:
         """Compute item vectors from the towers' outputs and the posterior, float32 [items, width], of a moment."""
@@ -308,7 +328,7 @@ class ItemSide(tf.keras.layers.Layer):
         inputs = posterior_features(evidence, prior_ctr=self.prior_ctr)  # [items, features]
         if towers.inputs is not None:
             vector = self._scale(self.single_stack(tf.concat([towers.inputs, inputs], axis=-1), training=training))
-            return ItemVectors(with_appeal(vector), None, None, None)
+            return self._with_likeness(ItemVectors(with_appeal(vector), None, None, None), towers)
         behaviour, meta, is_gated = towers.behaviour, towers.meta, self.config.structure == "gated"
         if meta is None:
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
@@ -319,9 +339,11 @@ class ItemSide(tf.keras.layers.Layer):
             audience = self._scale(self.audience_tower(self._audience(posterior), training=training))
         beside = JoinInputs(behaviour, shares, appeal, towers.known, audience)
         result = ItemVectors(join(meta, beside, config=self.config), behaviour, meta, shares, audience=audience)
-        if towers.metas is None:
-            return result
-        return result._replace(vectors=join_each_code(towers.metas, beside, config=self.config), metas=towers.metas)
+        if towers.metas is not None:
+            result = result._replace(
+                vectors=join_each_code(towers.metas, beside, config=self.config), metas=towers.metas
+            )
+        return self._with_likeness(result, towers)
 
     def _audience(self, posterior: tf.Tensor) -> Audience:
         return Audience.of_columns(posterior[:, self._evidence_width :])
@@ -337,6 +359,15 @@ class ItemSide(tf.keras.layers.Layer):
         """Return the vectors for an index: float32 [items, width], or [items, codes, width] with several per item."""
         codes = self.config.item_codes
         return (vectors.per_code() if codes and codes.are_served_apart else vectors).vector
+
+    def _with_likeness(self, result: ItemVectors, towers: TowerOutputs) -> ItemVectors:
+        """Put the weighted content vectors into the item vectors, before the appeal."""
+        if self.content_term is None:
+            return result
+        left = None if result.shares is None else tf.reduce_mean(result.shares.content, axis=-1, keepdims=True)
+        likeness = self.content_term.weighted(towers.space, left)
+        result = result._replace(vector=before_last(result.vector, likeness), likeness=likeness)
+        return result if result.vectors is None else result._replace(vectors=before_last(result.vectors, likeness))
 
     def _behaviour(self, identity: tf.Tensor | None, context: tf.Tensor | None, *, training: bool) -> tf.Tensor:
         parts = [part for part in (identity, context) if part is not None]

@@ -9,6 +9,7 @@ import tensorflow as tf
 from recall.config.model import ModelConfig
 from recall.config.values import HistoryTime
 from recall.data.features.table_encoder import EncodedColumn
+from recall.model.content_term.term import before_last, content_interest, interest_at, split_tokens
 from recall.model.layers.features import FeatureInput, Features, dense_stack
 from recall.model.layers.history_time import ClickTimes, GapEmbedding
 from recall.model.randomness import dropout_layer, op_seed
@@ -71,6 +72,7 @@ class UserTower(tf.keras.layers.Layer):
         fusion: HistoryFusion | None = None,
     ) -> None:
         super().__init__(name="user")
+        self.dim = config.dim
         self.profile = FeatureInput(columns, dim=config.dim, name="profile") if columns else None
         self.reads_times = history_time != "none"
         self.hidden_times = config.history_time_hidden
@@ -97,7 +99,8 @@ class UserTower(tf.keras.layers.Layer):
 
         Args:
           features: features of `FeatureTable.gather` for [batch] users.
-          tokens: float32 [batch, time, dim], `ItemSide.tokens` of the history, oldest first, padded at the end.
+          tokens: float32 [batch, time, dim], `ItemSide.tokens` of the history, oldest first, padded at the end; with a
+            content term [batch, time, dim + content dim].
           lengths: int [batch], number of real entries.
           times: times of the clicks; None if they are unknown.
           further: further histories of the users, if the model has a fusion.
@@ -106,6 +109,7 @@ class UserTower(tf.keras.layers.Layer):
         Returns:
           float32 [batch, width], or [batch, interests, width] with several interests.
         """
+        tokens, contents = split_tokens(tokens, self.dim)
         tokens, times = self._timed(tokens, times, training=training)
         profile = self.profile_of(features)
         interests = None
@@ -118,8 +122,10 @@ class UserTower(tf.keras.layers.Layer):
         if self.fusion is not None:
             state = self.fusion(state, lengths, further, training=training)
         if interests is not None:
-            return self._interest_queries(interests, state, profile, training=training)
-        return self.head(state, profile, training=training)
+            queries = self._interest_queries(interests, state, profile, training=training)
+        else:
+            queries = self.head(state, profile, training=training)
+        return queries if contents is None else before_last(queries, content_interest(contents, lengths))
 
     def at_positions(
         self,
@@ -146,6 +152,7 @@ class UserTower(tf.keras.layers.Layer):
         Returns:
           float32 [queries, width], or [queries, interests, width].
         """
+        tokens, contents = split_tokens(tokens, self.dim)
         tokens, times = self._timed(tokens, times, training=training)
         states = self.history.states(tokens, lengths, times=times, training=training)  # [batch, time, dim]
         places = tf.stack([users, tf.maximum(positions, 0)], axis=1)  # [queries, 2]
@@ -154,8 +161,12 @@ class UserTower(tf.keras.layers.Layer):
         if self.interests:
             inside = self.interests.at_every_position(self.history.entries(tokens, states))
             interests = self.interests.or_empty(tf.gather_nd(inside, places), positions)  # [queries, interests, dim]
-            return self._interest_queries(interests, chosen, profile, training=training)
-        return self.head(chosen, profile, training=training)
+            queries = self._interest_queries(interests, chosen, profile, training=training)
+        else:
+            queries = self.head(chosen, profile, training=training)
+        if contents is None:
+            return queries
+        return before_last(queries, interest_at(contents, users=users, positions=positions))
 
     def profile_of(self, features: Features) -> tf.Tensor | None:
         """Convert features of users, [batch], to the dense input beside the history: float32 [batch, profile]."""
@@ -186,8 +197,11 @@ class TriggerTower(tf.keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, *, parts: int) -> None:
         super().__init__(name="trigger")
+        self.dim = config.dim
         self.head = QueryHead(config, parts=parts, name="trigger_head")
 
     def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Compute queries of triggers: `ItemSide.tokens`, float32 [batch, dim] -> float32 [batch, width]."""
-        return self.head(tokens, training=training)
+        tokens, contents = split_tokens(tokens, self.dim)
+        queries = self.head(tokens, training=training)
+        return queries if contents is None else before_last(queries, contents)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from recall.config.model import ModelConfig
 from recall.config.objectives import StudentConfig
+from recall.model.content_term.term import before_last, content_interest, interest_at, split_tokens
 from recall.model.towers.history_encoders import HISTORY_ENCODERS
 from recall.model.towers.query import QueryHead
 
@@ -26,6 +27,7 @@ class StudentTower(tf.keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, student: StudentConfig, *, parts: int, max_length: int) -> None:
         super().__init__(name="student")
+        self.dim = config.dim
         small = config.model_copy(update={"hidden": student.hidden, "dropout": student.dropout})
         self.history = HISTORY_ENCODERS[student.kind](small, max_length=max_length)
         self.head = QueryHead(small, parts=parts, name="student_head")
@@ -44,8 +46,10 @@ class StudentTower(tf.keras.layers.Layer):
         Returns:
           float32 [batch, width].
         """
-        state = self.history.last_state(tf.stop_gradient(tokens), lengths, training=training)  # [batch, dim]
-        return self._query(state, profile, training=training)
+        tokens, contents = split_tokens(tf.stop_gradient(tokens), self.dim)
+        state = self.history.last_state(tokens, lengths, training=training)  # [batch, dim]
+        queries = self._query(state, profile, training=training)
+        return queries if contents is None else before_last(queries, content_interest(contents, lengths))
 
     def at_positions(
         self,
@@ -70,10 +74,14 @@ class StudentTower(tf.keras.layers.Layer):
         Returns:
           float32 [queries, width].
         """
-        states = self.history.states(tf.stop_gradient(tokens), lengths, training=training)  # [batch, time, dim]
+        tokens, contents = split_tokens(tf.stop_gradient(tokens), self.dim)
+        states = self.history.states(tokens, lengths, training=training)  # [batch, time, dim]
         places = tf.stack([users, tf.maximum(positions, 0)], axis=1)  # [queries, 2]
         state = self.history.or_empty(tf.gather_nd(states, places), positions)  # [queries, dim]
-        return self._query(state, None if profile is None else tf.gather(profile, users), training=training)
+        queries = self._query(state, None if profile is None else tf.gather(profile, users), training=training)
+        if contents is None:
+            return queries
+        return before_last(queries, interest_at(contents, users=users, positions=positions))
 
     def _query(self, state: tf.Tensor, profile: tf.Tensor | None, *, training: bool) -> tf.Tensor:
         return self.head(state, None if profile is None else tf.stop_gradient(profile), training=training)

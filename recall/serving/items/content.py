@@ -1,4 +1,8 @@
-"""Finds the nearest items by content alone: meta vectors of the catalogue and of new items, compared by cosine."""
+"""Finds the nearest items by content alone: content vectors of the catalogue and of new items, compared by cosine.
+
+These are the vectors that the content term of the model compares, or vectors in the content space of a model without
+the term; models that were exported before there was a content space have meta vectors.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _EXACT_BELOW = 200_000
 
 
 class ContentSearch:
-    """Search the catalogue by the vectors of the model's meta tower, without behaviour and posterior.
+    """Search the catalogue by content vectors, without behaviour and posterior.
 
     Vectors are made at the first use.
 
@@ -84,13 +88,14 @@ class ContentSearch:
                 self._put(index, {name: row})
 
     def vectors(self, encoded: pa.Table) -> Float32s:
-        """Compute meta vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
+        """Compute content vectors of encoded items, in the catalogue or not; float32 [items, dim] of unit length.
 
         Raises:
-          ArtifactError: the model has no meta tower, or its files are older than this search.
+          ArtifactError: the model has neither content term nor meta tower, or its files are older than this search.
         """
-        meta = getattr(self._encoder.model, "meta", None)
-        if meta is None:
+        model = self._encoder.model
+        content = getattr(model, "content", None) or getattr(model, "meta", None)
+        if content is None:
             if self._structure in ("single", "behaviour_only"):
                 raise ArtifactError(
                     f"by content: the model has no meta tower (model.structure: {self._structure}); "
@@ -103,25 +108,32 @@ class ContentSearch:
         parts = []
         for start in range(0, max(1, len(encoded)), _BATCH):
             features = FeatureTable(self._encoder.columns, encoded.slice(start, _BATCH)).variables
-            parts.append(meta({name: variable.value() for name, variable in features.items()})["vector"].numpy())
+            parts.append(content({name: variable.value() for name, variable in features.items()})["vector"].numpy())
         return np.concatenate(parts)
 
-    def interests(self, histories: Sequence[Sequence[str]], *, last: int) -> tuple[Float32s, Bools]:
-        """Look up the vectors of the last clicks of users, each vector a query of its own.
+    def interests(self, histories: Sequence[Sequence[str]], *, last: int | None) -> tuple[Float32s, Bools]:
+        """Make queries of the content vectors of the users' clicks.
 
         Args:
           histories: item ids per user, oldest first; unknown ids are passed over.
-          last: number of last known clicks that count, at least 1.
+          last: number of last known clicks that count, at least 1, each a query of its own; None: one query, the mean
+            of all known clicks.
 
         Returns:
-          float32 [users, last, dim], and bool [users], whether the user has a known click. Shorter histories are
+          float32 [users, last or 1, dim], and bool [users], whether the user has a known click. Shorter histories are
           repeated, which changes no best score. Vectors of users without a click are zeros.
         """
         index = self.index.snapshot()
-        vectors = np.zeros((len(histories), last, index.dim), np.float32)
+        vectors = np.zeros((len(histories), last or 1, index.dim), np.float32)
         has_clicks = np.zeros(len(histories), bool)
         for user, history in enumerate(histories):
             rows = np.asarray([index.row(item) for item in history], np.int32)
-            if len(rows := rows[rows >= 0][-last:]):
-                vectors[user], has_clicks[user] = index.vectors(np.resize(rows, last)), True
+            if not len(rows := rows[rows >= 0]):
+                continue
+            has_clicks[user] = True
+            if last is not None:
+                vectors[user] = index.vectors(np.resize(rows[-last:], last))
+                continue
+            mean = index.vectors(rows).mean(axis=0)
+            vectors[user] = mean / max(float(np.linalg.norm(mean)), 1e-6)
         return vectors, has_clicks

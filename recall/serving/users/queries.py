@@ -130,9 +130,18 @@ class UserQueries:
         return self._queries(asked, vectors, lacking=lacking, exclude_seen=exclude_seen, reused=reused)
 
     def by_content(
-        self, query: UserQuery, content: ContentSearch, *, last: int, exclude_seen: bool, reused: Collection[str] = ()
+        self,
+        query: UserQuery,
+        content: ContentSearch,
+        *,
+        last: int | None,
+        exclude_seen: bool,
+        reused: Collection[str] = (),
     ) -> Queries:
-        """Use the content vectors of the last `last` clicks; users without any lack. The rest is as of `by_model`."""
+        """Use the content vectors of the last `last` clicks, or the mean of all; users without any lack.
+
+        The rest is as of `by_model`.
+        """
         asked = self._asked(query)
         known = asked.without_logged(reused) if reused and isinstance(asked, AskedOfLog) else asked
         vectors, has_clicks = content.interests(known.history, last=last)

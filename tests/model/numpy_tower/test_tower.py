@@ -31,6 +31,7 @@ KINDS = [
     ("model.hidden=[]",),
     ("model.hidden=[8,12]", "model.query=both"),
     ("features.user=[]",),
+    ("model.content_term=5",),
 ]
 OTHERS = [
     ("model.history_encoder=transformer",),

@@ -1,4 +1,4 @@
-"""Search by content alone agrees with brute force on what the meta tower says, and knows nothing of behaviour."""
+"""Search by content alone agrees with brute force on the content space, and knows nothing of behaviour."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 
 from recall.config.experiment import Config
 from recall.core.errors import ArtifactError, DataError
 from recall.data.prepared import PreparedData
+from recall.model.content_term.space import content_space
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import ItemModule
 from recall.serving.items.content import ContentSearch
@@ -30,7 +30,7 @@ Command = Callable[..., "Outcome"]
 
 
 class Truth(NamedTuple):
-    """What the search has to find: cosines of all pairs of items by the meta tower, and what users clicked."""
+    """What the search has to find: cosines of all pairs of items in the content space, and what users clicked."""
 
     ids: list[str]
     cosine: Any  # [items, items]
@@ -52,12 +52,13 @@ class Truth(NamedTuple):
 
 @pytest.fixture(scope="module")
 def truth(model: RecallModel, prepared_data: PreparedData, settings: Config) -> Truth:
-    count = len(prepared_data.item_ids)
-    posterior = tf.random.uniform([count, model.items.posterior_width], seed=1)  # content does not depend on it
-    meta = model.item_vectors_of(model.item_table.gather(tf.range(count)), posterior).meta.numpy().astype(np.float64)
-    meta /= np.linalg.norm(meta, axis=1, keepdims=True)
+    table = model.item_table
+    features = {name: variable.numpy() for name, variable in table.variables.items()}
+    space = content_space(table.columns, features, dim=64)
+    assert space is not None
+    content = space.vectors(features).astype(np.float64)
     log = pd.read_parquet(settings.data.events.path)
-    return Truth(prepared_data.item_ids.to_pylist(), meta @ meta.T, log[log.is_click == 1])
+    return Truth(prepared_data.item_ids.to_pylist(), content @ content.T, log[log.is_click == 1])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def assert_found(ids: Any, scores: Any, expected: list[tuple[str, float]]) -> No
         assert item in scored or score == pytest.approx(expected[-1][1], abs=1e-5)
 
 
-def test_similar_by_content_are_the_nearest_by_meta_vectors(recaller: Recaller, truth: Truth) -> None:
+def test_similar_by_content_are_the_nearest_in_the_content_space(recaller: Recaller, truth: Truth) -> None:
     asked = [truth.ids[row] for row in (0, 7, 149)]
     found = recaller.similar(asked, k=10, by="content")
     for item, ids, scores in zip(asked, found.ids, found.scores, strict=True):
@@ -93,12 +94,29 @@ def test_recall_by_content_starts_from_each_of_the_last_clicks(
         assert_found(ids, scores, truth.nearest(clicked[-last:], without=clicked, k=10))
 
 
+def test_recall_by_content_starts_from_the_mean_of_the_history(
+    recaller: Recaller, truth: Truth, active: list[str]
+) -> None:
+    found = recaller.recall(active, k=10, by="content")
+    for user, ids, scores in zip(active, found.ids, found.scores, strict=True):
+        clicked = truth.clicked(user)
+        rows = [truth.ids.index(item) for item in clicked[-8:]]  # data.history
+        # cos(mean of c_j, c_i) = sum_j c_j . c_i / |sum_j c_j|
+        sums = truth.cosine[rows].sum(axis=0) / np.sqrt(truth.cosine[np.ix_(rows, rows)].sum())
+        best = sorted(((item, sums[row]) for row, item in enumerate(truth.ids) if item not in clicked), key=_falling)
+        assert_found(ids, scores, best[:10])
+
+
+def _falling(pair: tuple[str, float]) -> float:
+    return -pair[1]
+
+
 def test_a_fresh_history_is_started_from_and_excluded(recaller: Recaller, truth: Truth) -> None:
     fresh = [truth.ids[3], "gone from the catalogue", truth.ids[9]]
-    found = recaller.recall(["nobody"], k=5, histories={"nobody": fresh}, by="content")
+    found = recaller.recall(["nobody"], k=5, histories={"nobody": fresh}, by="content", last=5)
     known = [fresh[0], fresh[2]]
     assert_found(found.ids[0], found.scores[0], truth.nearest(known, without=known, k=5))
-    again = recaller.recall(["nobody"], k=2, histories={"nobody": fresh}, by="content", exclude_seen=False)
+    again = recaller.recall(["nobody"], k=2, histories={"nobody": fresh}, by="content", last=5, exclude_seen=False)
     assert set(again.ids[0]) == set(known)
 
 
