@@ -123,8 +123,8 @@ class Recaller:
             in place of `options`.
 
         Raises:
-          ArtifactError: the model has no user tower (`model.query: trigger`), by content no content vectors, or data/ is
-            older than attributes that a filter or cap names.
+          ArtifactError: the model has no user tower (`model.query: trigger`), by content no content vectors, or data/
+            is older than attributes that a filter or cap names.
           DataError: an option or an id is refused, by `SearchOptions`, `UserQuery` or the data; `by` is neither; last
             is below 1; filters or caps do not fit the items' attributes; or a setting is given twice, in an object and
             as a keyword.
