@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from recall.core.tables import expand_paths, is_uri, read_header, read_table
 from recall.data.column_reader import ColumnReader, unique_ids
 from recall.data.features.embeddings import read_npy, vector_array, vectors_of
 from recall.data.item_attributes import require_attribute
-from recall.data.published import published_times
+from recall.data.published import published_times, require_unit_of_log
 
 # A category with more distinct values per row than this names rows instead of describing them.
 _ID_LIKE_SHARE = 0.5
@@ -122,7 +123,9 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     for key, name in further:
         require_attribute(table[name], what=f"{key}: column {name} of {items.path}")
     if items.published:
-        published_times(table[items.published], config.data)
+        column = table[items.published]
+        times_ms = published_times(column, config.data)
+        require_unit_of_log(times_ms, column, config.data, now_ms=time.time_ns() // 1_000_000)
     if not config.features.allow_mixed:
         _refuse_disguised_ids(table, features)
     known = set(ids.to_pylist())

@@ -23,7 +23,7 @@ from recall.core.times import TimeUnit, parse_times
 _1980_MS, _1990_MS = 315_532_800_000, 631_152_000_000
 # How far a clock of another zone, or one that is a little fast, may be ahead of the moment of the run.
 AHEAD_MS = 86_400_000
-_MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _MIN_ROWS = 20
 _PIECES, _ROWS = 8, 10_000
 _MIN_EVENTS, _GAP_MS = 100, 30 * 86_400_000
@@ -108,14 +108,14 @@ def require_unit(
         factor = next((f for f in (1e3, 1e6, 1e9, 1e-3, 1e-6) if _fits(ms, f, now_ms=now_ms)), None)
         if factor is not None:
             raise DataError(
-                f"{where}: its {column.type} values lie {_span(ms)}, and times {factor:g} {_span(ms, factor)}: they "
-                "were made from numbers in another unit; write the file again"
+                f"{where}: its {column.type} values lie {span_text(ms)}, and times {factor:g} "
+                f"{span_text(ms, factor)}: they were made from numbers in another unit; write the file again"
             )
     elif unit := fitting_unit(ms, events.time_unit, now_ms=now_ms):
-        factor = _MS_PER_UNIT[unit] / _MS_PER_UNIT[events.time_unit]
+        factor = MS_PER_UNIT[unit] / MS_PER_UNIT[events.time_unit]
         raise DataError(
-            f"{where}: time_unit: {events.time_unit} puts its times {_span(ms)}, and time_unit: {unit} "
-            f"{_span(ms, factor)}; set time_unit: {unit} (times that do count from another moment than 1970 can be "
+            f"{where}: time_unit: {events.time_unit} puts its times {span_text(ms)}, and time_unit: {unit} "
+            f"{span_text(ms, factor)}; set time_unit: {unit} (times that do count from another moment than 1970 can be "
             "shifted by a constant)"
         )
 
@@ -129,7 +129,7 @@ def fitting_unit(ms: Int64s, unit: TimeUnit, *, now_ms: int) -> TimeUnit | None:
       now_ms: the moment of the run.
     """
     units: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
-    return next((other for other in units if _fits(ms, _MS_PER_UNIT[other] / _MS_PER_UNIT[unit], now_ms=now_ms)), None)
+    return next((other for other in units if _fits(ms, MS_PER_UNIT[other] / MS_PER_UNIT[unit], now_ms=now_ms)), None)
 
 
 def _fits(ms: Int64s, factor: float, *, now_ms: int) -> bool:
@@ -139,7 +139,7 @@ def _fits(ms: Int64s, factor: float, *, now_ms: int) -> bool:
     return not _1980_MS <= middle <= latest and low * factor >= _1990_MS and high * factor <= latest
 
 
-def _span(ms: Int64s, factor: float = 1.0) -> str:
+def span_text(ms: Int64s, factor: float = 1.0) -> str:
     """Say the days of nearly all times, multiplied by a factor."""
     low, high = (date_text(int(value)) for value in np.quantile(ms * factor, [0.05, 0.95]))
     return f"on {low}" if low == high else f"between {low} and {high}"

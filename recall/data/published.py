@@ -10,6 +10,7 @@ from recall.core.arrays import Int64s
 from recall.core.canonical import Column
 from recall.core.errors import DataError, shown
 from recall.core.times import parse_times
+from recall.data.clock import MS_PER_UNIT, fitting_unit, span_text
 from recall.data.event_counts import NEVER_MS
 from recall.data.posterior import PosteriorHistory
 
@@ -42,6 +43,33 @@ def published_times(column: Column, data: DataConfig) -> Int64s:
             f"(data.events.time_unit: {unit}), like 2024-01-31T12:00:00, or nothing where it is not known"
         )
     return np.where(times.missing, ALWAYS_MS, times.ms)
+
+
+def require_unit_of_log(published_ms: Int64s, column: Column, data: DataConfig, *, now_ms: int) -> None:
+    """Refuse numbers that lie outside of our days in the unit of the log, and within them in another unit.
+
+    A log in milliseconds and a catalogue in seconds would have every item published in January 1970: always there.
+
+    Args:
+      published_ms: result of `published_times`.
+      column: the column that they were read from. Timestamps and text of days say what they mean.
+      data: as for `published_times`; a log without a clock has no days.
+      now_ms: the moment of the run.
+
+    Raises:
+      DataError: names both units, and the days that each of them gives.
+    """
+    unit = data.events.time_unit
+    ms = published_ms[published_ms != ALWAYS_MS]
+    if unit in ("iso", "order") or pa.types.is_temporal(column.type) or not len(ms):
+        return
+    if fitting := fitting_unit(ms, unit, now_ms=now_ms):
+        days = span_text(ms, MS_PER_UNIT[fitting] / MS_PER_UNIT[unit])
+        raise DataError(
+            f"data.items.published: in the unit of the log (data.events.time_unit: {unit}) the times of column "
+            f"{data.items.published} lie {span_text(ms)}, in {fitting} {days}; write "
+            f"them in {unit} or as timestamps, or set time_unit: {fitting} if the log has it, too"
+        )
 
 
 def published_after_exposure(published_ms: Int64s, history: PosteriorHistory) -> int:
