@@ -24,6 +24,7 @@ from recall.runs.report.drawing import LineStyle, line_styles
 _WARM = "warm_100"
 _BASELINES = ("popularity", "item_knn")
 _LIVE_BASELINES = ("trending", *_BASELINES)
+_NO_EVIDENCE = "live_totals"
 _LABELS = 3.0  # inches that the names of the ablations take
 
 
@@ -32,6 +33,7 @@ def write_plots(folder: Path, sweep: Sweep, results: Results, comparisons: Compa
     with rc_context(STYLE):
         figures = {
             "live": draw_live(sweep, results),
+            "evidence": draw_evidence(sweep, results),
             "dominance": draw_dominance(sweep, results),
             "gate": draw_gate(sweep, results),
             "ablation": draw_ablation(sweep, comparisons),
@@ -63,6 +65,32 @@ def draw_live(sweep: Sweep, results: Results) -> Figure | None:
         axis.set_ylabel(f"rolling {METRICS[0]}")
         axis.set_ylim(bottom=0)
     legend_below(figure, axes, columns=4)
+    return figure
+
+
+def draw_evidence(sweep: Sweep, results: Results) -> Figure | None:
+    """Draw rolling recall by exposures as of the click, before and after: without and with fresh evidence."""
+    styles = line_styles("with fresh evidence", ["without"], ["trending"])
+    lines = {"with fresh evidence": LIVE, "without": _NO_EVIDENCE, "trending": "live_trending"}
+    group = sweep.groups.get("live")
+    data_sets = [data for data in group.data if results.seeds(_NO_EVIDENCE, data)] if group else []
+    if not data_sets:
+        return None
+    figure, axes = make_panels(len(data_sets), columns=len(data_sets))
+    for axis, data in zip(axes, data_sets, strict=True):
+        for label, style in styles.items():
+            found = [mean_metric(results, lines[label], data, part, METRICS[0]) for part in ROLLING_BOUNDS]
+            values = np.array([np.nan if value is None else value for value in found])
+            axis.plot(
+                values, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
+                markersize=4, label=label,
+            )  # fmt: skip
+        axis.set_xticks(range(len(ROLLING_BOUNDS)), [SLICE_NAMES[part] for part in ROLLING_BOUNDS])
+        axis.set_title(data)
+        axis.set_xlabel("exposures as of the click")
+        axis.set_ylabel(f"rolling {METRICS[0]}, gated")
+        axis.set_ylim(bottom=0)
+    legend_below(figure, axes, columns=3)
     return figure
 
 
