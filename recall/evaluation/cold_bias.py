@@ -60,10 +60,12 @@ class ColdBias:
     Attributes:
       bias: the chosen one.
       curve: one entry per bias tried: bias, recall@50 (all targets), cold_recall@50 (targets without exposures).
+      cold_clicks: number of targets without exposures, by which it was chosen.
     """
 
     bias: float
     curve: tuple[dict[str, float], ...] = ()
+    cold_clicks: int = 0
 
 
 class Shown(NamedTuple):
@@ -187,7 +189,7 @@ class _Trial:
             {"bias": bias, f"recall@{K}": float(recall), f"cold_recall@{K}": float(cold_recall)}
             for bias, recall, cold_recall in zip(self.biases, recalls, cold_recalls, strict=True)
         )
-        return ColdBias(0.0 if chosen is None else self.biases[chosen], curve)
+        return ColdBias(0.0 if chosen is None else self.biases[chosen], curve, int(is_cold.sum()))
 
 
 def biased_scores(block: ScoreBlock, bias: float, *, weights: Float32s, target_weights: Float32s) -> ScoreBlock:

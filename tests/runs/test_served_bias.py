@@ -16,6 +16,7 @@ from recall.evaluation.scorers import VectorScorer
 from recall.model.batches.dataset import read_examples
 from recall.model.inference import encode_items, encode_queries
 from recall.model.recall_model import RecallModel
+from recall.runs import served_bias
 from recall.runs.judging import Judge, ModelItems
 from recall.runs.served_bias import cold_bias
 from tests.conftest import Experiment
@@ -61,6 +62,13 @@ def test_bias_that_the_experiment_gives_is_taken_as_it_is(
         assert cold_bias(variant(f"index.cold_bias={number}"), prepared_data, model) == ColdBias(number)
 
 
+@pytest.fixture
+def any_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one click on a new item be enough."""
+    monkeypatch.setattr(served_bias, "FEWEST", 1)
+
+
+@pytest.mark.usefixtures("any_clicks")
 def test_rolling_choice_says_of_each_bias_what_rolling_evaluation_measures(
     settings: Config, prepared_data: PreparedData, model: RecallModel
 ) -> None:
@@ -83,6 +91,19 @@ def test_rolling_choice_says_of_each_bias_what_rolling_evaluation_measures(
     assert within[found.bias] == max(within.values())
 
 
+def test_few_clicks_on_new_items_leave_the_choice_to_the_start_of_the_period(
+    variant: Experiment, prepared_data: PreparedData, model: RecallModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolling, frozen = (
+        cold_bias(variant(f"evaluation.refresh={refresh}"), prepared_data, model) for refresh in ("1h", "none")
+    )
+    assert rolling.cold_clicks > 0
+    for fewest, expected in ((rolling.cold_clicks, rolling), (rolling.cold_clicks + 1, frozen)):
+        monkeypatch.setattr(served_bias, "FEWEST", fewest)
+        assert cold_bias(variant("evaluation.refresh=1h"), prepared_data, model) == expected
+
+
+@pytest.mark.usefixtures("any_clicks")
 def test_items_that_came_after_validation_are_no_candidates_of_the_rolling_choice(
     settings: Config, prepared_data: PreparedData, model: RecallModel
 ) -> None:
