@@ -1,4 +1,4 @@
-"""Changes that no setting makes, for the ablation: what the gate sees."""
+"""Changes of a model that no setting offers, because nobody should serve them: they show what a part is good for."""
 
 from __future__ import annotations
 

@@ -368,15 +368,22 @@ def test_blind_gate_gives_every_item_the_same_share(monkeypatch: pytest.MonkeyPa
     import tensorflow as tf
 
     from benchmarks.quality.interventions import blind_gate
+    from recall.model.towers.audience import Audience, AudienceGate
     from recall.model.towers.gate import Gate
 
     features = tf.constant([[0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 0.7, -0.2, 1.0, 0.9]])
-    monkeypatch.setattr(Gate, "call", Gate.call)  # puts it back after the test
+    audience = Audience(tf.zeros([2, 3]), tf.constant([1.0, 50.0]))
+    monkeypatch.setattr(Gate, "logits", Gate.logits)  # puts it back after the test, as the next
+    monkeypatch.setattr(AudienceGate, "call", AudienceGate.call)
+    few, many = AudienceGate(hidden=4)(features, audience).numpy().ravel()
+    assert many > few
     new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
     assert known > new
     blind_gate()
     new, known = Gate(1, hidden=4, monotone=False)(features).numpy().ravel()
     assert known == new
+    few, many = AudienceGate(hidden=4)(features, audience).numpy().ravel()
+    assert many == few
 
 
 def test_spelling_of_values_is_no_content_of_the_data(prepared: PreparedData) -> None:
