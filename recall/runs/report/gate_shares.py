@@ -42,16 +42,12 @@ def shares_by_exposures(exposures: Any, behaviour_share: Any, audience_share: An
                  edgecolor=INK, linewidth=0.4, label=label)  # fmt: skip
         bottom += heights
     counts = [int((bins == index).sum()) for index in filled]
-    labels = [_bin(int(edges[index]), int(edges[index + 1]) - 1) for index in filled]
-    axis.set_xticks(range(len(filled)), [f"{label}\n{n:,} items" for label, n in zip(labels, counts, strict=True)])
+    lows = [int(edges[index]) for index in filled]
+    axis.set_xticks(range(len(filled)), [f"{low:,}\n{n:,} items" for low, n in zip(lows, counts, strict=True)])
     axis.set_ylim(0, 1)
     axis.set_ylabel("mean share of the item vector")
-    axis.set_xlabel("exposures of the item")
+    axis.set_xlabel("exposures of the item, from")
     axis.grid(visible=False, axis="x")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=3)
     set_title(figure, "What the gate makes items of, by exposures")
     return figure
-
-
-def _bin(low: int, high: int) -> str:
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
