@@ -100,6 +100,16 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _items_were_younger_at_a_moment(self) -> Config:
+        younger = self.model.cold_simulation.younger
+        if younger and (not self.data.has_moments or self.model.loss.softmax == "full"):
+            raise ValueError(
+                f"model.cold_simulation.younger: {younger} shows each item at moments of its own, for which it needs a "
+                "log with a clock, split: {by: time} and model.loss.softmax: sampled; use younger: 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _examples_carry_what_is_refused(self) -> Config:
         wanted, carried = self.model.loss.refused.count, self.data.refused.count
         if wanted > carried:

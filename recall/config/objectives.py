@@ -15,7 +15,8 @@ class ColdSimulation(Strict):
 
     The id is replaced by the out-of-vocabulary row with probability max / (1 + exposures / half), and also with
     probability `unseen` whatever the exposures: an item published after the training is served without a trained id,
-    but soon has a posterior. `brand_new` removes the posterior, too.
+    but soon has a posterior. `brand_new` removes the posterior, too, and the audience; `younger` gives both as of the
+    item's first, third or tenth click.
     """
 
     enabled: bool = True
@@ -23,6 +24,11 @@ class ColdSimulation(Strict):
     half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
     unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
     brand_new: Probability = Field(default=0.0, description="share of candidates shown without id and posterior")
+    younger: Probability = Field(
+        default=0.0,
+        description="share of clicks whose item is shown without id as it was known after its first, third or tenth "
+        "click; on a log with a clock, with loss.softmax: sampled",
+    )
     own_share: bool = Field(
         default=True,
         description="with an id hide its author (or another feature beside it), as often as that learned from it alone",

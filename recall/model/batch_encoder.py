@@ -75,9 +75,9 @@ class BatchEncoder:
           dropout: whether dropout is on in the towers.
           workers: that train together, if there are several.
         """
-        found = self._ranked_against(batch, needs, workers)
+        found = self._ranked_against(batch, needs, workers, training=training)
         candidates, pasts = found.candidates, found.pasts
-        shown, features, tokens = self._shown(candidates, training=training, dropout=dropout)
+        shown, features, tokens = self._shown(candidates, found.is_younger, training=training, dropout=dropout)
         vectors, known, refused = self._items.vectors(*shown, training=dropout), shown.content.known, None
         if found.refused is not None:
             count = tf.size(candidates.rows) - tf.size(found.refused.rows)
@@ -120,7 +120,9 @@ class BatchEncoder:
             workers=1 if workers is None else workers.count,
         )
 
-    def _ranked_against(self, batch: Batch, needs: frozenset[Asking], workers: Workers | None) -> _Found:
+    def _ranked_against(
+        self, batch: Batch, needs: frozenset[Asking], workers: Workers | None, *, training: bool
+    ) -> _Found:
         """Find the clicks of a batch, their candidates, and the places of all items of the query side."""
         loss = self._config.loss
         targets = weighed_by_exposures(Targets.of(batch), power=loss.exposure_power)
@@ -130,9 +132,13 @@ class BatchEncoder:
         asked_by += [targets.triggers] if "trigger" in needs else []
         drawn = loss if workers is None else of_one_worker(loss, workers)
         refused = Refused.of(batch, targets, most=loss.refused.count) if loss.refused.count else None
+        younger = None
+        if training and self._simulator and self._simulator.makes_younger:
+            younger = self._simulator.younger(targets.items, targets.times_ms)
         candidates, asking = candidates_of(
             targets,
             asked_by,
+            shown_ms=younger and younger.times_ms,
             sampler=self._sampler,
             loss=drawn,
             beside=refused and (tf.reshape(refused.rows, [-1]), tf.reshape(refused.times_ms, [-1])),
@@ -141,9 +147,11 @@ class BatchEncoder:
         if loss.mask_seen:
             places = tf.where(pasts[0] >= 0, tf.reshape(asking[0], tf.shape(pasts[0])), -1)
             seen = Seen(targets.past(places), tf.size(candidates.distinct), candidates.place)
-        return _Found(targets, candidates, refused, seen, pasts, asking)
+        return _Found(targets, candidates, refused, seen, pasts, asking, younger and younger.is_younger)
 
-    def _shown(self, candidates: RankedAgainst, *, training: bool, dropout: bool) -> tuple[Shown, Features, tf.Tensor]:
+    def _shown(
+        self, candidates: RankedAgainst, is_younger: tf.Tensor | None, *, training: bool, dropout: bool
+    ) -> tuple[Shown, Features, tf.Tensor]:
         """Return the candidates as the step shows them, their features, and tokens of the distinct items."""
         simulator = self._simulator if training else None
         features = self._table.gather(candidates.distinct)
@@ -159,7 +167,9 @@ class BatchEncoder:
             audience = Audience.of(of_sources, candidates.sources >= 0)
             posterior = tf.concat([posterior, audience.columns], axis=1)
         shown = Shown(content, features, posterior)
-        return simulator.candidates(*shown, candidates.rows) if simulator else shown, features, tokens
+        if simulator:
+            shown = simulator.candidates(*shown, candidates.rows, is_younger)
+        return shown, features, tokens
 
 
 class _Found(NamedTuple):
@@ -171,6 +181,7 @@ class _Found(NamedTuple):
     seen: Seen | None
     pasts: list[tf.Tensor]  # int32 [batch, time] each: clicks, then further histories of the catalogue's items
     asking: list[tf.Tensor]  # places among the distinct items: of each of `pasts`, then of the triggers
+    is_younger: tf.Tensor | None  # bool [targets], see `ColdSimulator.younger`
 
 
 def _own_negatives(refused: Refused, vectors: ItemVectors, ranked: RankedAgainst, count: tf.Tensor) -> OwnNegatives:

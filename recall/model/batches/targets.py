@@ -79,12 +79,14 @@ def candidates_of(
     *,
     sampler: NegativeSampler,
     loss: LossConfig,
+    shown_ms: tf.Tensor | None = None,
     beside: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tuple[RankedAgainst, list[tf.Tensor]]:
     """Return the candidates of targets, and the places of the items of `asked_by` (-1: none) in `distinct`.
 
     Behind the candidates stand the items of `beside`, int32 [n] rows at int64 [n] moments, which are encoded as
-    candidates are and take no part in their softmax; with `softmax: sampled` alone.
+    candidates are and take no part in their softmax. With `shown_ms`, int64 [targets], the items of the targets are
+    shown as of other moments than their clicks. Both with `softmax: sampled` alone.
     """
     count = tf.size(targets.items)
     if loss.softmax == "full":
@@ -116,7 +118,11 @@ def candidates_of(
     again = sampler.shown_again(targets.items, targets.times_ms)
     beside_rows, beside_ms = (targets.items[:0], targets.times_ms[:0]) if beside is None else beside
     rows = tf.concat([targets.items, again.rows, negatives.rows, beside_rows], axis=0)  # [candidates]
-    own_posterior = sampler.posterior.with_fresh(targets.posterior, targets.items, targets.times_ms)
+    own_posterior = (
+        sampler.posterior.with_fresh(targets.posterior, targets.items, targets.times_ms)
+        if shown_ms is None
+        else sampler.posterior(targets.items, shown_ms)
+    )
     posteriors = [own_posterior, again.posterior, negatives.posterior]
     if beside is not None:
         posteriors.append(sampler.posterior(beside_rows, beside_ms))
@@ -124,7 +130,10 @@ def candidates_of(
     always = tf.ones_like(targets.items, tf.bool), tf.ones_like(negatives.rows, tf.bool)
     is_there = tf.concat([always[0], again.is_there, always[1], tf.zeros_like(beside_rows, tf.bool)], axis=0)
     times_ms = tf.concat([targets.times_ms, again.times_ms, moments, beside_ms], axis=0)
-    sources = sampler.audience(rows, times_ms) if sampler.audience else None
+    sources = None
+    if sampler.audience:
+        own_ms = targets.times_ms if shown_ms is None else shown_ms
+        sources = sampler.audience(rows, tf.concat([own_ms, times_ms[count:]], axis=0))
     asked_by = [*asked_by, *([] if sources is None else [tf.reshape(sources, [-1])])]
     # Padding points at a row of the batch: the optimizer of the tables would move a row that only padding names.
     asked_by = [tf.where(part >= 0, part, rows[0]) for part in asked_by]

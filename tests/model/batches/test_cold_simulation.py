@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recall.core.errors import ConfigError
 from recall.data.features.vocabulary import OUT_OF_VOCABULARY
 from recall.data.prepared import PreparedData
-from recall.model.batches.cold_simulation import ColdSimulator, Shown, own_shares
+from recall.model.batches.cold_simulation import YOUNG, ColdSimulator, Shown, moments_of_clicks, own_shares
+from recall.model.batches.dataset import training_dataset
+from recall.model.batches.targets import Targets, candidates_of
 from recall.model.recall_model import RecallModel
 from tests.conftest import Experiment
 
@@ -95,3 +98,57 @@ def test_an_only_childs_vector_owes_nothing_to_its_author(
     known = np.arange(OUT_OF_VOCABULARY + 1, table.shape[0])
     table.scatter_add(tf.IndexedSlices(np.random.default_rng(4).normal(size=(len(known), table.shape[1])), known))
     assert (vectors() == before).all() == own_share
+
+
+# Younger than they were
+
+NEVER = np.iinfo(np.int64).max
+
+
+def test_an_item_has_its_first_clicks_at_the_moment_at_which_they_are_seen(prepared: PreparedData) -> None:
+    history, items = prepared.posterior_history, len(prepared.item_ids)
+    found = moments_of_clicks(history, YOUNG, items=items)
+    assert 0 < (found == NEVER).mean() < 0.8
+    rows, columns = np.nonzero(found < NEVER)
+    at, numbers = found[rows, columns], np.array(YOUNG)[columns]
+    assert (history.as_of(rows, at).clicks >= numbers).all()
+    assert (history.as_of(rows, at - 1).clicks < numbers).all()
+    rows, columns = np.nonzero(found == NEVER)
+    end = np.full(len(rows), prepared.manifest["last_time_ms"] + 10**9)
+    assert (history.as_of(rows, end).clicks < np.array(YOUNG)[columns]).all()
+
+
+@pytest.mark.parametrize("model", ["{max_probability: 0, unseen: 0, younger: 1}"], indirect=True)
+def test_clicked_items_are_shown_as_they_were_known_then_and_without_id(
+    model: RecallModel, prepared: PreparedData
+) -> None:
+    simulator, history = model.cold_simulator, prepared.posterior_history
+    assert simulator is not None
+    batch = next(
+        iter(training_dataset(prepared, model.user_rows, batch_size=200, history=8, shuffle_buffer=500, seed=1))
+    )
+    targets = Targets.of(batch)
+    younger = simulator.younger(targets.items, targets.times_ms)
+    moments = moments_of_clicks(history, YOUNG, items=len(prepared.item_ids))[targets.items]
+    is_younger = younger.is_younger.numpy()
+    assert 0.2 < is_younger.mean() < 1
+    one_of = (moments == younger.times_ms.numpy()[:, np.newaxis]).any(axis=1)
+    assert one_of[is_younger].all()
+    assert (younger.times_ms.numpy()[is_younger] < targets.times_ms.numpy()[is_younger]).all()
+    np.testing.assert_array_equal(younger.times_ms.numpy()[~is_younger], targets.times_ms.numpy()[~is_younger])
+    loss = model.config.model.loss
+    candidates, _ = candidates_of(targets, [], sampler=model.sampler, loss=loss, shown_ms=younger.times_ms)
+    expected = history.as_of(targets.items.numpy(), younger.times_ms.numpy()).stacked()
+    np.testing.assert_allclose(candidates.posterior[:200], expected, rtol=1e-4, atol=1e-4)
+    features = model.item_table.gather(candidates.rows)
+    content = model.items.content_of(features)
+    shown = simulator.candidates(content, features, candidates.posterior, candidates.rows, younger.is_younger)
+    was_known = content.known.numpy()
+    assert not shown.content.known.numpy()[:200][is_younger].any()
+    np.testing.assert_array_equal(shown.content.known.numpy()[200:], was_known[200:])
+
+
+def test_being_younger_needs_moments(experiment: Experiment) -> None:
+    for override in ("data.split={by: last_click}", "model.loss.softmax=full"):
+        with pytest.raises(ConfigError, match=r"cold_simulation\.younger: 0\.2 .*use younger: 0"):
+            experiment("model.cold_simulation.younger=0.2", override)
