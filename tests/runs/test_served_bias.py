@@ -33,7 +33,7 @@ def test_bias_is_chosen_on_validation_without_the_items_that_came_later(
 ) -> None:
     settings = variant("evaluation.refresh=none")
     examples, before = read_examples(prepared_data.shards("validation")), prepared_data.posterior("validation")
-    scorer = VectorScorer(encode_queries(model, examples), encode_items(model, before.stacked())[0])
+    scorer = VectorScorer(encode_queries(model, examples), encode_items(model, before)[0])
     absent = first_events(settings, prepared_data) >= prepared_data.manifest["split"]["test_start_ms"]
     assert absent.any()
     chosen_by = {"temperature": float(model.temperature), "tolerance": 0.01}
