@@ -21,7 +21,9 @@ from recall.model.numpy_tower.conversion import numpy_tower_of
 from recall.model.numpy_tower.tower import NUMPY_TOWER
 from recall.model.recall_model import RecallModel
 
-_CONTENT_DIM = 64
+# Cosine of the attributes of Amazon Beauty, among cold items: recall@50 .142, and .109 in 64 dimensions. The vectors are
+# of the index for search by content alone.
+_CONTENT_DIM = 256
 PROFILE = "user_"
 """Prefix of the inputs that are features of users, since a feature may be called history as well."""
 TOKENS = "tokens.npy"
@@ -184,9 +186,8 @@ class ItemModule(tf.Module):
         score counts; behaviour_share float32 [items] (NaN without a gate).
       meta: the encoded columns -> vector float32 [items, dim], the meta vectors, scaled to unit length. The signature
         exists if the structure has a meta tower.
-      content: the encoded columns -> vector float32 [items, content dim], of unit length: the vectors that the content
-        term compares, or, of a model without the term, their vectors in the content space. The signature exists where
-        items have content that the space reads.
+      content: the encoded columns -> vector float32 [items, content dim], of unit length: the vectors in the content
+        space. The signature exists if the structure has a meta tower and items have content that the space reads.
       modalities: the encoded columns -> weights float32 [items, modalities] and names string [modalities]. The
         signature exists if the model weighs modalities.
 
@@ -207,7 +208,7 @@ class ItemModule(tf.Module):
         if model.config.model.structure in ("gated", "base", "meta_only"):
             self.meta = tf.function(self._meta, input_signature=[features], autograph=False)
             self.functions["meta"] = self.meta
-        if (space := model.items.content_term or _untrained_space(model)) is not None:
+        if (space := _compared_content(model)) is not None:
             self._weights += space.variables
             self._space = _Untracked(space)
             self.content = tf.function(self._content, input_signature=[features], autograph=False)
@@ -231,8 +232,8 @@ class ItemModule(tf.Module):
         return {"weights": items.modality_weights(features), "names": tf.constant(items.modalities)}
 
 
-def _untrained_space(model: RecallModel) -> ContentTerm | None:
-    """Make what compares content for a model that does not do it in its score."""
+def _compared_content(model: RecallModel) -> ContentTerm | None:
+    """Make what compares content alone: the space as it was fitted, without what training makes of it for the score."""
     if model.config.model.structure not in WITH_META_TOWER:
         return None
     space = model.content_space(dim=_CONTENT_DIM)

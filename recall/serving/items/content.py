@@ -1,7 +1,7 @@
 """Finds the nearest items by content alone: content vectors of the catalogue and of new items, compared by cosine.
 
-These are the vectors that the content term of the model compares, or vectors in the content space of a model without
-the term; models that were exported before there was a content space have meta vectors.
+These are vectors in the content space (`recall.model.content_term.space`); models that were exported before there was
+one have meta vectors.
 """
 
 from __future__ import annotations

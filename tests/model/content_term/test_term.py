@@ -123,7 +123,7 @@ def test_content_of_a_model_without_the_term_is_exported_all_the_same(
     model.build_layers()
     features = model.item_table.gather(tf.range(len(content)))
     found = ItemModule(model).functions["content"](features)["vector"].numpy()
-    space = model.content_space(dim=64)
+    space = model.content_space(dim=256)
     assert space is not None
     expected = space.vectors({name: values.numpy() for name, values in features.items()})
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -54,7 +54,7 @@ class Truth(NamedTuple):
 def truth(model: RecallModel, prepared_data: PreparedData, settings: Config) -> Truth:
     table = model.item_table
     features = {name: variable.numpy() for name, variable in table.variables.items()}
-    space = content_space(table.columns, features, dim=64)
+    space = content_space(table.columns, features, dim=256)
     assert space is not None
     content = space.vectors(features).astype(np.float64)
     log = pd.read_parquet(settings.data.events.path)
