@@ -21,8 +21,7 @@ from recall.model.numpy_tower.conversion import numpy_tower_of
 from recall.model.numpy_tower.tower import NUMPY_TOWER
 from recall.model.recall_model import RecallModel
 
-# Cosine of the attributes of Amazon Beauty, among cold items: recall@50 .142, and .109 in 64 dimensions. The vectors are
-# of the index for search by content alone.
+# Cosine of the attributes of Amazon Beauty, recall@50 among cold items: .142, and .109 in 64 dimensions.
 _CONTENT_DIM = 256
 PROFILE = "user_"
 """Prefix of the inputs that are features of users, since a feature may be called history as well."""

@@ -110,8 +110,8 @@ class Recaller:
         Args:
           users: user ids, or a `UserQuery`.
           options: options of the search.
-          by: `content` looks for the items nearest to the user's clicks by content vectors alone. It ignores click times
-            and further histories; a user without clicks gets an empty list.
+          by: `content` looks for the items nearest to the user's clicks by content vectors alone. It ignores click
+            times and further histories; a user without clicks gets an empty list.
           last: number of last clicks that `content` starts from, each by itself: a score is the cosine to the nearest
             of them. Default: all clicks of the history at once; a score is the cosine to their mean.
           exclude_seen: leave out the user's clicks, in the log or in the history given here.
