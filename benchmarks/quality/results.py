@@ -27,7 +27,7 @@ _OF_THE_GATE = (
     *(f"model.loss.{key}" for key in ("behaviour", "meta", "audience", "towers_move_query")),
 )
 # What a key meant before the library had it, where that is not its default.
-_BEFORE: dict[str, list[Any]] = {"data.posterior.half_lives": []}
+_BEFORE: dict[str, Any] = {"data.posterior.half_lives": [], "model.content_term": 0}
 # What rolling evaluation alone reads; results from before there was any have no such part.
 _ROLLING = ("data.items.published", "evaluation.refresh")
 # Columns that filters of a service read, and no model or metric.

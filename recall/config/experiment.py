@@ -27,6 +27,8 @@ from recall.config.yaml_file import apply_override, describe, plain, read_yaml, 
 from recall.core.errors import ConfigError
 from recall.core.times import MS_PER_HOUR
 
+_CONTENT_DIMENSIONS = 64
+
 
 class Config(Strict):
     """Hold a validated experiment; see `load_config`.
@@ -196,10 +198,18 @@ class Config(Strict):
             )
         return self
 
+    @property
+    def content_term(self) -> int:
+        """Resolve `model.content_term`; auto: 64 dimensions where items have embeddings that the structure reads."""
+        if self.model.content_term != "auto":
+            return self.model.content_term
+        has_embeddings = any(feature.type == "embedding" for feature in self.features.meta)
+        return _CONTENT_DIMENSIONS if has_embeddings and self.model.structure != "behaviour_only" else 0
+
     @model_validator(mode="after")
     def _content_term_compares_content(self) -> Config:
         dim, structure = self.model.content_term, self.model.structure
-        if not dim:
+        if not dim or dim == "auto":
             return self
         if structure == "behaviour_only":
             raise ValueError(
@@ -262,7 +272,7 @@ class Config(Strict):
         """
         changes: dict[str, Any] = {"structure": structure, "student": None}  # only the configured one is served
         stages = self.training.stages
-        if structure == "behaviour_only":
+        if structure == "behaviour_only" and self.model.content_term != "auto":
             changes |= {"content_term": 0}
         if structure not in WITH_META_TOWER:
             changes |= {"category_head": None, "item_codes": None}

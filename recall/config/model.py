@@ -181,10 +181,11 @@ class ModelConfig(Strict):
         description="histories, queries and items share one space from the start: id and meta vectors enter a history "
         "unprojected, a query is the history's state plus an MLP that starts at zero, and so is the behaviour vector",
     )
-    content_term: NonNegativeInt = Field(
-        default=0,
+    content_term: NonNegativeInt | Literal["auto"] = Field(
+        default="auto",
         description="dimensions of a term of the score: the likeness of an item's content to the content of the user's "
-        "clicks, which starts as the cosine and is trained from there; 0: without",
+        "clicks, which starts as the cosine and is trained from there; 0: without; auto: 64 where items have "
+        "embeddings",
     )
     temperature: PositiveFloat | None = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"

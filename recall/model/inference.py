@@ -219,15 +219,13 @@ def encode_queries(model: RecallModel, examples: Examples, *, student: bool = Fa
         model's student, [examples, width].
 
     Example:
-          >>> from pathlib import Path
-          >>> from recall.data.audience import audience_columns
-    from recall.data.posterior import Posterior
-    from recall.model.batches.dataset import read_examples
-          >>> data = recall.PreparedData.load("runs/mine/data")
-          >>> model = recall.load_model(Path("runs/mine/model"), data)
-          >>> examples = read_examples(data.shards("test"))
-          >>> recall.encode_queries(model, examples).shape[0] == len(examples)
-          True
+      >>> from pathlib import Path
+      >>> from recall.model.batches.dataset import read_examples
+      >>> data = recall.PreparedData.load("runs/mine/data")
+      >>> model = recall.load_model(Path("runs/mine/model"), data)
+      >>> examples = read_examples(data.shards("test"))
+      >>> recall.encode_queries(model, examples).shape[0] == len(examples)
+      True
     """
     width = model.config.data.history
     if student:

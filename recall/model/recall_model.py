@@ -73,7 +73,7 @@ class RecallModel(TrainableModel):
                 has_audience=prepared.audience > 0,
                 id_clicks=prepared.clicks_by_item_code,
                 modalities=config.features.modalities,
-                space=self.content_space(dim=model.content_term) if model.content_term else None,
+                space=self.content_space(dim=dim) if (dim := self.config.content_term) else None,
             )
         self.log_temperature = self.add_weight(
             name="log_temperature",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+import yaml
 
 from recall.config.experiment import Config, load_config
 from recall.core.artifacts import publish, read_manifest
@@ -87,7 +88,10 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
       (150, 9)
     """
     read_manifest(directory, made_by="recall train", verify=True)
-    model = RecallModel(load_config(directory / _CONFIG), prepared)
+    path = directory / _CONFIG
+    settings = yaml.safe_load(path.read_text())["model"]
+    before = [] if "content_term" in settings else ["model.content_term=0"]  # a model from before there was one
+    model = RecallModel(load_config(path, before), prepared)
     model.build_layers()
     try:
         model.weights_checkpoint().read(str(directory / _WEIGHTS)).assert_existing_objects_matched()
