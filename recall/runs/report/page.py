@@ -13,7 +13,6 @@ import numpy as np
 from recall.core.errors import ArtifactError
 from recall.evaluation.metrics import chance
 from recall.runs.report.calibration import calibration_of, calibration_sentence, calibration_table
-from recall.runs.report.gate_shares import shares_by_exposures
 from recall.runs.report.inputs import ReportInputs
 from recall.runs.report.rolling import rolling_sentence, rolling_slices, rolling_tables
 from recall.runs.report.tables import (
@@ -84,7 +83,7 @@ def render(inputs: ReportInputs) -> str:
 
 def _plots(inputs: ReportInputs) -> dict[str, str | None]:
     # Imported here: matplotlib costs a second that no other command should pay.
-    from recall.runs.report import calibration_plot, drawing, plots, training_plots
+    from recall.runs.report import calibration_plot, drawing, gate_shares, plots, training_plots
 
     untested = [name for name in inputs.training if name not in inputs.models]
     styles = drawing.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)
@@ -100,7 +99,7 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
         ),
         "calibration": calibration_plot.calibration_plot(calibration_of(inputs), model=inputs.configured),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
-        "shares": shares_by_exposures(
+        "shares": gate_shares.shares_by_exposures(
             inputs.items["exposures"].to_numpy(), inputs.behaviour_share, inputs.audience_share
         ),
         "loss": training_plots.training_loss(inputs.training, styles=styles),
