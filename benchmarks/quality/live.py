@@ -11,10 +11,12 @@ from benchmarks.quality.results import Results
 from benchmarks.quality.slices import METRICS, ROLLING, ROLLING_BOUNDS, SLICE_NAMES, block_examples
 from benchmarks.quality.sweep import Sweep
 
-GROUP, ABLATION = "live", "live_ablation"
+GROUP, ABLATION, COLD = "live", "live_ablation", "live_cold"
 _METRIC = METRICS[0]
 # What parts of the model are looked for in: everything, what is new, and the many clicks on items that hardly began.
 _ABLATED = ("rolling", "rolling_0", "rolling_10")
+# Frozen: what is cold for a whole test period is many clicks, among cold items and in the whole catalogue.
+_OF_COLD = ("cold_among_cold", "cold", "rolling")
 
 
 def live_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims: Sequence[Claim]) -> dict[str, str]:
@@ -28,13 +30,18 @@ def live_tables(sweep: Sweep, results: Results, comparisons: Comparisons, claims
         if results.seeds(reference, data)
     ]
     ablation = [
-        f"**rolling {_METRIC}, {_slice_name(part)}**\n\n{ablation_table(sweep, results, comparisons, part)}"
+        f"**rolling {_METRIC}, {_slice_name(part)}**\n\n{changes_table(sweep, results, comparisons, ABLATION, part)}"
         for part in _ABLATED
+    ]
+    cold = [
+        f"**{_METRIC}, {SLICE_NAMES[part]}**\n\n{changes_table(sweep, results, comparisons, COLD, part)}"
+        for part in (_OF_COLD if COLD in sweep.groups else ())
     ]
     return {
         "live": "\n\n".join(models),
         "live_short": short_table(sweep, results),
         "live_ablation": "\n\n".join(ablation),
+        "live_cold": "\n\n".join(cold),
         "live_claims": claims_table(claims),
     }
 
@@ -66,12 +73,12 @@ def short_table(sweep: Sweep, results: Results) -> str:
     return markdown_table([f"{_METRIC}: rolling (frozen)", *group.data], rows)
 
 
-def ablation_table(sweep: Sweep, results: Results, comparisons: Comparisons, part: str) -> str:
+def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, group_name: str, part: str) -> str:
     """Put changes of the reference side by side; a cell is a mean over seeds and its difference from the reference."""
-    group = sweep.groups[ABLATION]
+    group = sweep.groups[group_name]
     reference = str(group.reference)
     rows = []
-    for name in sweep.members_anywhere(ABLATION):
+    for name in sweep.members_anywhere(group_name):
         cells = []
         for data in group.data:
             value = mean_metric(results, name, data, part, _METRIC)
