@@ -200,11 +200,11 @@ class Config(Strict):
 
     @property
     def content_term(self) -> int:
-        """Resolve `model.content_term`; auto: 64 dimensions where items have embeddings that the structure reads."""
+        """Resolve `model.content_term`; auto: 64 dimensions where items have embeddings, beside a meta tower."""
         if self.model.content_term != "auto":
             return self.model.content_term
         has_embeddings = any(feature.type == "embedding" for feature in self.features.meta)
-        return _CONTENT_DIMENSIONS if has_embeddings and self.model.structure != "behaviour_only" else 0
+        return _CONTENT_DIMENSIONS if has_embeddings and self.model.structure in WITH_META_TOWER else 0
 
     @model_validator(mode="after")
     def _content_term_compares_content(self) -> Config:

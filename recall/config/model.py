@@ -185,7 +185,7 @@ class ModelConfig(Strict):
         default="auto",
         description="dimensions of a term of the score: the likeness of an item's content to the content of the user's "
         "clicks, which starts as the cosine and is trained from there; 0: without; auto: 64 where items have "
-        "embeddings",
+        "embeddings and the structure a meta tower",
     )
     temperature: PositiveFloat | None = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
@@ -204,6 +204,13 @@ class ModelConfig(Strict):
     def has_appeal(self) -> bool:
         """Tell whether the last dimension of the vectors is learned; it is 0 otherwise."""
         return self.structure == "gated" and self.appeal
+
+    @property
+    def alignment(self) -> float:
+        """Return `loss.triplet`, or its default for the structure."""
+        if self.loss.triplet is not None:
+            return self.loss.triplet
+        return 0.3 if self.structure == "base" else 0.0
 
     @property
     def start_temperature(self) -> float:

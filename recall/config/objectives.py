@@ -73,7 +73,11 @@ class LossConfig(Strict):
     towers_move_query: bool = Field(
         default=False, description="whether the two losses above also train the query side, or the item towers alone"
     )
-    triplet: NonNegativeFloat = Field(default=0.3, description="alignment of both towers of the same item")
+    triplet: NonNegativeFloat | None = Field(
+        default=None,
+        description="alignment of both towers of the same item; default: 0.3 for structure: base, where nothing else "
+        "aligns them; 0 for gated, which it does not help",
+    )
     margin: NonNegativeFloat = 0.2
     triplet_negatives: Literal["all", "hard"] = "all"
     softmax: Literal["sampled", "full"] = Field(

@@ -12,13 +12,14 @@ class Alignment:
     """Align the clicked items of a batch, where the item side has both towers.
 
     Args:
-      loss: weight, margin and negatives of the triplet loss.
+      loss: margin and negatives of the triplet loss.
+      weight: of the term.
     """
 
     needs: frozenset[Asking] = frozenset()
 
-    def __init__(self, loss: LossConfig) -> None:
-        self._loss = loss
+    def __init__(self, loss: LossConfig, *, weight: float) -> None:
+        self._loss, self._weight = loss, weight
 
     def terms(self, encoded: EncodedBatch) -> Terms:
         """Return the weighted loss as `triplet`; nothing where a tower is missing."""
@@ -36,7 +37,7 @@ class Alignment:
             margin=self._loss.margin,
             negatives=self._loss.triplet_negatives,
         )
-        return {"triplet": self._loss.triplet / encoded.workers * value}
+        return {"triplet": self._weight / encoded.workers * value}
 
 
 def triplet_alignment(

@@ -46,8 +46,8 @@ class Objectives:
             parts += [RefusedItems(config, asking=asking) for asking in towers]
         if config.loss.hard_negatives.count:
             parts += [HardNegatives(config, asking=asking) for asking in towers]
-        if config.loss.triplet:
-            parts.append(Alignment(config.loss))
+        if config.alignment:
+            parts.append(Alignment(config.loss, weight=config.alignment))
         parts += [part for part in (head, student) if part is not None]
         return cls(parts)
 
