@@ -52,11 +52,12 @@ def tables(
         plan, found = load_sweep(sweep), Results(results)
         comparisons = Comparisons.read(found, results)
         claims = check_claims(found, comparisons, plan.groups["models"].data)
-        live = check_live_claims(found, comparisons, plan.groups["live"].data if "live" in plan.groups else ())
-        replace_tables(readme, all_tables(plan, found, comparisons, claims, live))
+        live, cold = (plan.groups[name].data if name in plan.groups else () for name in ("live", "live_cold"))
+        of_live = check_live_claims(found, comparisons, live, cold_sets=cold)
+        replace_tables(readme, all_tables(plan, found, comparisons, claims, of_live))
         write_plots(readme.parent / "plots", plan, found, comparisons)
-        broken = [claim for claim in [*claims, *live] if claim.holds is False]
-        asked = [claim for claim in [*claims, *live] if claim.holds is not None]
+        broken = [claim for claim in [*claims, *of_live] if claim.holds is False]
+        asked = [claim for claim in [*claims, *of_live] if claim.holds is not None]
         _console.print(f"{len(asked) - len(broken)} of {len(asked)} claims hold")
         if check and broken:
             for claim in broken:

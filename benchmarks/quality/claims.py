@@ -20,7 +20,10 @@ RIVALS = ("behaviour_only", "meta_only", "single", "base", "popularity", "item_k
 ECOLOGY_RIVALS = ("behaviour_only", "single")
 LIVE = "live_gated"
 # Nothing is good that does not beat a list of what is clicked now, the same for everybody.
-LIVE_RIVALS = ("trending", "popularity", "item_knn", "single", "base", "behaviour_only", "meta_only")
+CONTENT_RIVALS = ("content_knn", "content_knn_top3")
+LIVE_RIVALS = (
+    "trending", "popularity", "item_knn", *CONTENT_RIVALS, "single", "base", "behaviour_only", "meta_only",
+)  # fmt: skip
 COLD_SHARE_OF_META, WARM_SHARE_OF_BEHAVIOUR = 0.95, 1.0
 NO_RESULT, NO_INTERVAL = "no result", "no interval"
 _COLD_SLICES = ("cold", "cold_among_cold")
@@ -31,7 +34,7 @@ class Claim(NamedTuple):
 
     Attributes:
       data: data set.
-      topic: cold, warm, all, ecology, dominance or rolling.
+      topic: cold, warm, all, ecology, dominance, rolling or content.
       statement: what is claimed.
       found: what the results say, in numbers.
       holds: None if it cannot be asked on this data set.
@@ -55,10 +58,20 @@ def check_claims(results: Results, comparisons: Comparisons, data_sets: tuple[st
     return [claim for data in data_sets for claim in checker.on(data)]
 
 
-def check_live_claims(results: Results, comparisons: Comparisons, data_sets: tuple[str, ...]) -> list[Claim]:
-    """Return all claims about rolling evaluation on all data sets; a claim whose results are missing does not hold."""
+def check_live_claims(
+    results: Results, comparisons: Comparisons, data_sets: tuple[str, ...], *, cold_sets: tuple[str, ...] = ()
+) -> list[Claim]:
+    """Return all claims about models with fresh evidence; a claim whose results are missing does not hold.
+
+    Args:
+      results: of all experiments.
+      comparisons: their intervals.
+      data_sets: data sets of the rolling evaluation.
+      cold_sets: data sets with a fifth of the items cold, on which content is what tells them apart.
+    """
     checker = _Checker(results, comparisons, ours=LIVE)
-    return [claim for data in data_sets for claim in checker.rolling(data)]
+    claims = [claim for data in data_sets for claim in checker.rolling(data)]
+    return claims + [claim for data in cold_sets for claim in checker.content(data)]
 
 
 def mean_metric(results: Results, experiment: str, data: str, slice_name: str, metric: str) -> float | None:
@@ -105,6 +118,12 @@ class _Checker:
         new = "items without exposure as of the click"
         yield self._above(data, "rolling", f"{new}: above single", "live_single", "rolling_0", metric)
         yield self._above(data, "rolling", f"{new}: {blind}", "live_blind", "rolling_0", metric)
+
+    def content(self, data: str) -> Iterator[Claim]:
+        for part in _COLD_SLICES:
+            for rival in (*CONTENT_RIVALS, "single", "meta_only"):
+                statement = f"{SLICE_NAMES[part]}: above {rival}"
+                yield self._above(data, "content", statement, f"live_{rival}", part, METRICS[0])
 
     def _cold(self, data: str) -> Iterator[Claim]:
         for part in _COLD_SLICES:

@@ -93,6 +93,14 @@ def changes_table(sweep: Sweep, results: Results, comparisons: Comparisons, grou
 
 def claims_table(claims: Sequence[Claim]) -> str:
     """List the claims of the group, a row each, and for every data set whether it holds."""
+    tables = []
+    for topic in dict.fromkeys(claim.topic for claim in claims):
+        tables.append(_claims_of([claim for claim in claims if claim.topic == topic]))
+    return "\n\n".join(tables)
+
+
+def _claims_of(claims: Sequence[Claim]) -> str:
+    """List claims of one topic, which are asked on the same data sets."""
     data_sets = list(dict.fromkeys(claim.data for claim in claims))
     by_place = {(claim.statement, claim.data): claim for claim in claims}
     rows = [
