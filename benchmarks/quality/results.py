@@ -152,7 +152,8 @@ def changed_settings(stored: Mapping[str, Any], config: Config, *, is_baseline: 
     now = _flat(settings_of(config, is_baseline=is_baseline))
     before = _flat(stored)
     for key, value in _BEFORE.items():
-        if not any(_is_under(known, key) for known in before):
+        is_read = not is_baseline or key.split(".")[0] in _BASELINE_SECTIONS
+        if is_read and not any(_is_under(known, key) for known in before):
             before |= _flat(value, key)
     given = _flat(config.model_dump(mode="json", exclude_unset=True))
     unread = [*_UNREAD, *(() if config.model.structure == "gated" else _OF_THE_GATE)]
