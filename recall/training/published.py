@@ -73,6 +73,12 @@ def publish_model(
             export_saved_models(model, prepared, scratch)
 
 
+def experiment_of(path: Path) -> Config:
+    """Read the experiment of a trained model; one from before there was a content term has none."""
+    is_named = "content_term" in yaml.safe_load(path.read_text())["model"]
+    return load_config(path, [] if is_named else ["model.content_term=0"])
+
+
 def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
     """Load the model that `train` published, with its best weights.
 
@@ -88,10 +94,7 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
       (150, 9)
     """
     read_manifest(directory, made_by="recall train", verify=True)
-    path = directory / _CONFIG
-    settings = yaml.safe_load(path.read_text())["model"]
-    before = [] if "content_term" in settings else ["model.content_term=0"]  # a model from before there was one
-    model = RecallModel(load_config(path, before), prepared)
+    model = RecallModel(experiment_of(directory / _CONFIG), prepared)
     model.build_layers()
     try:
         model.weights_checkpoint().read(str(directory / _WEIGHTS)).assert_existing_objects_matched()

@@ -115,6 +115,21 @@ class TestDurations:
         with pytest.raises(ConfigError, match=r"data\.posterior\.delay: expected a duration like 30m, 1h or 7d"):
             load(f"data.posterior.delay={text!r}")
 
+    def test_the_content_term_is_there_where_items_have_embeddings_and_a_meta_tower_reads_them(
+        self, load: Load
+    ) -> None:
+        auto = "model.content_term=auto"
+        assert load(auto).content_term == 64
+        assert load("model.content_term=8").content_term == 8
+        for structure, dim in {"base": 64, "meta_only": 64, "single": 0, "behaviour_only": 0}.items():
+            assert load(auto, f"model.structure={structure}").content_term == dim
+        assert load(auto, "features.meta=[{name: tags, type: tags}]").content_term == 0
+
+    def test_alignment_is_of_the_structure_that_nothing_else_aligns(self, load: Load) -> None:
+        assert load("model.loss.triplet=null").model.alignment == 0
+        assert load("model.loss.triplet=null", "model.structure=base").model.alignment == 0.3
+        assert load("model.loss.triplet=0.1").model.alignment == 0.1
+
     def test_half_lives_are_longer_than_nothing_and_rise(self, load: Load) -> None:
         assert load("data.posterior.half_lives=[90m, 3d]").data.half_lives_ms == (5_400_000, 259_200_000)
         assert load("data.posterior.half_lives=[]").data.half_lives_ms == ()

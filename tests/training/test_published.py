@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.training_data import prepare
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
-from recall.training.published import load_model, read_history
+from recall.training.published import experiment_of, load_model, read_history
 from tests.conftest import Experiment
 
 
@@ -42,3 +43,13 @@ def test_a_model_of_other_data_is_refused(trained: Path, experiment: Experiment,
     prepare(experiment("data.split={validation: 0.4, test: 0.1}"), tmp_path / "data")
     with pytest.raises(ArtifactError, match="do not fit the prepared data"):
         load_model(trained, PreparedData.load(tmp_path / "data"))
+
+
+def test_a_model_from_before_there_was_a_content_term_has_none(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("model.content_term=auto")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert experiment_of(tmp_path / "config.yaml").content_term == 64
+    settings = yaml.safe_load(config.to_yaml())
+    del settings["model"]["content_term"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert experiment_of(tmp_path / "config.yaml").content_term == 0
