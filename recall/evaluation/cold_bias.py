@@ -5,7 +5,7 @@ content is a decision of the feed. The bias makes this decision: bias / (1 + exp
 item, through the last dimension of its vector, where every query holds a 1. Any inner-product index can search it.
 
 The rule of the choice: of the biases whose recall@50 of all validation clicks is at most a tolerance below the best,
-the one that recalls most clicks on new items; of equals the one with the higher recall of all, then the smallest.
+the one that recalls most clicks on new items; of equals the one nearest to 0, of these the one with the higher recall.
 Clicks on new items are few as long as new items are not shown, so the best recall alone would keep them out for ever;
 the tolerance is the price of their exploration, and is paid only where it buys such clicks. `choose_rolling_cold_bias`
 asks as a service answers, with items as of the last refresh: an item is new for hours there, not for the whole period,
@@ -182,7 +182,7 @@ class _Trial:
         within = (recalls >= (1 - tolerance) * recalls.max()) & (np.array(self.biases) >= least)
         chosen = max(
             np.flatnonzero(within),
-            key=lambda level: (cold_recalls[level], recalls[level], -abs(LEVELS[level])),
+            key=lambda level: (cold_recalls[level], -abs(LEVELS[level]), recalls[level]),
             default=None,
         )
         curve = tuple(

@@ -269,3 +269,19 @@ def test_rolling_choice_holds_new_items_back_where_they_cost_more_than_the_toler
     chosen = choose_rolling_cold_bias(as_of, examples, cut, temperature=1.0, tolerance=0.01)
     assert chosen.bias < -0.1
     assert {point["bias"]: point["recall@50"] for point in chosen.curve}[chosen.bias] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(("tolerance", "holds_back"), [(0.05, False), (0.01, True)])
+def test_new_items_are_not_held_back_for_less_than_the_tolerance(tolerance: float, holds_back: bool) -> None:
+    # As `crowded`, beside 30 clicks on a known item that stands above all; nobody recalls the last, new one.
+    scores = np.array([1.0] * 100 + [0.9, 2.0, -1.0], np.float32)
+    scorer = VectorScorer(np.ones((32, 2), np.float32), np.c_[scores, np.zeros(103, np.float32)])
+    exposures = np.array([0] * 100 + [1000, 1000, 0])
+    nothing = Ragged.from_lists([[]] * 32)
+    examples = EvaluationSet(np.arange(32), np.array([101] * 30 + [100, 102], np.int32), nothing, nothing)
+    chosen = choose_rolling_cold_bias(
+        lambda window: Shown(scorer, exposures), examples, [Window(0, slice(0, 32))], temperature=1.0,
+        tolerance=tolerance,
+    )  # fmt: skip
+    assert (chosen.bias < 0) == holds_back
+    assert holds_back or chosen.bias == 0
