@@ -56,12 +56,8 @@ features:
     - {name: category, type: category}
     - {name: duration_s, type: number, log: true}
     - {name: text, type: embedding, clusters: [4, 8]}
-model:
-  dim: 8
-  hidden: [16]
-  transformer: {layers: 1, heads: 2}
-  content_term: 0
-  loss: {uniform_negatives: 32, triplet: 0.3}
+model: {dim: 8, hidden: [16], transformer: {layers: 1, heads: 2}, content_term: 0,
+        loss: {uniform_negatives: 32, triplet: 0.3}}
 training: {epochs: 2, batch_size: 128, learning_rate: 0.01}
 evaluation: {k: [5, 10, 50]}
 """
