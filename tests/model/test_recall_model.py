@@ -287,7 +287,7 @@ def test_the_gate_is_told_the_training_clicks_of_each_id(data: Data) -> None:
 def test_concat_makes_vectors_twice_as_wide_with_a_unit_half_for_each_tower(data: Data) -> None:
     model = data.model("model.gate=concat", "model.query=both", "model.similarity=cosine")
     rows = tf.range(5)
-    vectors, shares = model.join_towers(model.encode_towers(rows), tf.ones([5, model.items.posterior_width]))
+    vectors, shares, _ = model.join_towers(model.encode_towers(rows), tf.ones([5, model.items.posterior_width]))
     queries = model.user_queries(rows, tf.constant([[1, 2], [3, -1], [-1, -1], [4, 4], [0, 1]])).numpy()
     assert vectors.shape == queries.shape == model.encode_triggers(rows).shape == (5, 17)
     norm = np.linalg.norm(queries[:, :-1].reshape(5, 2, 8), axis=2)
