@@ -43,7 +43,8 @@ def shares_by_exposures(exposures: Any, behaviour_share: Any, audience_share: An
         bottom += heights
     counts = [int((bins == index).sum()) for index in filled]
     lows = [int(edges[index]) for index in filled]
-    axis.set_xticks(range(len(filled)), [f"{low:,}\n{n:,} items" for low, n in zip(lows, counts, strict=True)])
+    labels = [f"{low:,}\n{n:,} {'item' if n == 1 else 'items'}" for low, n in zip(lows, counts, strict=True)]
+    axis.set_xticks(range(len(filled)), labels)
     axis.set_ylim(0, 1)
     axis.set_ylabel("mean share of the item vector")
     axis.set_xlabel("exposures of the item, from")
