@@ -51,7 +51,8 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
         plain, interest = plain[..., : -likeness.shape[-1]], plain[..., -likeness.shape[-1] :]
     is_concat = config.structure == "gated" and config.gate == "concat"
     behaviour_query, meta_query = tf.split(plain, 2, axis=-1) if is_concat else (plain, plain)
-    served = (queries, vectors.vector) if config.has_appeal else (queries[..., :-1], vectors.vector[..., :-1])  # 0
+    # Without an appeal the last dimension of the vectors is 0.
+    served = (queries, vectors.vector) if config.has_appeal else (queries[..., :-1], vectors.vector[..., :-1])
 
     def content_side(query: tf.Tensor, meta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Add the content term, which says part of what the meta tower would say without it."""
