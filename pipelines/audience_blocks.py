@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.exchange import Scratch
+from pipelines.posterior_blocks import rows_between
 from recall.config.data import DataConfig
 from recall.core.arrays import Int32s
 from recall.core.ordering import order_of
@@ -47,11 +48,7 @@ def audience_blocks(
         counts += np.bincount(table["item"].to_numpy(), minlength=items)
     starts = block_starts(counts, most=clicks_per_block)
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), items], strict=True):
-        slices = []
-        for table in scratch.each(_CLICKS):
-            first, end = np.searchsorted(table["item"].to_numpy(), [start, stop])
-            slices.append(table.slice(first, end - first))
-        clicks = pa.concat_tables(slices)
+        clicks = rows_between(scratch.each(_CLICKS), start, stop)
         item, time_ms, source = (clicks[name].to_numpy() for name in ("item", "time_ms", "source"))
         settings = data.posterior
         yield start, stop, AudienceHistory.of(item, time_ms, source, bucket_ms=settings.bucket, delay_ms=settings.delay)

@@ -27,10 +27,9 @@ from recall.core.arrays import Float32s, Int64s
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, ConfigError, DataError, RecallError
 from recall.core.terminal import open_console
-from recall.data.audience import audience_columns
+from recall.data.audience import TOKENS, posterior_columns
 from recall.data.features.table_encoder import EncodedColumn
 from recall.data.fingerprints import model_fingerprint
-from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 
 BATCH_SIZE = 8192
@@ -138,7 +137,8 @@ def encode_catalogue(
     fingerprint = _fingerprint(run)
     prepared = PreparedData.load(run / "data")
     posterior = prepared.posterior("serving")
-    rows = prepared.items.append_column(_POSTERIOR, _lists(_columns(posterior, run / "model")))
+    tokens = np.load(path, mmap_mode="r") if (path := run / "model" / TOKENS).exists() else None
+    rows = prepared.items.append_column(_POSTERIOR, _lists(posterior_columns(posterior, tokens=tokens)))
     scratch = Scratch(str(run / f".vectors-scratch.{uuid.uuid4().hex[:8]}"))
     scratch.storage.make()
     try:
@@ -162,13 +162,6 @@ def encode_catalogue(
     finally:
         shutil.rmtree(scratch.folder, ignore_errors=True)
     return read_manifest(run / "vectors", made_by="recall vectors", name="_manifest.json")
-
-
-def _columns(posterior: Posterior, model: Path) -> Float32s:
-    """Return the posterior as the model reads it, with audiences behind it if the model reads audiences."""
-    if posterior.sources is None or not (tokens := model / "tokens.npy").exists():
-        return posterior.stacked()
-    return np.concatenate([posterior.stacked(), audience_columns(np.load(tokens, mmap_mode="r"), posterior.sources)], 1)
 
 
 def _fingerprint(run: Path) -> str:

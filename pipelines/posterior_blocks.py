@@ -141,12 +141,16 @@ def _settings(data: DataConfig, prior: Prior) -> _Settings:
     }
 
 
-def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:
-    """Collect the entries of some rows of the catalogue from parts that are each sorted by row."""
+def rows_between(parts: Iterable[pa.Table], start: int, stop: int) -> pa.Table:
+    """Collect the entries of some rows of the catalogue from parts that are each sorted by row (`item`)."""
     slices = []
-    for part in parts.each("part"):
+    for part in parts:
         first, last = np.searchsorted(part["item"].to_numpy(), [start, stop])
         slices.append(part.slice(first, last - first))
-    # An item's entries all come from one part.
-    entries = pa.concat_tables(slices).combine_chunks()
+    return pa.concat_tables(slices).combine_chunks()
+
+
+def _items_of(parts: Scratch, start: int, stop: int) -> pa.Table:
+    """Collect and sort the entries of some rows; an item's entries all come from one part."""
+    entries = rows_between(parts.each("part"), start, stop)
     return entries.take(pa.array(order_of(entries["item"].to_numpy())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +49,8 @@ def draw_live(sweep: Sweep, results: Results) -> Figure | None:
     data_sets = [data for data in group.data if results.seeds(LIVE, data)] if group else []
     if not data_sets:
         return None
-    figure, axes = make_panels(len(data_sets), columns=len(data_sets))
-    for axis, data in zip(axes, data_sets, strict=True):
-        for name, style in styles.items():
-            found = [mean_metric(results, name, data, part, METRICS[0]) for part in ROLLING_BOUNDS]
-            values = np.array([np.nan if value is None else value for value in found])
-            if not np.isnan(values).all():
-                axis.plot(
-                    values, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
-                    markersize=4, label=name.removeprefix("live_"),
-                )  # fmt: skip
-        axis.set_xticks(range(len(ROLLING_BOUNDS)), [SLICE_NAMES[part] for part in ROLLING_BOUNDS])
-        axis.set_title(data)
-        axis.set_xlabel("exposures as of the click")
-        axis.set_ylabel(f"rolling {METRICS[0]}")
-        axis.set_ylim(bottom=0)
-    legend_below(figure, axes, columns=4)
-    return figure
+    lines = {name.removeprefix("live_"): (name, style) for name, style in styles.items()}
+    return _by_exposures(results, data_sets, lines, of="")
 
 
 def draw_evidence(sweep: Sweep, results: Results) -> Figure | None:
@@ -76,21 +61,31 @@ def draw_evidence(sweep: Sweep, results: Results) -> Figure | None:
     data_sets = [data for data in group.data if results.seeds(_NO_EVIDENCE, data)] if group else []
     if not data_sets:
         return None
+    return _by_exposures(
+        results, data_sets, {label: (lines[label], style) for label, style in styles.items()}, of=", gated"
+    )
+
+
+def _by_exposures(
+    results: Results, data_sets: Sequence[str], lines: Mapping[str, tuple[str, LineStyle]], *, of: str
+) -> Figure:
+    """Draw rolling recall by exposures as of the click, a panel per data set; lines by label: experiment, style."""
     figure, axes = make_panels(len(data_sets), columns=len(data_sets))
     for axis, data in zip(axes, data_sets, strict=True):
-        for label, style in styles.items():
-            found = [mean_metric(results, lines[label], data, part, METRICS[0]) for part in ROLLING_BOUNDS]
+        for label, (name, style) in lines.items():
+            found = [mean_metric(results, name, data, part, METRICS[0]) for part in ROLLING_BOUNDS]
             values = np.array([np.nan if value is None else value for value in found])
-            axis.plot(
-                values, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
-                markersize=4, label=label,
-            )  # fmt: skip
+            if not np.isnan(values).all():
+                axis.plot(
+                    values, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
+                    markersize=4, label=label,
+                )  # fmt: skip
         axis.set_xticks(range(len(ROLLING_BOUNDS)), [SLICE_NAMES[part] for part in ROLLING_BOUNDS])
         axis.set_title(data)
         axis.set_xlabel("exposures as of the click")
-        axis.set_ylabel(f"rolling {METRICS[0]}, gated")
+        axis.set_ylabel(f"rolling {METRICS[0]}{of}")
         axis.set_ylim(bottom=0)
-    legend_below(figure, axes, columns=3)
+    legend_below(figure, axes, columns=4)
     return figure
 
 

@@ -13,6 +13,8 @@ nothing depends on the second. index/CURRENT holds a version number and is refus
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -89,15 +91,32 @@ def _crc32c(data: bytes) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, flush it to the disk and rename it. Readers see the old or the new content."""
+    """Write a file beside its place, flush it to the disk and rename it. Readers see the old or the new content.
+
+    What a killed writer left beside it is removed: a writer that lives holds a lock on its file.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(text)
-        to_disk(temporary)
-        os.replace(temporary, path)
+        with temporary.open("x") as file:
+            with contextlib.suppress(OSError):  # some network file systems have no locks; there leftovers stay
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
         to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        _remove_abandoned(abandoned)
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove the file of a writer that was killed; of one that lives, or has just begun, it stays."""
+    with contextlib.suppress(OSError), temporary.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_size:  # a writer locks its file before it writes
+            temporary.unlink()
 
 
 def to_disk(path: Path) -> None:

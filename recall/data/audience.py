@@ -15,9 +15,13 @@ import pyarrow as pa
 
 from recall.core.arrays import AnyInts, Float32s, Int32s, Int64s
 from recall.core.ordering import order_of
+from recall.data.posterior import Posterior
 
 NOBODY = -1
 """Fills the sources of an item with fewer than were asked for."""
+
+TOKENS = "tokens.npy"
+"""Float32 [items, dim], tokens of the catalogue, in the directory of a model that reads audiences."""
 
 AUDIENCE_SCHEMA = pa.schema([("item", pa.int32()), ("bucket", pa.int64()), ("source", pa.int32())])
 
@@ -114,3 +118,28 @@ def audience_columns(tokens: Float32s, sources: Int32s, *, block: int = 8192) ->
         result[start + some, :-1] = sums / sizes[some, np.newaxis]
         result[start : start + block, -1] = sizes
     return result
+
+
+def posterior_columns(posterior: Posterior | Float32s, *, tokens: Float32s | None) -> Float32s:
+    """Return a posterior as the item side reads it: the numbers, and behind them the audiences, if it reads audiences.
+
+    Args:
+      posterior: a posterior; or the result itself.
+      tokens: float32 [catalogue, dim], of `audience_tokens`; None where the model reads no audiences.
+
+    Returns:
+      float32 [items, posterior width].
+
+    Raises:
+      ValueError: the model reads audiences, and the posterior has none.
+    """
+    if not isinstance(posterior, Posterior):
+        return posterior
+    if tokens is None:
+        return posterior.stacked()
+    if posterior.sources is None:
+        raise ValueError(
+            "posterior: found no sources, but the model reads audiences; take prepared.posterior(moment), or add "
+            "sources=prepared.audience_history.as_of(...)"
+        )
+    return np.concatenate([posterior.stacked(), audience_columns(tokens, posterior.sources)], axis=1)

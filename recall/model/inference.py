@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recall.core.arrays import Float32s, Int32s, Int64s
-from recall.data.audience import audience_columns
+from recall.data.audience import posterior_columns
 from recall.data.posterior import Posterior
 from recall.model.batches.dataset import Examples, pad
 from recall.model.recall_model import RecallModel
@@ -61,31 +61,6 @@ class CatalogueVectors:
         ]
         vectors, behaviour, audience = zip(*found, strict=True)
         return np.concatenate(vectors), np.concatenate(behaviour), np.concatenate(audience)
-
-
-def posterior_columns(posterior: Posterior | Float32s, *, tokens: Float32s | None) -> Float32s:
-    """Return a posterior as the item side reads it: the numbers, and behind them the audiences, if it reads audiences.
-
-    Args:
-      posterior: a posterior; or the result itself.
-      tokens: float32 [catalogue, dim], of `audience_tokens`; None where the model reads no audiences.
-
-    Returns:
-      float32 [items, posterior width].
-
-    Raises:
-      ValueError: the model reads audiences, and the posterior has none.
-    """
-    if not isinstance(posterior, Posterior):
-        return posterior
-    if tokens is None:
-        return posterior.stacked()
-    if posterior.sources is None:
-        raise ValueError(
-            "posterior: found no sources, but the model reads audiences; take prepared.posterior(moment), or add "
-            "sources=prepared.audience_history.as_of(...)"
-        )
-    return np.concatenate([posterior.stacked(), audience_columns(tokens, posterior.sources)], axis=1)
 
 
 def audience_tokens(model: RecallModel) -> Float32s:

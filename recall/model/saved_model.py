@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from recall.config.model import WITH_META_TOWER
 from recall.core.times import MS_PER_HOUR
+from recall.data.audience import TOKENS
 from recall.data.features.vocabulary import FIRST_CODE, OUT_OF_VOCABULARY, Vocabulary
 from recall.data.prepared import PreparedData
 from recall.model.content_term.term import ContentTerm
@@ -25,8 +26,6 @@ from recall.model.recall_model import RecallModel
 _CONTENT_DIM = 256
 PROFILE = "user_"
 """Prefix of the inputs that are features of users, since a feature may be called history as well."""
-TOKENS = "tokens.npy"
-"""Float32 [items, dim], tokens of the catalogue, in the directory of a model that reads audiences."""
 USER_ENCODER = "user_encoder"
 """Folder of the encoder of new users, in a model directory."""
 

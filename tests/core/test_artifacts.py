@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -267,3 +268,17 @@ class TestJsonAndHashes:
             fingerprint(*parts) for parts in [("ab",), ("a", "b"), (["a", "b"],), ({"a": 1},), ({"a": 2},), ()]
         }
         assert len(different) == 6
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_the_file_of_a_living_one_stays(tmp_path: Path) -> None:
+    path, dead, alive = tmp_path / "timing.json", tmp_path / ".timing.json.00c0ffee", tmp_path / ".timing.json.0badcafe"
+    other = tmp_path / ".timing.json.notes"
+    for file in (dead, alive, other):
+        file.write_text("{")
+    with alive.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_json(path, {"prepare_seconds": 1.0})
+        assert {file.name for file in tmp_path.iterdir()} == {path.name, alive.name, other.name}
+    write_json(path, {"prepare_seconds": 2.0})
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, other.name}
+    assert read_json(path) == {"prepare_seconds": 2.0}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
-from recall.data.audience import AudienceHistory
+from recall.data.audience import NOBODY, AudienceHistory
 
 
 class AsOfAudience:
@@ -20,7 +21,7 @@ class AsOfAudience:
         buckets, keys = history.lookup
         self._stride = len(buckets) + 1
         self._buckets, self._keys = tf.constant(buckets, tf.int64), tf.constant(keys, tf.int64)
-        self._sources = tf.constant([-1, *history.source.tolist()], tf.int32)
+        self._sources = tf.constant(np.r_[NOBODY, history.source], tf.int32)
 
     def __call__(self, rows: tf.Tensor, times_ms: tf.Tensor) -> tf.Tensor:
         """Look up int32 [n] items at int64 [n] moments: int32 [n, last], -1 after the end."""

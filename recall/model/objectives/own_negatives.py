@@ -38,8 +38,7 @@ class RefusedItems:
 class HardNegatives:
     """Train the queries of one tower once more against the uniform negatives that they score highest.
 
-    With the logQ of the whole softmax: without it a query is taught to score popular items lower than it should, and in
-    the simulated community rolling recall@50 fell from .352 to .344 (validation, one seed).
+    With the logQ of the whole softmax: without it a query is taught to score popular items lower than it should.
 
     Args:
       config: of the model; `loss.hard_negatives` has their number and the weight.

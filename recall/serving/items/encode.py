@@ -16,12 +16,12 @@ import pyarrow as pa
 import tensorflow as tf
 
 from recall.core.arrays import Float32s, Float64s, Int64s
+from recall.data.audience import posterior_columns
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.features.table_encoder import EncodedColumn, TableEncoder
 from recall.data.posterior import Posterior
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.model.batches.dataset import POSTERIOR
-from recall.model.inference import posterior_columns
 from recall.model.layers.features import dense_features
 from recall.serving.items.raw import RawRows, RowReader
 

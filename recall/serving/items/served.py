@@ -20,11 +20,11 @@ import tensorflow as tf
 
 from recall.core.arrays import Float32s
 from recall.core.errors import ArtifactError
+from recall.data.audience import TOKENS
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
 from recall.index import Index, LivingIndex
 from recall.index.saved.store import load_current
-from recall.model.saved_model import TOKENS
 from recall.serving.items.changed import Behaviour, ChangedItems, KeptSources, rows_of
 from recall.serving.items.content import ContentSearch
 from recall.serving.items.encode import ItemEncoder
