@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 options=PipelineOptions(beam_arguments), announce=status.update,
             )  # fmt: skip
     except RecallError as error:
-        # Without markup, which would take the brackets of recall[content] for its own.
+        # Without markup, which would take the brackets of recall-towers[content] for its own.
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     open_console().print(counts_table(manifest))

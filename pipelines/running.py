@@ -55,7 +55,7 @@ def _prepare_dask(options: PipelineOptions) -> None:
     """Check the installation on the cluster before the run, and spread elements over its workers."""
     if importlib.util.find_spec("distributed") is None:
         raise RecallError(
-            "the DaskRunner needs dask and distributed; pip install 'recall[dask]', here and on all workers"
+            "the DaskRunner needs dask and distributed; pip install 'recall-towers[dask]', here and on all workers"
         )
     from apache_beam.runners.dask.dask_runner import DaskOptions
     from distributed import Client

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from recall.training.published import load_model
     from recall.training.train import train
 
-    __version__: str
+
+__version__ = "0.1.0"  # setup.cfg reads it from here
 
 __all__ = [  # noqa: RUF022 - in the order of the data flow
     "simulate",
@@ -107,12 +108,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name == "__version__":
-            value = import_module("importlib.metadata").version("recall")
-        elif name in _MODULE_OF:
-            value = getattr(import_module(_MODULE_OF[name]), name)
-        else:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module 'recall' has no attribute {name!r}")
+        value = getattr(import_module(_MODULE_OF[name]), name)
         globals()[name] = value
         return value
 

@@ -206,11 +206,6 @@ def test_public_names_come_in_the_order_of_the_data_flow() -> None:
     assert [name for name in recall.__all__ if name in flow] == flow
 
 
-def test_version_is_that_of_the_metadata() -> None:
-    lines = (ROOT / "setup.cfg").read_text().splitlines()
-    assert f"version = {recall.__version__}" in lines
-
-
 def test_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         recall.nonsense  # type: ignore[attr-defined]  # noqa: B018

@@ -43,7 +43,7 @@ def packages(requirements: str) -> set[str]:
     found = set()
     for line in requirements.strip().splitlines():
         name, extras = re.match(r"([\w-]+)(?:\[([\w, ]+)\])?", line).groups()  # type: ignore[union-attr]
-        if name == "recall":
+        if name == "recall-towers":
             found |= set().union(*(extra_packages(extra.strip()) for extra in extras.split(",")))
         else:
             found.add(name.lower().replace("_", "-"))
@@ -92,6 +92,24 @@ def without(hidden: set[str], code: str, *arguments: object, module: str = "") -
         [sys.executable, "-c", start + code, *map(str, arguments)],
         capture_output=True, text=True, timeout=300, cwd=ROOT,
     )  # fmt: skip
+
+
+# Name
+
+
+def test_whatever_tells_users_what_to_install_names_the_distribution_and_extras_that_it_has() -> None:
+    folders = ("recall", "pipelines", "benchmarks", "tests", "docs", "examples")
+    paths = [
+        path for folder in folders for ending in ("py", "md", "ipynb") for path in (ROOT / folder).rglob(f"*.{ending}")
+    ]
+    told = re.findall(
+        r"pip install (?:-e )?[\\\"']+([\w.-]+)\[([\w, ]+)\]",
+        "\n".join(path.read_text() for path in [*paths, *ROOT.glob("*.md")]),
+    )
+    assert {name for name, _ in told} - {".", "apache-beam"} == {SETUP["metadata"]["name"]}
+    named = {extra.strip() for name, extras in told if name != "apache-beam" for extra in extras.split(",")}
+    assert named <= set(SETUP["options.extras_require"])
+    assert {"train", "serve", "content"} <= named
 
 
 # Declared
@@ -164,15 +182,15 @@ for found in (
     ("arguments", "hidden", "line"),
     [
         (("prepare", "--config", "CONFIG", "--run", "RUN"), {"apache_beam"},
-         "error: prepare: apache-beam not installed; run `pip install 'recall[train]'`"),
+         "error: prepare: apache-beam not installed; run `pip install 'recall-towers[train]'`"),
         (("run", "CONFIG", "--out", "RUN"), {"matplotlib", "sklearn"},
-         "error: run: scikit-learn, matplotlib not installed; run `pip install 'recall[train]'`"),
+         "error: run: scikit-learn, matplotlib not installed; run `pip install 'recall-towers[train]'`"),
         (("serve", "--run", "RUN"), {"fastapi", "uvicorn"},
-         "error: serve: fastapi, uvicorn not installed; run `pip install 'recall[serve]'`"),
+         "error: serve: fastapi, uvicorn not installed; run `pip install 'recall-towers[serve]'`"),
         (("report", "--run", "FINISHED"), {"jinja2"},
-         "error: report: jinja2 not installed; run `pip install 'recall[train]'`"),
+         "error: report: jinja2 not installed; run `pip install 'recall-towers[train]'`"),
         (("content", "train", "--run", "FINISHED"), {"sklearn"},
-         "error: content train: scikit-learn not installed; run `pip install 'recall[train]'`"),
+         "error: content train: scikit-learn not installed; run `pip install 'recall-towers[train]'`"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_one_line(
@@ -191,7 +209,7 @@ def test_a_missing_extra_is_one_line(
 def test_a_pipeline_without_beam_is_one_line(name: str) -> None:
     finished = without({"apache_beam"}, "", module=f"pipelines.{name}")
     assert finished.returncode == 1
-    assert finished.stderr == "error: pipelines: apache-beam not installed; run `pip install 'recall[train]'`\n"
+    assert finished.stderr == "error: pipelines: apache-beam not installed; run `pip install 'recall-towers[train]'`\n"
 
 
 def test_importing_the_pipelines_without_beam_is_an_error_of_ours() -> None:

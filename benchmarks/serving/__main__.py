@@ -37,7 +37,7 @@ def run(
     """Serves, loads, writes, publishes, and judges; on a machine that does nothing else."""
     with clear_errors(_console):
         if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-            raise RecallError(f"packages are missing: {', '.join(missing)}; pip install 'recall[serve,benchmarks]'")
+            raise RecallError(f"{', '.join(missing)} not installed: pip install 'recall-towers[serve,benchmarks]'")
         from benchmarks.serving.load_test import measure, shortcomings
 
         chosen = [name for name in _BOTH if name in (publish or _BOTH)]

@@ -63,7 +63,7 @@ def measure_all(
       RecallError: what watches the processes is not installed.
     """
     if importlib.util.find_spec("psutil") is None:
-        raise RecallError("speed is measured with psutil; pip install 'recall[benchmarks]'")
+        raise RecallError("speed is measured with psutil; pip install 'recall-towers[benchmarks]'")
     failed: list[PlannedCase] = []
     for name, of_row in groupby(cases, key=lambda case: case.row):
         failed += _measure_row(name, sweep.rows[name], list(of_row), out, results, command=command, console=console)

@@ -1,7 +1,7 @@
 """Names the extra of recall that brings a missing package, in one line.
 
-The extras stand in setup.cfg. `pip install .` alone serves a finished run; what more a command needs, it asks for here
-before its work begins.
+The extras stand in setup.cfg. `pip install recall-towers` alone serves a finished run; what more a command needs, it
+asks for here before its work begins.
 """
 
 from __future__ import annotations
@@ -36,4 +36,4 @@ def require_packages(command: str, *modules: str) -> None:
     missing = [_HOME[module] for module in modules if find_spec(module) is None]
     if missing:
         packages = ", ".join(package for package, _ in missing)
-        raise ConfigError(f"{command}: {packages} not installed; run `pip install 'recall[{missing[0][1]}]'`")
+        raise ConfigError(f"{command}: {packages} not installed; run `pip install 'recall-towers[{missing[0][1]}]'`")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from recall import __version__
 from recall.config.experiment import Config
 from recall.core.artifacts import fingerprint
 from recall.core.tables import expand_paths, is_uri
@@ -34,7 +34,7 @@ def data_fingerprint(config: Config) -> str:
     # Modalities are left out: the model reads them, the data is the same whatever they are.
     without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
     sections = (_data_section(config), config.features.model_dump(mode="json", exclude=without))
-    return fingerprint(metadata.version("recall"), sections, _stats(files), config.seed)
+    return fingerprint(__version__, sections, _stats(files), config.seed)
 
 
 def _data_section(config: Config) -> dict[str, Any]:

@@ -417,5 +417,5 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
     arguments = ["--items", str(source.items), "--id", "movie", "--text", "title", "--model", "m", "--out", "out"]
     assert main(arguments) == 1
     printed = capsys.readouterr().err
-    assert "pip install 'recall[content]'" in printed
+    assert "pip install 'recall-towers[content]'" in printed
     assert "Traceback" not in printed

@@ -16,7 +16,7 @@ from recall.core.errors import DataError, RecallError
 from recall.data.prepared import PreparedData
 from tests.conftest import Experiment
 
-distributed = pytest.importorskip("distributed", reason="dask and distributed are absent: pip install 'recall[dask]'")
+distributed = pytest.importorskip("distributed", reason="dask is absent: pip install 'recall-towers[dask]'")
 
 
 @pytest.fixture(scope="module")

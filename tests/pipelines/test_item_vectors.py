@@ -36,7 +36,7 @@ def trained(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    distributed = pytest.importorskip("distributed", reason="pip install 'recall[dask]'")
+    distributed = pytest.importorskip("distributed", reason="pip install 'recall-towers[dask]'")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs="CRITICAL"
     ) as running:

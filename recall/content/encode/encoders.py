@@ -147,7 +147,7 @@ def require_extra(module: str) -> Any:
     except ImportError as error:
         raise RecallError(
             f"{module} cannot be imported ({error}); encoding text and images needs the content extra: "
-            "pip install 'recall[content]'"
+            "pip install 'recall-towers[content]'"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Wraps pretrained encoders, from a local folder or, with a network, from the Hugging Face hub.
 
-Needs `pip install 'recall[content]'`; nothing is imported before an encoder is made.
+Needs `pip install 'recall-towers[content]'`; nothing is imported before an encoder is made.
 """
 
 from __future__ import annotations

