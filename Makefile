@@ -2,14 +2,14 @@
 PYTHON ?= $(shell for v in python3.12 python3.11 python3.10 python3; do $$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo $$v && break; done)
 BIN = .venv/bin
 RUFF = $(BIN)/ruff
-SOURCES = recall pipelines tests benchmarks examples
+SOURCES = recall pipelines tests benchmarks examples docs
 # A process for each core, as far as memory goes; each file of tests stays in one, for what its tests share.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 # Pinned versions for the Python at hand; `make lock` renews them.
 CONSTRAINTS = .ci/constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
-.PHONY: install demo check quick all-tests test lint lock clean
+.PHONY: install demo check quick all-tests test lint docs lock clean
 
 install: .venv/installed
 
@@ -40,6 +40,10 @@ all-tests: install
 
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 lint all-tests
+
+# The site, in build/site; no network. A broken link, anchor, figure or example fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 lock: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
