@@ -28,7 +28,7 @@ def on_config(config: Any) -> None:
     """Complete the navigation: the derived pages, and pages that it does not name at the end of their section."""
     pages = Path(config.docs_dir)
     nav = {title: part for entry in config.nav if isinstance(entry, dict) for title, part in entry.items()}
-    nav["Configuration"] += [f"configuration/{section}.md" for section in configuration.sections()]
+    nav["Configuration"] += [configuration.page_of(section) for section in configuration.sections()]
     nav["Benchmarks"] += [f"benchmarks/{name}.md" for name in _BENCHMARKS]
     named = set(_named(config.nav))
     for title, folder in (("Get started", "start"), ("Guides", "guides")):

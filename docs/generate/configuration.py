@@ -6,6 +6,7 @@ One page a section of the experiment file. A key has an anchor of its dotted nam
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 import typing
@@ -13,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from recall.config import values
 from recall.config.experiment import Config
-from recall.config.features import Feature, FeatureSchema
+from recall.config.features import Feature
 from recall.config.values import duration_text
 
 _BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} entries"}
@@ -33,7 +35,6 @@ _NAMED = {  # annotations that say more than their parts
     values.LocalPath: "path",
     values.HistoryName: "name",
 }
-_SHOWN = "features.user[], features.behaviour[], features.meta[]"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def all_keys() -> dict[str, str]:
     """Map every dotted key, without `[]`, to `PAGE#ANCHOR`; keys of features also by the features' place."""
     found = {"seed": "configuration/index.md#seed"}
     for section in sections():
-        page = f"configuration/{section}.md"
+        page = page_of(section)
         found[section] = page
         for key in _walk(section):
             found.setdefault(key.anchor, f"{page}#{key.anchor}")
@@ -96,7 +97,12 @@ def pages(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     Returns:
       Markdown by the path of the page below pages/.
     """
-    return {f"configuration/{section}.md": _page(section, examples) for section in sections()}
+    return {page_of(section): _page(section, examples) for section in sections()}
+
+
+def page_of(section: str) -> str:
+    """Return the path of the page of a section; index.md is the overview of all."""
+    return f"configuration/{'search' if section == 'index' else section}.md"
 
 
 def link_keys(markdown: str, page: str) -> str:
@@ -147,7 +153,7 @@ def _page(section: str, examples: Mapping[str, Mapping[str, Any]]) -> str:
         heading, anchor = _heading(name, below)
         lines += [f"## {heading} {{ #{anchor} }}", "", _prose(below), ""]
         lines += _keys(name, below)
-        todo += [deeper for key in keys_of(below, name) for deeper in key.sections]
+        todo = [deeper for key in keys_of(below, name) for deeper in key.sections] + todo
     return "\n".join(lines)
 
 
@@ -164,8 +170,8 @@ def _keys(prefix: str, model: type[BaseModel]) -> list[str]:
     for key in keys_of(model, prefix):
         # The five types of features have keys in common; the first one has the anchor.
         own = "" if kinds and not _is_first(key, model) else f' id="{key.anchor}"'
-        label = key.name.rpartition(".")[2]
-        lines += [f'<div class="key"{own} markdown>', f"`{label}`{{ .name }} {_type_line(key)}", ""]
+        label = f'<code class="name">{key.name.rpartition(".")[2]}</code>'
+        lines += [f'<div class="key"{own} markdown>', f"{label} {_type_line(key)}", ""]
         described = _description(key)
         if key.sections:
             described = f"{described} {_pointers(key)}".strip()
@@ -186,7 +192,7 @@ def _type_line(key: Key) -> str:
     default = key.field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return f"<span>{kind}</span>"
-    return f"<span>{kind} · default <code>{_value_text(default, key.annotation)}</code></span>"
+    return f"<span>{kind} · default <code>{_escaped(_value_text(default, key.annotation))}</code></span>"
 
 
 def _description(key: Key) -> str:
@@ -207,17 +213,15 @@ def _pointers(key: Key) -> str:
 
 def _prose(model: type[BaseModel]) -> str:
     """Return the docstring of a class without its sections, in the voice of a page."""
-    text = typing.cast(str, typing.cast(Any, __import__("inspect")).getdoc(model) or "")
+    text = inspect.getdoc(model) or ""
     return re.split(r"^(?:Raises|Args|Attributes|Example):$", text, flags=re.MULTILINE)[0].strip()
 
 
 def _example(section: str, examples: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    import yaml
-
     found = {name: content[section] for name, content in examples.items() if section in content}
     if not found:
         return []
-    name = next(iter(found))
+    name = "demo.yaml" if "demo.yaml" in found else next(iter(found))
     text = yaml.safe_dump({section: found[name]}, sort_keys=False, default_flow_style=None, width=100)
     return [f"From `examples/{name}`:", "", '```yaml title="part"', text.rstrip(), "```", ""]
 
@@ -301,6 +305,11 @@ def _value_text(value: Any, annotation: Any) -> str:
     return _written(value)
 
 
+def _escaped(text: str) -> str:
+    """Hide braces from the Markdown extension that reads attributes in them."""
+    return text.replace("{", "&#123;").replace("}", "&#125;")
+
+
 def _written(value: Any) -> str:
     if value is None or value is PydanticUndefined:
         return "null"
@@ -309,8 +318,3 @@ def _written(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_written, value))}]"
     return "{}" if value == {} else str(value)
-
-
-def feature_kinds() -> tuple[type[BaseModel], ...]:
-    """List the types of features."""
-    return tuple(model for _, model in _below(_SHOWN, FeatureSchema.model_fields["meta"].annotation))
