@@ -23,7 +23,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from recall.config.data import EventsConfig
 from recall.core.errors import DataError
-from recall.core.tables import is_uri
+from recall.core.partitions import partition_folders
+from recall.core.tables import is_uri, table_names
 from recall.data.clock import Clock
 from recall.data.events import Piece, ReadRows, plan_pieces, read_rows
 
@@ -174,6 +175,23 @@ def matching(pattern: str) -> list[str]:
         raise _no_filesystem(pattern) from error
 
 
+def log_files(pattern: str) -> list[str]:
+    """List the URIs of a log, sorted: what matches a glob, or the tables in a folder and the folders below.
+
+    A path that ends with a slash is one of folders, such as gs://bucket/logs/ or gs://bucket/logs/dt=2024-01-*/; so is
+    one that matches no file. See `expand_paths`, which does the same on this machine.
+
+    Raises:
+      DataError: no installed file system supports the scheme.
+    """
+    if not pattern.endswith("/") and (found := matching(pattern)):
+        return found
+    folder = pattern.rstrip("/")
+    below = [(uri.split("/", folder.count("/") + 1)[-1], uri) for uri in matching(f"{folder}/**")]
+    tables = set(table_names(name for name, _ in below if name))
+    return [uri for name, uri in below if name in tables]
+
+
 def size(uri: str) -> int:
     """Return the size of a file in bytes."""
     return int(FileSystems.match([uri])[0].metadata_list[0].size_in_bytes)
@@ -203,7 +221,7 @@ def plan_log(events: EventsConfig, *, section: str = "data.events", click_key: s
     """
     if not is_uri(events.path):
         return plan_pieces(events, section=section, click_key=click_key)
-    if not (found := matching(events.path)):
+    if not (found := log_files(events.path)):
         raise DataError(f"{section}.path: {events.path}: matches no file; expected one, or a glob like gs://logs/*.csv")
     return [Piece(uri) for uri in found]
 
@@ -215,7 +233,9 @@ def read_log(
     if not is_uri(piece.path):
         return read_rows(piece, events, known_items=known_items, clock=clock)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / piece.path.rpartition("/")[2]  # its ending tells the format
+        # Its ending tells the format, and the folders that are partitions give columns.
+        copy = Path(folder) / partition_folders(piece.path) / piece.path.rpartition("/")[2]
+        copy.parent.mkdir(parents=True, exist_ok=True)
         download(piece.path, copy)
         try:
             read = read_rows(piece._replace(path=str(copy)), events, known_items=known_items, clock=clock)

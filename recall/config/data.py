@@ -64,7 +64,7 @@ class WeightConfig(Strict):
 class EventsConfig(Strict):
     """Describe the exposure log: one row per exposure, with whether it was clicked."""
 
-    path: str = Field(description="file or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
+    path: str = Field(description="file, folder or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = "auto"
     user: str = "user_id"
     item: str = "item_id"
@@ -211,7 +211,7 @@ class HistoryConfig(Strict):
     column: str | None = None
     at_least: float = 1.0
     length: PositiveInt | None = Field(default=None, description="entries that an example carries; as data.history")
-    path: str | None = Field(default=None, description="file or glob of another log")
+    path: str | None = Field(default=None, description="file, folder or glob of another log")
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     user: str | None = None
     item: str | None = None

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from recall.core.errors import DataError
+from recall.core.partitions import partition_column
 from recall.core.tables import table_format
 
 _BLOCK_BYTES = 1 << 20
@@ -31,7 +32,8 @@ def first_rows(path: str | Path, column: str, *, rows: int, format: str = "auto"
       row_group: row group of a Parquet file to begin with.
 
     Returns:
-      The values, of any type; none where the file cannot be read, which is for its real reader to tell.
+      The values, of any type; of a partition where the file lacks the column; none where the file cannot be read,
+      which is for its real reader to tell.
     """
     path = Path(path)
     try:
@@ -45,7 +47,7 @@ def first_rows(path: str | Path, column: str, *, rows: int, format: str = "auto"
                 _of_lines(stream, column, rows) if kind == "jsonl" else _delimited(stream, kind, column).slice(0, rows)
             )
     except (*_UNREADABLE, StopIteration):
-        return pa.nulls(0)
+        return partition_column(path, column, rows=1)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -10,7 +10,7 @@ import glob
 import gzip
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -24,6 +24,7 @@ from recall.core.arrays import Bools, Float64s
 from recall.core.canonical import Column, flat, plain, texts
 from recall.core.errors import DataError
 from recall.core.json_lines import read_json_lines
+from recall.core.partitions import visible
 
 _ENDINGS = {
     ".csv": "csv",
@@ -45,24 +46,45 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 def expand_paths(pattern: str | Path) -> list[Path]:
     """List the files of a path or glob (`**` too), sorted by name.
 
+    A folder stands for the tables in it and in the folders below, such as the partitions `dt=2024-01-01/`. Its hidden
+    files (`.name`, `_name`) and, where it holds files with the ending of a table, other files are passed over.
+
     Raises:
-      DataError: no file matches, the name of one is no UTF-8, or this is a URI.
+      DataError: no file matches, a folder holds none, the name of one is no UTF-8, or this is a URI.
     """
     if is_uri(pattern):
         raise DataError(
             f"{pattern}: expected a local path; only `recall prepare` and the Beam command read logs by URI"
         )
     exact = Path(pattern)
-    found = [exact] if exact.is_file() else sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
+    found = [exact] if exact.exists() else [Path(name) for name in glob.glob(str(pattern), recursive=True)]
     files = [path for path in found if path.is_file()]
+    if not files or exact.is_dir():
+        files = [file for folder in found if folder.is_dir() for file in tables_in(folder)]
     if not files:
-        hint = f"{pattern}/*.parquet" if exact.is_dir() else "a file or a glob like logs/*.csv"
-        what = "is a folder" if exact.is_dir() else "matches no file"
+        hint = "tables in it, or in folders below" if exact.is_dir() else "a file, a folder, or a glob like logs/*.csv"
+        what = "is a folder without a table" if exact.is_dir() else "matches no file"
         raise DataError(f"{pattern}: {what}; expected {hint}")
+    files = sorted(set(files))
     for path in files:
         if not is_utf8(path):
             raise DataError(f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it")
     return files
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """List the tables in a folder and the folders below, in any order; hidden names are passed over."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [folder / name for name in table_names(str(path.relative_to(folder)) for path in files)]
+
+
+def table_names(names: Iterable[str]) -> list[str]:
+    """Keep the names of tables among the files of a folder, given relative to it.
+
+    Files with the ending of a table; where there is none all of them, for their format may be declared.
+    """
+    shown = [name for name in names if all(visible([part]) for part in name.split("/"))]
+    return [name for name in shown if _ending(name) in _ENDINGS] or shown
 
 
 def is_utf8(path: Path) -> bool:
@@ -87,14 +109,19 @@ def table_format(path: Path, declared: str = "auto") -> str:
     """
     if declared != "auto":
         return declared
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    ending = _ending(path.name)
     if ending not in _ENDINGS:
         raise DataError(
             f"{path}: its ending does not tell the format; expected .csv, .tsv, .jsonl (each also .gz) or .parquet, "
             "or set `format`"
         )
     return _ENDINGS[ending]
+
+
+def _ending(name: str) -> str:
+    """Return the ending that tells the format, in small letters: `.csv` of `LOG.CSV.gz`."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
 
 
 def read_header(path: str | Path, format: str = "auto") -> list[str]:

@@ -19,6 +19,7 @@ from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.canonical import LONGEST_ID, Column, id_dictionary, is_long_id, plain, used_only
 from recall.core.errors import DataError
 from recall.core.ordering import order_of
+from recall.core.partitions import partition_values, with_partitions
 from recall.core.tables import expand_paths, parse_numbers, read_header, read_table, table_format
 from recall.core.times import parse_times
 from recall.core.untyped import UNTYPED, untyped_dictionary
@@ -98,8 +99,8 @@ def _pieces_of(path: Path, events: EventsConfig, section: str, click_key: str) -
     if events.format == "sequences":
         yield Piece(str(path))
         return
-    names = read_header(path, events.format)
-    for key, column in _columns(events).items():
+    names = [*read_header(path, events.format), *partition_values(path)]
+    for key, column in log_columns(events).items():
         if column not in names:
             raise DataError(
                 f"{section}.{click_key if key == 'click' else key}: {path} has no column {column}; "
@@ -261,8 +262,8 @@ def sort_events(events: pa.Table) -> tuple[pa.Table, int]:
     return pa.table(columns), len(order) - len(starts)
 
 
-def _columns(events: EventsConfig) -> dict[str, str]:
-    """Map the roles of the log's columns to their names."""
+def log_columns(events: EventsConfig) -> dict[str, str]:
+    """Map the keys of the log's columns in the experiment file to their names."""
     columns = {"user": events.user, "item": events.item, "time": events.time}
     if events.click:
         columns["click"] = events.click.column
@@ -274,22 +275,33 @@ def _columns(events: EventsConfig) -> dict[str, str]:
 
 
 def _read_raw(piece: Piece, events: EventsConfig) -> pa.Table:
-    columns = _columns(events)
+    columns = log_columns(events)
+    named = list(dict.fromkeys(columns.values()))
+    in_file = _in_file(piece, events, named)
     if piece.row_groups:
-        table = _read_row_groups(piece, columns)
+        table = _read_row_groups(piece, columns, in_file)
     else:
-        table = read_table(piece.path, format=events.format, columns=list(dict.fromkeys(columns.values())))
+        table = read_table(piece.path, format=events.format, columns=in_file)
+    table = with_partitions(table, piece.path, named)
     return pa.table({name: table[column] for name, column in columns.items()})
 
 
-def _read_row_groups(piece: Piece, columns: dict[str, str]) -> pa.Table:
+def _in_file(piece: Piece, events: EventsConfig, named: list[str]) -> list[str]:
+    """Return the columns that the file holds; the names of its folders give the others."""
+    given = partition_values(piece.path).keys() & set(named)
+    if not given:
+        return named
+    header = read_header(piece.path, events.format)
+    return [name for name in named if name not in given or name in header]
+
+
+def _read_row_groups(piece: Piece, columns: dict[str, str], names: list[str]) -> pa.Table:
     try:
         ids = {columns[name] for name in ("user", "item", "trigger") if name in columns}
         # Read as dictionaries, whether the file has any or not, texts are not copied out row by row.
         schema = pq.read_schema(piece.path)
         texts = [field.name for field in schema if field.name in ids and pa.types.is_string(field.type)]
         with pq.ParquetFile(piece.path, read_dictionary=texts) as file:
-            names = sorted(set(columns.values()))
             table = file.read_row_groups(list(piece.row_groups), columns=names, use_threads=False)
             return pa.table([plain(column) for column in table.columns], names=table.column_names)
     except (OSError, pa.ArrowException) as error:
