@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reord
 # Pinned versions for the Python at hand; `make lock` renews them.
 CONSTRAINTS = .ci/constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
-.PHONY: install demo check quick all-tests test lint docs lock clean
+.PHONY: install demo check quick all-tests test lint docs schema lock clean
 
 install: .venv/installed
 
@@ -44,6 +44,10 @@ test: install
 # The site, in build/site; no network. A broken link, anchor, figure or example fails.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/mkdocs.yml
+
+# What editors know of experiment files; tests compare it with the settings.
+schema: install
+	$(BIN)/recall schema --out examples/experiment.schema.json
 
 lock: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

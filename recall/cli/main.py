@@ -1,20 +1,19 @@
 """Assembles the `recall` command.
 
 Each command imports its work when it runs, so that --help is instant: `steps.py`, `serving.py`, `inputs.py`,
-`content.py` and `index.py`.
+`content.py`, `index.py` and `start.py`.
 """
 
 from __future__ import annotations
 
 import typer
 
-from recall.cli import inputs, serving, steps
+from recall.cli import inputs, serving, start, steps
 from recall.cli.content import content_app
 from recall.cli.index import index_app
 from recall.runs.console import silence_libraries
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Candidate recall that does not forget new content.",
@@ -33,6 +32,7 @@ for command in (  # in the order of --help
     steps.compare,
     inputs.simulate,
     inputs.dataset,
+    start.schema,
 ):
     app.command()(command)
 app.add_typer(content_app, name="content")

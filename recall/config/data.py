@@ -17,6 +17,8 @@ from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, T
 class ClickRule(Strict):
     """Call a row a click when `column` is at least `at_least`."""
 
+    short_form = "column"
+
     column: str
     at_least: float = 1.0
 
@@ -35,15 +37,11 @@ class WeightConfig(Strict):
     In the experiment file it is a column's name or a list of rules.
     """
 
+    short_form = "column"
+    list_form = "rules"
+
     column: str | None = None
     rules: tuple[WeightRule, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, values: Any) -> Any:
-        if isinstance(values, str):
-            return {"column": values}
-        return {"rules": values} if isinstance(values, list | tuple) else values
 
     @model_validator(mode="after")
     def _one_source(self) -> WeightConfig:
@@ -79,13 +77,9 @@ class EventsConfig(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _column_alone_is_a_rule(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            values = dict(values)
-            if isinstance(values.get("click"), str):
-                values["click"] = {"column": values["click"]}
-            if values.get("format") == "sequences":
-                values["time_unit"] = "order"
+    def _sequences_are_in_order(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("format") == "sequences":
+            return {**values, "time_unit": "order"}
         return values
 
     @model_validator(mode="after")
@@ -250,15 +244,12 @@ class RefusedConfig(Strict):
     `refused: 4` is short for `{count: 4}`.
     """
 
+    short_form = "count"
+
     count: NonNegativeInt = Field(default=0, description="items that an example carries at most; 0 for none")
     gap: DurationMs = Field(
         default=30 * 60_000, description="a longer time between two exposures of a user ends the session, e.g. 30m"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count_alone(cls, content: Any) -> Any:
-        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
 
 
 class DataConfig(Strict):

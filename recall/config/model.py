@@ -6,7 +6,7 @@ the model is trained for.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -33,6 +33,8 @@ class TransformerConfig(Strict):
 class FusionConfig(Strict):
     """Configure how the meta tower joins modalities; `fusion: lmf` is short for `fusion: {kind: lmf}`."""
 
+    short_form = "kind"
+
     kind: Literal["concat", "weighted_sum", "lmf", "cross_attention", "transformer"] = Field(
         default="concat",
         description="features side by side; a mean by learned weights; low-rank products; each modality in the light "
@@ -47,11 +49,6 @@ class FusionConfig(Strict):
         lt=1,
         description="share of modalities hidden in training, never the last of an item; default: 0.1, for concat none",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kind_alone(cls, content: Any) -> Any:
-        return {"kind": content} if isinstance(content, str) else content
 
     @model_validator(mode="after")
     def _concat_hides_nothing(self) -> FusionConfig:
@@ -85,20 +82,19 @@ class InterestsConfig(Strict):
 class CategoryHeadConfig(Strict):
     """Configure a classifier that makes lists keep to a category; short form: `category_head: FEATURE`."""
 
+    short_form = "feature"
+
     feature: str = Field(description="of features.meta, type category or tags")
     weight: NonNegativeFloat = Field(default=0.1, description="of the loss: an item's category from its meta vector")
     query_weight: NonNegativeFloat = Field(
         default=0.1, description="of the loss: the category of what is clicked from the query vector"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _feature_alone(cls, content: Any) -> Any:
-        return {"feature": content} if isinstance(content, str) else content
-
 
 class ItemCodesConfig(Strict):
     """Configure several vectors per item, each made by a learned code; `item_codes: 4` is short for `{count: 4}`."""
+
+    short_form = "count"
 
     count: PositiveInt = Field(default=4, description="vectors per item; 1 adds what one code reads to the one vector")
     pick: Literal["highest", "attention", "mean"] = Field(
@@ -111,11 +107,6 @@ class ItemCodesConfig(Strict):
         description="what is served and judged: all vectors, an item's score being the best one's, or one mean vector "
         "per item; default: all, with pick: mean the mean",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count_alone(cls, content: Any) -> Any:
-        return {"count": content} if isinstance(content, int) and not isinstance(content, bool) else content
 
     @model_validator(mode="after")
     def _a_mean_is_served_as_a_mean(self) -> ItemCodesConfig:

@@ -7,19 +7,25 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from recall.core.tables import is_uri
 from recall.core.times import is_time_zone
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*"
+# What editors are told: `Field` alone would have them refuse 1h.
+DURATION_SCHEMA = [
+    {"type": "string", "pattern": f"^{_DURATION}$", "examples": ["30m", "1h", "7d"]},
+    {"type": "integer", "minimum": 0},
+]
 
 
 def parse_duration_ms(value: Any) -> int:
     """Convert '500ms', '90s', '30m', '1h' or '7d' to milliseconds; whole numbers are milliseconds already."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
+    match = re.fullmatch(_DURATION, str(value))
     if not match:
         raise ValueError("expected a duration like 30m, 1h or 7d")
     return round(float(match[1]) * _UNITS_MS[match[2]])
@@ -81,8 +87,12 @@ def parse_time_zone(value: Any) -> Any:
     return value
 
 
-DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
-Refresh = Annotated[int | Literal["auto", "none"], BeforeValidator(parse_refresh)]
+DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0), WithJsonSchema({"anyOf": DURATION_SCHEMA})]
+Refresh = Annotated[
+    int | Literal["auto", "none"],
+    BeforeValidator(parse_refresh),
+    WithJsonSchema({"anyOf": [{"enum": ["auto", "none", None]}, *DURATION_SCHEMA]}),
+]
 AutoOrNumber = Annotated[Literal["auto"] | float, BeforeValidator(parse_auto_or_number)]
 Decay = Annotated[Literal["auto"] | float | None, BeforeValidator(parse_decay)]
 TimeZone = Annotated[str, BeforeValidator(parse_time_zone)]

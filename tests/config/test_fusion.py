@@ -66,7 +66,7 @@ def test_embeddings_and_tags_are_modalities_and_the_rest_is_attributes(load: Loa
     [
         (["model.fusion=lmx"], r"model\.fusion\.kind: .*'lmf'.* found 'lmx'"),
         (["model.fusion={kind: sum}"], r"model\.fusion\.kind: .*'weighted_sum'.* found 'sum'"),
-        (["model.fusion=3"], r"model\.fusion: .*found 3"),
+        (["model.fusion=3"], r"model\.fusion\.kind: .*found 3"),
         (["model.fusion={kind: lmf, rank: 0}"], r"model\.fusion\.rank: .*greater than 0, found 0"),
         (["model.fusion={kind: lmf, ranks: 2}"], r"model\.fusion\.ranks: unknown key"),
         (["model.fusion={kind: lmf, modality_dropout: 1}"], r"model\.fusion\.modality_dropout: .*found 1"),
