@@ -81,7 +81,7 @@ def _tidy(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     # Below `properties` keys are names of settings.
-    found = {
+    found: dict[str, Any] = {
         key: {name: _tidy(one) for name, one in value.items()} if key == "properties" else _tidy(value)
         for key, value in schema.items()
         if key not in _NOISE
