@@ -80,13 +80,13 @@ class TagGraphConfig(Strict):
 class ContentTrainingConfig(Strict):
     """Set how long to train, how fast, and when to stop."""
 
-    epochs: PositiveInt = 100
+    epochs: PositiveInt = Field(default=100, description="epochs of epoch_steps steps, at most; see patience")
     epoch_steps: PositiveInt = Field(default=50, description="steps between two looks at the validation clicks")
-    batch_size: PositiveInt = 512
+    batch_size: PositiveInt = Field(default=512, description="items or clicks of a step")
     held_out: float = Field(
         default=0.1, ge=0, lt=1, description="share of items that is not learned from, to tell when new items get worse"
     )
-    learning_rate: PositiveFloat = 0.0003
+    learning_rate: PositiveFloat = Field(default=0.0003, description="of Adam")
     patience: PositiveInt = Field(default=5, description="epochs without a better last-N AUC before stopping")
 
 
@@ -99,23 +99,27 @@ class ContentConfig(Strict):
     tags: tuple[str, ...] | None = Field(
         default=None, description="tags or categories of features.meta to learn from; default: all of type tags"
     )
-    dim: PositiveInt = 64
-    hidden: tuple[PositiveInt, ...] = (128,)
+    dim: PositiveInt = Field(default=64, description="width of the new vectors")
+    hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="hidden layers of the encoder")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="of hidden layers")
     input_dropout: float = Field(
         default=0.5, ge=0, lt=1, description="of base vectors: without it their details name the items"
     )
-    loss: ContentLossConfig = ContentLossConfig()
+    loss: ContentLossConfig = Field(default=ContentLossConfig(), description="weights of the terms of the loss")
     temperature: PositiveFloat = Field(default=0.3, description="start value of what cosines are divided by")
-    learn_temperature: bool = True
-    crowd: CrowdConfig = CrowdConfig()
-    queue: QueueConfig = QueueConfig()
-    noisy_pairs: NoisyPairsConfig = NoisyPairsConfig()
-    tag_graph: TagGraphConfig = TagGraphConfig()
+    learn_temperature: bool = Field(default=True, description="whether training moves the temperature")
+    crowd: CrowdConfig = Field(default=CrowdConfig(), description="which clicks count as consecutive (loss.crowd)")
+    queue: QueueConfig = Field(default=QueueConfig(), description="further negatives of loss.modalities")
+    noisy_pairs: NoisyPairsConfig = Field(
+        default=NoisyPairsConfig(), description="how far modalities that disagree are believed (loss.modalities)"
+    )
+    tag_graph: TagGraphConfig = Field(default=TagGraphConfig(), description="tags that occur together (loss.tags)")
     clusters: tuple[PositiveInt, ...] = Field(
         default=(32, 512), description="virtual ids of the new vectors: total nodes per level; [] for none"
     )
-    training: ContentTrainingConfig = ContentTrainingConfig()
+    training: ContentTrainingConfig = Field(
+        default=ContentTrainingConfig(), description="how long, how fast, when to stop"
+    )
 
     @model_validator(mode="after")
     def _levels_refine(self) -> ContentConfig:

@@ -19,16 +19,16 @@ class ClickRule(Strict):
 
     short_form = "column"
 
-    column: str
-    at_least: float = 1.0
+    column: str = Field(description="column of the log that tells clicks")
+    at_least: float = Field(default=1.0, description="lowest value that is a click, e.g. 4 of a rating")
 
 
 class WeightRule(Strict):
     """Count a click `weight` times when `column` is at least `at_least`."""
 
-    column: str
-    at_least: float = 1.0
-    weight: float = Field(ge=1e-6, le=1e6)
+    column: str = Field(description="column of the log")
+    at_least: float = Field(default=1.0, description="lowest value for which the rule holds")
+    weight: float = Field(ge=1e-6, le=1e6, description="what the click then counts for")
 
 
 class WeightConfig(Strict):
@@ -40,8 +40,10 @@ class WeightConfig(Strict):
     short_form = "column"
     list_form = "rules"
 
-    column: str | None = None
-    rules: tuple[WeightRule, ...] = ()
+    column: str | None = Field(default=None, description="column of the log with a weight per click")
+    rules: tuple[WeightRule, ...] = Field(
+        default=(), description="rules of which the largest weight counts, e.g. click 1, long view 2, like 3"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> WeightConfig:
@@ -63,17 +65,28 @@ class EventsConfig(Strict):
     """Describe the exposure log: one row per exposure, with whether it was clicked."""
 
     path: str = Field(description="file, folder or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = "auto"
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str = "time"
-    time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = "ms"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = Field(
+        default="auto",
+        description="auto: by the ending; sequences: lines `user item item ...` in order of time, without times",
+    )
+    user: str = Field(default="user_id", description="column with the user")
+    item: str = Field(default="item_id", description="column with the item that was shown")
+    time: str = Field(default="time", description="column with the time of the exposure")
+    time_unit: Literal["s", "ms", "us", "ns", "iso", "order"] = Field(
+        default="ms",
+        description="unit of the times since 1970; iso: text like 2024-01-31T12:00:00; order: no clock, lines alone. "
+        "One that does not fit is refused; events of the future, and odd ones before 1980, are set aside and counted",
+    )
     time_zone: TimeZone = Field(
         default="UTC", description="zone of times that say no offset, by its IANA name, e.g. Europe/Berlin"
     )
-    click: ClickRule | None = Field(default=None, description="without it every row is a click")
+    click: ClickRule | None = Field(
+        default=None, description="a column, or {column: rating, at_least: 4}; without it every row is a click"
+    )
     trigger: str | None = Field(default=None, description="column with the item the user came from (i2i)")
-    weight: WeightConfig | None = Field(default=None, description="without it every click counts once")
+    weight: WeightConfig | None = Field(
+        default=None, description="what a click counts for in the loss: a column, or rules; without it: once"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -92,9 +105,11 @@ class EventsConfig(Strict):
 class ItemsConfig(Strict):
     """Describe the catalogue: one row per item, cold items included."""
 
-    path: LocalPath
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = "auto"
-    id: str = "item_id"
+    path: LocalPath = Field(description="file with a row per item; CSV, TSV (gz too), JSON lines or Parquet")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = Field(
+        default="auto", description="auto: by the ending; attributes: one JSON object, item id -> list of attributes"
+    )
+    id: str = Field(default="item_id", description="column with the item id, as the log has it")
     title: str | None = Field(default=None, description="column shown to people in reports and queries")
     attributes: tuple[str, ...] = Field(
         default=(),
@@ -124,9 +139,9 @@ class ItemsConfig(Strict):
 class UsersConfig(Strict):
     """Describe the user profiles; users that the file lacks have a missing profile."""
 
-    path: LocalPath
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    id: str = "user_id"
+    path: LocalPath = Field(description="file with a row per user; CSV, TSV (gz too), JSON lines or Parquet")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(default="auto", description="auto: by the ending")
+    id: str = Field(default="user_id", description="column with the user id, as the log has it")
 
 
 class SplitConfig(Strict):
@@ -136,9 +151,11 @@ class SplitConfig(Strict):
     clicks, the last one is test and the one before it validation.
     """
 
-    by: Literal["time", "last_click"] = "time"
-    validation: Fraction = 0.1
-    test: Fraction = 0.1
+    by: Literal["time", "last_click"] = Field(default="time", description="by the clock, or leave one out")
+    validation: Fraction = Field(
+        default=0.1, description="share of the events, before the test period, on which settings are chosen; by: time"
+    )
+    test: Fraction = Field(default=0.1, description="share of the events, the last ones, on which models are judged")
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> SplitConfig:
@@ -150,7 +167,11 @@ class SplitConfig(Strict):
 class ContentPriorConfig(Strict):
     """Configure a prior CTR for each item, predicted from its content; see `recall.data.content_prior`."""
 
-    enabled: bool = False
+    enabled: bool = Field(
+        default=False,
+        description="smooth an item's CTR towards what its content predicts, out of fold and as of the moment, in "
+        "place of the CTR of all events",
+    )
     ids: bool = Field(
         default=False,
         description="let ids of features.behaviour speak too, but the item's own: an author is known at publication",
@@ -163,8 +184,13 @@ class ContentPriorConfig(Strict):
 class PosteriorConfig(Strict):
     """Limit what an example knows of an item: events in buckets that closed `delay` before the example."""
 
-    bucket: DurationMs = Field(default=3_600_000, ge=1)
-    delay: DurationMs = 3_600_000
+    bucket: DurationMs = Field(
+        default=3_600_000, ge=1, description="exposures and clicks are counted in buckets of this length"
+    )
+    delay: DurationMs = Field(
+        default=3_600_000,
+        description="a bucket is known so long after its end: as late as your pipeline would know it when it serves",
+    )
     prior_strength: PositiveFloat = Field(default=20.0, description="pseudo-exposures behind the prior CTR")
     half_lives: tuple[DurationMs, ...] = Field(
         default=(2 * 3_600_000, 24 * 3_600_000, 7 * 24 * 3_600_000),
@@ -174,9 +200,12 @@ class PosteriorConfig(Strict):
     audience: NonNegativeInt = Field(
         default=0,
         description="live behaviour: so many items that the last users who clicked an item had clicked just before, as "
-        "of the moment, are read as its audience (structure: gated); 0 for none",
+        "of the moment, are read as its audience (structure: gated), which needs no trained id of the item; 50 is a "
+        "good number, 0 for none",
     )
-    content_prior: ContentPriorConfig = ContentPriorConfig()
+    content_prior: ContentPriorConfig = Field(
+        default=ContentPriorConfig(), description="a prior CTR for each item, from its content"
+    )
 
     @field_validator("half_lives")
     @classmethod
@@ -191,7 +220,7 @@ class PosteriorConfig(Strict):
 class TriggerConfig(Strict):
     """Limit i2i pairs: the trigger is the user's previous click if it is at most `window` old."""
 
-    window: DurationMs = 3_600_000
+    window: DurationMs = Field(default=3_600_000, description="age up to which a click is a trigger, e.g. 30m")
 
 
 class HistoryConfig(Strict):
@@ -202,16 +231,18 @@ class HistoryConfig(Strict):
     names of data.events.
     """
 
-    column: str | None = None
-    at_least: float = 1.0
+    column: str | None = Field(default=None, description="column that chooses the rows of this history")
+    at_least: float = Field(default=1.0, description="lowest value of the column that enters")
     length: PositiveInt | None = Field(default=None, description="entries that an example carries; as data.history")
     path: str | None = Field(default=None, description="file, folder or glob of another log")
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    time_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
-    time_zone: TimeZone | None = None
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
+        default="auto", description="format of that file; auto: by the ending"
+    )
+    user: str | None = Field(default=None, description="column with the user; default: as in data.events")
+    item: str | None = Field(default=None, description="column with the item; default: as in data.events")
+    time: str | None = Field(default=None, description="column with the time; default: as in data.events")
+    time_unit: Literal["s", "ms", "us", "ns", "iso"] | None = Field(default=None, description="as in data.events")
+    time_zone: TimeZone | None = Field(default=None, description="as in data.events")
     domain: Literal["catalogue", "own"] = Field(
         default="catalogue", description="own: its items are no items of the catalogue and get embeddings of their own"
     )
@@ -255,23 +286,29 @@ class RefusedConfig(Strict):
 class DataConfig(Strict):
     """Configure the input files and how they become training examples."""
 
-    events: EventsConfig
-    items: ItemsConfig
-    users: UsersConfig | None = None
+    events: EventsConfig = Field(description="the log: what was shown to whom, when, and what was clicked")
+    items: ItemsConfig = Field(description="the catalogue")
+    users: UsersConfig | None = Field(default=None, description="profiles of users; without it there are none")
     history: PositiveInt = Field(default=50, description="clicks of the user that an example carries")
     layout: Literal["click", "user"] = Field(
-        default="click", description="training records: one per click, or one per user with all ordered clicks"
+        default="click",
+        description="training records: one per click; or one per user with all clicks in order, with which a causal "
+        "encoder (model.history_encoder: transformer) learns at every position in one pass",
     )
-    split: SplitConfig = SplitConfig()
-    posterior: PosteriorConfig = PosteriorConfig()
-    trigger: TriggerConfig = TriggerConfig()
+    split: SplitConfig = Field(default=SplitConfig(), description="which examples are held out")
+    posterior: PosteriorConfig = Field(
+        default=PosteriorConfig(), description="what an example knows of the exposures and clicks of an item"
+    )
+    trigger: TriggerConfig = Field(default=TriggerConfig(), description="which click counts as the item just clicked")
     histories: dict[HistoryName, HistoryConfig] = Field(
-        default={}, description="further lists of items per user, e.g. {likes: {column: is_like}}"
+        default={},
+        description="further lists of items per user, each encoded and fused with the clicks: likes, long views, "
+        "another domain's items, e.g. {likes: {column: is_like}}; layout: click only",
     )
     refused: RefusedConfig = Field(
         default=RefusedConfig(), description="what training examples carry of refused items; a count, or a section"
     )
-    shards: PositiveInt = 4
+    shards: PositiveInt = Field(default=4, description="files that training examples are spread over")
 
     @property
     def has_moments(self) -> bool:

@@ -11,7 +11,9 @@ from recall.config.values import Refresh
 class EvaluationConfig(Strict):
     """Set cut-offs, slices, and what is left out of the ranking."""
 
-    k: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
+    k: tuple[PositiveInt, ...] = Field(
+        default=(5, 10, 20, 50, 100), min_length=1, description="cut-offs of the ranking metrics"
+    )
     exclude_seen: bool = Field(default=True, description="items the user clicked before are not ranked")
     exposure_buckets: tuple[NonNegativeInt, ...] = Field(
         default=(0, 1, 10, 100, 1000), description="lower bounds of the slices by exposures before the test period"

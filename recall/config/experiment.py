@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from recall.config.content import ContentConfig
 from recall.config.data import DataConfig
@@ -39,14 +39,16 @@ class Config(Strict):
       'base'
     """
 
-    data: DataConfig
-    features: FeatureSchema
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    index: IndexConfig = IndexConfig()
-    content: ContentConfig = ContentConfig()
-    seed: int = 1
+    data: DataConfig = Field(description="input files, and how they become training examples")
+    features: FeatureSchema = Field(description="which tower reads what")
+    model: ModelConfig = Field(default=ModelConfig(), description="the towers, how they are joined and trained")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="how long, how fast, when to stop")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="how models are judged")
+    index: IndexConfig = Field(default=IndexConfig(), description="how vectors are searched")
+    content: ContentConfig = Field(
+        default=ContentConfig(), description="how `recall content train` makes content vectors"
+    )
+    seed: int = Field(default=1, description="of all random numbers; each part draws from a seed of its own")
 
     @property
     def history_time(self) -> HistoryTime:

@@ -40,28 +40,30 @@ class IdFeature(_Vocabulary):
     The vocabulary holds values with at least `min_count` training clicks; others share the out-of-vocabulary row.
     """
 
-    type: Literal["id"]
+    type: Literal["id"] = Field(description="the type of the feature")
 
 
 class CategoryFeature(_Vocabulary):
     """Describe one value out of a small set. The vocabulary is counted over the rows of the items or users file."""
 
-    type: Literal["category"]
+    type: Literal["category"] = Field(description="the type of the feature; a missing value has a code of its own")
 
 
 class TagsFeature(_Vocabulary):
     """Describe a set of values: text joined by `separator`, or a list column in Parquet and JSON lines."""
 
-    type: Literal["tags"]
-    separator: str = Field(default=",", min_length=1)
+    type: Literal["tags"] = Field(description="the type of the feature; missing is the empty set")
+    separator: str = Field(default=",", min_length=1, description="between two tags in a text column")
     max_tags: PositiveInt = Field(default=32, description="tags of one row beyond this many are cut off")
 
 
 class NumberFeature(_Feature):
     """Describe a number, standardised over the rows of its file (missing becomes the mean) or put into buckets."""
 
-    type: Literal["number"]
-    transform: Literal["standardise", "bucketise"] = "standardise"
+    type: Literal["number"] = Field(description="the type of the feature; missing is the mean, and a flag says so")
+    transform: Literal["standardise", "bucketise"] = Field(
+        default="standardise", description="mean 0 and deviation 1, or a category of quantile buckets"
+    )
     log: bool = Field(default=False, description="take sign(x) log(1 + |x|) first")
     buckets: PositiveInt = Field(default=10, description="how many quantile buckets `bucketise` makes")
 
@@ -69,12 +71,14 @@ class NumberFeature(_Feature):
 class EmbeddingFeature(_Feature):
     """Describe a dense vector per row: a `.npy` file aligned with the items file, or a list column of it."""
 
-    type: Literal["embedding"]
+    type: Literal["embedding"] = Field(description="the type of the feature; missing is a learned stand-in")
     path: LocalPath | None = Field(default=None, description=".npy [rows, dim]; row i belongs to line i of the file")
     clusters: tuple[PositiveInt, ...] = Field(
         default=(), description="virtual cluster ids: total nodes per level, e.g. [32, 512]"
     )
-    use: Literal["vector", "clusters", "both"] = "both"
+    use: Literal["vector", "clusters", "both"] = Field(
+        default="both", description="what the tower reads: the vector, its virtual cluster ids, or both"
+    )
 
     @model_validator(mode="after")
     def _levels_refine(self) -> EmbeddingFeature:
@@ -114,10 +118,18 @@ class FeatureSchema(Strict):
         `allow_mixed`), or neither item tower sees anything.
     """
 
-    user: tuple[Feature, ...] = ()
-    behaviour: tuple[Feature, ...] = ()
-    meta: tuple[Feature, ...] = ()
-    allow_mixed: bool = Field(default=False, description="let ids into `meta` and content into `behaviour`")
+    user: tuple[Feature, ...] = Field(default=(), description="what the user tower reads of the profile")
+    behaviour: tuple[Feature, ...] = Field(
+        default=(), description="ids alone: what behaviour says of an item, its author, its music"
+    )
+    meta: tuple[Feature, ...] = Field(
+        default=(), description="content alone: what is known of an item that was published a minute ago"
+    )
+    allow_mixed: bool = Field(
+        default=False,
+        description="let ids into `meta` and content into `behaviour`, which is refused otherwise: the towers only "
+        "work while they are kept apart",
+    )
 
     @model_validator(mode="after")
     def _towers_stay_apart(self) -> FeatureSchema:

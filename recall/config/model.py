@@ -20,8 +20,8 @@ WITH_META_TOWER = ("gated", "base", "meta_only")
 class TransformerConfig(Strict):
     """Configure the transformer over the ordered history."""
 
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
+    layers: PositiveInt = Field(default=2, description="layers of self-attention")
+    heads: PositiveInt = Field(default=2, description="heads of a layer; `model.dim` is a multiple")
     smoothing: float = Field(
         default=0.0,
         ge=0,
@@ -131,30 +131,54 @@ class ItemCodesConfig(Strict):
 class ModelConfig(Strict):
     """Configure the towers and how they are joined."""
 
-    query: Literal["user", "trigger", "both"] = "user"
-    structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = "gated"
+    query: Literal["user", "trigger", "both"] = Field(
+        default="user",
+        description="who asks: a user (u2i), the item just clicked (i2i), or both, on one shared item tower",
+    )
+    structure: Literal["gated", "base", "single", "behaviour_only", "meta_only"] = Field(
+        default="gated",
+        description="gated: two item towers joined by the gate; base: both trained apart and aligned; single: all "
+        "features in one tower; or one of the two towers alone",
+    )
     gate: Literal["sum", "concat", "residual"] = Field(
         default="residual",
         description="g b + (1 - g) m; [b, (1 - g) m], matched with two halves of the query; or b + (1 - g) m",
     )
-    gate_shape: Literal["scalar", "per_dimension"] = "scalar"
-    gate_monotone: bool = Field(default=False, description="the behaviour share never falls as exposures grow")
+    gate_shape: Literal["scalar", "per_dimension"] = Field(
+        default="scalar", description="one share of behaviour per item, or one per dimension"
+    )
+    gate_monotone: bool = Field(
+        default=False, description="the share of behaviour provably never falls as exposures and clicks grow"
+    )
     audience_monotone: bool = Field(
         default=False, description="the audience share never falls, against the content's, as the audience grows"
     )
-    gate_hidden: PositiveInt = 16
-    appeal: bool = Field(default=True, description="gated: a score for everybody, learned from the posterior")
+    gate_hidden: PositiveInt = Field(default=16, description="units of the gate's hidden layer")
+    appeal: bool = Field(
+        default=True,
+        description="gated: a number per item, learned from the posterior and added to every score, so that vectors "
+        "are left to taste",
+    )
     dim: PositiveInt = 64
-    hidden: tuple[PositiveInt, ...] = (128,)
+    hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="hidden layers of the towers' MLPs")
     dropout: float = Field(default=0.2, ge=0, lt=1)
     fusion: FusionConfig = Field(
-        default=FusionConfig(), description="how modalities of the content are joined; a kind, or a section"
+        default=FusionConfig(),
+        description="how the meta tower joins modalities (text, image, tags, attributes); a kind, or a section. All "
+        "but concat weigh them per item, mask missing ones, and write the weights into vectors/ and the report",
     )
-    history_encoder: Literal["mean", "attention", "transformer"] = "attention"
-    transformer: TransformerConfig = TransformerConfig()
-    interests: InterestsConfig | None = Field(default=None, description="several query vectors per user; default: one")
+    history_encoder: Literal["mean", "attention", "transformer"] = Field(
+        default="attention", description="how the clicks of a user become one vector"
+    )
+    transformer: TransformerConfig = Field(default=TransformerConfig(), description="of history_encoder: transformer")
+    interests: InterestsConfig | None = Field(
+        default=None,
+        description="several query vectors per user, of which an item's score is the best one's; default: one",
+    )
     item_codes: ItemCodesConfig | None = Field(
-        default=None, description="several vectors per item; a count, or a section; default: one"
+        default=None,
+        description="several vectors per item, each what a learned code reads in its modalities, with a `fusion` other "
+        "than concat; a count, or a section; default: one",
     )
     history_time: Literal["auto", "none", "gap", "age", "both"] = Field(
         default="none",
@@ -181,14 +205,20 @@ class ModelConfig(Strict):
     temperature: PositiveFloat | None = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
     )
-    learn_temperature: bool = True
+    learn_temperature: bool = Field(default=True, description="whether training moves the temperature")
     category_head: CategoryHeadConfig | None = Field(
-        default=None, description="meta vectors and queries are also to tell categories; default: not"
+        default=None,
+        description="meta vectors and queries also learn to tell a category or tags, so that lists keep to the user's; "
+        "a feature's name, or a section; default: not",
     )
-    cold_simulation: ColdSimulation = ColdSimulation()
-    loss: LossConfig = LossConfig()
+    cold_simulation: ColdSimulation = Field(
+        default=ColdSimulation(), description="show items in training as they look while they are new"
+    )
+    loss: LossConfig = Field(default=LossConfig(), description="what the model is trained for")
     student: StudentConfig | None = Field(
-        default=None, description="a small user tower that learns from the large one; default: none"
+        default=None,
+        description="a small user tower that learns from the large one without touching it; a kind, or a section; "
+        "`recall query --user 42 --student` asks it; default: none",
     )
 
     @property

@@ -19,7 +19,7 @@ class ColdSimulation(Strict):
     item's first, third or tenth click.
     """
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="whether ids are hidden in training")
     max_probability: Probability = 0.8
     half_exposures: PositiveFloat = Field(default=5.0, description="exposures at which the probability has halved")
     unseen: Probability = Field(default=0.15, description="share of candidates shown without id, but with posterior")
@@ -72,8 +72,11 @@ class LossConfig(Strict):
         description="alignment of both towers of the same item; default: 0.3 for structure: base, where nothing else "
         "aligns them; 0 for gated, which it does not help",
     )
-    margin: NonNegativeFloat = 0.2
-    triplet_negatives: Literal["all", "hard"] = "all"
+    margin: NonNegativeFloat = Field(default=0.2, description="margin of the triplets, in cosine")
+    triplet_negatives: Literal["all", "hard"] = Field(
+        default="all",
+        description="other items of the batch that an item's own tower is held against: all, or the nearest",
+    )
     softmax: Literal["sampled", "full"] = Field(
         default="sampled",
         description="against drawn negatives, or against the whole catalogue (`negatives` says which part of it)",
@@ -100,13 +103,18 @@ class LossConfig(Strict):
     )
     exposure_power: NonNegativeFloat = Field(
         default=0.0,
-        description="a click weighs (1 + exposures)^-power, of the exposures of its item as of the click; 0: all alike",
+        description="a click weighs (1 + exposures)^-power, of the exposures of its item as of the click: new and rare "
+        "items gain what known ones lose; try 0.1 where new items matter most; 0: all alike",
     )
     refused: RefusedLoss = Field(
-        default=RefusedLoss(), description="what was shown and not clicked (data.refused); a count, or a section"
+        default=RefusedLoss(),
+        description="rank a click above what was shown in its session and not clicked (data.refused), e.g. 4; a count, "
+        "or a section; it does not help on our data",
     )
     hard_negatives: HardNegativesLoss = Field(
-        default=HardNegativesLoss(), description="negatives that score high, once more; a count, or a section"
+        default=HardNegativesLoss(),
+        description="uniform negatives that a query scores highest count once more, e.g. 8; a count, or a section; it "
+        "does not help on our data",
     )
 
     @model_validator(mode="after")
@@ -170,9 +178,9 @@ class StudentConfig(Strict):
     kind: Literal["mean", "attention"] = Field(
         default="attention", description="how clicks are pooled: their mean, or attention pooling with recency"
     )
-    hidden: tuple[PositiveInt, ...] = (64,)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    loss: StudentLoss = StudentLoss()
+    hidden: tuple[PositiveInt, ...] = Field(default=(64,), description="hidden layers of its MLP")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="of its hidden layers")
+    loss: StudentLoss = Field(default=StudentLoss(), description="what it learns from")
     temperature: PositiveFloat = Field(
         default=2.0, description="loss.scores: what the logits of both are divided by; above 1 the rear counts more"
     )

@@ -17,7 +17,7 @@ class InitialiseConfig(Strict):
     """Configure a stage without clicks: the meta tower learns to tell items apart as given vectors do."""
 
     path: Path = Field(description="one vector per item, of any width: .npy by line of the items file, or Parquet")
-    temperature: PositiveFloat = 0.07
+    temperature: PositiveFloat = Field(default=0.07, description="what cosines are divided by in the softmax")
 
 
 class StageData(Strict):
@@ -43,15 +43,17 @@ class StageConfig(Strict):
     Each starts from the best weights of the stage before. Settings that it leaves out are those of `training`.
     """
 
-    name: StageName
-    initialise: InitialiseConfig | None = None
-    data: StageData = StageData()
+    name: StageName = Field(description="name in the report and in the training history")
+    initialise: InitialiseConfig | None = Field(
+        default=None, description="teach the meta tower given vectors, without clicks; the first stage only"
+    )
+    data: StageData = Field(default=StageData(), description="the clicks that this stage learns from")
     loss: dict[str, Any] = Field(default={}, description="settings of model.loss that differ in this stage")
-    epochs: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
-    learning_rate: PositiveFloat | None = None
-    table_learning_rate: PositiveFloat | None = None
-    patience: PositiveInt | None = None
+    epochs: PositiveInt | None = Field(default=None, description="as of `training`")
+    batch_size: PositiveInt | None = Field(default=None, description="as of `training`")
+    learning_rate: PositiveFloat | None = Field(default=None, description="as of `training`")
+    table_learning_rate: PositiveFloat | None = Field(default=None, description="as of `training`")
+    patience: PositiveInt | None = Field(default=None, description="as of `training`")
 
     @model_validator(mode="after")
     def _initialising_reads_no_clicks(self) -> StageConfig:
@@ -77,7 +79,7 @@ class StageConfig(Strict):
 class TrainingConfig(Strict):
     """Set how long to train, how fast, and when to stop."""
 
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = Field(default=20, description="passes over the training data, at most; see patience")
     min_epoch_steps: NonNegativeInt = Field(
         default=0,
         description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
@@ -85,7 +87,11 @@ class TrainingConfig(Strict):
     )
     batch_size: PositiveInt = 1024
     learning_rate: PositiveFloat = 0.002
-    table_optimizer: Literal["adagrad", "lazy_adam"] = "lazy_adam"
+    table_optimizer: Literal["adagrad", "lazy_adam"] = Field(
+        default="lazy_adam",
+        description="optimizer of the embedding tables; adagrad: row-wise, its state is 1/dim of the table; lazy_adam: "
+        "Adam on the rows of the batch alone",
+    )
     table_learning_rate: PositiveFloat | None = Field(
         default=None, description="default: 0.1 for adagrad, the dense learning rate for lazy_adam"
     )
@@ -95,10 +101,16 @@ class TrainingConfig(Strict):
         "auto: 0.99 while the tables are small, as each step touches all their rows",
     )
     patience: PositiveInt = Field(default=3, description="epochs without a better validation metric before stopping")
-    metric: Literal["recall", "ndcg"] = "recall"
-    metric_k: PositiveInt = 50
-    shuffle_buffer: PositiveInt = 200_000
-    stages: tuple[StageConfig, ...] = Field(default=(), description="several trainings in a row; default: one")
+    metric: Literal["recall", "ndcg"] = Field(
+        default="recall", description="validation metric that chooses the epoch and ends the training"
+    )
+    metric_k: PositiveInt = Field(default=50, description="cut-off of that metric")
+    shuffle_buffer: PositiveInt = Field(default=200_000, description="examples that are shuffled at a time")
+    stages: tuple[StageConfig, ...] = Field(
+        default=(),
+        description="several trainings in a row, each from where the one before was best, e.g. first the meta tower on "
+        "given vectors, then all clicks, then the last week's; default: one",
+    )
 
     @model_validator(mode="after")
     def _stages_follow_each_other(self) -> TrainingConfig:
