@@ -20,6 +20,7 @@ from recall.config.evaluation import EvaluationConfig
 from recall.config.features import ATTRIBUTES, FeatureSchema
 from recall.config.index import IndexConfig
 from recall.config.model import WITH_META_TOWER, ModelConfig
+from recall.config.shown import config_html
 from recall.config.strict import Strict
 from recall.config.training import StageConfig, TrainingConfig
 from recall.config.values import HistoryTime, duration_text
@@ -295,6 +296,9 @@ class Config(Strict):
     def to_yaml(self) -> str:
         """Write the resolved experiment as YAML: every default filled in, paths absolute."""
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+    def _repr_html_(self) -> str:
+        return config_html(self, structure=self.model.structure)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recall.core.errors import RecallError
+from recall.runs.metrics import metric_columns, metric_texts
 
 if TYPE_CHECKING:
     from recall.evaluation.comparison import Comparison
@@ -68,26 +67,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
     """Build a table of models on the test split, one a row; a dash where a metric is undefined."""
-    columns: dict[str, tuple[str, ...]] = {
-        "recall": ("all", f"recall@{k}"),
-        "ndcg": ("all", f"ndcg@{k}"),
-        "cold": ("cold", f"recall@{k}"),
-        "cold/cold": ("cold_among_cold", f"recall@{k}"),
-        "coverage": ("ecology", "coverage@100"),
-        "cold share": ("ecology", "cold_share@100"),
-    }
-    caption = (
-        f"recall and ndcg @{k}; cold: targets without exposure before the test period, against the whole catalogue "
-        "and (cold/cold) among cold items; coverage and cold share of lists of 100"
-    )
-    if any("rolling" in parts for parts in metrics["test"].values()):
-        columns = {"recall": columns["recall"], "rolling": ("rolling", "all", f"recall@{k}"), **columns}
-        caption += "; rolling: recall of items that are made again as the test period goes on"
-    elif why_frozen := (metrics.get("rolling") or {}).get("why_frozen"):
-        caption += f"; no rolling evaluation: {why_frozen}"
-    if any("graded" in parts for parts in metrics["test"].values()):
-        columns["pnr"] = ("graded", "pnr")
-        caption += "; pnr: pairs of a user's clicks in the order of their weights, over pairs in the other order"
+    columns, caption = metric_columns(metrics, k=k)
     table = Table(
         title="test", title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE, pad_edge=False
     )
@@ -96,8 +76,7 @@ def metrics_table(metrics: Mapping[str, Any], *, k: int) -> Table:
     for name in columns:
         table.add_column(name, justify="right", min_width=max(len("0.0000"), *map(len, name.split())))
     for model, parts in metrics["test"].items():
-        values = [functools.reduce(operator.getitem, path, parts) for path in columns.values()]
-        table.add_row(model, *("-" if value is None else f"{value:.4f}" for value in values))
+        table.add_row(model, *metric_texts(parts, columns))
     return table
 
 

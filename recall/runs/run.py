@@ -21,6 +21,8 @@ from recall.core.locks import sole_writer
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import facts_table, metrics_table
+from recall.runs.metrics import Metrics, shown_k
+from recall.runs.overview import run_html
 from recall.runs.step_log import StepLog
 from recall.runs.steps import COMPARED, Steps, compared_structures, config_of, model_part
 
@@ -71,7 +73,7 @@ class Run:
             raise ArtifactError(f"{directory}: holds no run; start one with `recall run CONFIG.yaml --out {directory}`")
         return cls(load_config(path, overrides), directory, console=console)
 
-    def all(self, *, compare: bool = False, resume: bool = False) -> dict[str, Any]:
+    def all(self, *, compare: bool = False, resume: bool = False) -> Metrics:
         """Do every step; return metrics.json.
 
         Args:
@@ -200,7 +202,7 @@ class Run:
         self.console.print(facts_table("index", _without_fingerprint(summary)))
         return summary
 
-    def evaluate(self, *, compare: bool = False) -> dict[str, Any]:
+    def evaluate(self, *, compare: bool = False) -> Metrics:
         """Judge models and baselines on test and validation; return metrics.json.
 
         Args:
@@ -209,7 +211,7 @@ class Run:
         names = self._structures(compare)
         step = self._steps.metrics(names, compare=compare)
         if (metrics := step.done()) and self._steps.ranks(step).done():
-            return self._log.skipped("evaluate", metrics)
+            return self._log.skipped("evaluate", Metrics(metrics))
         from recall.runs.assessment import assess_models
         from recall.runs.judging import category_matrix
         from recall.runs.latency import query_latency_ms
@@ -230,7 +232,7 @@ class Run:
             similar = similar_summary(
                 self.directory, prepared, seed=self.config.seed, categories=category_matrix(self.config, prepared)
             )
-        metrics = {
+        content = {
             **found.metrics,
             "rolling": {"refresh_ms": self.config.refresh_ms, "why_frozen": self.config.why_frozen},
             "similar": similar,
@@ -239,8 +241,9 @@ class Run:
             "configured": names[0],
             "fingerprint": step.fingerprint,
         }
+        metrics = Metrics(content)
         write_json(step.file, metrics, checksummed=True)
-        self.console.print(metrics_table(metrics, k=min(self.config.evaluation.k, key=lambda k: abs(k - 50))))
+        self.console.print(metrics_table(metrics, k=shown_k(metrics)))
         return metrics
 
     def report(self) -> Path:
@@ -264,6 +267,9 @@ class Run:
             write_report(path, inputs)
         self.console.print(f"report: {path}")
         return path
+
+    def _repr_html_(self) -> str:
+        return run_html(self._steps)
 
     def _structures(self, compare: bool) -> list[str]:
         return [self.config.model.structure, *(compared_structures(self.config) if compare else ())]

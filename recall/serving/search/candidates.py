@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recall.core.arrays import Float32s, Int32s, Intps
+from recall.core.html import html_table
 from recall.index.items import Ids
 from recall.index.results import Names, ids_at
 
@@ -20,6 +21,7 @@ popular and fresh items that the filters' lists of ids allow."""
 MODEL: Source = "model"
 FALLBACK: Source = "fallback"
 FALLBACK_UNFILTERED: Source = "fallback_unfiltered"
+_SHOWN_QUERIES, _SHOWN_CANDIDATES = 5, 10  # by a notebook
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,38 @@ class Candidates:
         """Return one row per candidate, with the keys of `records` as columns."""
         columns = ["query", "rank", "item", "score", "title", *(["source"] if self.sources is not None else [])]
         return pd.DataFrame(self.records(), columns=columns)
+
+    def _repr_html_(self) -> str:
+        """Show the first candidates of the first queries as a table in a notebook."""
+        count, k = self.scores.shape[:2]
+        shown = Candidates(
+            self.queries[:_SHOWN_QUERIES],
+            self.ids[:_SHOWN_QUERIES, :_SHOWN_CANDIDATES],
+            self.scores[:_SHOWN_QUERIES, :_SHOWN_CANDIDATES],
+            self.titles,
+            self.sources and self.sources[:_SHOWN_QUERIES],
+        )
+        records = shown.records()
+        columns = ["query", "rank", "item", "title", "score", "source"]
+        if not any(record["title"] for record in records):
+            columns.remove("title")
+        if self.sources is None:
+            columns.remove("source")
+        texts = [
+            {**record, "query": record["query"] if record["rank"] == 1 else None, "score": f"{record['score']:.3f}"}
+            for record in records
+        ]
+        cut = [f"the first {_SHOWN_CANDIDATES} of {k:,} candidates" if k > _SHOWN_CANDIDATES else "the lists"]
+        if count > _SHOWN_QUERIES:
+            cut.append(f"the first {_SHOWN_QUERIES} of {count:,} queries")
+        whole = k <= _SHOWN_CANDIDATES and count <= _SHOWN_QUERIES
+        return html_table(
+            "Candidates",
+            columns,
+            [[text[name] for name in columns] for text in texts],
+            numbers=[columns.index(name) for name in ("rank", "score")],
+            note="" if whole else f"{' of '.join(cut).capitalize()}; to_pandas() has all.",
+        )
 
 
 class FoundCandidates(Candidates):
