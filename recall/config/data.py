@@ -6,12 +6,13 @@ Sub-sections come before the section that holds them: start at `DataConfig`, the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from recall.config.strict import Strict
-from recall.config.values import DurationMs, Fraction, HistoryName, LocalPath, TimeZone
+from recall.config.values import GIVEN, DurationMs, Fraction, HistoryName, LocalPath, TimeZone
 
 
 class ClickRule(Strict):
@@ -64,7 +65,11 @@ class WeightConfig(Strict):
 class EventsConfig(Strict):
     """Describe the exposure log: one row per exposure, with whether it was clicked."""
 
-    path: str = Field(description="file, folder or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending")
+    path: str = Field(
+        default=GIVEN,
+        description="file, folder or glob; CSV, TSV (gz too), JSON lines or Parquet by the ending. "
+        "May be absent where the table is given to recall.Run",
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "sequences"] = Field(
         default="auto",
         description="auto: by the ending; sequences: lines `user item item ...` in order of time, without times",
@@ -105,7 +110,11 @@ class EventsConfig(Strict):
 class ItemsConfig(Strict):
     """Describe the catalogue: one row per item, cold items included."""
 
-    path: LocalPath = Field(description="file with a row per item; CSV, TSV (gz too), JSON lines or Parquet")
+    path: LocalPath = Field(
+        default=Path(GIVEN),
+        description="file with a row per item; CSV, TSV (gz too), JSON lines or Parquet. "
+        "May be absent where the table is given to recall.Run",
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "attributes"] = Field(
         default="auto", description="auto: by the ending; attributes: one JSON object, item id -> list of attributes"
     )
@@ -139,7 +148,11 @@ class ItemsConfig(Strict):
 class UsersConfig(Strict):
     """Describe the user profiles; users that the file lacks have a missing profile."""
 
-    path: LocalPath = Field(description="file with a row per user; CSV, TSV (gz too), JSON lines or Parquet")
+    path: LocalPath = Field(
+        default=Path(GIVEN),
+        description="file with a row per user; CSV, TSV (gz too), JSON lines or Parquet. "
+        "May be absent where the table is given to recall.Run",
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(default="auto", description="auto: by the ending")
     id: str = Field(default="user_id", description="column with the user id, as the log has it")
 

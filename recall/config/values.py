@@ -87,6 +87,9 @@ def parse_time_zone(value: Any) -> Any:
     return value
 
 
+GIVEN = "<given to recall.Run>"
+"""The path of an input that the experiment file does not name, as the table is given from Python."""
+
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0), WithJsonSchema({"anyOf": DURATION_SCHEMA})]
 Refresh = Annotated[
     int | Literal["auto", "none"],

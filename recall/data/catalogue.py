@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recall.config.data import ItemsConfig
 from recall.config.experiment import Config
 from recall.config.features import CategoryFeature, EmbeddingFeature, Feature
+from recall.config.values import GIVEN
 from recall.core.canonical import canonical_text
 from recall.core.errors import ConfigError, DataError
 from recall.core.tables import expand_paths, is_uri, read_header, read_table
@@ -69,6 +71,9 @@ def check_files(config: Config) -> None:
     logs = {"data.events": config.data.events.path}
     logs |= {f"data.histories.{name}": history.path for name, history in config.data.histories.items() if history.path}
     for key, pattern in logs.items():
+        if pattern == GIVEN:
+            problems.append(_missing(key))
+            continue
         if is_uri(pattern):  # only Beam can tell what is there
             continue
         try:
@@ -83,11 +88,22 @@ def check_files(config: Config) -> None:
     stages = enumerate(config.training.stages)
     files += [(f"training.stages[{n}].initialise.path", one.initialise.path) for n, one in stages if one.initialise]
     for key, path in files:
-        if not path.is_file():
+        if path == Path(GIVEN):
+            problems.append(_missing(key.removesuffix(".path")))
+        elif not path.is_file():
             found = "is a folder; expected one file" if path.is_dir() else "no such file"
             problems.append(f"{key}: {path}: {found}; paths are relative to the folder of the experiment file")
     if problems:
         raise ConfigError("\n  ".join(problems))
+
+
+def columns_of(config: Config, table: str) -> list[tuple[str, str]]:
+    """List the columns that the experiment names of the `items` or `users` table, with their keys."""
+    if table == "items":
+        keys, further = _item_keys(config.data.items)
+    else:
+        keys, further = [("data.users.id", config.data.users.id if config.data.users else None)], []
+    return _wanted(list(_features(config, table.removesuffix("s"))), [*keys, *further])
 
 
 def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
@@ -104,11 +120,7 @@ def read_items(config: Config, *, extra_ids: Iterable[str] = ()) -> ItemTable:
     """
     items = config.data.items
     features = list(_features(config, "item"))
-    keys = [("data.items.id", items.id), ("data.items.title", items.title)]
-    further = [
-        ("data.items.published" if name == items.published else f"data.items.attributes[{place}]", name)
-        for place, name in enumerate(items.attributes)
-    ]
+    keys, further = _item_keys(items)
     if items.format == "attributes":
         table = _read_attributes(items.path, items.id)
         header = table.column_names
@@ -154,11 +166,25 @@ def read_users(config: Config) -> UserTable | None:
     return UserTable(ids, table, tuple(reader.assumed), tuple(header))
 
 
+def _item_keys(items: ItemsConfig) -> tuple[list[tuple[str, str | None]], list[tuple[str, str]]]:
+    """List the columns of the items file with their keys: id and title, and further attributes."""
+    further = [
+        ("data.items.published" if name == items.published else f"data.items.attributes[{place}]", name)
+        for place, name in enumerate(items.attributes)
+    ]
+    return [("data.items.id", items.id), ("data.items.title", items.title)], further
+
+
 def _features(config: Config, table: str) -> Iterator[tuple[str, Feature]]:
     """Yield the features of the users or items file with their keys in the experiment file."""
     for section in ("user",) if table == "user" else ("behaviour", "meta"):
         for index, feature in enumerate(getattr(config.features, section)):
             yield f"features.{section}[{index}]", feature
+
+
+def _missing(key: str) -> str:
+    role = key.partition(".")[2]
+    return f"{key}.path: is missing; add it, or give the table to recall.Run(config, ..., data={{{role!r}: ...}})"
 
 
 def _npy_path(feature: Feature) -> Path | None:
@@ -186,12 +212,16 @@ def _check_columns(
     *,
     path: Path,
 ) -> None:
-    wanted = [(key, name) for key, name in keys if name]
-    wanted += [(key, feature.source) for key, feature in features if _npy_path(feature) is None]
-    for key, name in wanted:
+    for key, name in _wanted(features, keys):
         if name not in names:
             remedy = "; set `column` where the feature has another name" if key.startswith("features") else ""
             raise DataError(f"{key}: {path} has no column {name}; its columns are {', '.join(names)}{remedy}")
+
+
+def _wanted(features: Sequence[tuple[str, Feature]], keys: Sequence[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    """List the columns that the table itself must have, with their keys in the experiment file."""
+    named = [(key, name) for key, name in keys if name]
+    return named + [(key, feature.source) for key, feature in features if _npy_path(feature) is None]
 
 
 def _with_embeddings(table: pa.Table, features: Sequence[tuple[str, Feature]], *, path: Path) -> pa.Table:

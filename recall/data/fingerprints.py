@@ -11,6 +11,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import fingerprint
 from recall.core.tables import expand_paths, is_uri
 from recall.data.catalogue import check_files
+from recall.data.given import given_name, given_stat
 
 
 def data_fingerprint(config: Config) -> str:
@@ -45,6 +46,9 @@ def _data_section(config: Config) -> dict[str, Any]:
     attribute is what the data depends on.
     """
     section: dict[str, Any] = config.data.model_dump(mode="json", exclude={"items": {"published"}})
+    for table in (section["events"], section["items"], section["users"] or {}):
+        if (name := given_name(table.get("path", ""))) is not None:
+            table["path"] = name  # wherever the run lies
     if not config.data.half_lives_ms:
         del section["posterior"]["half_lives"]
     if not config.data.refused.count:
@@ -74,4 +78,8 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
 
 
 def _stats(files: Iterable[str | Path]) -> list[tuple[str, int, int]]:
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]
+    return [given_stat(path) if given_name(path) else _stat(path) for path in map(Path, files)]
+
+
+def _stat(path: Path) -> tuple[str, int, int]:
+    return str(path), path.stat().st_size, path.stat().st_mtime_ns

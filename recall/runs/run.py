@@ -5,7 +5,7 @@ Each step is skipped when its part is done and made of today's inputs: `steps.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from recall.core.environment import versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError
 from recall.core.extras import require_packages
 from recall.core.locks import sole_writer
+from recall.data.given import write_given
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
-from recall.runs.console import facts_table, metrics_table
+from recall.runs.console import facts_table, metrics_table, step_line
 from recall.runs.metrics import Metrics, shown_k
 from recall.runs.overview import run_html
 from recall.runs.step_log import StepLog
@@ -38,6 +39,9 @@ class Run:
     Args:
       config: the experiment.
       directory: where all parts go.
+      data: `events`, `items` or `users` -> a table of pandas, polars, pyarrow, DuckDB or Hugging Face datasets. They
+        are written into the directory's inputs/ now and read from there ever after, so that the experiment needs no
+        path for them; see `write_given`.
       console: shows progress and tables; silent by default.
 
     Example:
@@ -47,9 +51,20 @@ class Run:
       ['content_knn', 'content_knn_top3', 'gated', 'gated_trigger', 'item_knn', 'popularity', 'trending']
     """
 
-    def __init__(self, config: Config, directory: str | Path, *, console: Console | None = None) -> None:
-        self.config, self.directory = config, Path(directory)
+    def __init__(
+        self,
+        config: Config,
+        directory: str | Path,
+        *,
+        data: Mapping[str, Any] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.directory = Path(directory)
         self.console = console or Console(quiet=True)
+        if data:
+            with step_line(self.console, "inputs", spinner=True):
+                config = write_given(config, self.directory, data)
+        self.config = config
         self._steps = Steps(config, self.directory)
         self._log = StepLog(config, self.directory, self.console)
         self._prepared: Any = None  # read once for all steps

@@ -15,6 +15,7 @@ from recall.config.experiment import Config
 from recall.core.artifacts import write_json, write_text
 from recall.core.environment import commit, versions
 from recall.core.errors import ArtifactError, disk_problem
+from recall.data.given import with_own_inputs
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import step_line
 from recall.runs.steps import read_run_json
@@ -83,7 +84,7 @@ class StepLog:
         """
         lines = [f"recall {metadata.version('recall')}, commit {commit()}"]
         lines += [f"{name} {version}" for name, version in versions().items()]
-        header, body = "".join(f"# {line}\n" for line in lines), self.config.to_yaml()
+        header, body = "".join(f"# {line}\n" for line in lines), with_own_inputs(self.config, self.directory).to_yaml()
         path, cluster = self.directory / "config.yaml", Cluster.of_environment()
         if cluster and not cluster.is_chief:
             return

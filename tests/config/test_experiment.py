@@ -211,7 +211,6 @@ class TestMistakes:
             ("data.events.weight=[{column: x}]", "data.events.weight.rules[0].weight", "is missing; add it"),
             ("data.events={path: x.txt, format: sequences, weight: x}", "data.events", "hold ids alone"),
             ("data.events=null", "data.events", "expected a section with keys"),
-            ("data.items={id: item_id}", "data.items.path", "is missing; add it"),
             ("data.items.path=", "data.items.path", "expected a path"),
             ("data.items.id=5", "data.items.id", "expected text"),
             ("data.events.time_unit=minutes", "data.events.time_unit", "found 'minutes'"),
