@@ -109,7 +109,9 @@ class LogSummary:
         """
         strength = data.posterior.prior_strength
         if self.histogram:
-            boundaries = self.histogram.boundaries(validation=data.split.validation, test=data.split.test)
+            boundaries = self.histogram.boundaries(
+                validation=data.split.validation, test=data.split.test, end_ms=self.end_ms
+            )
             events, clicks = self.histogram.training_counts(boundaries)
             prior = Prior.of_training(events=events, clicks=clicks, strength=strength)
             starts = {"validation": boundaries.validation_start_ms, "test": boundaries.test_start_ms}

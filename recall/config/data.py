@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from recall.config.strict import Strict
-from recall.config.values import GIVEN, DurationMs, Fraction, HistoryName, LocalPath, TimeZone
+from recall.config.values import GIVEN, DurationMs, HeldOut, HistoryName, LocalPath, TimeZone
 
 
 class ClickRule(Strict):
@@ -160,19 +160,29 @@ class UsersConfig(Strict):
 class SplitConfig(Strict):
     """Choose the examples that are held out.
 
-    `time`: the last `test` of the events by time, before them `validation`. `last_click`: of users with at least three
-    clicks, the last one is test and the one before it validation.
+    `time`: the last `test` of the events by time, before them `validation`; as fractions of the events, or both as
+    durations (`{validation: 1d, test: 7d}`: the last week of the log, and the day before it). `last_click`: of users
+    with at least three clicks, the last one is test and the one before it validation.
     """
 
     by: Literal["time", "last_click"] = Field(default="time", description="by the clock, or leave one out")
-    validation: Fraction = Field(
-        default=0.1, description="share of the events, before the test period, on which settings are chosen; by: time"
+    validation: HeldOut = Field(
+        default=0.1,
+        description="share of the events, before the test period, on which settings are chosen, or a duration like 1d; "
+        "by: time",
     )
-    test: Fraction = Field(default=0.1, description="share of the events, the last ones, on which models are judged")
+    test: HeldOut = Field(
+        default=0.1, description="share of the events, the last ones, on which models are judged, or a duration like 7d"
+    )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> SplitConfig:
-        if self.by == "time" and self.validation + self.test >= 1:
+        if self.by == "time" and (self.validation < 1) != (self.test < 1):
+            raise ValueError(
+                "expected validation and test both as fractions, like 0.1, or both as durations, like 1d; found one of "
+                "each"
+            )
+        if self.by == "time" and 1 <= self.validation + self.test < 2:
             raise ValueError("validation + test must stay below 1, or nothing is left to train on")
         return self
 

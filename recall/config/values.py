@@ -73,6 +73,16 @@ def parse_decay(value: Any) -> float | Literal["auto"] | None:
     return number
 
 
+def parse_held_out(value: Any) -> float:
+    """Accept a fraction between 0 and 1, or a duration of a minute and more, which becomes whole milliseconds."""
+    if isinstance(value, str) and re.fullmatch(_DURATION, value):
+        value = parse_duration_ms(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (0 < value < 1 or (isinstance(value, int) and value >= _UNITS_MS["m"])):
+        raise ValueError("expected a fraction between 0 and 1 like 0.1, or a duration of a minute or more like 1d")
+    return value
+
+
 def parse_local_path(value: Any) -> Any:
     """Accept a path that is no URI."""
     if is_uri(str(value)):
@@ -102,5 +112,10 @@ TimeZone = Annotated[str, BeforeValidator(parse_time_zone)]
 LocalPath = Annotated[Path, BeforeValidator(parse_local_path)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+HeldOut = Annotated[
+    float | int,
+    BeforeValidator(parse_held_out),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, *DURATION_SCHEMA]}),
+]
 HistoryName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 HistoryTime = Literal["none", "gap", "age", "both"]

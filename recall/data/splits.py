@@ -78,16 +78,25 @@ class TimeHistogram:
         columns = {"cell": self.cells, "events": self.events, "clicks": self.clicks}
         return pa.table(columns, metadata={"shift": str(self.shift)})
 
-    def boundaries(self, *, validation: float, test: float) -> TimeBoundaries:
+    def boundaries(self, *, validation: float, test: float, end_ms: int | None = None) -> TimeBoundaries:
         """Find where the last `test` of the events begin, and the `validation` before them.
+
+        Numbers from 1 on are durations in ms: they count back from the end of the log, whose last moment is included.
 
         With n events in order of time, validation starts at the time of event floor(n (1 - validation - test)),
         counted from 0, and test at that of event floor(n (1 - test)). The fractions are taken as the decimals that
         they are written as.
 
+        Args:
+          validation: fraction of the events, or ms.
+          test: the same.
+          end_ms: the last moment of the log; default: of the last event.
+
         Raises:
           DataError: a part would be empty or without a click.
         """
+        if test >= 1:
+            return self._last(int(validation), int(test), end_ms=end_ms)
         total = int(self.events.sum())
         held_out = Fraction(str(test)), Fraction(str(validation)) + Fraction(str(test))
         test_rank, validation_rank = (math.floor(total * (1 - share)) for share in held_out)
@@ -95,6 +104,13 @@ class TimeHistogram:
         starts = self.cells[np.searchsorted(ends, [validation_rank, test_rank], side="right")]
         self._check(int(starts[0]), int(starts[1]))
         return TimeBoundaries(int(starts[0]) << self.shift, int(starts[1]) << self.shift)
+
+    def _last(self, validation_ms: int, test_ms: int, *, end_ms: int | None) -> TimeBoundaries:
+        end_ms = int(self.cells[-1]) << self.shift if end_ms is None else end_ms
+        test_start = -(-(end_ms + 1 - test_ms) >> self.shift)  # the first cell that begins in the period
+        validation_start = -(-(end_ms + 1 - test_ms - validation_ms) >> self.shift)
+        self._check(validation_start, test_start)
+        return TimeBoundaries(validation_start << self.shift, test_start << self.shift)
 
     def training_counts(self, boundaries: TimeBoundaries) -> tuple[int, int]:
         """Count events and clicks before validation starts."""
@@ -115,8 +131,8 @@ class TimeHistogram:
                 why = "the log is too small or too many share one time"
                 what = f"no click among its {events:,} events" if events else f"no event, as {why}"
                 raise DataError(
-                    f"split by time: {name} has {what} (the log spans {first} to {last} ms); change the fractions in "
-                    "data.split, check data.events.click and time_unit, or use split: {by: last_click}"
+                    f"split by time: {name} has {what} (the log spans {first} to {last} ms); change validation and "
+                    "test in data.split, check data.events.click and time_unit, or use split: {by: last_click}"
                 )
 
 

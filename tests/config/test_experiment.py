@@ -218,6 +218,8 @@ class TestMistakes:
             ("data.split.by=user", "data.split.by", "'time' or 'last_click', found 'user'"),
             ("data.split.test=0", "data.split.test", "found 0"),
             ("data.split={validation: 0.6, test: 0.4}", "data.split", "validation + test must stay below 1"),
+            ("data.split={validation: 0.1, test: 1d}", "data.split", "both as durations, like 1d; found one of each"),
+            ("data.split.test=7", "data.split.test", "a duration of a minute or more like 1d"),
             ("evaluation.refresh=0h", "evaluation.refresh", "above zero like 30m, 1h or 1d"),
             ("evaluation.refresh=hourly", "evaluation.refresh", "expected a duration"),
             ("model.history_time=days", "model.history_time", "found 'days'"),

@@ -25,7 +25,8 @@ ACCEPTED = ("model.fusion=lmf", "model.fusion={kind: lmf, rank: 2}", "data.refus
             "evaluation.refresh=2h", "model.student=mean", "model.student=null", "model.category_head=category",
             "data.events.weight=stars", "data.events.click={column: stars, at_least: 2}", "index.cold_bias=0.5",
             "data.events.weight=[{column: stars, weight: 2}]", "training.ema=null", "content.loss.tags=0.5",
-            "data.posterior.bucket=1800000", "model.content_term=auto", "model.temperature=2",
+            "data.posterior.bucket=1800000", "data.split={validation: 1d, test: 7d}",
+            "model.content_term=auto", "model.temperature=2",
             "training.stages=[{name: all, loss: {refused: 0, triplet: 0.1}}]")  # fmt: skip
 
 

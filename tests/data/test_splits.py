@@ -17,6 +17,29 @@ def test_boundaries_are_order_statistics_of_the_times() -> None:
     assert split_by_time(time, boundaries).tolist() == [1, 0, 1, 0, 2, 2, 0, 2, 2, 1]
 
 
+@pytest.mark.parametrize("cells", [1 << 20, 100])
+def test_durations_count_back_from_the_end_of_the_log(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    monkeypatch.setattr("recall.data.splits._MAX_CELLS", cells)
+    day = 86_400_000
+    time = np.arange(10 * day, 20 * day, 1_000_000)  # ten days; the last event is 400 s before midnight
+    histogram = TimeHistogram.of(time, np.ones(len(time), bool))
+    found = histogram.boundaries(validation=day, test=2 * day, end_ms=20 * day - 1)
+    grid = 1 << histogram.shift  # on a coarser grid the periods begin up to a cell later
+    assert [0 <= start - expected < grid for start, expected in zip(found, (17 * day, 18 * day), strict=True)] == [
+        True
+    ] * 2
+    last = TimeHistogram.of(time[:500], np.ones(500, bool)).boundaries(validation=day, test=day)
+    if cells > 500:
+        assert last == (int(time[499]) + 1 - 2 * day, int(time[499]) + 1 - day)
+
+
+def test_a_period_longer_than_the_log_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"train has no event.* change validation and test in data\.split"):
+        TimeHistogram.of(np.arange(0, 10 * 60_000, 60_000), np.ones(10, bool)).boundaries(
+            validation=300_000, test=600_000
+        )
+
+
 def test_histogram_of_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recall.data.splits._MAX_CELLS", 1000)
     rng = np.random.default_rng(1)

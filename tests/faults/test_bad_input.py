@@ -169,7 +169,7 @@ FOUND_AT_ONCE: dict[str, tuple[Spoil, str]] = {
     ),
     "a log that is not there": (
         lambda i: i.log.unlink(),
-        r"data\.events\.path: .*log\.csv: matches no file; expected a file or a glob like logs/\*\.csv",
+        r"data\.events\.path: .*log\.csv: matches no file; expected a file, a folder, or a glob like logs/\*\.csv",
     ),
     "an embedding file that is not there": (
         lambda i: i.text.unlink(),
@@ -225,7 +225,7 @@ FOUND_WHEN_THE_LOG_IS_READ: dict[str, tuple[Spoil, str]] = {
     ),
     "two events": (
         lambda i: i.write_log(f"u0,i1,{START},1\n", f"u0,i2,{START + 1},1\n"),
-        r"validation has no event, as the log is too small or too many share one time .* change the fractions",
+        r"validation has no event, as the log is too small or too many share one time .* change validation and test",
     ),
     "one user who clicked twice": (
         lambda i: [i.write_log(f"u0,i1,{START},1\n", f"u0,i2,{START + 1},1\n"), i.split_by_last_click()],
