@@ -31,22 +31,34 @@ def simulate(
 
 
 def dataset(
-    name: Annotated[str, typer.Argument(help="kuairand, movielens, mind or sequences")],
+    name: Annotated[
+        str, typer.Argument(help="ebnerd, kuairand, microlens, mind, movielens, sequences, vk_lsvd or yambda")
+    ],
     source: Annotated[Path, typer.Argument(help="folder with the data set as it was published")],
     out: OutPath,
 ) -> None:
     """Convert a public data set as published into ordinary input files."""
     with clear_errors(console):
+        import pyarrow.parquet as pq
+
         from recall.data import datasets
 
-        readers: dict[str, Callable[[Path], datasets.Dataset]] = {
-            "kuairand": datasets.read_kuairand,
-            "movielens": datasets.read_movielens,
+        readers: dict[str, Callable[[Path], datasets.Dataset | datasets.StreamedDataset]] = {
+            "ebnerd": datasets.read_ebnerd,
+            "kuairand": datasets.stream_kuairand,
+            "microlens": datasets.read_microlens,
             "mind": datasets.read_mind,
+            "movielens": datasets.read_movielens,
             "sequences": datasets.read_sequences,
+            "vk_lsvd": datasets.read_vk_lsvd,
+            "yambda": datasets.read_yambda,
         }
         if name not in readers:
             raise RecallError(f"dataset: found {name}, expected one of {', '.join(readers)}")
         data = readers[name](source)
         data.write(out)
-        console.print(f"{len(data.events):,} events of {len(data.items):,} items in {out}")
+        events = pq.read_metadata(out / "events.parquet").num_rows
+        console.print(f"{events:,} events of {len(data.items):,} items in {out}")
+        for reason, rows in data.dropped.items():
+            if rows:
+                console.print(f"not taken: {rows:,} {reason}")

@@ -123,7 +123,7 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
         (("query", "--run", "{finished}", "--item", "nope"), "1 of 1 ids are not in the index: nope; give ids of the"),
         (
             ("dataset", "netflix", "{tmp}", "--out", "{tmp}/x"),
-            "found netflix, expected one of kuairand, movielens, mind",
+            "found netflix, expected one of ebnerd, kuairand, microlens, mind",
         ),
         (("dataset", "mind", "{tmp}/none", "--out", "{tmp}/x"), "expected the folder of the unpacked data set, found"),
         (("simulate", "--out", "{tmp}/typo.yaml/x", "--users", "5", "--items", "5", "--exposures", "20"), "written"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from recall.data.datasets import simulate
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ON_REAL_DATA = ("kuairand", "movielens", "amazon_beauty")
+# `test_public_logs.py` prepares them from made-up files.
+CONVERTED = ("ebnerd", "kuairand_1k", "microlens", "mind", "vk_lsvd", "yambda")
+ALL = ("demo", *ON_REAL_DATA, *CONVERTED)
 
 
 def load(name: str, *overrides: str) -> Config:
@@ -25,10 +29,10 @@ def names(features: Iterable[Feature]) -> set[str]:
 
 
 def test_these_and_no_other_examples_exist() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"demo", *ON_REAL_DATA}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(ALL)
 
 
-@pytest.mark.parametrize("name", ["demo", *ON_REAL_DATA])
+@pytest.mark.parametrize("name", ALL)
 def test_every_example_validates_as_a_gated_model_with_ids_and_content_apart(name: str) -> None:
     config = load(name)
     assert config.model.structure == "gated"
@@ -38,7 +42,7 @@ def test_every_example_validates_as_a_gated_model_with_ids_and_content_apart(nam
     assert config.evaluation.k == (5, 10, 20, 50, 100)
 
 
-@pytest.mark.parametrize("name", ["demo", *ON_REAL_DATA])
+@pytest.mark.parametrize("name", ALL)
 def test_every_example_says_where_its_data_comes_from(name: str) -> None:
     comments = [line for line in (EXAMPLES / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     source = "recall simulate --out runs/demo-data" if name == "demo" else "https://"
@@ -97,3 +101,32 @@ def test_amazon_beauty_follows_the_leave_one_out_protocol_over_ordered_histories
     assert config.data.layout == "user"
     assert config.model.history_encoder == "transformer"
     assert config.evaluation.exclude_seen
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_converted_sets_are_read_where_the_command_of_the_example_writes_them(name: str) -> None:
+    text = (EXAMPLES / f"{name}.yaml").read_text()
+    assert re.search(rf"recall dataset {name.removesuffix('_1k')} \S+ --out runs/{name}-data", text)
+    folder = EXAMPLES.parent / "runs" / f"{name}-data"
+    config = load(name)
+    paths = [
+        Path(config.data.events.path),
+        config.data.items.path,
+        *([config.data.users.path] if config.data.users else []),
+    ]
+    paths += [Path(history.path) for history in config.data.histories.values() if history.path]
+    assert {path.resolve().parent for path in paths} == {folder}
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "days"),
+    [("ebnerd", "time", (1, 7)), ("mind", "time", (1, 1)), ("yambda", "time", (1, 1)), ("vk_lsvd", "time", (7, 7)),
+     ("kuairand_1k", "time", (2, 2)), ("microlens", "last_click", None)],
+)  # fmt: skip
+def test_converted_sets_follow_their_own_protocol(name: str, by: str, days: tuple[int, int] | None) -> None:
+    config = load(name)
+    split = config.data.split
+    assert split.by == by
+    if days:
+        assert (split.validation, split.test) == tuple(day * 86_400_000 for day in days)
+    assert config.evaluation.exclude_seen == (name != "yambda")  # a track is heard again

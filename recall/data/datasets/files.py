@@ -1,19 +1,17 @@
-"""Holds what the readers of data sets share: their tables, the writer of these, and a reader of text files."""
+"""Holds what the readers of data sets share: their tables, and a reader of text files; `streams.py` writes."""
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from recall.core.errors import ArtifactError, DataError
+from recall.core.errors import DataError
+from recall.data.datasets.streams import write_tables
 
 # A control character that no published file holds: stands in for separators of several characters.
 _UNIT_SEPARATOR = b"\x1f"
@@ -28,12 +26,14 @@ class Dataset:
       items: the catalogue, one row per item, cold items included.
       users: one row per user, or None where the source has no profiles.
       extras: further tables of the source by name, e.g. the click histories of MIND.
+      dropped: rows of the source that were not taken, by reason.
     """
 
     events: pa.Table
     items: pa.Table
     users: pa.Table | None = None
     extras: Mapping[str, pa.Table] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def tables(self) -> dict[str, pa.Table]:
         """Return every table by the name of its file."""
@@ -41,35 +41,8 @@ class Dataset:
         return {"events": self.events, "items": self.items, **users, **self.extras}
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write events.parquet, items.parquet, users.parquet and the extras; other files stay as they are.
-
-        All files are written beside their places and renamed at the end, so that a killed run leaves none half
-        written. Equal tables give equal bytes.
-
-        Returns:
-          The paths written.
-
-        Raises:
-          ArtifactError: the folder cannot be made or the disk is full; files that were there are unchanged.
-        """
-        folder = Path(folder)
-        places = {folder / f"{name}.parquet": table for name, table in self.tables().items()}
-        scratch = {place: place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}") for place in places}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for place, table in places.items():
-                pq.write_table(table, scratch[place])
-            for place in places:
-                os.replace(scratch[place], place)
-        except OSError as error:
-            raise ArtifactError(
-                f"{folder}: the data set could not be written ({error}); free some space or choose another folder"
-            ) from error
-        finally:
-            for path in scratch.values():
-                if path.exists():
-                    path.unlink()
-        return list(places)
+        """Write events.parquet, items.parquet, users.parquet and the extras, as `write_tables` does."""
+        return write_tables(folder, self.tables())
 
 
 def require_folder(folder: str | Path) -> Path:
@@ -182,6 +155,17 @@ def _read_csv(
             null_values=[""],
         ),
     )
+
+
+def require_columns(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
+    """Check that a file has the columns that the data set publishes.
+
+    Raises:
+      DataError: names the first missing column and lists the columns of the file.
+    """
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{path}: has no column {name}; its columns are {', '.join(names)}")
 
 
 def as_number(table: pa.Table, column: str, kind: pa.DataType, *, path: Path, first_line: int = 1) -> pa.Table:

@@ -1,31 +1,42 @@
 """Reads KuaiRand: short-video exposures with clicks, from the recommender of Kuaishou.
 
-Published at https://kuairand.com (files: https://zenodo.org/records/10439422) under CC BY-SA 4.0 in three
-sizes, Pure, 1K and 27K, of one layout. Cite: Gao et al., "KuaiRand: An Unbiased Sequential Recommendation
-Dataset with Randomly Exposed Videos", CIKM 2022, https://doi.org/10.1145/3511808.3557624.
+Published at https://kuairand.com (files: https://zenodo.org/records/10439422; the format:
+https://github.com/chongminggao/KuaiRand) under CC BY-SA 4.0 in three sizes, Pure, 1K and 27K, of one layout. Cite: Gao
+et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022,
+https://doi.org/10.1145/3511808.3557624.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from recall.core.errors import DataError
-from recall.core.tables import read_table
-from recall.data.datasets.files import Dataset, as_number, listing, require_folder
+from recall.core.tables import read_header, read_table, table_format
+from recall.data.datasets.files import Dataset, as_number, listing, require_columns, require_folder
+from recall.data.datasets.streams import StreamedDataset, parquet_parts, whole
 
 _ENDING = r"\.(csv|csv\.gz|parquet)$"
 _LOG_COLUMNS = ("user_id", "video_id", "time_ms", "is_click")
 
 
 def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Dataset:
-    """Read KuaiRand-Pure, -1K or -27K.
+    """Read KuaiRand-Pure or -1K into memory; see `stream_kuairand`."""
+    data = stream_kuairand(folder, random_exposures=random_exposures)
+    return Dataset(events=whole(data.events), items=data.items, users=data.users)
+
+
+def stream_kuairand(folder: str | Path, *, random_exposures: bool = True) -> StreamedDataset:
+    """Read KuaiRand-Pure, -1K or -27K, the log in parts: 27K has over 300 million exposures.
 
     The published names are log_standard_4_08_to_4_21_SIZE.csv, log_standard_4_22_to_5_08_SIZE.csv,
-    log_random_4_22_to_5_08_SIZE.csv (with _part1, _part2 in 27K), video_features_basic_SIZE.csv and
+    log_random_4_22_to_5_08_SIZE.csv (the standard ones of 27K in _part1, _part2), video_features_basic_SIZE.csv and
     user_features_SIZE.csv; gzipped CSV and Parquet of the same names are read too. The video statistics are left
     alone: they sum over the whole period, so that an example would see its own future.
 
@@ -36,13 +47,13 @@ def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Datas
     Returns:
       events: the logs one after the other, in the published order and with all published columns; user_id,
         video_id, time_ms (Unix ms) and is_click (0 or 1) are int64. Exact duplicates stay as published.
-      items: video_id int64, author_id, video_type, ..., tag, as the published strings.
+      items: video_id int64, author_id, video_type, ..., tag, as the published strings; 32 million rows of 27K need
+        some 10 GB of memory.
       users: user_id int64 and the profile, as the published strings.
-      All of it is in memory at once: for 27K (over 300 million exposures) point an experiment at the published files
-      themselves.
 
     Raises:
-      DataError: a file is missing, or a column, or a value of the log's four columns is not a whole number.
+      DataError: a file is missing, or a column, or (while the log is read) a value of the log's four columns is not a
+        whole number.
     """
     folder = require_folder(folder)
     if not any(folder.glob("log_*")) and (folder / "data").is_dir():
@@ -52,11 +63,13 @@ def read_kuairand(folder: str | Path, *, random_exposures: bool = True) -> Datas
         logs += _matching(folder, r"log_random_.*" + _ENDING)
     [videos] = _matching(folder, r"video_features_basic_[^_]+" + _ENDING, example="video_features_basic_pure.csv")
     [users] = _matching(folder, r"user_features_[^_]+" + _ENDING, example="user_features_pure.csv")
-    return Dataset(
-        events=pa.concat_tables([_read(path, _LOG_COLUMNS) for path in logs], promote_options="permissive"),
-        items=_read(videos, ("video_id",)),
-        users=_read(users, ("user_id",)),
-    )
+    schema = _schema_of(logs)
+
+    def events() -> Iterator[pa.Table]:
+        for path in logs:
+            yield from _log_parts(path, schema)
+
+    return StreamedDataset(events=events, items=_read(videos, "video_id"), users=_read(users, "user_id"))
 
 
 def _matching(folder: Path, pattern: str, *, example: str | None = None) -> list[Path]:
@@ -75,13 +88,61 @@ def _matching(folder: Path, pattern: str, *, example: str | None = None) -> list
     return found
 
 
-def _read(path: Path, numbers: tuple[str, ...]) -> pa.Table:
+def _schema_of(logs: list[Path]) -> pa.Schema:
+    """Return the columns of all logs; a column whose type differs among them is text."""
+    kinds = dict[str, pa.DataType]()
+    for path in logs:
+        if table_format(path) == "parquet":
+            found = {field.name: field.type for field in pq.read_schema(path)}
+        else:
+            found = dict.fromkeys(read_header(path), pa.string())
+        require_columns(path, list(found), _LOG_COLUMNS)
+        for name, kind in found.items():
+            kinds[name] = kind if kinds.get(name, kind) == kind else pa.string()
+    return pa.schema([(name, pa.int64() if name in _LOG_COLUMNS else kind) for name, kind in kinds.items()])
+
+
+def _log_parts(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    rows = 0
+    for part in _raw_parts(path):
+        table = _with_numbers(part, _LOG_COLUMNS, path=path, first_line=rows + 2)
+        rows += len(part)
+        columns = [
+            table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+            for field in schema
+        ]
+        yield pa.table(columns, schema=schema)
+
+
+def _raw_parts(path: Path) -> Iterator[pa.Table]:
+    names = read_header(path)
+    if table_format(path) == "parquet":
+        yield from parquet_parts(path, names)
+        return
+    text = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    try:
+        with pa.input_stream(path, compression="detect") as stream:
+            reader = pa_csv.open_csv(stream, read_options=pa_csv.ReadOptions(block_size=1 << 26), convert_options=text)
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: cannot be read as csv ({' '.join(str(error).split())}); unpack it once more"
+        ) from error
+
+
+def _read(path: Path, number: str) -> pa.Table:
     table = read_table(path)
-    for name in numbers:
-        if name not in table.column_names:
-            raise DataError(f"{path}: has no column {name}; its columns are {', '.join(table.column_names)}")
+    require_columns(path, table.column_names, (number,))
+    return _with_numbers(table, (number,), path=path, first_line=2)
+
+
+def _with_numbers(table: pa.Table, names: tuple[str, ...], *, path: Path, first_line: int) -> pa.Table:
+    for name in names:
         if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type):
-            table = as_number(table, name, pa.int64(), path=path, first_line=2)
+            table = as_number(table, name, pa.int64(), path=path, first_line=first_line)
         else:
             table = table.set_column(table.column_names.index(name), name, pc.cast(table[name], pa.int64()))
     return table

@@ -27,8 +27,11 @@ _TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset:
     """Read MIND: the folder with behaviors.tsv and news.tsv, or one that holds several such folders.
 
-    Given the folder above MINDsmall_train and MINDsmall_dev, both logs are read one after the other, and news that
-    both list are taken once.
+    Given the folder above MINDsmall_train and MINDsmall_dev, or MINDlarge_train and MINDlarge_dev, both logs are read
+    one after the other, and news that both list are taken once. MINDlarge_test beside them has no clicks: its news are
+    taken and its impressions are not.
+
+    Not taken: the entity and relation embeddings (entity_embedding.vec, relation_embedding.vec).
 
     Args:
       folder: the unpacked folder.
@@ -44,10 +47,11 @@ def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset
         list<string> of Wikidata ids.
       users: None.
       extras["history"]: user_id, position int32, news_id: the history at the user's earliest impression.
+      dropped: impressions of a test set beside other parts.
 
     Raises:
       DataError: a file is missing, a line has another number of values, a time, an impression or an entity list
-        cannot be read, or the impressions carry no clicks, as in the test set.
+        cannot be read, or no impression carries clicks, as in the test set alone.
     """
     folder = require_folder(folder)
     parts = (
@@ -57,14 +61,28 @@ def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset
         raise DataError(
             f"{folder}: expected behaviors.tsv and news.tsv of MIND, here or in folders below; found {listing(folder)}"
         )
-    logs = [_read_behaviors(require_file(part, "behaviors.tsv", of="MIND")) for part in parts]
+    paths = [require_file(part, "behaviors.tsv", of="MIND") for part in parts]
+    labelled = [path for path in paths if _has_clicks(path)] or paths
+    logs = [_read_behaviors(path) for path in labelled]
     events = pa.concat_tables([_events(log) for log in logs])
     items = pa.concat_tables([_read_news(require_file(part, "news.tsv", of="MIND")) for part in parts])
     history = _history(pa.concat_tables([log.select(["user_id", "time_ms", "history"]) for log in logs]))
     if history_as_clicks:
         first_ms = pc.min(events["time_ms"]).as_py()
         events = pa.concat_tables([_as_clicks(history, before_ms=first_ms, schema=events.schema), events])
-    return Dataset(events=events, items=_first_of_each(items), extras={"history": history})
+    hidden = sum(len(read_delimited(path, _BEHAVIORS, delimiter="\t")) for path in paths if path not in labelled)
+    dropped = {"impressions of the test set, which has no clicks": hidden}
+    return Dataset(events=events, items=_first_of_each(items), extras={"history": history}, dropped=dropped)
+
+
+def _has_clicks(path: Path) -> bool:
+    """Tell whether the first line's impressions say what was clicked."""
+    try:
+        with path.open(encoding="utf8") as stream:
+            impressions = stream.readline().rstrip("\r\n").rpartition("\t")[2]
+    except (OSError, UnicodeDecodeError):
+        return True  # for the reader to tell
+    return not impressions or any(word.endswith(("-0", "-1")) for word in impressions.split(" "))
 
 
 def _read_behaviors(path: Path) -> pa.Table:

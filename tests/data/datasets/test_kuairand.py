@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from recall.core.errors import DataError
-from recall.data.datasets import read_kuairand
+from recall.data.datasets import read_kuairand, stream_kuairand
+from tests.helpers.published_sets import publish_kuairand
 
 LOG = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_rand,tab\n"
 VIDEOS = (
@@ -96,3 +98,15 @@ def test_a_log_without_clicks_is_an_error_that_lists_its_columns(published: Path
     (published / "data" / "log_random_4_22_to_5_08_1k.csv").write_text("user_id,video_id,time_ms\n1,2,3\n")
     with pytest.raises(DataError, match="has no column is_click; its columns are user_id, video_id, time_ms"):
         read_kuairand(published)
+
+
+def test_a_log_in_parts_is_read_in_parts_and_in_order(tmp_path: Path) -> None:
+    publish_kuairand(tmp_path)
+    data = stream_kuairand(tmp_path)
+    parts = list(data.events())
+    assert len(parts) == 5  # two parts of each period, and the random log
+    events = pa.concat_tables(parts)
+    assert events["time_ms"].to_pylist()[:-1] == sorted(events["time_ms"].to_pylist()[:-1])
+    assert events["is_rand"].to_pylist()[-1] == "1"
+    assert events.equals(read_kuairand(tmp_path).events)
+    assert "counts" not in data.items.column_names

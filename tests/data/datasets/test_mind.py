@@ -109,3 +109,12 @@ def test_a_folder_without_the_files_says_what_was_expected(tmp_path: Path, share
     shutil.copy(shared_data / "mind-sample" / "behaviors.tsv", tmp_path)
     with pytest.raises(DataError, match=r"expected news\.tsv of MIND"):
         read_mind(tmp_path)
+
+
+def test_a_test_set_beside_other_parts_gives_its_news_and_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "MINDlarge_train", "1\tU1\t11/9/2019 6:42:51 PM\t\tN1-1", news=NEWS.format(n=1))
+    write(tmp_path / "MINDlarge_test", "1\tU1\t11/16/2019 6:42:51 PM\tN1\tN1 N2", news=NEWS.format(n=2))
+    data = read_mind(tmp_path)
+    assert data.events["news_id"].to_pylist() == ["N1"]
+    assert data.items["news_id"].to_pylist() == ["N2", "N1"]
+    assert sum(data.dropped.values()) == 1
