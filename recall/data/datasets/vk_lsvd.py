@@ -34,8 +34,8 @@ def read_vk_lsvd(folder: str | Path) -> StreamedDataset:
 
     The source publishes no times, but files of a week whose rows are in order of time. A row gets the moment at which
     it would lie if the exposures of a week came at an even pace, the last one at the end of the week: row i of n in
-    week w is at (w + (i + 1) / n) weeks - 1 ms, counted from 1970. The order of all events is the published one, and the
-    last seven days are the last week; ages and gaps within a day are approximate.
+    week w is at (w + (i + 1) / n) weeks - 1 ms, counted from 1970. The order of all events is the published one, and
+    the last seven days are the last week; ages and gaps within a day are approximate.
 
     Not taken: train_interactions_rank of users and items, which counts the whole training period, so that an example
     would see its own future.
