@@ -148,13 +148,24 @@ def _page(section: str, examples: Mapping[str, Mapping[str, Any]]) -> str:
         lines += shown
     lines += _keys(section, model)
     todo = [below for key in keys_of(model, section) for below in key.sections]
+    shown: set[type[BaseModel]] = set()
     while todo:
         name, below = todo.pop(0)
+        if below in shown and section == "features":  # the types of features, which all towers have
+            continue
+        shown.add(below)
         heading, anchor = _heading(name, below)
-        lines += [f"## {heading} {{ #{anchor} }}", "", _prose(below), ""]
+        lines += [f"## {heading} {{ #{anchor} }}", "", _prose(below), "", *_short_forms(below)]
         lines += _keys(name, below)
         todo = [deeper for key in keys_of(below, name) for deeper in key.sections] + todo
     return "\n".join(lines)
+
+
+def _short_forms(model: type[BaseModel]) -> list[str]:
+    """Say which key a value or a list alone stands for."""
+    forms = [("A value", getattr(model, "short_form", "")), ("A list", getattr(model, "list_form", ""))]
+    lines = [f"{what} in the place of the section stands for `{key}` alone." for what, key in forms if key]
+    return [*lines, ""] if lines else []
 
 
 def _heading(name: str, model: type[BaseModel]) -> tuple[str, str]:
@@ -167,7 +178,7 @@ def _heading(name: str, model: type[BaseModel]) -> tuple[str, str]:
 def _keys(prefix: str, model: type[BaseModel]) -> list[str]:
     lines = []
     kinds = [name for name, kind in _below(prefix, Feature) if kind is model]
-    for key in keys_of(model, prefix):
+    for key in sorted(keys_of(model, prefix), key=lambda key: kinds != [] and not key.name.endswith(".type")):
         # The five types of features have keys in common; the first one has the anchor.
         own = "" if kinds and not _is_first(key, model) else f' id="{key.anchor}"'
         label = f'<code class="name">{key.name.rpartition(".")[2]}</code>'
@@ -192,6 +203,8 @@ def _type_line(key: Key) -> str:
     default = key.field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return f"<span>{kind}</span>"
+    if default is None:
+        return f"<span>{kind} · optional</span>"
     return f"<span>{kind} · default <code>{_escaped(_value_text(default, key.annotation))}</code></span>"
 
 
@@ -261,7 +274,7 @@ def _is_union(annotation: Any) -> bool:
 
 def _type_text(annotation: Any) -> str:
     for known, text in _NAMED.items():
-        if annotation == known:
+        if _is_a(annotation, known):
             return text
     if typing.get_origin(annotation) is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
@@ -285,6 +298,17 @@ def _type_text(annotation: Any) -> str:
     return _NAMES.get(annotation, "path" if "Path" in str(annotation) else str(annotation))
 
 
+def _is_a(annotation: Any, known: Any) -> bool:
+    """Tell whether an annotation is a known one, with or without further metadata."""
+    if annotation == known:
+        return True
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return False
+    inner, *metadata = typing.get_args(annotation)
+    known_inner, *known_metadata = typing.get_args(known)
+    return bool(inner == known_inner and metadata[: len(known_metadata)] == known_metadata)
+
+
 def _plural(text: str) -> str:
     first, comma, rest = text.partition(",")
     return (first if first in ("text", "anything") else f"{first}s") + comma + rest
@@ -300,7 +324,9 @@ def _bounds(data: Any) -> Iterator[str]:
 
 def _value_text(value: Any, annotation: Any) -> str:
     durations = (values.DurationMs, tuple[values.DurationMs, ...], values.DurationMs | None)
-    if annotation in durations and value is not None:
+    plain = typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+    is_duration = _is_a(annotation, values.DurationMs) or annotation in durations or plain in durations
+    if is_duration and value is not None:
         return _written([duration_text(part) for part in value] if isinstance(value, tuple) else duration_text(value))
     return _written(value)
 
