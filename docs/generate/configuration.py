@@ -113,6 +113,8 @@ def link_keys(markdown: str, page: str) -> str:
     keys, root = all_keys(), "../" * page.count("/")
 
     def linked(match: re.Match[str]) -> str:
+        if match["link"]:
+            return match[0]
         name = match["key"].replace("[]", "")
         if "." not in name or name not in keys:
             return match[0]
@@ -120,12 +122,14 @@ def link_keys(markdown: str, page: str) -> str:
         same = target == page
         return f"[{match[0]}]({'' if same else root + target}{f'#{anchor}' if anchor else ''})"
 
-    pattern = re.compile(r"(?<![\[`])`(?P<key>[a-z_]+(?:\.[a-z_]+(?:\[\])?)+)(?::[^`\n]*)?`(?!\]|`)")
+    pattern = re.compile(
+        r"(?P<link>\[[^\]]*\]\([^)]*\)|``.*?``)|`(?P<key>[a-z_]+(?:\.[a-z_]+(?:\[\])?)+)(?::[^`\n]*)?`"
+    )
     lines, fenced = [], False
     for line in markdown.split("\n"):
         if line.lstrip().startswith("```"):
             fenced = not fenced
-        is_text = not fenced and not line.startswith(("    ", "#")) and "](" not in line
+        is_text = not fenced and not line.startswith(("     ", "#"))
         lines.append(pattern.sub(linked, line) if is_text else line)
     return "\n".join(lines)
 
