@@ -7,11 +7,12 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
-from importlib import metadata
 
 import apache_beam as beam
+import apache_beam.pipeline
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from recall import __version__
 from recall.core.errors import DataError, RecallError
 
 # Beam finds its own runners by their short names, but this one only by its full name.
@@ -35,6 +36,10 @@ def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    label_in_ipython = apache_beam.pipeline.alter_label_if_ipython
+    # In a notebook Beam would name steps by the number of the cell, for which it imports apache_beam.dataframe; that
+    # fails with pandas 3 (Beam 2.77).
+    apache_beam.pipeline.alter_label_if_ipython = _keep_label
     try:
         pipeline = beam.Pipeline(options=options)
         yield pipeline
@@ -48,7 +53,12 @@ def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     except Exception as error:
         raise _as_raised(error) from error
     finally:
+        apache_beam.pipeline.alter_label_if_ipython = label_in_ipython
         logger.setLevel(level)
+
+
+def _keep_label(transform: beam.PTransform, pvalueish: object) -> None:
+    """Leave the name of a step as it is."""
 
 
 def _prepare_dask(options: PipelineOptions) -> None:
@@ -68,7 +78,7 @@ def _prepare_dask(options: PipelineOptions) -> None:
     if dask.address:
         try:
             with Client(dask.address, timeout=dask.timeout or "30s", set_as_default=False) as client:
-                versions = client.run(metadata.version, "recall", on_error="return")
+                versions = client.run(eval, "__import__('recall').__version__", on_error="return")
                 # A worker that cannot unpickle a task would be asked again and again. `exec` is known anywhere.
                 faults = client.run(exec, "import pipelines.transforms", on_error="return")
         except (OSError, ValueError) as error:
@@ -76,12 +86,11 @@ def _prepare_dask(options: PipelineOptions) -> None:
                 f"--dask_client_address {dask.address}: no Dask scheduler answers there ({error}); start one with "
                 "`dask scheduler` and give the address that it prints"
             ) from error
-        here = metadata.version("recall")
         for worker, found in versions.items():
-            if found != here or faults[worker]:
+            if found != __version__ or faults[worker]:
                 raise RecallError(
-                    f"Dask worker {worker} cannot run recall {here} ({faults[worker] or f'it has {found}'}); install "
-                    "the same there as here"
+                    f"Dask worker {worker} cannot run recall {__version__} ({faults[worker] or f'it has {found}'}); "
+                    "install the same there as here"
                 )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recall import __version__
 from recall.config.experiment import Config
 from recall.core.artifacts import fingerprint
 from recall.core.errors import ConfigError
@@ -84,7 +84,7 @@ def _content_step(config: Config, directory: Path) -> Step:
     return Step(
         part=part,
         inputs={"data": of_data},
-        fingerprint=fingerprint(metadata.version("recall"), of_data, sections, config.seed),
+        fingerprint=fingerprint(__version__, of_data, sections, config.seed),
         command=f"recall content train --run {directory}",
         otherwise="was taught with other data or settings",
     )
