@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import apache_beam.pipeline
@@ -36,10 +37,10 @@ def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    label_in_ipython = apache_beam.pipeline.alter_label_if_ipython
     # In a notebook Beam would name steps by the number of the cell, for which it imports apache_beam.dataframe; that
     # fails with pandas 3 (Beam 2.77).
-    apache_beam.pipeline.alter_label_if_ipython = _keep_label
+    module: Any = apache_beam.pipeline
+    label_in_ipython, module.alter_label_if_ipython = module.alter_label_if_ipython, _keep_label
     try:
         pipeline = beam.Pipeline(options=options)
         yield pipeline
@@ -53,11 +54,11 @@ def running(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     except Exception as error:
         raise _as_raised(error) from error
     finally:
-        apache_beam.pipeline.alter_label_if_ipython = label_in_ipython
+        module.alter_label_if_ipython = label_in_ipython
         logger.setLevel(level)
 
 
-def _keep_label(transform: beam.PTransform, pvalueish: object) -> None:
+def _keep_label(transform: object, pvalueish: object) -> None:
     """Leave the name of a step as it is."""
 
 
