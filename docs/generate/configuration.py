@@ -216,7 +216,8 @@ def _description(key: Key) -> str:
     text = (key.field.description or "").strip()
     if not text:
         return ""
-    text = text[0].upper() + text[1:]
+    if re.match(r"[a-z][a-z-]", text) and not re.match(r"\w+[_.]\w", text):  # a word, and no formula or name
+        text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -240,7 +241,7 @@ def _example(section: str, examples: Mapping[str, Mapping[str, Any]]) -> list[st
         return []
     name = "demo.yaml" if "demo.yaml" in found else next(iter(found))
     text = yaml.safe_dump({section: found[name]}, sort_keys=False, default_flow_style=None, width=100)
-    return [f"From `examples/{name}`:", "", '```yaml title="part"', text.rstrip(), "```", ""]
+    return [f"From `examples/{name}`:", "", "```yaml", text.rstrip(), "```", ""]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
