@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from recall.config import values
 from recall.config.experiment import Config
@@ -342,7 +341,7 @@ def _escaped(text: str) -> str:
 
 
 def _written(value: Any) -> str:
-    if value is None or value is PydanticUndefined:
+    if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
