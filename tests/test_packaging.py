@@ -5,11 +5,18 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from tarfile import TarFile
+from zipfile import ZipFile
 
 import pytest
+import yaml
+
+import recall
 
 ROOT = Path(__file__).resolve().parents[1]
 # Module -> package, where the names differ.
@@ -124,6 +131,73 @@ def test_nobody_asks_the_metadata_of_the_distribution_which_may_run_from_a_folde
     asking = {str(path.relative_to(ROOT)) for path in paths if "metadata.version" in path.read_text()}
     assert "recall/core/environment.py" in asking  # of TensorFlow and others
     assert not [name for name in asking if re.search(r"metadata\.version[(, ]+\"recall", (ROOT / name).read_text())]
+
+
+# Built
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ZipFile, TarFile]:
+    """Build the wheel and the source archive of a copy of the tree, without a network."""
+    copy = tmp_path_factory.mktemp("tree")
+    for folder in ("recall", "pipelines", "tests"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, copy)
+    code = "from setuptools.build_meta import *; print(build_sdist('dist')); print(build_wheel('dist'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=copy)
+    assert done.returncode == 0, done.stderr
+    source, wheel = (
+        copy / "dist" / f"recall_towers-{recall.__version__}{rest}" for rest in (".tar.gz", "-py3-none-any.whl")
+    )
+    if not source.exists():  # setuptools before 69 keeps the name as it is written
+        source = source.with_name(source.name.replace("_", "-"))
+    return ZipFile(wheel), tarfile.open(source)
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_module_template_and_the_licence_and_nothing_else(built: tuple[ZipFile, TarFile]) -> None:
+    names = set(built[0].namelist())
+    information = f"recall_towers-{recall.__version__}.dist-info"
+    kinds = ("*.py", "*.j2", "*.html", "py.typed")
+    tree = {str(path.relative_to(ROOT)) for top in ("recall", "pipelines") for kind in kinds
+            for path in (ROOT / top).rglob(kind)}  # fmt: skip
+    assert {name for name in names if not name.startswith(information)} == tree
+    assert {"recall/py.typed", "recall/runs/report/templates/report.html.j2"} <= tree
+    assert any(name.endswith("LICENSE") for name in names)
+    metadata = built[0].read(f"{information}/METADATA").decode()
+    assert f"Name: recall-towers\nVersion: {recall.__version__}\n" in metadata
+    assert "recall = recall.cli.main:main" in built[0].read(f"{information}/entry_points.txt").decode()
+
+
+@pytest.mark.slow
+def test_the_source_archive_can_be_built_from_and_has_no_tests(built: tuple[ZipFile, TarFile]) -> None:
+    names = {name.partition("/")[2] for name in built[1].getnames()}
+    assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "recall/py.typed"} <= names
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (recall.__version__, SETUP["metadata"]["license"])
+
+
+def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
+    copied = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in [name for names in copied for name in names]:
+        assert (ROOT / name).exists(), name
+        assert any(f"!{part}" in ignored for part in (name, str(Path(name).parent))), name
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_supported_python_has_pinned_versions_and_a_run_of_ci(version: str) -> None:
+    lowest, above = re.findall(r"3\.(\d+)", SETUP["options"]["python_requires"])
+    assert int(lowest) <= int(version.removeprefix("3.")) < int(above)
+    assert f"Programming Language :: Python :: {version}" in SETUP["metadata"]["classifiers"]
+    assert (ROOT / ".ci" / "constraints" / f"{version}.txt").exists()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert version in workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
 
 
 # Declared
