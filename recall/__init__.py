@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recall.index import Index, build_index, load_index, save_index
     from recall.model.inference import encode_items, encode_queries
     from recall.runs.run import Run
+    from recall.runs.tuning.tune import tune
     from recall.serving.recaller import Recaller
     from recall.serving.search.candidates import Candidates
     from recall.serving.search.options import SearchOptions
@@ -40,6 +41,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data flow
     "load_config",
     "Config",
     "Run",
+    "tune",
     "PreparedData",
     "train",
     "load_model",
@@ -65,6 +67,7 @@ _MODULE_OF = {
     "load_config": "recall.config.experiment",
     "Config": "recall.config.experiment",
     "Run": "recall.runs.run",
+    "tune": "recall.runs.tuning.tune",
     "PreparedData": "recall.data.prepared",
     "train": "recall.training.train",
     "load_model": "recall.training.published",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from recall.cli import inputs, serving, start, steps
+from recall.cli import inputs, serving, start, steps, tuning
 from recall.cli.content import content_app
 from recall.cli.index import index_app
 from recall.runs.console import silence_libraries
@@ -30,6 +30,7 @@ for command in (  # in the order of --help
     serving.similar,
     serving.serve,
     steps.compare,
+    tuning.tune,
     inputs.simulate,
     inputs.dataset,
     start.schema,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from recall.config.strict import Strict
+from recall.config.tunable import OneOf
 from recall.config.values import GIVEN, DurationMs, HeldOut, HistoryName, LocalPath, TimeZone
 
 
@@ -215,7 +216,13 @@ class PosteriorConfig(Strict):
         description="a bucket is known so long after its end: as late as your pipeline would know it when it serves",
     )
     prior_strength: PositiveFloat = Field(default=20.0, description="pseudo-exposures behind the prior CTR")
-    half_lives: tuple[DurationMs, ...] = Field(
+    half_lives: Annotated[
+        tuple[DurationMs, ...],
+        OneOf(
+            (["2h", "1d", "7d"], ["6h", "3d"], ["30m", "4h", "1d", "7d"]),
+            needs={"data.split.by": ("time",), "data.events.time_unit": ("s", "ms", "us", "ns", "iso")},
+        ),
+    ] = Field(
         default=(2 * 3_600_000, 24 * 3_600_000, 7 * 24 * 3_600_000),
         description="fresh evidence: exposures and clicks that lose half of their weight in this time, beside the "
         "totals, e.g. [2h, 1d, 7d]; [] for none. Off where the log has no clock, or the split is by last click",
@@ -312,7 +319,9 @@ class DataConfig(Strict):
     events: EventsConfig = Field(description="the log: what was shown to whom, when, and what was clicked")
     items: ItemsConfig = Field(description="the catalogue")
     users: UsersConfig | None = Field(default=None, description="profiles of users; without it there are none")
-    history: PositiveInt = Field(default=50, description="clicks of the user that an example carries")
+    history: Annotated[PositiveInt, OneOf((10, 30, 50, 100), ordered=True)] = Field(
+        default=50, description="clicks of the user that an example carries"
+    )
     layout: Literal["click", "user"] = Field(
         default="click",
         description="training records: one per click; or one per user with all clicks in order, with which a causal "

@@ -6,12 +6,13 @@ the model is trained for.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.objectives import ColdSimulation, LossConfig, StudentConfig
 from recall.config.strict import Strict
+from recall.config.tunable import Between, OneOf
 from recall.config.values import Probability
 
 WITH_META_TOWER = ("gated", "base", "meta_only")
@@ -140,7 +141,10 @@ class ModelConfig(Strict):
         description="gated: two item towers joined by the gate; base: both trained apart and aligned; single: all "
         "features in one tower; or one of the two towers alone",
     )
-    gate: Literal["sum", "concat", "residual"] = Field(
+    gate: Annotated[
+        Literal["sum", "concat", "residual"],
+        OneOf(("sum", "concat", "residual"), needs={"model.structure": ("gated",)}),
+    ] = Field(
         default="residual",
         description="g b + (1 - g) m; [b, (1 - g) m], matched with two halves of the query; or b + (1 - g) m",
     )
@@ -159,9 +163,9 @@ class ModelConfig(Strict):
         description="gated: a number per item, learned from the posterior and added to every score, so that vectors "
         "are left to taste",
     )
-    dim: PositiveInt = 64
+    dim: Annotated[PositiveInt, OneOf((16, 32, 64, 128), ordered=True)] = 64
     hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="hidden layers of the towers' MLPs")
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: Annotated[float, Between(0.0, 0.5)] = Field(default=0.2, ge=0, lt=1)
     fusion: FusionConfig = Field(
         default=FusionConfig(),
         description="how the meta tower joins modalities (text, image, tags, attributes); a kind, or a section. All "
@@ -202,7 +206,10 @@ class ModelConfig(Strict):
         "clicks, which starts as the cosine and is trained from there; 0: without; auto: 64 where items have "
         "embeddings and the structure a meta tower",
     )
-    temperature: PositiveFloat | None = Field(
+    # It is only where learning starts, so that nothing was measured to depend on it.
+    temperature: Annotated[
+        PositiveFloat | None, Between(0.02, 2.0, log=True, by_default=False, resolved="start_temperature")
+    ] = Field(
         default=None, description="start value of what scores are divided by; default: 1 for dot, 0.08 for cosine"
     )
     learn_temperature: bool = Field(default=True, description="whether training moves the temperature")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from recall.config.strict import Strict
+from recall.config.tunable import Between, OneOf
 from recall.config.values import Decay, DurationMs
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=32)]
@@ -85,8 +86,8 @@ class TrainingConfig(Strict):
         description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
         "something to judge after each",
     )
-    batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 0.002
+    batch_size: Annotated[PositiveInt, OneOf((256, 512, 1024, 2048, 4096), ordered=True)] = 1024
+    learning_rate: Annotated[PositiveFloat, Between(0.0005, 0.01, log=True)] = 0.002
     table_optimizer: Literal["adagrad", "lazy_adam"] = Field(
         default="lazy_adam",
         description="optimizer of the embedding tables; adagrad: row-wise, its state is 1/dim of the table; lazy_adam: "

@@ -35,7 +35,8 @@ from recall.runs.report.inputs import RecalledItem, RecallSample, ReportInputs
 from recall.runs.served_bias import cold_bias
 from recall.training.published import read_history, read_student_history
 
-HELD_OUT: tuple[Literal["test", "validation"], ...] = ("test", "validation")
+HeldOut = Literal["test", "validation"]
+HELD_OUT: tuple[HeldOut, ...] = ("test", "validation")
 
 
 class Assessment(NamedTuple):
@@ -58,7 +59,13 @@ def evaluate_models(
 
 
 def assess_models(
-    config: Config, prepared: PreparedData, names: Sequence[str], *, load: Callable[[str], RecallModel]
+    config: Config,
+    prepared: PreparedData,
+    names: Sequence[str],
+    *,
+    load: Callable[[str], RecallModel],
+    splits: Sequence[HeldOut] = HELD_OUT,
+    with_baselines: bool = True,
 ) -> Assessment:
     """Evaluate models and baselines: the `test` and `validation` parts of metrics.json, and the ranks behind them.
 
@@ -73,9 +80,11 @@ def assess_models(
       prepared: its data.
       names: structures of the models; the first is the configured one.
       load: loads the model of a structure; called once for each, in turn.
+      splits: the held-out examples; of others no file is read.
+      with_baselines: whether to evaluate the baselines, too.
     """
-    baselines = Baselines.of(config, prepared)
-    judges: dict[str, Judge] = {split: Judge(config, prepared, split) for split in HELD_OUT}
+    baselines = Baselines.of(config, prepared) if with_baselines else None
+    judges: dict[str, Judge] = {split: Judge(config, prepared, split) for split in splits}
     for name in names:
         model = load(name)
         bias = cold_bias(config, prepared, model).bias
@@ -93,7 +102,7 @@ def assess_models(
                 if len(triggered):
                     answer = items.answer(encode_triggers(model, triggered.triggers))
                     judge(f"{name}_trigger", answer, triggered, by_trigger=True, cold_bias=bias)
-            if name == names[0]:
+            if baselines and name == names[0]:
                 baselines.judge(judge, asked, by_trigger=by_trigger)
     metrics = {split: judge.metrics for split, judge in judges.items()}
     return Assessment(metrics, ranks={split: judge.ranks for split, judge in judges.items()})

@@ -13,7 +13,7 @@ from recall.model.batches.dataset import of_stage, training_dataset
 from recall.model.recall_model import RecallModel
 from recall.training.checkpoint import TrainingProgress
 from recall.training.published import TENSORBOARD
-from recall.training.validation import Validation
+from recall.training.validation import OnEpoch, Validation
 
 
 def fit(
@@ -24,6 +24,7 @@ def fit(
     resume: bool,
     verbose: int,
     data: StageData | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train until `patience` or `epochs` is reached, and leave the weights of the best epoch in the model.
 
@@ -34,12 +35,13 @@ def fit(
       resume: whether to continue at the last checkpoint, if there is one.
       verbose: as in `tf.keras.Model.fit`.
       data: which clicks count; default: all.
+      on_epoch: is told of each epoch.
 
     Raises:
       ArtifactError: `resume` and the checkpoint belongs to other settings.
       DataError: no validation example has a query.
     """
-    validation = Validation(model, prepared, progress)
+    validation = Validation(model, prepared, progress, on_epoch=on_epoch)
     progress.restore() if resume else progress.clear()
     training = model.config.training
     dataset = _batches(model, prepared, data or StageData(), epoch=progress.epoch)

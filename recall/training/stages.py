@@ -6,6 +6,8 @@ vectors: `MetaInitialisation`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from recall.model.distributed.workers import Workers
 from recall.model.recall_model import RecallModel
 from recall.training.checkpoint import TrainingProgress
 from recall.training.loop import fit
+from recall.training.validation import OnEpoch
 
 _NORM = 1e-12
 
@@ -34,6 +37,7 @@ def train_stages(
     resume: bool,
     verbose: int,
     workers: Workers | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[RecallModel, TrainingProgress, list[dict[str, Any]]]:
     """Train the stages of `training.stages`, or the one training of an experiment without stages.
 
@@ -45,6 +49,7 @@ def train_stages(
       resume: whether to continue at the last checkpoints.
       verbose: as in `tf.keras.Model.fit`.
       workers: the workers that train together; only without stages.
+      on_epoch: is told of each epoch; epochs count on from stage to stage, as in the history.
 
     Returns:
       The model of the last stage with its best weights, the progress of that stage, and the history entries of all
@@ -57,7 +62,7 @@ def train_stages(
         model.prepare_optimizers()
         writes = workers is None or workers.is_chief
         progress = TrainingProgress(work, model, fingerprint=fingerprint, writes=writes)
-        fit(model, prepared, progress, resume=resume, verbose=verbose)
+        fit(model, prepared, progress, resume=resume, verbose=verbose, on_epoch=on_epoch)
         return model, progress, progress.history
     start: str | None = None  # the weights that a stage starts with
     history: list[dict[str, Any]] = []
@@ -72,11 +77,31 @@ def train_stages(
         model.prepare_optimizers()
         made_of = fingerprint_of(fingerprint, config.training.model_dump(mode="json", include={"stages"}), stage.name)
         progress = TrainingProgress(work / stage.name, model, fingerprint=made_of)
-        fit(model, prepared, progress, data=stage.data, resume=resume, verbose=verbose)
+        in_stage = _Counted(on_epoch, stage.name, done=len(history))
+        fit(
+            model, prepared, progress, data=stage.data, resume=resume, verbose=verbose,
+            on_epoch=in_stage if on_epoch else None,
+        )  # fmt: skip
         start = progress.best_weights
-        done = len(history)
-        history += [{**entry, "epoch": done + entry["epoch"], "stage": stage.name} for entry in progress.history]
+        history += map(in_stage.entry, progress.history)
     return model, progress, history
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Number the epochs of a stage after the epochs of the stages before it."""
+
+    told: OnEpoch | None
+    stage: str
+    done: int
+
+    def entry(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entry of an epoch in the history of all stages."""
+        return {**entry, "epoch": self.done + entry["epoch"], "stage": self.stage}
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        if self.told is not None:
+            self.told(self.entry(entry))
 
 
 def _initialise(

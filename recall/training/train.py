@@ -23,6 +23,7 @@ from recall.training.loop import fit
 from recall.training.published import publish_model
 from recall.training.stages import train_stages
 from recall.training.student import StudentStage
+from recall.training.validation import OnEpoch
 
 
 def train(
@@ -34,6 +35,7 @@ def train(
     resume: bool = False,
     saved_models: bool = True,
     verbose: int = 0,
+    on_epoch: OnEpoch | None = None,
 ) -> RecallModel:
     """Train a model, keep the epoch with the best validation metric, and publish it.
 
@@ -54,6 +56,8 @@ def train(
       resume: continue at the last checkpoint of a killed run instead of starting over.
       saved_models: whether to write the SavedModels query/ and item/.
       verbose: as in `tf.keras.Model.fit`.
+      on_epoch: takes the history entry of each epoch when it is over, but for the epochs of a student that is trained
+        afterwards. What it raises ends the training, and nothing is published.
 
     Returns:
       The model with its best weights.
@@ -83,8 +87,9 @@ def train(
             shutil.rmtree(work, ignore_errors=True)
         with reporting_loss_of(workers):
             model, progress, history = train_stages(
-                config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose, workers=workers
-            )
+                config, prepared, work, fingerprint=fingerprint, resume=resume, verbose=verbose, workers=workers,
+                on_epoch=on_epoch,
+            )  # fmt: skip
         if not writes:
             return model
         student_history = None

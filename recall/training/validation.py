@@ -7,6 +7,7 @@ seconds an epoch in the place of 0.7 to 1.6 (simulated community, KuaiRand) and 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +21,9 @@ from recall.model.inference import answerable, encode_items, encode_queries
 from recall.model.recall_model import RecallModel
 from recall.training.checkpoint import TrainingProgress
 
+OnEpoch = Callable[[Mapping[str, Any]], None]
+"""Takes the history entry of an epoch, see `read_history`, when the epoch is over; what it raises ends the training."""
+
 
 class Validation(tf.keras.callbacks.Callback):
     """Record the validation metric of each epoch with a checkpoint, and stop the training after `patience` epochs.
@@ -28,13 +32,17 @@ class Validation(tf.keras.callbacks.Callback):
       model: the model that answers the validation examples.
       prepared: the prepared data with these examples.
       progress: the checkpoints. Where they train the student of the model, its queries are measured.
+      on_epoch: is told of each epoch after its checkpoint is stored.
 
     Raises:
       DataError: no validation example has a query.
     """
 
-    def __init__(self, model: RecallModel, prepared: PreparedData, progress: TrainingProgress) -> None:
+    def __init__(
+        self, model: RecallModel, prepared: PreparedData, progress: TrainingProgress, *, on_epoch: OnEpoch | None = None
+    ) -> None:
         super().__init__()
+        self._on_epoch = on_epoch
         self._progress, self._judged = progress, model  # Keras sets self.model to the trained one
         self._student = progress.trained is not model
         self._training = model.config.training
@@ -61,7 +69,10 @@ class Validation(tf.keras.callbacks.Callback):
         logs[self._name] = value
         terms = {name: float(term) for name, term in logs.items()}
         seconds = time.perf_counter() - self._started
-        self._progress.record({"epoch": epoch + 1, **terms, "seconds": seconds}, value)
+        entry = {"epoch": epoch + 1, **terms, "seconds": seconds}
+        self._progress.record(entry, value)
+        if self._on_epoch is not None:
+            self._on_epoch(entry)
         if self._progress.is_over(self._training.patience):
             self.model.stop_training = True
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from recall.core.errors import ArtifactError
 from recall.evaluation.metrics import chance
 from recall.runs.report.calibration import calibration_of, calibration_sentence, calibration_table
+from recall.runs.report.html_file import rendered, write_page
 from recall.runs.report.inputs import ReportInputs
 from recall.runs.report.rolling import rolling_sentence, rolling_slices, rolling_tables
 from recall.runs.report.tables import (
@@ -38,31 +36,13 @@ def write_report(path: str | Path, inputs: ReportInputs) -> None:
     Raises:
       ArtifactError: the file cannot be written; nothing is left behind.
     """
-    page, path = render(inputs), Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path}: could not be written ({error}); free some space, then run `recall report` again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_page(path, render(inputs), command="recall report")
 
 
 def render(inputs: ReportInputs) -> str:
     """Render the page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recall.runs.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
         inputs=inputs,
         headline=headline(inputs),
         facts=_facts(inputs),
