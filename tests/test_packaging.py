@@ -24,6 +24,7 @@ PACKAGE_OF = {
     "PIL": "pillow",
     "griffe": "griffelib",
     "pymdownx": "pymdown-extensions",
+    "mlflow": "mlflow-skinny",
     "sklearn": "scikit-learn",
     "websocket": "websocket-client",
     "yaml": "pyyaml",
@@ -205,7 +206,9 @@ def test_every_supported_python_has_pinned_versions_and_a_run_of_ci(version: str
 
 @pytest.mark.slow
 def test_what_the_library_imports_is_declared() -> None:
-    declared = core_packages() | set().union(*map(extra_packages, ("train", "serve", "content", "dask")))
+    declared = core_packages() | set().union(
+        *map(extra_packages, ("train", "serve", "content", "dask", "tune", "track"))
+    )
     assert imported_below("recall", "pipelines") <= declared
 
 
@@ -231,7 +234,7 @@ def test_the_core_has_neither_beam_nor_plots_nor_scikit_learn() -> None:
 
 
 def test_all_is_every_role_of_a_user() -> None:
-    roles = set().union(*map(extra_packages, ("train", "serve", "content", "dask")))
+    roles = set().union(*map(extra_packages, ("train", "serve", "content", "dask", "tune", "track")))
     assert extra_packages("all") == roles
 
 
@@ -277,6 +280,8 @@ for found in (
          "error: prepare: apache-beam not installed; run `pip install 'recall-towers[train]'`"),
         (("run", "CONFIG", "--out", "RUN"), {"matplotlib", "sklearn"},
          "error: run: scikit-learn, matplotlib not installed; run `pip install 'recall-towers[train]'`"),
+        (("tune", "CONFIG", "--out", "RUN"), {"optuna"},
+         "error: tune: optuna not installed; run `pip install 'recall-towers[tune]'`"),
         (("serve", "--run", "RUN"), {"fastapi", "uvicorn"},
          "error: serve: fastapi, uvicorn not installed; run `pip install 'recall-towers[serve]'`"),
         (("report", "--run", "FINISHED"), {"jinja2"},

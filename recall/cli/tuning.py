@@ -17,7 +17,9 @@ def tune(
     out: OutPath,
     overrides: Overrides = None,
     trials: Annotated[int, typer.Option(min=1, help="in all, with those of earlier calls")] = 30,
-    jobs: Annotated[int, typer.Option(min=1, help="trials at once, each with its share of the cores")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="trials at once, each with its share of the cores; 0: in this process")
+    ] = 1,
     space: Annotated[Path | None, typer.Option(help="YAML: settings to tune and their values")] = None,
     time_limit: Annotated[str | None, typer.Option(help="no trial begins later, e.g. 90m or 2h")] = None,
     confirm: Annotated[int, typer.Option(min=0, help="further seeds for the best and the configured settings")] = 3,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from recall.config.search_space import Dimension, value_text
 from recall.config.tunable import OneOf
@@ -136,6 +136,7 @@ def _draw_slice(axis: Axes, trials: Sequence[Trial], dimension: Dimension, *, be
         axis.set_xlim(-0.5, len(space.values) - 0.5)
     elif space.log:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     for trial in trials:

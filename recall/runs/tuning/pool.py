@@ -1,4 +1,4 @@
-"""Takes trials one after the other: in this process, or in several that each have a share of the cores."""
+"""Takes trials: in processes that each have a share of the cores, or one after the other in this process."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import selectors
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from recall.runs.tuning.trial import Outcome, Task, run_trial
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 _PATIENCE_S = 10.0  # for a process to end
+_MOST = 5  # trials of one process
 
 
 class Source(Protocol):
@@ -37,10 +37,10 @@ def take_trials(source: Source, *, jobs: int, log: Path) -> None:
 
     Args:
       source: its methods are called in this process, one at a time.
-      jobs: how many at once; 1: in this process.
-      log: what further processes print, e.g. warnings of TensorFlow.
+      jobs: how many at once, each in a process of its own; 0: one after the other in this process.
+      log: what the processes print, e.g. warnings of TensorFlow.
     """
-    if jobs > 1:
+    if jobs:
         return _in_processes(source, jobs=jobs, log=log)
     while (task := source.next()) is not None:
         source.end(task, run_trial(task, lambda entry, task=task: source.epoch(task, entry)))  # type: ignore[misc]
@@ -48,39 +48,74 @@ def take_trials(source: Source, *, jobs: int, log: Path) -> None:
 
 
 def _in_processes(source: Source, *, jobs: int, log: Path) -> None:
-    """Take trials in worker processes; one that dies fails its trial, and another one takes its place."""
-    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+    """Take trials in worker processes; one that dies fails its trial, and another one takes its place.
 
-        def started() -> _Worker:
-            return stack.enter_context(_Worker(jobs=jobs, log=log))
-
-        idle, busy = [started() for _ in range(jobs)], dict[_Worker, Task]()
+    So does one that has taken `_MOST` trials: TensorFlow keeps some of the memory of each training.
+    """
+    workers = _Workers(jobs=jobs, log=log)
+    try:
         while True:
-            while idle and (task := source.next()) is not None:
-                worker = idle.pop()
-                worker.send({"folder": str(task.folder), "data": str(task.data)})
-                busy[worker] = task
-                selector.register(worker.output, selectors.EVENT_READ, worker)
-            if not busy:
-                return
-            for key, _ in selector.select():
-                worker = key.data
-                task, message = busy[worker], worker.receive()
+            while workers.has_room and (task := source.next()) is not None:
+                workers.start(task)
+            if not workers.busy:
+                break
+            for worker in workers.ready():
+                task, message = workers.busy[worker], worker.receive()
                 if message is not None and "epoch" in message:
                     worker.send({"goes_on": source.epoch(task, message["epoch"])})
                     continue
-                selector.unregister(worker.output)
-                del busy[worker]
-                if message is None:
-                    idle.append(started())
-                    source.end(task, Outcome("failed", reason=worker.last_words()))
-                else:
-                    idle.append(worker)
-                    source.end(task, Outcome(**message["outcome"]))
+                workers.free(worker, is_alive=message is not None)
+                outcome = {"state": "failed", "reason": worker.last_words()} if message is None else message["outcome"]
+                source.end(task, Outcome(**outcome))
+    except BaseException:
+        workers.end(at_once=True)
+        raise
+    workers.end()
+
+
+class _Workers:
+    """Hold the worker processes; each begins when there is a trial for it."""
+
+    def __init__(self, *, jobs: int, log: Path) -> None:
+        self._jobs, self._log = jobs, log
+        self._idle: list[_Worker] = []
+        self.busy: dict[_Worker, Task] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether a further trial can begin."""
+        return len(self.busy) < self._jobs
+
+    def start(self, task: Task) -> None:
+        """Let a worker take a trial."""
+        worker = self._idle.pop() if self._idle else _Worker(jobs=self._jobs, log=self._log)
+        worker.send({"folder": str(task.folder), "data": str(task.data)})
+        worker.tasks += 1
+        self.busy[worker] = task
+
+    def ready(self) -> list[_Worker]:
+        """Wait for messages; return the workers that sent one, or are dead."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self.busy:
+                selector.register(worker.output, selectors.EVENT_READ, worker)
+            return [key.data for key, _ in selector.select()]
+
+    def free(self, worker: _Worker, *, is_alive: bool) -> None:
+        """Take a worker off its trial."""
+        del self.busy[worker]
+        if is_alive and worker.tasks < _MOST:
+            self._idle.append(worker)
+        else:
+            worker.end()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End all workers."""
+        for worker in (*self._idle, *self.busy):
+            worker.end(at_once=at_once)
 
 
 class _Worker:
-    """Hold a process that takes trials; see `worker.py`. It ends with the block, and with this process."""
+    """Hold a process that takes trials; see `worker.py`. It ends with this process at the latest."""
 
     def __init__(self, *, jobs: int, log: Path) -> None:
         threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
@@ -94,17 +129,14 @@ class _Worker:
         assert self._process.stdin
         assert self._process.stdout
         self._input, self.output = self._process.stdin, self._process.stdout
+        self.tasks = 0
 
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
+    def end(self, *, at_once: bool = False) -> None:
+        """End the process: when it waits for its next trial, or at once."""
+        if at_once:
             self._process.terminate()
         with suppress(OSError):
-            self._input.close()  # an idle worker has nothing more to wait for
+            self._input.close()  # a worker without a trial has nothing more to wait for
         try:
             self._process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STUDY = "study.db"
 _NAME = "recall"
 _MADE_OF, _CONFIGURED, _AGAIN, _REASON, _SECONDS = "made_of", "configured", "again", "reason", "seconds"
+_KEPT, _UNJUDGED = 75.0, 2  # percent of the trials that go on after an epoch, and epochs before any is ended
 _WARM_UP = 4  # trials, the configured one among them, before any is pruned
 State = Literal["complete", "pruned", "failed", "interrupted", "running"]
 
@@ -82,7 +83,8 @@ class Study:
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{directory / STUDY}")
         self._study = optuna.create_study(
             storage=self._storage, study_name=_NAME, direction="maximize", load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_WARM_UP, n_warmup_steps=1),
+            # Not the median: in a study of eight trials the best one was below the median of the others until epoch 4.
+            pruner=optuna.pruners.PercentilePruner(_KEPT, n_startup_trials=_WARM_UP, n_warmup_steps=_UNJUDGED + 1),
         )  # fmt: skip
         if (found := self._study.user_attrs.get(_MADE_OF, made_of)) != made_of:
             self.close()

@@ -47,8 +47,8 @@ def tune(
     """Look for better settings of an experiment, by its validation clicks. The test clicks are never read.
 
     Trial 0 has the settings as configured; the others are drawn by a tree-structured Parzen estimator (Bergstra et al.,
-    NeurIPS 2011), and a trial that is behind the median of the others after an epoch ends there. A study goes on where
-    it was: the same call after a kill, or with more trials, takes the trials that are missing.
+    NeurIPS 2011). From epoch 3 on a trial that is among the worst quarter ends there. A study goes on where it was:
+    the same call after a kill, or with more trials, takes the trials that are missing.
 
     Writes OUT/best.yaml, the experiment with the best settings; OUT/tune.html; OUT/tune.json; and in OUT/trials/ the
     experiment and the metrics of each trial.
@@ -57,7 +57,7 @@ def tune(
       config: the experiment.
       out: the directory.
       trials: how many in all, with the trials of earlier calls.
-      jobs: how many at once, each in a process with its share of the cores; 1: in this process.
+      jobs: how many at once, each in a process with its share of the cores; 0: one after the other in this process.
       space: settings to tune, see `recall.config.search_space.search_space`; default: the suggested ones.
       time_limit_s: no trial begins later than so many seconds after the call.
       confirm: seeds that the best and the configured settings are trained with again, to tell a gain from luck.
@@ -77,7 +77,7 @@ def tune(
       True
       >>> best = recall.load_config("runs/tuned/best.yaml")
     """
-    for name, value, least in (("trials", trials, 1), ("jobs", jobs, 1), ("confirm", confirm, 0)):
+    for name, value, least in (("trials", trials, 1), ("jobs", jobs, 0), ("confirm", confirm, 0)):
         if value < least:
             raise ConfigError(f"{name}: expected at least {least}, found {value}")
     if Cluster.of_environment():
