@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
+from recall import __version__
 from recall.config.experiment import Config
 from recall.core.artifacts import write_json, write_text
 from recall.core.environment import commit, versions
@@ -82,7 +82,7 @@ class StepLog:
           keep_versions: leave the file as it is where it holds this experiment with other versions: for steps that are
             skipped, as their results were made with these versions.
         """
-        lines = [f"recall {metadata.version('recall')}, commit {commit()}"]
+        lines = [f"recall {__version__}, commit {commit()}"]
         lines += [f"{name} {version}" for name, version in versions().items()]
         header, body = "".join(f"# {line}\n" for line in lines), with_own_inputs(self.config, self.directory).to_yaml()
         path, cluster = self.directory / "config.yaml", Cluster.of_environment()
