@@ -63,8 +63,20 @@ def commands_in(text: str) -> Iterator[list[str]]:
                 yield shlex.split(part, comments=True)
 
 
-@pytest.mark.parametrize(("text", "of_others"), blocks("sh"))
-def test_a_command_and_its_options_exist(text: str, of_others: bool) -> None:
+def indented(page: Path) -> str:
+    """The indented code of a page, outside of fenced blocks."""
+    lines = BLOCK.sub("", page.read_text()).splitlines()
+    return "\n".join(line.strip() for line in lines if line.startswith("    "))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(pytest.param(block.values[0], id=block.id) for block in [*blocks("sh"), *blocks("text")]),
+        *(pytest.param(indented(page), id=f"{page.stem}-indented") for page in PAGES if "recall " in indented(page)),
+    ],
+)
+def test_a_command_and_its_options_exist(text: str) -> None:
     for words in commands_in(text):
         command: Any = typer.main.get_command(app)
         rest = words[1:]
