@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from recall.config import values
 from recall.config.experiment import Config
 from recall.config.features import Feature
+from recall.config.tunable import Between, OneOf, Tunable
 from recall.config.values import duration_text
 
 _BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} entries"}
@@ -186,7 +187,7 @@ def _keys(prefix: str, model: type[BaseModel]) -> list[str]:
         own = "" if kinds and not _is_first(key, model) else f' id="{key.anchor}"'
         label = f'<code class="name">{key.name.rpartition(".")[2]}</code>'
         lines += [f'<div class="key"{own} markdown>', f"{label} {_type_line(key)}", ""]
-        described = _description(key)
+        described = f"{_description(key)} {_tried(key)}".strip()
         if key.sections:
             described = f"{described} {_pointers(key)}".strip()
         lines += [described, "", "</div>", ""]
@@ -201,6 +202,8 @@ def _is_first(key: Key, model: type[BaseModel]) -> bool:
 
 def _type_line(key: Key) -> str:
     kind = _type_text(key.annotation)
+    if kind in _NAMES.values():
+        kind = ", ".join([kind, *_bounds(key.field)])
     if key.field.is_required():
         return f"<span>{kind} · required</span>"
     default = key.field.get_default(call_default_factory=True)
@@ -211,11 +214,22 @@ def _type_line(key: Key) -> str:
     return f"<span>{kind} · default <code>{_escaped(_value_text(default, key.annotation))}</code></span>"
 
 
+def _tried(key: Key) -> str:
+    """Say what `recall tune` tries where nobody names the key in a search space of their own."""
+    marks = typing.get_args(key.annotation)[1:] if typing.get_origin(key.annotation) is typing.Annotated else ()
+    mark = next((mark for mark in marks if isinstance(mark, Tunable) and mark.by_default), None)
+    if isinstance(mark, Between):
+        return f"*Tuned between {mark.low} and {mark.high}.*"
+    if isinstance(mark, OneOf):
+        return f"*Tuned among {', '.join(_escaped(_written(value)) for value in mark.values)}.*"
+    return ""
+
+
 def _description(key: Key) -> str:
     text = (key.field.description or "").strip()
     if not text:
         return ""
-    if re.match(r"[a-z][a-z-]", text) and not re.match(r"\w+[_.]\w", text):  # a word, and no formula or name
+    if re.match(r"a |[a-z][a-z-]", text) and not re.match(r"\w+[_.]\w", text):  # a word, and no formula or name
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

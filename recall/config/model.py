@@ -163,9 +163,13 @@ class ModelConfig(Strict):
         description="gated: a number per item, learned from the posterior and added to every score, so that vectors "
         "are left to taste",
     )
-    dim: Annotated[PositiveInt, OneOf((16, 32, 64, 128), ordered=True)] = 64
+    dim: Annotated[PositiveInt, OneOf((16, 32, 64, 128), ordered=True)] = Field(
+        default=64, description="width of the towers' vectors"
+    )
     hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="hidden layers of the towers' MLPs")
-    dropout: Annotated[float, Between(0.0, 0.5)] = Field(default=0.2, ge=0, lt=1)
+    dropout: Annotated[float, Between(0.0, 0.5)] = Field(
+        default=0.2, ge=0, lt=1, description="share of the towers' units that a training step leaves out"
+    )
     fusion: FusionConfig = Field(
         default=FusionConfig(),
         description="how the meta tower joins modalities (text, image, tags, attributes); a kind, or a section. All "

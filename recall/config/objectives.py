@@ -25,7 +25,9 @@ class ColdSimulation(Strict):
     enabled: bool = Field(default=True, description="whether ids are hidden in training")
     # Validation does not show what the next three are worth: there the models without them are ahead, and in the test
     # period behind (benchmarks/quality/README.md). So tuning leaves them alone where nobody asks for it.
-    max_probability: Annotated[Probability, Between(0.0, 1.0, by_default=False)] = 0.8
+    max_probability: Annotated[Probability, Between(0.0, 1.0, by_default=False)] = Field(
+        default=0.8, description="probability with which an item without exposures is shown without id"
+    )
     half_exposures: Annotated[PositiveFloat, Between(1.0, 30.0, log=True, by_default=False)] = Field(
         default=5.0, description="exposures at which the probability has halved"
     )

@@ -86,8 +86,12 @@ class TrainingConfig(Strict):
         description="an epoch goes over the data until it has as many steps, so that on small data, too, there is "
         "something to judge after each",
     )
-    batch_size: Annotated[PositiveInt, OneOf((256, 512, 1024, 2048, 4096), ordered=True)] = 1024
-    learning_rate: Annotated[PositiveFloat, Between(0.0005, 0.01, log=True)] = 0.002
+    batch_size: Annotated[PositiveInt, OneOf((256, 512, 1024, 2048, 4096), ordered=True)] = Field(
+        default=1024, description="examples of a step (of data.layout user: users), on several workers of all together"
+    )
+    learning_rate: Annotated[PositiveFloat, Between(0.0005, 0.01, log=True)] = Field(
+        default=0.002, description="of Adam, for all weights but the embedding tables"
+    )
     table_optimizer: Literal["adagrad", "lazy_adam"] = Field(
         default="lazy_adam",
         description="optimizer of the embedding tables; adagrad: row-wise, its state is 1/dim of the table; lazy_adam: "
