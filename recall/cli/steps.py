@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 
 def run(
-    config: ConfigPath, out: OutPath, overrides: Overrides = None, compare: Compare = False, resume: Resume = False
+    config: ConfigPath,
+    out: OutPath,
+    overrides: Overrides = None,
+    compare: Compare = False,
+    resume: Resume = False,
+    track: Annotated[str | None, typer.Option(help="write the run into MLflow: mlflow, or mlflow:URI")] = None,
 ) -> None:
     """Take all steps: prepare, train, vectors, index, evaluate, report."""
     with clear_errors(console):
         from recall.config.experiment import load_config
         from recall.runs.run import Run
 
-        Run(load_config(config, overrides or ()), out, console=console).all(compare=compare, resume=resume)
+        Run(load_config(config, overrides or ()), out, console=console).all(compare=compare, resume=resume, track=track)
 
 
 def prepare(

@@ -26,6 +26,7 @@ from recall.runs.metrics import Metrics, shown_k
 from recall.runs.overview import run_html
 from recall.runs.step_log import StepLog
 from recall.runs.steps import COMPARED, Steps, compared_structures, config_of, model_part
+from recall.runs.tracking.tracked import Tracking, tracked
 
 _PREPARES, _DRAWS = ("apache_beam", "sklearn"), ("jinja2", "matplotlib")  # modules of the extra `train`
 
@@ -70,6 +71,7 @@ class Run:
         self._prepared: Any = None  # read once for all steps
         self._model: Any = None  # the configured one, which is read and traced once for all steps
         self._model_made_of: Any = None
+        self._tracking = Tracking(None, self.console)
 
     @classmethod
     def open(cls, directory: str | Path, overrides: Iterable[str] = (), *, console: Console | None = None) -> Run:
@@ -88,15 +90,16 @@ class Run:
             raise ArtifactError(f"{directory}: holds no run; start one with `recall run CONFIG.yaml --out {directory}`")
         return cls(load_config(path, overrides), directory, console=console)
 
-    def all(self, *, compare: bool = False, resume: bool = False) -> Metrics:
+    def all(self, *, compare: bool = False, resume: bool = False, track: str | None = None) -> Metrics:
         """Do every step; return metrics.json.
 
         Args:
           compare: train and evaluate the other structures, too.
           resume: go on at the last checkpoint of a killed training.
+          track: write the run into MLflow as it goes on: `mlflow`, or `mlflow:URI` of a server.
 
         Raises:
-          ConfigError: `TF_CONFIG` names several workers, or packages are missing.
+          ConfigError: `TF_CONFIG` names several workers, packages are missing, or `track` is something else.
         """
         if Cluster.of_environment():
             raise ConfigError(
@@ -104,12 +107,16 @@ class Run:
                 "once, `recall train` on each worker, and the other steps once"
             )
         require_packages("run", *_PREPARES, *_DRAWS)  # now, not after the hours of training
-        self.prepare()
-        self.train(compare=compare, resume=resume)
-        self.vectors()
-        self.index()
-        metrics = self.evaluate(compare=compare)
-        self.report()
+        with tracked(self.config, self.directory, track, self.console) as self._tracking:
+            self.prepare()
+            self.train(compare=compare, resume=resume)
+            self.vectors()
+            self.index()
+            metrics = self.evaluate(compare=compare)
+            self.report()
+            folders = {name: self.directory / model_part(self.config, name) for name in self._structures(compare)}
+            self._tracking.finish(metrics, folders)
+        self._tracking = Tracking(None, self.console)  # a step by itself is not tracked
         return metrics
 
     def prepare(self) -> dict[str, Any]:
@@ -166,6 +173,7 @@ class Run:
                     fingerprint=step.fingerprint,
                     resume=resume,
                     saved_models=name == self.config.model.structure,
+                    on_epoch=self._tracking.of_model(name),
                     verbose=0 if self.console.quiet else (1 if self.console.is_terminal else 2),
                 )
         return None
