@@ -60,7 +60,10 @@ def publish_kuairand(folder: Path) -> None:
 
 
 def publish_ebnerd(folder: Path) -> None:
-    """Write a bundle: two weeks of impressions with three articles in view each, and the histories before them."""
+    """Write a bundle: two weeks of impressions with three articles in view each, and the histories before them.
+
+    Lists are large ones, as polars writes them.
+    """
     start = datetime.datetime(2023, 5, 18, 7)
     user, _, seconds, _ = log(14, rows=400)
     shown = [np.random.default_rng(n).choice(ITEMS, 3, replace=False) + 9_700_000 for n in range(len(user))]
@@ -74,8 +77,8 @@ def publish_ebnerd(folder: Path) -> None:
             "read_time": pa.array(np.ones(len(user)), pa.float32()),
             "scroll_percentage": pa.nulls(len(user), pa.float32()),
             "device_type": pa.array(user % 3, pa.int8()),
-            "article_ids_inview": pa.array(shown, pa.list_(pa.int32())),
-            "article_ids_clicked": pa.array([articles[:1] for articles in shown], pa.list_(pa.int32())),
+            "article_ids_inview": pa.array(shown, pa.large_list(pa.int32())),
+            "article_ids_clicked": pa.array([articles[:1] for articles in shown], pa.large_list(pa.int32())),
             "user_id": pa.array(user, pa.uint32()),
             "is_sso_user": pa.array(user % 2 == 0),
             "gender": pa.nulls(len(user), pa.int8()),
@@ -95,10 +98,10 @@ def publish_ebnerd(folder: Path) -> None:
         times = [[end - datetime.timedelta(days=2), end - datetime.timedelta(days=1)]] * USERS
         history = {
             "user_id": pa.array(range(1, USERS + 1), pa.uint32()),
-            "impression_time_fixed": pa.array(times, pa.list_(pa.timestamp("us"))),
-            "scroll_percentage_fixed": pa.array([[1.0, None]] * USERS, pa.list_(pa.float32())),
-            "article_id_fixed": pa.array([[9_700_001, 9_700_002]] * USERS, pa.list_(pa.int32())),
-            "read_time_fixed": pa.array([[1.0, 2.0]] * USERS, pa.list_(pa.float32())),
+            "impression_time_fixed": pa.array(times, pa.large_list(pa.timestamp("us"))),
+            "scroll_percentage_fixed": pa.array([[1.0, None]] * USERS, pa.large_list(pa.float32())),
+            "article_id_fixed": pa.array([[9_700_001, 9_700_002]] * USERS, pa.large_list(pa.int32())),
+            "read_time_fixed": pa.array([[1.0, 2.0]] * USERS, pa.large_list(pa.float32())),
         }
         pq.write_table(pa.table(history), folder / name / "history.parquet")
     ids = np.arange(9_700_000, 9_700_000 + ITEMS)
@@ -111,10 +114,10 @@ def publish_ebnerd(folder: Path) -> None:
         "body": ["..."] * ITEMS,
         "published_time": pa.array([start - datetime.timedelta(hours=int(n % 9)) for n in ids], pa.timestamp("us")),
         "article_type": ["article_default"] * ITEMS,
-        "ner_clusters": pa.array([[f"name {n % 4}"] for n in ids], pa.list_(pa.string())),
-        "topics": pa.array([["Sport", "Kendt"][: n % 3] for n in ids], pa.list_(pa.string())),
+        "ner_clusters": pa.array([[f"name {n % 4}"] for n in ids], pa.large_list(pa.string())),
+        "topics": pa.array([["Sport", "Kendt"][: n % 3] for n in ids], pa.large_list(pa.string())),
         "category": pa.array(ids % 3, pa.int16()),
-        "subcategory": pa.array([[n % 5] for n in ids], pa.list_(pa.int16())),
+        "subcategory": pa.array([[n % 5] for n in ids], pa.large_list(pa.int16())),
         "category_str": [["nyheder", "sport", "auto"][n % 3] for n in ids],
         "total_inviews": pa.nulls(ITEMS, pa.int32()),
         "total_pageviews": pa.nulls(ITEMS, pa.int32()),
@@ -217,7 +220,7 @@ def publish_vk_lsvd(folder: Path) -> None:
             "platform": pa.array(user % 3, pa.uint8()),
             "agent": pa.array(user % 2, pa.uint8()),
             "timespent": pa.array(np.where(click, 30, 2), pa.uint8()),
-            **{name: pa.array(click * (item % 3 == 0) == 1) for name in
+            **{name: pa.array(click * (item % 3 == 0) == 1, mask=user == 1) for name in
                ("like", "dislike", "share", "bookmark", "click_on_author", "open_comments")},
         }
     )  # fmt: skip

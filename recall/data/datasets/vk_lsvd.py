@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recall.core.arrays import Int64s
@@ -47,7 +48,7 @@ def read_vk_lsvd(folder: str | Path) -> StreamedDataset:
 
     Returns:
       events: one row per exposure: user_id, item_id int64, time_ms int64, timespent (s, at most 255), like, dislike,
-        share, bookmark, click_on_author, open_comments int8, place, platform, agent.
+        share, bookmark, click_on_author, open_comments int8 (0 where the source says nothing), place, platform, agent.
       items: videos of the log, by id: item_id, author_id int64, duration (s), content list<float> (null where the
         source has no embedding).
       users: users of the log, by id: user_id int64, age, gender, geo.
@@ -122,7 +123,7 @@ def _metadata(folder: Path) -> Path:
 def _event_columns(part: pa.Table, time_ms: Int64s) -> pa.Table:
     columns = {name: part[name].cast(pa.int64()) for name in _IDS}
     columns |= {"time_ms": pa.array(time_ms), "timespent": part["timespent"]}
-    columns |= {name: part[name].cast(pa.int8()) for name in _FEEDBACK[1:]}
+    columns |= {name: pc.fill_null(part[name].cast(pa.int8()), 0) for name in _FEEDBACK[1:]}
     return pa.table(columns | {name: part[name] for name in _CONTEXT})
 
 

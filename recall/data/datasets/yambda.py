@@ -45,7 +45,7 @@ def read_yambda(folder: str | Path) -> StreamedDataset:
     Returns:
       events: one row per listen in the published order (by user and time): user_id, item_id int64, timestamp int64 (s
         from a moment that is not published, in steps of 5), is_organic int8, played_ratio_pct (may exceed 100).
-      items: tracks of the listens, by id: item_id, artist_id, album_id int64, track_length_seconds int32, audio
+      items: tracks of the listens, by id: item_id, artist_id, album_id int64, track_length_seconds int64, audio
         list<float> (the normalized embedding); null where nothing is published.
       extras["feedback"]: user_id, item_id, timestamp, is_organic, event_type (like, dislike, unlike, undislike),
         is_like int8.

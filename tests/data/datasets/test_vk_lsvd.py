@@ -30,7 +30,7 @@ def test_rows_keep_the_published_order_and_lie_in_their_week(published: Path) ->
     events = whole(read_vk_lsvd(published).events)
     for name in ("user_id", "item_id", "timespent", "place", "agent"):
         assert events[name].to_pylist() == raw[name].to_pylist()
-    assert events["like"].to_pylist() == [int(value) for value in raw["like"].to_pylist()]
+    assert events["like"].to_pylist() == [int(value or 0) for value in raw["like"].to_pylist()]
     times = events["time_ms"].to_numpy()
     assert (np.diff(times) > 0).all()
     weeks = np.repeat(np.arange(5), [pq.read_metadata(path).num_rows for path in files])
