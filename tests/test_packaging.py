@@ -217,7 +217,7 @@ def test_what_the_tests_import_is_declared() -> None:
 
 
 def test_what_builds_the_site_is_declared() -> None:
-    assert imported_below("docs") <= core_packages() | extra_packages("docs")
+    assert imported_below("docs") <= core_packages() | extra_packages("docs") | extra_packages("notebooks")
 
 
 def test_nothing_is_declared_that_nobody_imports() -> None:
