@@ -59,9 +59,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill a page: included texts, numbers, figures, links from keys of the experiment file to their descriptions."""
     path = page.file.src_uri
     filled = fill_numbers(includes.include(markdown, path))
-    is_generated = path.startswith(("configuration/", "benchmarks/", "notebooks/")) and page.file.generated_by
-    linked = filled if is_generated or path == "changelog.md" else configuration.link_keys(filled, path)
-    return fill_figures(linked)
+    describes_keys = path.startswith("configuration/") and page.file.generated_by
+    return fill_figures(filled if describes_keys else configuration.link_keys(filled, path))
 
 
 def _named(nav: Any) -> Iterator[str]:
