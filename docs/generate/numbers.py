@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "results"
-_NUMBER = re.compile(r"\[\[(?P<experiment>\w+)/(?P<data>[\w-]+) (?P<path>[\w.@]+)\]\]")
+_NUMBER = re.compile(r"(?<!`)\[\[(?P<experiment>\w+)/(?P<data>[\w-]+) (?P<path>[\w.@]+)\]\]")
 
 
 def fill_numbers(markdown: str) -> str:
