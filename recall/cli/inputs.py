@@ -47,7 +47,7 @@ def dataset(
             "ebnerd": datasets.read_ebnerd,
             "kuairand": datasets.stream_kuairand,
             "microlens": datasets.read_microlens,
-            "mind": datasets.read_mind,
+            "mind": datasets.stream_mind,
             "movielens": datasets.read_movielens,
             "sequences": datasets.read_sequences,
             "vk_lsvd": datasets.read_vk_lsvd,

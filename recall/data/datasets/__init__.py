@@ -9,7 +9,7 @@ from recall.data.datasets.ebnerd import read_ebnerd
 from recall.data.datasets.files import Dataset
 from recall.data.datasets.kuairand import read_kuairand, stream_kuairand
 from recall.data.datasets.microlens import read_microlens
-from recall.data.datasets.mind import read_mind
+from recall.data.datasets.mind import read_mind, stream_mind
 from recall.data.datasets.movielens import read_movielens
 from recall.data.datasets.sequences import read_sequences
 from recall.data.datasets.simulation import SimulatedDataset, simulate
@@ -31,4 +31,5 @@ __all__ = [
     "read_yambda",
     "simulate",
     "stream_kuairand",
+    "stream_mind",
 ]

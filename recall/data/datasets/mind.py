@@ -8,6 +8,7 @@ https://aclanthology.org/2020.acl-main.331.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +19,48 @@ import pyarrow.compute as pc
 from recall.core.arrays import Bools, Int64s
 from recall.core.errors import DataError
 from recall.data.datasets.files import Dataset, listing, read_delimited, require_file, require_folder
+from recall.data.datasets.streams import StreamedDataset, whole
 
 _BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+_IMPRESSIONS = 1 << 15  # taken apart at once: about a million rows
 _TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 
 
 def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset:
+    """Read MIND into memory; see `stream_mind`.
+
+    Args:
+      folder: as of `stream_mind`.
+      history_as_clicks: MIND gives what a user clicked in the weeks before the log as a list without times and
+        without what was shown beside. False leaves these clicks out of the events. True puts them in front, in
+        order, one second apart, the last one a second before the first impression of the whole log, with a null
+        impression_id: query vectors then have a history from the start, but the times are made up and the items'
+        early CTR is too high.
+    """
+    data = stream_mind(folder)
+    events, history = whole(data.events), whole(data.extras["history"])
+    if history_as_clicks:
+        first_ms = pc.min(events["time_ms"]).as_py()
+        events = pa.concat_tables([_as_clicks(history, before_ms=first_ms, schema=events.schema), events])
+    return Dataset(events=events, items=data.items, extras={"history": history}, dropped=data.dropped)
+
+
+def stream_mind(folder: str | Path) -> StreamedDataset:
     """Read MIND: the folder with behaviors.tsv and news.tsv, or one that holds several such folders.
 
     Given the folder above MINDsmall_train and MINDsmall_dev, or MINDlarge_train and MINDlarge_dev, both logs are read
     one after the other, and news that both list are taken once. MINDlarge_test beside them has no clicks: its news are
-    taken and its impressions are not.
+    taken and its impressions are not. The impressions are held in memory, and not the news in them one by one.
 
     Not taken: the entity and relation embeddings (entity_embedding.vec, relation_embedding.vec).
 
     Args:
       folder: the unpacked folder.
-      history_as_clicks: MIND gives what a user clicked in the weeks before the log as a list without times and
-        without what was shown beside. False leaves these clicks out of the events. True puts them in front, in
-        order, one second apart, the last one a second before the first impression of the whole log: query vectors
-        then have a history from the start, but the times are made up and the items' early CTR is too high.
 
     Returns:
       events: one row per news item of an impression: user_id, news_id, time_ms int64 (Unix ms; the source names no
-        time zone, read as UTC), click int8, impression_id (null for clicks of the history).
+        time zone, read as UTC), click int8, impression_id.
       items: news_id, category, subcategory, title, abstract, url, and title_entities and abstract_entities,
         list<string> of Wikidata ids.
       users: None.
@@ -64,15 +82,21 @@ def read_mind(folder: str | Path, *, history_as_clicks: bool = False) -> Dataset
     paths = [require_file(part, "behaviors.tsv", of="MIND") for part in parts]
     labelled = [path for path in paths if _has_clicks(path)] or paths
     logs = [_read_behaviors(path) for path in labelled]
-    events = pa.concat_tables([_events(log) for log in logs])
     items = pa.concat_tables([_read_news(require_file(part, "news.tsv", of="MIND")) for part in parts])
     history = _history(pa.concat_tables([log.select(["user_id", "time_ms", "history"]) for log in logs]))
-    if history_as_clicks:
-        first_ms = pc.min(events["time_ms"]).as_py()
-        events = pa.concat_tables([_as_clicks(history, before_ms=first_ms, schema=events.schema), events])
+
+    def events() -> Iterator[pa.Table]:
+        for log in logs:
+            for start in range(0, max(len(log), 1), _IMPRESSIONS):
+                yield _events(log.slice(start, _IMPRESSIONS).combine_chunks())
+
     hidden = sum(len(read_delimited(path, _BEHAVIORS, delimiter="\t")) for path in paths if path not in labelled)
-    dropped = {"impressions of the test set, which has no clicks": hidden}
-    return Dataset(events=events, items=_first_of_each(items), extras={"history": history}, dropped=dropped)
+    return StreamedDataset(
+        events=events,
+        items=_first_of_each(items),
+        extras={"history": lambda: iter([history])},
+        dropped={"impressions of the test set, which has no clicks": hidden},
+    )
 
 
 def _has_clicks(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recall.core.errors import DataError
-from recall.data.datasets import read_mind
+from recall.data.datasets import read_mind, stream_mind
 
 NEWS = 'N{n}\tnews\tus\tA "quoted" title\t\thttps://x\t[{{"WikidataId": "Q5"}}, {{"WikidataId": "Q5"}}]\t[]\n'
 
@@ -118,3 +118,13 @@ def test_a_test_set_beside_other_parts_gives_its_news_and_is_counted(tmp_path: P
     assert data.events["news_id"].to_pylist() == ["N1"]
     assert data.items["news_id"].to_pylist() == ["N2", "N1"]
     assert sum(data.dropped.values()) == 1
+
+
+def test_impressions_are_taken_apart_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{n}\tU{n}\t11/9/2019 6:42:51 PM\t\tN{n}-1 N{n + 1}-0" for n in range(1, 6)]
+    expected = read_mind(write(tmp_path, *lines)).events.to_pylist()
+    monkeypatch.setattr("recall.data.datasets.mind._IMPRESSIONS", 2)
+    parts = list(stream_mind(tmp_path).events())
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert [row for part in parts for row in part.to_pylist()] == expected
+    assert [row["news_id"] for row in expected] == ["N1", "N2", "N2", "N3", "N3", "N4", "N4", "N5", "N5", "N6"]
