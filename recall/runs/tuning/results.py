@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ class Tuned:
       configured: the trial with the settings of the experiment; None where it failed.
       gains: of the best trial's settings over the configured ones, with each of some further seeds; empty where
         nothing was repeated.
+      clicks: number of validation clicks; 0: not known.
     """
 
     directory: Path
@@ -42,6 +44,7 @@ class Tuned:
     best: Trial
     configured: Trial | None
     gains: tuple[float, ...] = ()
+    clicks: int = 0
 
     @property
     def gain(self) -> float | None:
@@ -53,8 +56,22 @@ class Tuned:
 
     @property
     def is_noise(self) -> bool:
-        """Tell whether the gain may be chance: with one of the further seeds at least there was none."""
-        return bool(self.gains) and min(self.gains) <= 0
+        """Tell whether the gain may be chance: of the training, as a seed has none, or of the validation clicks."""
+        return (bool(self.gains) and min(self.gains) <= 0) or self._is_within_clicks
+
+    @property
+    def _reach(self) -> float:
+        """Return the largest difference of two shares of the validation clicks that may be chance, at 95%.
+
+        1.96 standard errors of two independent measurements. Both settings are judged on the same clicks, which as a
+        rule makes the true error smaller; the correlation of one user's clicks makes it larger.
+        """
+        share = self.best.value or 0.0
+        return 1.96 * math.sqrt(2 * share * (1 - share) / self.clicks) if self.clicks else 0.0
+
+    @property
+    def _is_within_clicks(self) -> bool:
+        return self.gain is not None and not self.best.is_configured and 0 < self.gain < self._reach
 
     @property
     def sentences(self) -> list[str]:
@@ -74,6 +91,10 @@ class Tuned:
         elif not self.best.is_configured:
             said.append(
                 "The gain was not confirmed with other seeds: the best of many trials is partly the luckiest of them."
+            )
+        if self._is_within_clicks:
+            said.append(
+                f"With {self.clicks:,} validation clicks a gain below {self._reach:.4f} is within their sampling noise."
             )
         if self.gains and not self.settings:
             said.append("So the best file has the settings as configured.")

@@ -193,7 +193,9 @@ class _Tuning:
             if sum(gains) <= 0:
                 settings = {}  # never worse than what was configured
         config = with_settings(self._config, settings)
-        return Tuned(self._out, config, settings, self._metric, trials, best, configured, gains)
+        validation = read_json(self._out / _TRIALS / best.name / METRICS)["validation"]
+        clicks = int(validation["all"]["examples"])
+        return Tuned(self._out, config, settings, self._metric, trials, best, configured, gains, clicks)
 
     def draw(self, tuned: Tuned) -> None:
         """Write tune.html, and print the result."""

@@ -262,12 +262,12 @@ def test_a_process_that_is_killed_fails_its_trial_and_another_takes_its_place(
 # What is said of a gain
 
 
-def told(gains: tuple[float, ...], study: Path, config: Config) -> Tuned:
+def told(gains: tuple[float, ...], study: Path, config: Config, *, clicks: int = 0) -> Tuned:
     trials = [
         _trial(0, value=0.30, is_configured=True, dim=4), _trial(1, value=0.35, is_configured=False, dim=8)
     ]  # fmt: skip
     settings = {"model.dim": 8} if sum(gains) > 0 or not gains else {}
-    return Tuned(study, config, settings, "recall@50", trials, trials[1], trials[0], gains)
+    return Tuned(study, config, settings, "recall@50", trials, trials[1], trials[0], gains, clicks)
 
 
 def _trial(number: int, *, value: float, is_configured: bool, dim: int) -> Any:
@@ -287,6 +287,14 @@ def test_a_gain_that_a_seed_lacks_is_called_noise(config: Config, tmp_path: Path
     tuned = told((0.02, -0.01), tmp_path, config)
     assert tuned.is_noise
     assert "within the noise" in tuned.sentences[-1]
+
+
+def test_a_gain_is_held_against_the_number_of_clicks(config: Config, tmp_path: Path) -> None:
+    # Recall .35: with 100 clicks 1.96 standard errors of a difference are 1.96 * sqrt(2 * .35 * .65 / 100) = .1322.
+    few = told((0.02, 0.04), tmp_path, config, clicks=100)
+    assert few.is_noise
+    assert few.sentences[-1] == "With 100 validation clicks a gain below 0.1322 is within their sampling noise."
+    assert not told((0.02, 0.04), tmp_path, config, clicks=100_000).is_noise
 
 
 def test_a_gain_of_the_study_alone_is_said_to_be_unconfirmed(config: Config, tmp_path: Path) -> None:
