@@ -18,7 +18,9 @@ from recall.cli.main import app
 from recall.config.experiment import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "pages").rglob("*.md"))
+PAGES = sorted(
+    path for path in (ROOT / "docs" / "pages").rglob("*.md") if path.parent.name != "notebooks"
+)  # those are made by `make notebooks`
 BLOCK = re.compile(r"^```(?P<language>\w+)(?P<about>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
