@@ -2,7 +2,7 @@
 #
 #   docker build --tag recall .
 #   docker run --rm --volume "$PWD:/work" recall run experiment.yaml --out runs/mine
-#   docker run --rm --volume "$PWD:/work" --publish 8000:8000 recall serve --run runs/mine --host 0.0.0.0
+#   docker run --rm --volume "$PWD:/work" --publish 8080:8080 recall serve --run runs/mine --host 0.0.0.0
 #
 # The container's user has the id 10001 (--user "$(id -u)" makes files yours). Versions are the ones of .ci/constraints.
 FROM python:3.12-slim
