@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Candidate recall that does not forget new content.",
 )
 for command in (  # in the order of --help
+    start.init,
     steps.run,
     steps.prepare,
     steps.train,
