@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from recall.config.data import ClickRule
+from recall.config.experiment import load_config
+
 if TYPE_CHECKING:
     from tests.helpers.finished_run import Outcome
 
@@ -56,3 +59,47 @@ def test_a_schema_that_cannot_be_written_is_one_line(command: Command, tmp_path:
     outcome = command("schema", "--out", tmp_path / "file" / "schema.json")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "choose another --out" in outcome.err
+
+
+# init
+
+
+@pytest.fixture
+def tables(community: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Return the options that name the files of the community, and an experiment file to write."""
+    options = [("--events", "events.parquet"), ("--items", "items.parquet"), ("--users", "users.parquet")]
+    files = [str(part) for option, name in options for part in (option, community / name)]
+    return (*files, "--out", str(tmp_path / "experiment.yaml"))
+
+
+def test_init_writes_an_experiment_its_schema_and_a_short_table(
+    tables: tuple[str, ...], command: Command, tmp_path: Path
+) -> None:
+    outcome = command("init", *tables)
+    assert outcome.code == 0
+    assert load_config(tmp_path / "experiment.yaml").data.events.click == ClickRule(column="is_click")
+    assert json.loads((tmp_path / "experiment.schema.json").read_text())["title"] == "recall experiment"
+    shown = outcome.out.splitlines()
+    assert any(line.split()[:2] == ["events.time", "time_ms"] for line in shown)
+    assert len(shown) < 25
+    assert f"recall run {tmp_path / 'experiment.yaml'}" in outcome.err
+
+
+def test_init_writes_over_a_file_only_when_told(tables: tuple[str, ...], command: Command, tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text("mine")
+    outcome = command("init", *tables)
+    assert (outcome.code, "is there already" in outcome.err, "--force" in outcome.err) == (1, True, True)
+    assert (tmp_path / "experiment.yaml").read_text() == "mine"
+    assert command("init", *tables, "--force").code == 0
+    assert (tmp_path / "experiment.yaml").read_text() != "mine"
+
+
+def test_init_takes_what_it_is_told_and_says_in_a_line_what_is_not_there(
+    tables: tuple[str, ...], command: Command, tmp_path: Path
+) -> None:
+    assert command("init", *tables, "--click", "none").code == 0
+    assert load_config(tmp_path / "experiment.yaml").data.events.click is None
+    outcome = command("init", *tables, "--user", "who", "--force")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "--user who" in outcome.err
+    assert "its columns are user_id, item_id, time_ms" in outcome.err

@@ -55,14 +55,7 @@ def guess_experiment(
     taken.add(clock.time.value)
     click = guess_click(log, taken, named=named, file=events)
     end_ms = _end_ms(log[clock.time.value], clock)
-    found = guess_items(
-        catalogue,
-        item_id.value,
-        log_unit=clock.unit.value,
-        log_is_typed=clock.is_typed,
-        log_end_ms=end_ms,
-        now_ms=now_ms,
-    )
+    found = guess_items(catalogue, item_id.value, clock, log_end_ms=end_ms, now_ms=now_ms)
     if clock.is_typed and found.published:
         clock = _in_unit_of(catalogue[found.published.value], clock, now_ms=now_ms)
     names = {*catalogue, *(feature.settings["name"] for feature in found.features)}
@@ -105,15 +98,11 @@ def _in_unit_of(published: Column, clock: ClockGuess, *, now_ms: int) -> ClockGu
 
 
 def _zone(column: Column, clock: ClockGuess) -> Choice | None:
-    if clock.by_day or not (clock.is_typed and column.values.type.tz is None if clock.is_typed else
-                            says_no_zone(column, clock.unit.value)):  # fmt: skip
+    naive = column.values.type.tz is None if clock.is_typed else says_no_zone(column, clock.unit.value)
+    if clock.by_day or not naive:
         return None
-    return Choice(
-        "events.time_zone",
-        "UTC",
-        "times that say no offset",
-        "the times say no offset; set their zone, e.g. Europe/Berlin",
-    )
+    unsure = "the times say no offset from UTC; set their zone, e.g. Europe/Berlin"
+    return Choice("events.time_zone", "UTC", "the usual one", unsure)
 
 
 def _unknown(share: float, items: Sample) -> Choice | None:
@@ -137,10 +126,8 @@ def _users(
         return None, None
     keys = [column for column in columns.values() if column.is_key and column.kind in ("text", "whole")]
     scores = {
-        column.name: 3.0 * (column.name == of_log.name)
-        + 2.0 * names_one_of(column.name, USER)
-        + share_known(of_log, column)
-        for column in keys
+        one.name: 3.0 * (one.name == of_log.name) + 2.0 * names_one_of(one.name, USER) + share_known(of_log, one)
+        for one in keys
     }
     if not scores or max(scores.values()) < 0.5:
         raise ConfigError(

@@ -75,8 +75,8 @@ def experiment_text(guessed: Guessed, *, folder: Path, name: str) -> str:
         MODELINE,
         "#",
         *_wrapped(
-            f"Guessed by `recall init` from {guessed.looked_at}. Behind each line stands what it was guessed from; look "
-            "at the lines that say `unsure` first. All settings: `recall schema`, or the configuration pages."
+            f"Guessed by `recall init` from {guessed.looked_at}. Behind a line stands what it was guessed from; look "
+            "at the lines that say `unsure` first. An editor that reads YAML schemas knows all other settings."
         ),
         "#",
         f"#   recall run {name} --out runs/first",

@@ -17,7 +17,7 @@ Place: TypeAlias = Literal["user", "behaviour", "meta"]
 _FEW, _MANY, _MANY_TAGS = 20, 50, 100
 _LONG_TEXT, _LONG_TAG, _WORDS = 60, 40, 4
 _ID_LIKE = 0.5  # the catalogue's reader refuses categories with more values per row
-_RANGE = re.compile(r"^[\[(].*[\])]$|^\d+\s*[-~]\s*\d+$")
+_RANGE = re.compile(r"^[\[(][^\",{}]*,[^\",{}]*[\])]$|^\d+\s*[-~]\s*\d+$")
 _SEPARATORS = {"|": 0.01, ";": 0.05, ",": 0.05}  # -> share of the values that have it
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -121,7 +121,7 @@ def _author(column: Column) -> Feature | LeftOut | None:
     words = set(words_of(column.name))
     distinct = len(column.distinct)
     is_named = bool(words & AUTHOR) and not words & {"type", "name", "category"}
-    is_id = is_named or (bool(words & {"id", "uuid"}) and distinct > _MANY)
+    is_id = is_named or (bool(words & {"id", "uuid"}) and not words & CODE - {"id", "ids"} and distinct > _MANY)
     if not is_id or column.kind not in ("text", "whole") or _separator(column):
         return None
     if distinct == column.filled:
@@ -137,9 +137,8 @@ def _author(column: Column) -> Feature | LeftOut | None:
 def _of_text(column: Column, place: Place) -> Feature | LeftOut:
     text = column.text.drop_null()
     lengths = pc.utf8_length(text).to_numpy(zero_copy_only=False)
-    if pc.mean(
-        pc.match_substring_regex(text.slice(0, 1_000), r"^\s*[\[{]").cast("int8")
-    ).as_py() > 0.5 and not _RANGE.match(text[0].as_py()):
+    first = text.slice(0, 1_000).to_pylist()
+    if sum(value[0] in "[{" and not _RANGE.match(value[: 2 * _FEW]) for value in first) > 0.5 * len(first):
         return LeftOut(column.name, "holds JSON; write lists as Parquet lists, or joined by |")
     if separator := _separator(column):
         parts = [tag for value in text.to_pylist() for tag in value.split(separator) if tag.strip()]
@@ -164,7 +163,9 @@ def _separator(column: Column) -> str:
         if sum(separator in value for value in values) < max(1, least * len(values)):
             continue
         parts = [part.strip() for value in values for part in value.split(separator)]
-        # Sentences have commas, too: their parts are long, and none comes twice.
+        # Sentences have commas, too: their parts are of many words, and none comes twice.
+        if np.mean([part.count(" ") for part in parts]) > _WORDS - 2:
+            continue
         repeats = len(set(parts)) <= (0.95 if separator != "," else 0.6) * len(parts)
         if np.mean([len(part) for part in parts]) <= _LONG_TAG and repeats:
             return separator
@@ -198,6 +199,5 @@ def _number(column: Column, place: Place) -> Feature:
     low, middle, high = np.quantile(column.numbers, [0.0, 0.5, 0.99])
     if low >= 0 and high > 8 * max(middle, 1e-12):
         settings["log"] = True
-    return Feature(
-        place, settings, f"from {_plain(low)} to {_plain(column.numbers.max())}, half below {_plain(middle)}"
-    )
+    low, middle, high = (_plain(number) for number in (low, middle, column.numbers.max()))
+    return Feature(place, settings, f"from {low} to {high}, half below {middle}")

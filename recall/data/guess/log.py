@@ -168,8 +168,8 @@ def guess_click(events: Mapping[str, Column], taken: set[str], *, named: Named, 
     scores = {name: 3.0 * has_word(name, CLICK) + 1.0 * has_word(name, ALSO_CLICK) for name in flags}
     found = best_of(scores, least=1.0) if named.click is None else None
     if found:
-        name, others = found
-        unsure = "" if has_word(name, CLICK) else f"its name is not click; {also(others)}".rstrip("; ")
+        name, near = found
+        unsure = "" if has_word(name, CLICK) else f"its name is not click; {also(near)}".rstrip("; ")
         rest = tuple(other for other in flags if other != name)
         return ClickGuess(Choice("events.click", name, "0 and 1, one row an exposure", unsure), None, rest)
     for name, column in left.items() if named.click is None else ():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import csv
+import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -60,9 +62,8 @@ def read_sample(pattern: str | Path, *, most: int = _ROWS) -> Sample:
     files = expand_paths(pattern)
     _refuse_published_formats(files[0])
     kinds = [table_format(path) for path in files]
-    for path, kind in zip(files[:1], kinds, strict=False):
-        if kind in ("csv", "tsv"):
-            _require_names(path, read_header(path))
+    if kinds[0] in ("csv", "tsv"):
+        _require_names(files[0], read_header(files[0]))
     chosen = sorted({0, len(files) // 2, len(files) - 1})
     parts: list[pa.Table] = []
     complete = []
@@ -107,8 +108,6 @@ def _places_of_parquet(file: pq.ParquetFile, most: int) -> Iterator[pa.Table]:
 
 def _places_of_text(path: Path, kind: str) -> Iterator[pa.Table]:
     """Read blocks of a text file; what begins in the middle of a line is left out. Of gzip only the first is read."""
-    import gzip
-
     if path.suffix.lower() == ".gz":
         with gzip.open(path) as stream:
             yield _parse(_whole_lines(stream.read(_BLOCK_BYTES)), kind)
@@ -154,8 +153,6 @@ def _parse(block: bytes, kind: str) -> pa.Table:
 
 def _first_line(text: bytes, kind: str) -> list[str]:
     line = text[: text.find(b"\n")].decode("utf-8", "replace").rstrip("\r")
-    import csv
-
     return next(csv.reader([line])) if kind == "csv" else line.split("\t")
 
 
@@ -177,17 +174,18 @@ def _require_names(path: Path, header: list[str]) -> None:
     if 2 * len(numbers) >= len(header) or "" in header[1:] or len(set(header)) < len(header):
         shown = ", ".join(header[:6])
         raise DataError(
-            f"{path}: its first line ({shown[:80]}) looks like a row; write the names of the columns above it, e.g. "
-            "user_id, item_id, time"
+            f"init: {path}: its first line ({shown[:80]}) looks like a row; write the names of the columns above it, "
+            "e.g. user_id, item_id, time"
         )
 
 
 def _refuse_published_formats(path: Path) -> None:
     """Name the command that converts a public data set of a format of its own."""
-    for names, reader in cast("dict[tuple[str, ...], str]", _PUBLISHED).items():
+    for names, reader in _PUBLISHED.items():
         if path.name.removesuffix(".gz") in names:
             folder = path.parent
+            written = f"{reader}-data"
             raise DataError(
-                f"{path}: is of a format of its own; first run `recall dataset {reader} {folder} --out {reader}-data`, "
-                f"then `recall init --events {reader}-data/events.parquet --items {reader}-data/items.parquet`"
+                f"init: {path}: has a format of its own; run `recall dataset {reader} {folder} --out {written}`, "
+                f"then `recall init --events {written}/events.parquet --items {written}/items.parquet`"
             )

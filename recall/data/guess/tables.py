@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from recall.core.times import parse_times
 from recall.data.guess.choices import Choice, also, best_of
-from recall.data.guess.clocks import unit_of
+from recall.data.guess.clocks import ClockGuess, unit_of
 from recall.data.guess.columns import Column
 from recall.data.guess.kinds import Feature, LeftOut, embedding_settings, feature_of, usable_name
 from recall.data.guess.words import PUBLISHED, STATE, TIME, TITLE, has_word, names_one_of
@@ -34,21 +34,20 @@ class TableGuess(NamedTuple):
 
 
 def guess_items(
-    columns: Mapping[str, Column], item_id: str, *, log_unit: str, log_is_typed: bool, log_end_ms: int, now_ms: int
+    columns: Mapping[str, Column], item_id: str, clock: ClockGuess, *, log_end_ms: int, now_ms: int
 ) -> TableGuess:
     """Choose what the items file gives.
 
     Args:
       columns: columns of the file.
       item_id: the id.
-      log_unit: unit of the log's times.
-      log_is_typed: whether the log has typed moments, beside which the unit is free.
+      clock: the log's clock: numbers of a time of publication have its unit, which is free beside typed moments.
       log_end_ms: the latest time in the sample of the log.
       now_ms: the moment of the run.
     """
     left = {name: column for name, column in columns.items() if name != item_id}
     title = _title(left)
-    published, refused = _published(left, log_unit, log_is_typed, log_end_ms, now_ms=now_ms)
+    published, refused = _published(left, clock, log_end_ms=log_end_ms, now_ms=now_ms)
     used = {choice.value for choice in (title, published) if choice}
     reasons = {one.column: one for one in refused}
     found = [
@@ -112,20 +111,21 @@ def _title(columns: Mapping[str, Column]) -> Choice | None:
 
 
 def _published(
-    columns: Mapping[str, Column], log_unit: str, log_is_typed: bool, log_end_ms: int, *, now_ms: int
+    columns: Mapping[str, Column], clock: ClockGuess, *, log_end_ms: int, now_ms: int
 ) -> tuple[Choice | None, list[LeftOut]]:
     """Choose the time of publication; returns it, and times that are none, with the reason."""
-    if log_unit == "order":
+    if clock.unit.value == "order":
         return None, []
     refused, scores = [], {}
     for name, column in columns.items():
-        unit = (
-            unit_of(column, now_ms=now_ms) if has_word(name, PUBLISHED | TIME) and not has_word(name, STATE) else None
-        )
+        if not has_word(name, PUBLISHED | TIME) or has_word(name, STATE):
+            continue
+        unit = unit_of(column, now_ms=now_ms)
         if unit is None:
             continue
-        if unit != "iso" and not (unit == log_unit or log_is_typed):
-            refused.append(LeftOut(name, f"is a time in {unit}, and the log is in {log_unit}; write both in one unit"))
+        if unit != "iso" and unit != clock.unit.value and not clock.is_typed:
+            why = f"is a time in {unit}, and the log is in {clock.unit.value}; write both in one unit"
+            refused.append(LeftOut(name, why))
             continue
         times = parse_times(column.values, unit)
         if times.unreadable.any():
