@@ -59,11 +59,10 @@ def test_commands_of_the_readme_exist() -> None:
 
 
 def test_the_columns_of_refresh_posterior_are_the_ones_that_it_takes() -> None:
-    readme = (ROOT / "README.md").read_text()
-    (comment,) = re.findall(r"^recaller\.refresh_posterior\(counts\) *# (.*)$", readme, re.MULTILINE)
-    (id_column,) = re.findall(r"^  items:  \{path: videos\.csv, id: (\w+)", readme, re.MULTILINE)
-    named = [name.strip() for name in re.sub(r"\(.*?\)", "", comment).split(",")]
+    guide = (ROOT / "docs" / "pages" / "guides" / "living-index-and-filters.md").read_text()
+    (frame,) = re.findall(r"^recaller\.refresh_posterior\(\n *pd\.DataFrame\(\{(.*)\}\)$", guide, re.MULTILINE)
+    named = re.findall(r'"(\w+)": \[', frame)
     with_clock = SimpleNamespace(manifest={"time_unit": "ms"})
     with pytest.raises(DataError) as refused:
-        checked_counts(pd.DataFrame(), id_column=id_column, prepared=with_clock)  # type: ignore[arg-type]
+        checked_counts(pd.DataFrame(), id_column="item_id", prepared=with_clock)  # type: ignore[arg-type]
     assert str(refused.value).endswith(f"expected {', '.join(named)}")
