@@ -91,7 +91,7 @@ class Ragged(Sequence[Values]):
         """Give for each value the number of its list, int64 [values]."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    @property
+    @functools.cached_property
     def longest(self) -> int:
         """Return the length of the longest list; 0 without lists."""
         return len(self.values) if len(self) == 1 else int(self.lengths.max(initial=0))

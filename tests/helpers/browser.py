@@ -32,6 +32,7 @@ class Page:
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)  # newer Chromium focuses nothing in a tab behind
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; events that come meanwhile are kept."""
@@ -63,6 +64,7 @@ class Page:
 
     def type(self, text: str) -> None:
         """Write into the element that has the focus, as a keyboard does, and press Enter."""
+        self.until("document.activeElement !== document.body")
         self.send("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             self.send(

@@ -212,7 +212,7 @@ class _Tuning:
         )  # fmt: skip
         for sentence in tuned.sentences:
             self._console.print(sentence, markup=False)
-        self._console.print(f"best settings: {self._out / BEST}\npage: {path}", markup=False)
+        self._console.print(f"best settings: {self._out / BEST}\npage: {path}", markup=False, soft_wrap=True)
 
     def clear_up(self, tuned: Tuned) -> None:
         """Remove the data that neither the best trial nor the experiment is made of, unless all is kept."""

@@ -41,6 +41,11 @@ class Groups:
         """Return a number that the count of the rows without a code does not exceed."""
         return self.base.empty_lists + sum(codes.empty_lists for _, codes in self.overlays)
 
+    @property
+    def most_values(self) -> int:
+        """Return a number of codes that no row exceeds."""
+        return max(codes.longest for codes in (self.base, *(codes for _, codes in self.overlays)))
+
     def of_rows(self, rows: Int32s) -> Ragged:
         """Return the codes of some rows, as `distinct` lists in the order of the rows."""
         lists = self.base.take(np.minimum(rows, len(self.base) - 1))  # an overlay has the rows beyond

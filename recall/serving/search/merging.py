@@ -4,8 +4,9 @@ Where not all can be kept, caps win over the share of cold items, and the share 
 would break a cap is left out; a cold item may take the place of an item with a better score.
 
 With one cap on a column of one value per item, a list has k items wherever k can be had: items that keep a cap are a
-partition matroid, in which every list can be filled up to the same length. With tags, or several caps, another choice
-might have been longer: finding the longest list is a packing problem, and candidates are taken greedily by score.
+partition matroid, in which every list can be filled up to the same length; and it is the best of the lists with so many
+cold items (cold_swaps.py). With tags, or several caps, another choice might have been longer: finding the longest list
+is a packing problem, and candidates are taken greedily by score.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from recall.core.arrays import Bools, Float32s, Int32s, Int64s, Intps
 from recall.index.results import best_k
 from recall.serving.search.caps import Cap, within_caps
+from recall.serving.search.cold_swaps import entries, with_more_cold
 
 # A capped list is filled from so many times its length of candidates: the reserved items alone never fill it.
 _MARGIN = 2
@@ -101,14 +103,21 @@ def _merged_block(ranked: Ranked, rules: Rules, queries: Intps, *, items: int) -
     look = ranked(queries, rules.first_width(items), only=None)
     lists = _filled(ranked, rules, queries, look, items=items)
     short = np.flatnonzero(rules.cold_items(lists.rows) < rules.min_cold)
-    if short.size:
-        to_reserve = Rules(rules.min_cold, rules.caps)
+    if short.size and rules.cold is not None:
+        one_value_each = len(rules.caps) == 1 and rules.caps[0].groups.most_values <= 1
+        # Behind so many cold items, none is in the best list: each that is passed over has a warm one in its place.
+        to_reserve = Rules(rules.k if one_value_each else rules.min_cold, rules.caps)
         of_cold = ranked(queries[short], to_reserve.first_width(items), only=rules.cold)
         reserved = _filled(ranked, to_reserve, queries[short], of_cold, items=items, only=rules.cold)
-        # The list is filled anew around its cold items, whose values count for the caps.
-        start = _Lists.empty(len(short), rules.k).with_items(reserved.rows, reserved.scores, reserved.rows >= 0)
-        refilled = _filled(ranked, rules, queries[short], (look[0][short], look[1][short]), items=items, start=start)
-        lists.rows[short], lists.scores[short] = refilled.rows, refilled.scores
+        if one_value_each:
+            lists = lists.exchanged(short, reserved, rules.caps[0], rules.cold, wanted=rules.min_cold)
+        else:
+            # The list is filled anew around its cold items, whose values count for the caps.
+            start = _Lists.empty(len(short), rules.k).with_items(reserved.rows, reserved.scores, reserved.rows >= 0)
+            refilled = _filled(
+                ranked, rules, queries[short], (look[0][short], look[1][short]), items=items, start=start
+            )
+            lists.rows[short], lists.scores[short] = refilled.rows, refilled.scores
     return best_k(lists.rows, lists.scores, rules.k)
 
 
@@ -146,6 +155,17 @@ class _Lists(NamedTuple):
         """Append candidates [queries, width], best first, as far as they keep the caps."""
         taken = self.rows[:, : int(self.lengths.max(initial=0))]
         return self.with_items(rows, scores, within_caps(rows, rules.caps, taken=taken))
+
+    def exchanged(self, places: Intps, reserved: _Lists, cap: Cap, cold: Bools, *, wanted: int) -> _Lists:
+        """Bring cold items into some lists, for items that lose least; `reserved` has the candidates of each."""
+        mixed = _Lists(self.rows.copy(), self.scores.copy())
+        for candidates, place in enumerate(places.tolist()):
+            own = entries(self.rows[place], self.scores[place], cap, cold)
+            others = entries(reserved.rows[candidates], reserved.scores[candidates], cap, cold)
+            merged = with_more_cold(own, others, limit=cap.limit, wanted=wanted)
+            mixed.rows[place, : len(merged)] = [entry.row for entry in merged]
+            mixed.scores[place, : len(merged)] = [entry.score for entry in merged]
+        return mixed
 
 
 def _filled(
