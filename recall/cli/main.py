@@ -35,6 +35,7 @@ for command in (  # in the order of --help
     inputs.simulate,
     inputs.dataset,
     start.schema,
+    start.doctor,
 ):
     app.command()(command)
 app.add_typer(content_app, name="content")

@@ -1,18 +1,23 @@
-"""Defines the commands that come before a first run: `init` and `schema`."""
+"""Defines the commands around a first run: `init`, `schema` and `doctor`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from recall.cli.options import console
 from recall.core.errors import ArtifactError
 from recall.core.terminal import open_console
 from recall.runs.console import clear_errors
+
+if TYPE_CHECKING:
+    from recall.runs.doctor import Finding
 
 
 def init(
@@ -74,6 +79,35 @@ def schema(out: Annotated[Path | None, typer.Option("--out", help="file to write
         else:
             write_text(out, schema_text())
             console.print(f"the schema of the experiment file: {out}")
+
+
+def doctor(
+    run: Annotated[Path | None, typer.Option("--run", help="also look at the parts of this run")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON list")] = False,
+) -> None:
+    """Say what recall needs, what this machine has, and what to mend. Ends with 1 where something is to be mended."""
+    with clear_errors(console):
+        from recall.runs.doctor import examine
+
+        with console.status("loading TensorFlow and ScaNN ..."):
+            found = examine(run)
+        if as_json:
+            typer.echo(json.dumps([finding._asdict() for finding in found], indent=2))
+        else:
+            open_console().print(_findings(found))
+    if any(finding.state == "bad" for finding in found):
+        raise typer.Exit(1)
+
+
+def _findings(found: list[Finding]) -> Table:
+    table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    styles = {"good": None, "note": "yellow", "bad": "red"}
+    for name, state, text in found:
+        table.add_row({"good": "ok", "note": "note", "bad": "MEND"}[state], name, escape(text), style=styles[state])
+    return table
 
 
 def write_text(path: Path, text: str) -> None:

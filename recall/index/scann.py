@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,7 +108,12 @@ class ScannIndex(VectorIndex):
 
     @classmethod
     def build(cls, items: Items, settings: ScannSettings) -> ScannIndex:
-        """Train the partitions and the codebooks on all cores."""
+        """Train the partitions and the codebooks on all cores.
+
+        Raises:
+          ArtifactError: ScaNN is not installed.
+        """
+        _require_scann()
         from scann.scann_ops.py import scann_ops_pybind  # `import scann` rebinds scann.scann_ops; this form works.
 
         builder = scann_ops_pybind.builder(items.vectors, settings.k, "dot_product")
@@ -194,8 +200,31 @@ class ScannIndex(VectorIndex):
         return cls(Items(ids, vectors), searcher=searcher, settings=ScannSettings(**settings), report=report)
 
 
+def is_installed() -> bool:
+    """Tell whether ScaNN is there; for macOS and Windows it has no wheels."""
+    return find_spec("scann") is not None
+
+
+def _require_scann() -> None:
+    """Check that ScaNN is there.
+
+    Raises:
+      ArtifactError: it is not.
+    """
+    if not is_installed():
+        raise ArtifactError(
+            "expected ScaNN, which is not installed here (it has wheels for Linux alone); use `recall index --set "
+            "index.kind=exact`, or a Linux machine"
+        )
+
+
 def tensorflow_ops() -> Any:
-    """Import ScaNN's TensorFlow ops, which load TensorFlow; this package by itself needs only the NumPy ones."""
+    """Import ScaNN's TensorFlow ops, which load TensorFlow; this package by itself needs only the NumPy ones.
+
+    Raises:
+      ArtifactError: ScaNN is not installed.
+    """
+    _require_scann()
     from scann.scann_ops.py import scann_ops  # `import scann` rebinds scann.scann_ops; this form works.
 
     return scann_ops
@@ -203,6 +232,7 @@ def tensorflow_ops() -> Any:
 
 def _open(folder: Path) -> tuple[Any, Float32s]:
     """Open the searcher in a folder, and the vectors that it rescores with as a memory map [items, dim]."""
+    _require_scann()
     from scann.scann_ops.py import scann_ops_pybind
 
     # Not ScaNN's load_searcher: that one would unpickle a scann_docids.pkl if somebody put one there.

@@ -16,6 +16,14 @@ def run_html(steps: Steps) -> str:
     A part is `done`, `out of date` (made of other inputs or settings than today's), or `missing`. Files are not read
     whole: damage inside one is told by the step that reads it.
     """
+    states = run_states(steps)
+    rows = [[name, state, _changed(steps, name)] for name, state, _ in states]
+    advice = next((found for _, _, found in states if found), "")
+    return html_table(f"Run {steps.directory}", ["part", "state", "written"], rows, note=advice)
+
+
+def run_states(steps: Steps) -> list[tuple[str, str, str]]:
+    """List the parts of a run: name, state as in `run_html`, and what to do where that is not `done`."""
     parts: dict[str, Callable[[], object]] = {
         "data": lambda: steps.data().published(),
         "model": lambda: steps.model().published(),
@@ -23,18 +31,16 @@ def run_html(steps: Steps) -> str:
         "index": lambda: steps.index().published(),
         "metrics.json": steps.published_metrics,
     }
-    rows, advice = [], ""
+    states = []
     for name, read in parts.items():
         try:
             read()
-            state = "done"
+            states.append((name, "done", ""))
         except RecallError as error:
             state = "out of date" if (steps.directory / name).exists() else "missing"
-            advice = advice or str(error)
-        rows.append([name, state, _changed(steps, name)])
+            states.append((name, state, str(error)))
     report = steps.directory / "report.html"
-    rows.append(["report.html", "done" if report.exists() else "missing", _changed(steps, "report.html")])
-    return html_table(f"Run {steps.directory}", ["part", "state", "written"], rows, note=advice)
+    return [*states, ("report.html", "done" if report.exists() else "missing", "")]
 
 
 def _changed(steps: Steps, name: str) -> str:

@@ -23,7 +23,7 @@ from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import facts_table, metrics_table, step_line
 from recall.runs.metrics import Metrics, shown_k
-from recall.runs.overview import run_html
+from recall.runs.overview import run_html, run_states
 from recall.runs.step_log import StepLog
 from recall.runs.steps import COMPARED, Steps, compared_structures, config_of, model_part
 from recall.runs.tracking.tracked import Tracking, tracked
@@ -290,6 +290,10 @@ class Run:
             write_report(path, inputs)
         self.console.print(f"report: {path}")
         return path
+
+    def states(self) -> list[tuple[str, str, str]]:
+        """List the parts: name; `done`, `out of date` or `missing`; and what to do where that is not `done`."""
+        return run_states(self._steps)
 
     def _repr_html_(self) -> str:
         return run_html(self._steps)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "run", "prepare", "train", "vectors", "index", "evaluate", "report", "query", "similar", "compare", "simulate",
-    "dataset", "content", "serve", "export", "init", "schema",
+    "dataset", "content", "serve", "export", "init", "schema", "doctor",
 )  # fmt: skip
 Command = Callable[..., "Outcome"]
 

@@ -13,7 +13,7 @@ from recall.index.base import VectorIndex, first_width
 from recall.index.build.tuning import Progress, measure, tune
 from recall.index.exact import ExactIndex
 from recall.index.items import Items
-from recall.index.scann import ScannIndex, ScannSettings
+from recall.index.scann import ScannIndex, ScannSettings, is_installed
 
 _COSINE_QUERIES = 500
 
@@ -24,6 +24,8 @@ def exact_at_once(items: Items, config: IndexConfig) -> str | None:
         return "index.kind is exact"
     if config.kind == "auto" and len(items.vectors) < config.exact_below:
         return f"{_counted(items)}, fewer than index.exact_below = {config.exact_below:,}"
+    if config.kind == "auto" and not is_installed():
+        return "ScaNN is not installed; on this machine all search is exact"
     return None
 
 
