@@ -146,7 +146,8 @@ class ModelConfig(Strict):
         OneOf(("sum", "concat", "residual"), needs={"model.structure": ("gated",)}),
     ] = Field(
         default="residual",
-        description="g b + (1 - g) m; [b, (1 - g) m], matched with two halves of the query; or b + (1 - g) m",
+        description="how behaviour b and content m are joined: sum, g b + (1 - g) m; concat, [b, (1 - g) m], matched "
+        "with two halves of the query; residual, b + (1 - g) m",
     )
     gate_shape: Literal["scalar", "per_dimension"] = Field(
         default="scalar", description="one share of behaviour per item, or one per dimension"
