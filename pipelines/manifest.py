@@ -16,6 +16,7 @@ from recall.data.content_prior.prior import ContentPrior
 from recall.data.examples import example_schema
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.item_totals import ItemTotals
+from recall.data.prepared_files import REFIT
 from recall.data.splits import SPLITS
 
 
@@ -67,6 +68,7 @@ def describe(
         "item_id_feature": _item_id_feature(config),
         "user_id_column": encoded.user_id_column,
         "clipped": encoded.clipped,
+        **({"judged": encoded.judged} if encoded.judged else {}),
         "examples": {name: _columns(config, split) for split, name in enumerate(SPLITS)},
         **({"histories": _histories(config, scratch, vocabularies)} if data.histories else {}),
     }
@@ -79,12 +81,14 @@ def _counts(scratch: Scratch, log: OrderedLog, totals: ItemTotals) -> dict[str, 
     def by_split(what: str) -> dict[str, int]:
         return {name: sum(written[f"{name}_{what}"].to_pylist()) for name in SPLITS}
 
+    refit = f"{REFIT}_records"
+    of_refit = {REFIT: sum(written[refit].to_pylist())} if refit in written.column_names else {}
     return {
         **log.summary.counts(log.rejected),
         "items": len(log.items),
         "items_exposed": int(np.count_nonzero(totals.exposures.sum(axis=1))),
         "examples": by_split("examples"),
-        "records": by_split("records"),
+        "records": by_split("records") | of_refit,
     }
 
 

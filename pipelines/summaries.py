@@ -244,12 +244,14 @@ class EncodedTables(NamedTuple):
       user_id_column: raw column of user ids.
       clipped: by table and feature, the number of values that lie far from all others and count as the nearest end of
         their range.
+      judged: what a judged model knows where what is served knows more; see `PreparedData.judged`.
     """
 
     items: EncodedRows
     users: EncodedRows
     user_id_column: str
     clipped: dict[str, dict[str, int]]
+    judged: dict[str, Any]
 
 
 def encode_tables(
@@ -258,6 +260,7 @@ def encode_tables(
     users: UserTable | None,
     *,
     item_clicks: Int64s,
+    all_item_clicks: Int64s,
     user_clicks: pa.Table,
 ) -> EncodedTables:
     """Fit both encoders and encode the catalogue and the users.
@@ -267,27 +270,41 @@ def encode_tables(
       items: the catalogue.
       users: the profiles, if there is a file.
       item_clicks: int64 [items], training clicks.
-      user_clicks: columns user and clicks, training clicks of every user of the log.
+      all_item_clicks: int64 [items], clicks of the whole log.
+      user_clicks: columns user, clicks and all_clicks: training clicks and all clicks of every user of the log.
     """
     features = config.features
     item_encoder = TableEncoder.fit(
         {"behaviour": features.behaviour, "meta": features.meta}, items.table, clicks=item_clicks, seed=config.seed
     )
     title = config.data.items.title
+    judged: dict[str, Any] = {}
+    if config.learns_from_all:
+        judged["items"] = _sizes(item_encoder)
+        item_encoder = item_encoder.extended(items.table, clicks=all_item_clicks)
     titles = items.table[title].combine_chunks() if title else None
     attributes = attribute_columns(items.table, features.item, further=config.data.items.attributes)
     encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles, attributes)
 
-    ids, table, id_column = _all_users(config, users, user_clicks)
+    ids, table, id_column, known = _all_users(config, users, user_clicks)
     position = pc.index_in(ids, value_set=user_clicks["user"].combine_chunks()).fill_null(-1).to_numpy()
-    clicks = np.append(user_clicks["clicks"].to_numpy(), 0)[position]
-    user_encoder = TableEncoder.fit({"user": features.user}, table, clicks=clicks, seed=config.seed)
+    clicks, all_clicks = (np.append(user_clicks[name].to_numpy(), 0)[position] for name in ("clicks", "all_clicks"))
+    user_encoder = TableEncoder.fit({"user": features.user}, table[:known], clicks=clicks[:known], seed=config.seed)
+    if config.learns_from_all:
+        judged |= {"users": _sizes(user_encoder), "user_rows": known}
+        user_encoder = user_encoder.extended(table, clicks=all_clicks)
     return EncodedTables(
         encoded_items,
         EncodedRows(ids, user_encoder.encode(table), user_encoder),
         id_column,
         {"items": _clipped(item_encoder, items.table), "users": _clipped(user_encoder, table)},
+        judged,
     )
+
+
+def _sizes(encoder: TableEncoder) -> dict[str, int]:
+    """Return the number of codes of each feature that has a vocabulary."""
+    return {name: vocabulary.size for name, vocabulary in encoder.vocabularies.items()}
 
 
 def _clipped(encoder: TableEncoder, table: pa.Table) -> dict[str, int]:
@@ -296,19 +313,32 @@ def _clipped(encoder: TableEncoder, table: pa.Table) -> dict[str, int]:
     return encoder.clipped(table.drop_columns([name for name in table.column_names if name in vectors]))
 
 
-def _all_users(config: Config, users: UserTable | None, user_clicks: pa.Table) -> tuple[pa.StringArray, pa.Table, str]:
-    """Join the users file and, after it, users with training clicks that it lacks: ids, raw table, its id column."""
-    trained = user_clicks.filter(pc.greater(user_clicks["clicks"], 0))["user"].combine_chunks()
+def _all_users(
+    config: Config, users: UserTable | None, user_clicks: pa.Table
+) -> tuple[pa.StringArray, pa.Table, str, int]:
+    """Join the users file and the users with clicks that it lacks: ids, raw table, its id column.
+
+    Users with training clicks stand after the file. Where what is served learns from the whole log, users with held-out
+    clicks alone come last; the fourth result is the number of users before them.
+    """
+    named, clicks = user_clicks["user"].combine_chunks(), user_clicks["clicks"].to_numpy()
+    later = (clicks == 0) & (user_clicks["all_clicks"].to_numpy() > 0) & config.learns_from_all
+    trained, held_out = (_sorted(named.filter(pa.array(chosen))) for chosen in (clicks > 0, later))
     if users is None:
-        ids = trained.take(pc.array_sort_indices(trained))
+        ids = pa.concat_arrays([trained, held_out])
         # Without a file all that can be known of a user is his id, whatever the feature calls it.
         names = list(dict.fromkeys(feature.source for feature in config.features.user)) or [config.data.events.user]
-        return ids, pa.table(dict.fromkeys(names, ids)), names[0]
+        return ids, pa.table(dict.fromkeys(names, ids)), names[0], len(trained)
     assert config.data.users
     id_column = config.data.users.id
-    new = trained.filter(pc.invert(pc.is_in(trained, value_set=users.ids)))
-    new = new.take(pc.array_sort_indices(new))
+    trained, held_out = (new.filter(pc.invert(pc.is_in(new, value_set=users.ids))) for new in (trained, held_out))
+    new = pa.concat_arrays([trained, held_out])
     ids = pa.concat_arrays([users.ids, new])
     table = users.table.set_column(users.table.column_names.index(id_column), id_column, users.ids)
     added = {field.name: new if field.name == id_column else pa.nulls(len(new), field.type) for field in table.schema}
-    return ids, pa.concat_tables([table, pa.table(added, schema=table.schema)]), id_column
+    known = len(users.ids) + len(trained)
+    return ids, pa.concat_tables([table, pa.table(added, schema=table.schema)]), id_column, known
+
+
+def _sorted(values: pa.StringArray) -> pa.StringArray:
+    return values.take(pc.array_sort_indices(values))

@@ -201,11 +201,14 @@ class _Job:
         vocabularies = build_vocabularies(scratch, data, held_out.boundaries)
         self.announce("writing examples")
         with running(self.options) as pipeline:
-            job = ExampleJob(data, scratch, partitions, held_out.boundaries, held_out.prior)
+            job = ExampleJob(
+                data, scratch, partitions, held_out.boundaries, held_out.prior, refit=self.config.learns_from_all
+            )
             write_examples(pipeline, job)
         require_all_written(scratch, log.summary)
-        for name in (name for shard in range(data.shards) for name in shard_names(shard, shards=data.shards)):
-            scratch.storage.fetch(name, self.folder / name)
+        for shard in range(data.shards):
+            for name in shard_names(shard, shards=data.shards, refit=job.refit):
+                scratch.storage.fetch(name, self.folder / name)
         return vocabularies
 
     def write_tables(
@@ -225,6 +228,7 @@ class _Job:
             log.items,
             users,
             item_clicks=totals.sampling_counts(),
+            all_item_clicks=totals.all_counts(),
             user_clicks=pa.concat_tables(scratch.read_all("users")),
         )
         rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
@@ -252,6 +256,7 @@ class _Job:
             audience=audience_tables(scratch, data=data, items=len(log.items)) if data.audience else None,
             content_prior=content_prior,
             sampling_counts=totals.sampling_counts(),
+            all_counts=totals.all_counts() if self.config.learns_from_all else None,
             histories=pa.concat_tables([HISTORY_SCHEMA.empty_table(), *scratch.read_all("histories")]),
             further_histories=recent_entries(scratch, data),
             history_vocabularies=vocabularies,

@@ -8,6 +8,7 @@ pipeline lie in a scratch folder under a name made of the key.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,9 +34,9 @@ from recall.data.examples import Clicks, ExampleBuilder, UserEvents, example_sch
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.data.posterior import Prior
-from recall.data.prepared_files import shard_path
+from recall.data.prepared_files import REFIT, shard_path
 from recall.data.refusals import Refusals
-from recall.data.splits import SPLITS, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
+from recall.data.splits import SPLITS, TEST, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
 from recall.data.tfrecords import encode_examples, frame_records
 
 THE_LOG = ""
@@ -206,6 +207,7 @@ class ExampleJob:
       partitions: number of parts of the users; shard i takes every shards-th part, beginning with i.
       boundaries: boundaries of a split by time; None splits by last click.
       prior: prior of the smoothed CTR of all items.
+      refit: whether the held-out clicks become training examples as well, in shards of their own.
     """
 
     data: DataConfig
@@ -213,10 +215,11 @@ class ExampleJob:
     partitions: int
     boundaries: TimeBoundaries | None
     prior: Prior
+    refit: bool = False
 
 
 class WriteShards(beam.DoFn):
-    """Write shards: number of a shard -> the same number; a TFRecord file per split is in the scratch folder."""
+    """Write shards: number of a shard -> the same number; its TFRecord files are in the scratch folder."""
 
     def __init__(self, job: ExampleJob) -> None:
         self._job = job
@@ -246,7 +249,7 @@ class WriteShards(beam.DoFn):
         with contextlib.ExitStack() as stack:
             files = [
                 stack.enter_context(job.scratch.storage.writing(name))
-                for name in shard_names(shard, shards=job.data.shards)
+                for name in shard_names(shard, shards=job.data.shards, refit=job.refit)
             ]
             for partition in range(shard, job.partitions, job.data.shards):
                 further = {name: self._further(name, partition) for name in job.data.histories}
@@ -276,13 +279,12 @@ class WriteShards(beam.DoFn):
             job.scratch.read("events", partition), item_ids=self._item_ids, boundaries=job.boundaries
         )
         clicks = self._builder.prepare(events).joined(further)
-        written = {}
-        for split, (name, file) in enumerate(zip(SPLITS, files, strict=True)):
-            written[f"{name}_records"] = 0
-            written[f"{name}_examples"] = int((clicks.split == split).sum())
-            for table in _examples(clicks, split, layout=job.data.layout):
-                file.write(frame_records(encode_examples(table)))
-                written[f"{name}_records"] += len(table)
+        written = {f"{name}_examples": int((clicks.split == split).sum()) for split, name in enumerate(SPLITS)}
+        for split, (name, file) in enumerate(zip(SPLITS, files, strict=False)):
+            written[f"{name}_records"] = _write(file, _examples(clicks, split, layout=job.data.layout))
+        if job.refit:
+            tables = _refit_examples(self._builder.learning(clicks, events), layout=job.data.layout)
+            written[f"{REFIT}_records"] = _write(files[-1], tables)
         job.scratch.write("written", partition, pa.table({name: [value] for name, value in written.items()}))
 
         ones = np.ones(len(events.rows), np.int64)
@@ -290,16 +292,37 @@ class WriteShards(beam.DoFn):
             events.rows, events.split.astype(np.int64), ones, events.click.astype(np.int64), events.time_ms
         )
         job.scratch.write("totals", partition, totals.aggregated().table())
-        trained = np.bincount(clicks.user[clicks.split == TRAIN], minlength=len(events.users))
-        job.scratch.write("users", partition, pa.table({"user": events.users, "clicks": trained}))
+        trained, every = (
+            np.bincount(user, minlength=len(events.users)) for user in (clicks.user[clicks.split == TRAIN], clicks.user)
+        )
+        users = {"user": events.users, "clicks": trained, "all_clicks": every}
+        job.scratch.write("users", partition, pa.table(users))
         job.scratch.write("histories", partition, clicks.serving_histories(job.data.history))
         if job.data.audience:
             write_sources(job.scratch, partition, clicks)
 
 
-def shard_names(shard: int, *, shards: int) -> list[str]:
-    """Name the files of a shard, one per split."""
-    return [shard_path(Path(), split, shard=shard, shards=shards).name for split in range(len(SPLITS))]
+def shard_names(shard: int, *, shards: int, refit: bool) -> list[str]:
+    """Name the files of a shard, one per split, and the one of the refit where there is one."""
+    names = [*SPLITS, *([REFIT] if refit else [])]
+    return [shard_path(Path(), name, shard=shard, shards=shards).name for name in names]
+
+
+def _write(file: BinaryIO, tables: Iterable[pa.Table]) -> int:
+    """Write tables of examples as records, and return their number."""
+    records = 0
+    for table in tables:
+        file.write(frame_records(encode_examples(table)))
+        records += len(table)
+    return records
+
+
+def _refit_examples(clicks: Clicks, *, layout: str) -> Iterator[pa.Table]:
+    """Yield what a refit learns from beside the training examples: the held-out clicks; by user, all clicks."""
+    if layout == "user":
+        return _examples(dataclasses.replace(clicks, split=np.zeros_like(clicks.split)), TRAIN, layout=layout)
+    held_out = dataclasses.replace(clicks, split=np.where(clicks.split == TRAIN, TEST, TRAIN).astype(np.int8))
+    return _examples(held_out, TRAIN, layout=layout)
 
 
 def _examples(clicks: Clicks, split: int, *, layout: str) -> Iterator[pa.Table]:

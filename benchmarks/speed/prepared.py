@@ -80,7 +80,7 @@ def write_prepared(directory: Path, config: Config, *, items: int, examples: int
             history_vocabularies={},
             rejected=REJECTED_SCHEMA.empty_table(),
         )
-        with shard_path(folder, 0, shard=0, shards=1).open("wb") as file:
+        with shard_path(folder, "train", shard=0, shards=1).open("wb") as file:
             for start in range(0, examples, _RECORDS_AT_ONCE):
                 count = min(_RECORDS_AT_ONCE, examples - start)
                 file.write(frame_records(encode_examples(_clicks(generator, count, items=items))))

@@ -23,6 +23,7 @@ for command in (  # in the order of --help
     steps.run,
     steps.prepare,
     steps.train,
+    steps.refit,
     steps.vectors,
     steps.evaluate,
     steps.report,

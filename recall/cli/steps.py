@@ -25,7 +25,7 @@ def run(
     resume: Resume = False,
     track: Annotated[str | None, typer.Option(help="write the run into MLflow: mlflow, or mlflow:URI")] = None,
 ) -> None:
-    """Take all steps: prepare, train, vectors, index, evaluate, report."""
+    """Take all steps: prepare, train, refit, vectors, index, evaluate, report."""
     with clear_errors(console):
         from recall.config.experiment import load_config
         from recall.runs.run import Run
@@ -51,6 +51,12 @@ def train(run: RunPath, compare: Compare = False, resume: Resume = False) -> Non
     """Train the model on the training data."""
     with clear_errors(console):
         _open(run).train(compare=compare, resume=resume)
+
+
+def refit(run: RunPath, resume: Resume = False) -> None:
+    """Train what is served on the whole log, where training.refit asks for it."""
+    with clear_errors(console):
+        _open(run).refit(resume=resume)
 
 
 def vectors(run: RunPath) -> None:

@@ -124,6 +124,16 @@ class Config(Strict):
             )
         return self
 
+    @property
+    def learns_from_all(self) -> bool:
+        """Tell whether what is served learns from the held-out clicks, too: `training.refit`."""
+        return self.training.refit != "none"
+
+    @property
+    def of_last_stage(self) -> Config:
+        """Return the experiment of the last of `training.stages`; without stages this one."""
+        return self.of_stage(self.training.stages[-1]) if self.training.stages else self
+
     def of_stage(self, stage: StageConfig) -> Config:
         """Derive the experiment of one of `training.stages`, which has no further stages.
 

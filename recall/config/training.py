@@ -111,6 +111,13 @@ class TrainingConfig(Strict):
     )
     metric_k: PositiveInt = Field(default=50, description="cut-off of that metric")
     shuffle_buffer: PositiveInt = Field(default=200_000, description="examples that are shuffled at a time")
+    refit: Literal["continue", "scratch", "none"] = Field(
+        default="none",
+        description="whether what is served learns from the whole log, held-out clicks included, after the judged "
+        "model was trained without them; continue: from its weights; scratch: anew, for as many epochs; none: the "
+        "judged model is served",
+    )
+    refit_epochs: PositiveInt = Field(default=1, description="passes over the whole log of refit: continue")
     stages: tuple[StageConfig, ...] = Field(
         default=(),
         description="several trainings in a row, each from where the one before was best, e.g. first the meta tower on "
@@ -126,6 +133,11 @@ class TrainingConfig(Strict):
             raise ValueError(
                 f"stages: {', '.join(late)} initialises the meta tower, which would undo the stages before it; put "
                 "it first"
+            )
+        if self.stages and self.refit == "scratch":
+            raise ValueError(
+                "refit: scratch goes through one training, and stages names several; use refit: continue, which goes "
+                "on from the last stage"
             )
         if self.stages and all(stage.initialise for stage in self.stages):
             raise ValueError("stages: none reads clicks; add one that does, e.g. {name: clicks}")

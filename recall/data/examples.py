@@ -159,11 +159,6 @@ class ExampleBuilder:
             if self.explicit_trigger
             else previous_triggers(rows, time_ms, earlier, window_ms=self.trigger_window_ms)
         )
-        refused = None
-        if self.refusals is not None:
-            refused = self.refusals.beside_clicks(
-                events.user, events.rows, events.time_ms, click=events.click, is_training=events.split == TRAIN
-            )
         return Clicks(
             users=events.users,
             user=user,
@@ -175,7 +170,18 @@ class ExampleBuilder:
             earlier=earlier,
             history=last_clicks(earlier, self.history),
             weight=None if events.weight is None else events.weight[clicked],
-            refused=refused,
+            refused=self._refused(events, is_training=events.split == TRAIN),
+        )
+
+    def learning(self, clicks: Clicks, events: UserEvents) -> Clicks:
+        """Return the clicks as what learns from the whole log sees them: nothing is held out of what was refused."""
+        return replace(clicks, refused=self._refused(events, is_training=np.ones(len(events.split), bool)))
+
+    def _refused(self, events: UserEvents, *, is_training: Bools) -> Ragged | None:
+        if self.refusals is None:
+            return None
+        return self.refusals.beside_clicks(
+            events.user, events.rows, events.time_ms, click=events.click, is_training=is_training
         )
 
 

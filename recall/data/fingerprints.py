@@ -35,7 +35,8 @@ def data_fingerprint(config: Config) -> str:
     # Modalities are left out: the model reads them, the data is the same whatever they are.
     without = {tower: {"__all__": {"modality"}} for tower in ("user", "behaviour", "meta")}
     sections = (_data_section(config), config.features.model_dump(mode="json", exclude=without))
-    return fingerprint(__version__, sections, _stats(files), config.seed)
+    refit = ["refit"] if config.learns_from_all else []  # data from before there was one stays
+    return fingerprint(__version__, sections, _stats(files), config.seed, *refit)
 
 
 def _data_section(config: Config) -> dict[str, Any]:
@@ -68,13 +69,24 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
       config: the experiment, with the model's structure.
       of_data: fingerprint of its training data.
     """
-    sections: list[Any] = [getattr(config, name).model_dump(mode="json") for name in ("model", "training")]
+    training = config.training.model_dump(mode="json", exclude={"refit", "refit_epochs"})
+    sections: list[Any] = [config.model.model_dump(mode="json"), training]
     if config.model.fusion.kind != "concat":
         sections.append(config.features.modalities)
     given = [stage.initialise.path for stage in config.training.stages if stage.initialise]
     if given:
         sections.append(_stats(given))
     return fingerprint(of_data, sections, config.evaluation.exclude_seen, config.seed)
+
+
+def refit_fingerprint(config: Config, *, of_judged: str) -> str:
+    """Fingerprint everything that the refit of a model depends on.
+
+    Args:
+      config: the experiment.
+      of_judged: fingerprint of the model that is judged.
+    """
+    return fingerprint(of_judged, config.training.model_dump(mode="json", include={"refit", "refit_epochs"}))
 
 
 def _stats(files: Iterable[str | Path]) -> list[tuple[str, int, int]]:

@@ -51,6 +51,10 @@ class ItemTotals:
         """
         return self.clicks[:, TRAIN].copy()
 
+    def all_counts(self) -> Int64s:
+        """Count the same with the held-out clicks, int64 [items]."""
+        return self.clicks.sum(axis=1)
+
     def snapshot(self, splits: tuple[int, ...], *, at_ms: int | None, prior: Prior) -> Posterior:
         """Compute the posterior of every item from the events of some splits, without a delay.
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.examples import REFUSED
 from recall.data.features.table_encoder import TableEncoder
-from recall.data.features.vocabulary import Vocabulary
+from recall.data.features.vocabulary import Vocabulary, below
 from recall.data.posterior import Posterior, PosteriorHistory, Prior
 from recall.data.prepared_files import (
     ATTRIBUTES,
@@ -37,11 +37,13 @@ from recall.data.prepared_files import (
     ITEMS,
     POSTERIOR_BUCKETS,
     POSTERIORS,
+    REFIT,
     SAMPLING_COUNTS,
     SHARD_ENDING,
     USER_ID,
     USER_VOCABULARIES,
     USERS,
+    flat,
     further_history,
     history_vocabulary,
     read_attributes,
@@ -53,7 +55,6 @@ from recall.data.prepared_files import (
     shard_path,
 )  # fmt: skip
 from recall.data.serving_histories import ServingHistories
-from recall.data.splits import SPLITS
 
 FORMAT_VERSION = 1
 Moment = Literal["serving", "validation", "test"]
@@ -65,9 +66,14 @@ _MADE_BY = "recall prepare"
 class PreparedData:
     """Hold a published DIR/data. Files are read when they are asked for, and checked then; see `load`.
 
+    There are two views of it where what is served learns from the whole log (`training.refit`). A model that is judged
+    may not know which ids became frequent in the held-out period, and learns from the training examples; what is served
+    knows and learns from all. Without a refit both are the same.
+
     Attributes:
       directory: the directory.
       manifest: counts, split, posterior settings, schema of the examples, checksums.
+      is_judged: whether this is the view of a model that is judged; see `judged`.
 
     Example:
       >>> data = recall.PreparedData.load("runs/mine/data")
@@ -77,6 +83,7 @@ class PreparedData:
 
     directory: Path
     manifest: dict[str, Any]
+    is_judged: bool = False
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # names of files
 
     @classmethod
@@ -107,6 +114,10 @@ class PreparedData:
         data._checked.update(filter(is_now, manifest["files"]))
         return data
 
+    def judged(self) -> PreparedData:
+        """Return the view of a model that is judged on the held-out examples."""
+        return replace(self, is_judged=True) if "judged" in self.manifest else self
+
     @cached_property
     def item_ids(self) -> pa.StringArray:
         """Return item ids, string [items]; the position of an item is its row."""
@@ -115,7 +126,8 @@ class PreparedData:
     @cached_property
     def user_ids(self) -> pa.StringArray:
         """Return user ids, string [users], aligned with `users`."""
-        return read_column(self._file(USERS), USER_ID)
+        ids = read_column(self._file(USERS), USER_ID)
+        return ids[: self._known["user_rows"]] if self.is_judged else ids
 
     @cached_property
     def titles(self) -> pa.Array | None:
@@ -138,6 +150,12 @@ class PreparedData:
         """
         return self._encoded(ITEMS, self.item_encoder)
 
+    @property
+    def _known(self) -> Mapping[str, Any]:
+        """Return what a judged model knows: numbers of codes by column of the items and of the users, and of users."""
+        known: dict[str, Any] = self.manifest["judged"]
+        return known
+
     @cached_property
     def attributes(self) -> pa.Table | None:
         """Return the items' attributes for filters and caps; None if the data was prepared without them."""
@@ -146,17 +164,20 @@ class PreparedData:
     @cached_property
     def users(self) -> pa.Table:
         """Return the encoded features of the users; see `user_encoder.columns`."""
-        return self._encoded(USERS, self.user_encoder)
+        encoded = self._encoded(USERS, self.user_encoder)
+        return encoded[: self._known["user_rows"]] if self.is_judged else encoded
 
     @cached_property
     def item_encoder(self) -> TableEncoder:
         """Load the encoder of raw item rows, for new items too."""
-        return TableEncoder.load(self._folder(ITEM_VOCABULARIES))
+        encoder = TableEncoder.load(self._folder(ITEM_VOCABULARIES))
+        return encoder.first(self._known["items"]) if self.is_judged else encoder
 
     @cached_property
     def user_encoder(self) -> TableEncoder:
         """Load the encoder of raw user rows."""
-        return TableEncoder.load(self._folder(USER_VOCABULARIES))
+        encoder = TableEncoder.load(self._folder(USER_VOCABULARIES))
+        return encoder.first(self._known["users"]) if self.is_judged else encoder
 
     def users_with_unknown(self) -> pa.Table:
         """Append to `users` the row of an unknown user: id out of vocabulary, everything else missing."""
@@ -183,7 +204,27 @@ class PreparedData:
     @property
     def training_records(self) -> int:
         """Count the records in the training shards: clicks, or users in the layout `user`."""
-        return int(self.manifest["counts"]["records"]["train"])
+        records: dict[str, int] = self.manifest["counts"]["records"]
+        if not self.learns_from_all:
+            return records["train"]
+        return records[REFIT] + (0 if self._has_users_records else records["train"])
+
+    @property
+    def _has_users_records(self) -> bool:
+        return bool(self.manifest["layout"] == "user")
+
+    @property
+    def learns_from_all(self) -> bool:
+        """Tell whether the training examples of this view include the held-out clicks."""
+        return "judged" in self.manifest and not self.is_judged
+
+    @property
+    def learned_until_ms(self) -> int | None:
+        """Return when the training period of this view ends; None for a split without a common clock."""
+        if self.learns_from_all:
+            return int(self.manifest["last_time_ms"])
+        start_ms: int | None = self.manifest["split"].get("validation_start_ms")
+        return start_ms
 
     @property
     def is_weighted(self) -> bool:
@@ -201,6 +242,11 @@ class PreparedData:
         At `serving` all events are known; at `validation` and `test` the events before the split begins.
         """
         return read_posterior(self._file(POSTERIORS[moment]))
+
+    @cached_property
+    def learned_posterior(self) -> Posterior:
+        """Read the posterior of every item at the end of the training period of this view."""
+        return self.posterior("serving" if self.learns_from_all else "validation")
 
     @cached_property
     def serving_posterior(self) -> Posterior:
@@ -247,7 +293,7 @@ class PreparedData:
     @cached_property
     def sampling_counts(self) -> Int64s:
         """Return the number of training examples of each target item, int64 [items]."""
-        return read_sampling_counts(self._file(SAMPLING_COUNTS))
+        return read_sampling_counts(self._file(SAMPLING_COUNTS), of_all=self.learns_from_all)
 
     @cached_property
     def clicks_by_item_code(self) -> Int64s | None:
@@ -285,8 +331,12 @@ class PreparedData:
     def shards(self, split: str) -> list[Path]:
         """List the TFRecord files of `train`, `validation` or `test`."""
         shards = self.manifest["shards"]
-        code = SPLITS.index(split)
-        paths = [shard_path(self.directory, code, shard=shard, shards=shards) for shard in range(shards)]
+        names = [split]
+        if split == "train" and self.learns_from_all:
+            names = [REFIT] if self._has_users_records else [split, REFIT]
+        paths = [
+            shard_path(self.directory, name, shard=shard, shards=shards) for name in names for shard in range(shards)
+        ]
         # A pass over the bytes is cheap against training on them, and TensorFlow names no file when it finds one
         # altered.
         return [self._file(path.name) for path in paths]
@@ -309,4 +359,10 @@ class PreparedData:
         return self.directory / name
 
     def _encoded(self, file: str, encoder: TableEncoder) -> pa.Table:
-        return read_features(self._file(file), [column.name for column in encoder.columns])
+        table = read_features(self._file(file), [column.name for column in encoder.columns])
+        if not self.is_judged:
+            return table
+        for place, column in enumerate(encoder.columns):
+            if column.kind in ("code", "codes"):
+                table = table.set_column(place, column.name, below(flat(table[column.name]), column.size))
+        return table

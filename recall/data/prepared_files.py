@@ -21,7 +21,6 @@ from recall.data.event_counts import BUCKET_SCHEMA
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.posterior import COLUMNS, Posterior
-from recall.data.splits import SPLITS
 
 ITEMS, USERS = "items.parquet", "users.parquet"
 ATTRIBUTES = "attributes.parquet"
@@ -39,11 +38,14 @@ REJECTED = "rejected.parquet"
 ITEM_PRIORS = "item_priors.parquet"
 CONTENT_PRIOR = "content_prior"
 SHARD_ENDING = ".tfrecord"
+REFIT = "refit"
+"""Names the shards with the held-out clicks as training examples."""
 
 ITEM_ID, USER_ID, TITLE = "item_id", "user_id", "title"
 _FEATURE = "feature."  # in front of encoded columns: a feature, too, may be called item_id
 _ATTRIBUTE = "attribute."
 _FRESH, _SOURCES = "fresh", "sources"
+_COUNT, _COUNT_OF_ALL = "count", "count_of_all"
 
 
 class EncodedRows(NamedTuple):
@@ -64,9 +66,9 @@ class EncodedRows(NamedTuple):
     attributes: pa.Table | None = None
 
 
-def shard_path(directory: Path, split: int, *, shard: int, shards: int) -> Path:
-    """Name the place of a TFRecord shard, e.g. train-00000-of-00004.tfrecord."""
-    return directory / f"{SPLITS[split]}-{shard:05d}-of-{shards:05d}{SHARD_ENDING}"
+def shard_path(directory: Path, name: str, *, shard: int, shards: int) -> Path:
+    """Name the place of a TFRecord shard of a split or of `REFIT`, e.g. train-00000-of-00004.tfrecord."""
+    return directory / f"{name}-{shard:05d}-of-{shards:05d}{SHARD_ENDING}"
 
 
 def further_history(name: str) -> str:
@@ -91,6 +93,7 @@ def write_tables(
     further_histories: Mapping[str, pa.Table],
     history_vocabularies: Mapping[str, Vocabulary],
     rejected: pa.Table,
+    all_counts: Int64s | None = None,
     content_prior: ContentPrior | None = None,
     audience: Iterable[pa.Table] | None = None,
 ) -> None:
@@ -107,6 +110,7 @@ def write_tables(
       further_histories: entries of each user at the end of the log, by name of a further history.
       history_vocabularies: item ids of the further histories of a domain of their own, by name.
       rejected: events that were set aside, with reasons.
+      all_counts: int64 [items], `sampling_counts` with the held-out clicks, where what is served learns from them.
       content_prior: prior CTRs from content, where the experiment asks for them.
       audience: the clicks of audiences (`AUDIENCE_SCHEMA`) in parts, by item and time, where it asks for audiences.
     """
@@ -117,7 +121,8 @@ def write_tables(
     write_parts(directory / POSTERIOR_BUCKETS, history, BUCKET_SCHEMA)
     if audience is not None:
         write_parts(directory / AUDIENCE, audience, AUDIENCE_SCHEMA)
-    _write(directory / SAMPLING_COUNTS, {ITEM_ID: items.ids, "count": sampling_counts})
+    in_all = {} if all_counts is None else {_COUNT_OF_ALL: all_counts}
+    _write(directory / SAMPLING_COUNTS, {ITEM_ID: items.ids, _COUNT: sampling_counts, **in_all})
     pq.write_table(histories, directory / HISTORIES)
     for name, table in further_histories.items():
         path = directory / further_history(name)
@@ -184,9 +189,10 @@ def _posterior_columns(ids: pa.StringArray, posterior: Posterior) -> dict[str, A
     return columns
 
 
-def read_sampling_counts(path: Path) -> Int64s:
-    """Read `SAMPLING_COUNTS`, int64 [items]."""
-    return pq.read_table(path, columns=["count"])["count"].to_numpy()
+def read_sampling_counts(path: Path, *, of_all: bool = False) -> Int64s:
+    """Read `SAMPLING_COUNTS`, int64 [items]; `of_all` with the held-out clicks."""
+    name = _COUNT_OF_ALL if of_all else _COUNT
+    return pq.read_table(path, columns=[name])[name].to_numpy()
 
 
 def flat(column: pa.ChunkedArray) -> pa.Array:

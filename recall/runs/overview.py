@@ -7,7 +7,7 @@ from datetime import datetime
 
 from recall.core.errors import RecallError
 from recall.core.html import html_table
-from recall.runs.steps import Steps
+from recall.runs.steps import JUDGED, Steps
 
 
 def run_html(steps: Steps) -> str:
@@ -26,7 +26,8 @@ def run_states(steps: Steps) -> list[tuple[str, str, str]]:
     """List the parts of a run: name, state as in `run_html`, and what to do where that is not `done`."""
     parts: dict[str, Callable[[], object]] = {
         "data": lambda: steps.data().published(),
-        "model": lambda: steps.model().published(),
+        **({JUDGED: lambda: steps.model().published()} if steps.config.learns_from_all else {}),
+        "model": lambda: steps.served().published(),
         "vectors": lambda: steps.vectors().published(),
         "index": lambda: steps.index().published(),
         "metrics.json": steps.published_metrics,

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from recall.config.experiment import Config, load_config
-from recall.core.artifacts import read_manifest, write_json
+from recall.core.artifacts import write_json
 from recall.core.environment import versions
 from recall.core.errors import ArtifactError, ConfigError, RecallError
 from recall.core.extras import require_packages
@@ -22,17 +22,18 @@ from recall.data.given import write_given
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import facts_table, metrics_table, step_line
+from recall.runs.loaded import Loaded
 from recall.runs.metrics import Metrics, shown_k
 from recall.runs.overview import run_html, run_states
 from recall.runs.step_log import StepLog
-from recall.runs.steps import COMPARED, Steps, compared_structures, config_of, model_part
+from recall.runs.steps import COMPARED, SERVED, Steps, compared_structures, config_of, model_part
 from recall.runs.tracking.tracked import Tracking, tracked
 
 _PREPARES, _DRAWS = ("apache_beam", "sklearn"), ("jinja2", "matplotlib")  # modules of the extra `train`
 
 
 class Run:
-    """Take an experiment through its steps: prepare -> train -> vectors -> index -> evaluate -> report.
+    """Take an experiment through its steps: prepare -> train -> refit -> vectors -> index -> evaluate -> report.
 
     Each step reads what the one before published and publishes its own part of the directory; it says what it
     lacks if that is missing. TensorFlow, Beam and ScaNN are imported by the steps that need them.
@@ -68,9 +69,7 @@ class Run:
         self.config = config
         self._steps = Steps(config, self.directory)
         self._log = StepLog(config, self.directory, self.console)
-        self._prepared: Any = None  # read once for all steps
-        self._model: Any = None  # the configured one, which is read and traced once for all steps
-        self._model_made_of: Any = None
+        self._loaded = Loaded(config, self.directory, self._steps)
         self._tracking = Tracking(None, self.console)
 
     @classmethod
@@ -110,6 +109,7 @@ class Run:
         with tracked(self.config, self.directory, track, self.console) as self._tracking:
             self.prepare()
             self.train(compare=compare, resume=resume)
+            self.refit(resume=resume)
             self.vectors()
             self.index()
             metrics = self.evaluate(compare=compare)
@@ -161,7 +161,7 @@ class Run:
         from recall.training.checkpoint import seconds_so_far
         from recall.training.train import train
 
-        prepared = PreparedData.load(self.directory / "data")
+        prepared = PreparedData.load(self.directory / "data").judged()
         for name, step in todo.items():
             before = seconds_so_far(step.part) if resume else 0.0
             with self._log.running(f"train {name}", spinner=False, seconds_before=before):
@@ -172,10 +172,35 @@ class Run:
                     step.part,
                     fingerprint=step.fingerprint,
                     resume=resume,
-                    saved_models=name == self.config.model.structure,
+                    saved_models=step.part.name == SERVED,
                     on_epoch=self._tracking.of_model(name),
                     verbose=0 if self.console.quiet else (1 if self.console.is_terminal else 2),
                 )
+        return None
+
+    def refit(self, *, resume: bool = False) -> None:
+        """Train what is served on the whole log, in model/, where `training.refit` asks for it.
+
+        Args:
+          resume: go on at the last checkpoint of a killed refit.
+        """
+        if not self.config.learns_from_all:
+            return None
+        step = self._steps.served()
+        if step.done():
+            return self._log.skipped("refit", None)
+        from recall.data.prepared import PreparedData
+        from recall.training.checkpoint import seconds_so_far
+        from recall.training.refit import refit
+
+        before = seconds_so_far(step.part) if resume else 0.0
+        with self._log.running("refit", spinner=False, seconds_before=before):
+            self._log.write_config()
+            refit(
+                self.config, PreparedData.load(self.directory / "data"), self._steps.model().part, step.part,
+                fingerprint=step.fingerprint, resume=resume,
+                verbose=0 if self.console.quiet else (1 if self.console.is_terminal else 2),
+            )  # fmt: skip
         return None
 
     def vectors(self) -> None:
@@ -187,7 +212,7 @@ class Run:
         from recall.model.vector_table import ItemVectorTable
 
         with self._log.running("vectors"), sole_writer(step.part, step="making"):
-            prepared, model = self._load(self.config.model.structure)
+            prepared, model = self._loaded.served()
             posterior = prepared.posterior("serving")
             vectors, shares = encode_items(model, posterior)
             weights = modality_weights(model)
@@ -209,9 +234,9 @@ class Run:
         with self._log.running("index"), sole_writer(step.part, step="making"):
             self._log.write_config()
             table = ItemVectorTable.read(self.directory / "vectors")
-            prepared, model = self._load(self.config.model.structure)
+            prepared, model = self._loaded.served()
             queries = sample_queries(model, prepared, seed=self.config.seed)
-            chosen = cold_bias(self.config, prepared, model)
+            chosen = cold_bias(self.config, *self._loaded.judged(self.config.model.structure))
             vectors = with_cold_bias(table.vectors, table.exposures, chosen.bias)
             index = build_saved_index(
                 table.ids, vectors, step.part, fingerprint=step.inputs["vectors"], config=self.config.index,
@@ -242,8 +267,8 @@ class Run:
 
         with self._log.running("evaluate"), sole_writer(step.part, step="making"):
             self._log.write_config()
-            prepared, _ = self._load(names[0])
-            found = assess_models(self.config, prepared, names, load=lambda name: self._load(name)[1])
+            prepared, _ = self._loaded.judged(names[0])
+            found = assess_models(self.config, prepared, names, load=lambda name: self._loaded.judged(name)[1])
             latency = {}
             if self.config.model.student:
                 latency = query_latency_ms(self.directory, prepared, seed=self.config.seed)
@@ -262,6 +287,8 @@ class Run:
             "index": _without_fingerprint(self._steps.index().published()),
             "timing": {**self._log.timing(), **latency},
             "configured": names[0],
+            # All of it is of the model before the refit, which has seen no held-out click.
+            **({"refit": self.config.training.refit} if self.config.learns_from_all else {}),
             "fingerprint": step.fingerprint,
         }
         metrics = Metrics(content)
@@ -280,7 +307,7 @@ class Run:
         from recall.runs.report.page import write_report
 
         with self._log.running("report"):
-            prepared, model = self._load(metrics["configured"])
+            prepared, model = self._loaded.judged(metrics["configured"])
             models = [name for name in COMPARED if name in metrics["test"] and name != metrics["configured"]]
             folders = {name: model_part(self.config, name) for name in (metrics["configured"], *models)}
             inputs = report_inputs(
@@ -300,25 +327,6 @@ class Run:
 
     def _structures(self, compare: bool) -> list[str]:
         return [self.config.model.structure, *(compared_structures(self.config) if compare else ())]
-
-    def _load(self, structure: str) -> tuple[Any, Any]:
-        """Load the prepared data and the model of a structure; data and the configured model once for all steps."""
-        from recall.data.prepared import PreparedData
-        from recall.training.published import load_model
-
-        made_of = self._steps.data().published()["fingerprint"]
-        if self._prepared is None or self._prepared.manifest["fingerprint"] != made_of:
-            self._prepared = PreparedData.load(self.directory / "data")
-        part = self.directory / model_part(self.config, structure)
-        if structure != self.config.model.structure:
-            return self._prepared, load_model(part, self._prepared)
-        # The checksums of its files are in the manifest: a model that was trained again is another one.
-        manifest = read_manifest(part, made_by="recall train")
-        if self._model_made_of != (made_of, manifest):
-            self._model, self._model_made_of = None, None  # not two in memory
-            self._model = load_model(part, self._prepared)
-            self._model_made_of = made_of, manifest
-        return self._prepared, self._model
 
     def _published_late(self, data: Path) -> int | None:
         """Count the items that were exposed before they were published; None without `data.items.published`."""

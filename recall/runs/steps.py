@@ -15,10 +15,12 @@ from recall.config.experiment import Config
 from recall.config.index import IndexConfig
 from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_json, read_manifest
 from recall.core.errors import ArtifactError, RecallError
-from recall.data.fingerprints import data_fingerprint, model_fingerprint
+from recall.data.fingerprints import data_fingerprint, model_fingerprint, refit_fingerprint
 from recall.evaluation.ranks import RANKS
 
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
+SERVED, JUDGED = "model", "evaluated"
+"""Name the folders of what is served, and of the model that is judged where that is another one."""
 INDEX_SUMMARY, METRICS = "summary.json", "metrics.json"
 
 
@@ -33,8 +35,10 @@ def config_of(config: Config, structure: str) -> Config:
 
 
 def model_part(config: Config, structure: str) -> str:
-    """Return the folder of a structure's model, relative to the run."""
-    return "model" if structure == config.model.structure else f"compare/{structure}"
+    """Return the folder of a structure's judged model, relative to the run."""
+    if structure != config.model.structure:
+        return f"compare/{structure}"
+    return JUDGED if config.learns_from_all else SERVED
 
 
 def read_run_json(path: Path, *, made_by: str = "recall run") -> dict[str, Any]:
@@ -165,9 +169,23 @@ class Steps:
             otherwise="was trained with other data or settings",
         )
 
+    def served(self) -> Step:
+        """Describe the model that is served: the judged one, or what `refit` makes of it."""
+        judged = self.model()
+        if not self.config.learns_from_all:
+            return judged
+        of_judged = judged.published()["fingerprint"]
+        return Step(
+            part=self.directory / SERVED,
+            inputs={JUDGED: of_judged},
+            fingerprint=refit_fingerprint(self.config, of_judged=of_judged),
+            command=self._command("refit"),
+            otherwise="was made of another model or with other settings",
+        )
+
     def vectors(self) -> Step:
-        """Describe vectors/, which `vectors` makes of the configured model."""
-        of_model = self.model().published()["fingerprint"]
+        """Describe vectors/, which `vectors` makes of the model that is served."""
+        of_model = self.served().published()["fingerprint"]
         return Step(
             part=self.directory / "vectors",
             inputs={"model": of_model},

@@ -13,7 +13,7 @@ from recall.model.batches.dataset import of_stage, training_dataset
 from recall.model.recall_model import RecallModel
 from recall.training.checkpoint import TrainingProgress
 from recall.training.published import TENSORBOARD
-from recall.training.validation import OnEpoch, Validation
+from recall.training.validation import EpochEnd, OnEpoch, Validation
 
 
 def fit(
@@ -25,6 +25,7 @@ def fit(
     verbose: int,
     data: StageData | None = None,
     on_epoch: OnEpoch | None = None,
+    epochs: int | None = None,
 ) -> None:
     """Train until `patience` or `epochs` is reached, and leave the weights of the best epoch in the model.
 
@@ -36,23 +37,28 @@ def fit(
       verbose: as in `tf.keras.Model.fit`.
       data: which clicks count; default: all.
       on_epoch: is told of each epoch.
+      epochs: train for just so many, without a look at validation examples; the last one counts as the best.
 
     Raises:
       ArtifactError: `resume` and the checkpoint belongs to other settings.
       DataError: no validation example has a query.
     """
-    validation = Validation(model, prepared, progress, on_epoch=on_epoch)
+    after_epoch: EpochEnd
+    if epochs is None:
+        after_epoch = Validation(model, prepared, progress, on_epoch=on_epoch)
+    else:
+        after_epoch = EpochEnd(model, progress, on_epoch=on_epoch)
     progress.restore() if resume else progress.clear()
     training = model.config.training
     dataset = _batches(model, prepared, data or StageData(), epoch=progress.epoch)
-    if not progress.is_over(training.patience):
-        callbacks: list[tf.keras.callbacks.Callback] = [validation]
+    if not progress.is_over(training.patience) and (epochs is None or progress.epoch < epochs):
+        callbacks: list[tf.keras.callbacks.Callback] = [after_epoch]
         if progress.writes:
             callbacks.append(tf.keras.callbacks.TensorBoard(progress.directory / TENSORBOARD, write_graph=False))
         progress.trained.fit(
             dataset,
             initial_epoch=progress.epoch,
-            epochs=training.epochs,
+            epochs=epochs or training.epochs,
             callbacks=callbacks,
             verbose=verbose if progress.writes else 0,
         )
@@ -79,7 +85,7 @@ def _batches(model: RecallModel, prepared: PreparedData, data: StageData, *, epo
     if model.workers:
         model.workers.equalise(trained_state(model))
         tf.random.set_seed(config.seed + model.workers.index)  # each hides and draws other items
-    return of_stage(dataset, data, until_ms=prepared.manifest["split"].get("validation_start_ms"))
+    return of_stage(dataset, data, until_ms=prepared.learned_until_ms)
 
 
 def trained_state(model: RecallModel) -> list[tf.Variable]:

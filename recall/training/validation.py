@@ -25,7 +25,37 @@ OnEpoch = Callable[[Mapping[str, Any]], None]
 """Takes the history entry of an epoch, see `read_history`, when the epoch is over; what it raises ends the training."""
 
 
-class Validation(tf.keras.callbacks.Callback):
+class EpochEnd(tf.keras.callbacks.Callback):
+    """Record each epoch with a checkpoint. Nothing is measured: the last epoch counts as the best.
+
+    Args:
+      model: the model that is trained, or whose student is.
+      progress: the checkpoints.
+      on_epoch: is told of each epoch after its checkpoint is stored.
+    """
+
+    def __init__(self, model: RecallModel, progress: TrainingProgress, *, on_epoch: OnEpoch | None = None) -> None:
+        super().__init__()
+        self._on_epoch = on_epoch
+        self._progress, self._judged = progress, model  # Keras sets self.model to the trained one
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock of the epoch."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch, which is numbered from 1 there."""
+        self._record(epoch, logs, value=float(epoch))
+
+    def _record(self, epoch: int, logs: dict[str, Any] | None, *, value: float) -> None:
+        terms = {name: float(term) for name, term in (logs or {}).items()}
+        entry = {"epoch": epoch + 1, **terms, "seconds": time.perf_counter() - self._started}
+        self._progress.record(entry, value)
+        if self._on_epoch is not None:
+            self._on_epoch(entry)
+
+
+class Validation(EpochEnd):
     """Record the validation metric of each epoch with a checkpoint, and stop the training after `patience` epochs.
 
     Args:
@@ -41,9 +71,7 @@ class Validation(tf.keras.callbacks.Callback):
     def __init__(
         self, model: RecallModel, prepared: PreparedData, progress: TrainingProgress, *, on_epoch: OnEpoch | None = None
     ) -> None:
-        super().__init__()
-        self._on_epoch = on_epoch
-        self._progress, self._judged = progress, model  # Keras sets self.model to the trained one
+        super().__init__(model, progress, on_epoch=on_epoch)
         self._student = progress.trained is not model
         self._training = model.config.training
         self._exclude_seen = model.config.evaluation.exclude_seen
@@ -56,10 +84,6 @@ class Validation(tf.keras.callbacks.Callback):
                 "widen data.trigger.window, or use model.query: user"
             )
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start the clock of the epoch."""
-        self._started = time.perf_counter()
-
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure the model, record the epoch (numbered from 1 there), and stop where it is time."""
         value = self._measure() if self._progress.writes else 0.0
@@ -67,12 +91,7 @@ class Validation(tf.keras.callbacks.Callback):
             value = self._judged.workers.of_chief(value)
         logs = logs if logs is not None else {}
         logs[self._name] = value
-        terms = {name: float(term) for name, term in logs.items()}
-        seconds = time.perf_counter() - self._started
-        entry = {"epoch": epoch + 1, **terms, "seconds": seconds}
-        self._progress.record(entry, value)
-        if self._on_epoch is not None:
-            self._on_epoch(entry)
+        self._record(epoch, logs, value=value)
         if self._progress.is_over(self._training.patience):
             self.model.stop_training = True
 

@@ -5,144 +5,28 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from recall.config.features import CategoryFeature, EmbeddingFeature, Feature, IdFeature, NumberFeature, TagsFeature
-from recall.core.arrays import Bools, Float32s, Float64s, Int32s, Int64s
-from recall.core.canonical import Column, id_strings
+from recall.config.features import EmbeddingFeature, Feature, NumberFeature, TagsFeature
+from recall.core.arrays import Bools, Float32s, Float64s, Int64s
+from recall.core.canonical import Column
 from recall.core.errors import DataError
 from recall.core.tables import numbers
-from recall.core.untyped import read_all_as
 from recall.data.features.clusters import HierarchicalKMeans
 from recall.data.features.embeddings import norms_of, require_similar_norms, shortened, vector_array, vectors_of
+from recall.data.features.encoder import FeatureEncoder, Output, described
+from recall.data.features.named_values import TagsEncoder, ValueEncoder
 from recall.data.features.number_scale import NumberScale
-from recall.data.features.vocabulary import FIRST_CODE, MISSING, Vocabulary
-
-Kind = Literal["code", "codes", "number", "vector"]
+from recall.data.features.vocabulary import FIRST_CODE, MISSING
 
 # Vectors of one encoder differ in length by tens at most.
 _LONGER = 100.0
-
-
-class Output(NamedTuple):
-    """Describe a column that an encoder makes: name, kind and size as in `table_encoder.EncodedColumn`."""
-
-    name: str
-    kind: Kind
-    size: int
-
-
-class FeatureEncoder(ABC):
-    """Encode a feature once fitted.
-
-    `save` and `load` keep small state as JSON and large state in files `stem`.ending.
-    """
-
-    feature: Feature
-
-    @property
-    @abstractmethod
-    def outputs(self) -> tuple[Output, ...]:
-        """Describe the columns that `encode` makes."""
-
-    @abstractmethod
-    def encode(self, column: Column) -> list[pa.Array]:
-        """Encode a column into one array per output; raises DataError for values that are not of its type."""
-
-    def clipped(self, column: Column) -> Bools:
-        """Mark the rows whose value was moved into the range that training saw, bool [rows]; here none."""
-        return np.zeros(len(column), bool)
-
-    def require_plausible(self, column: Column) -> None:  # noqa: B027 - most types have no range
-        """Refuse new values with DataError that are orders of magnitude outside of what training saw; here none."""
-
-    @property
-    def allows_missing(self) -> bool:
-        """Tell whether a new row may leave the feature out."""
-        return True
-
-    @abstractmethod
-    def save(self, stem: Path) -> dict[str, Any]:
-        """Write files, and return the rest as JSON content."""
-
-
-@dataclass(frozen=True)
-class ValueEncoder(FeatureEncoder):
-    """Encode an id or a category: one code per row."""
-
-    feature: IdFeature | CategoryFeature
-    vocabulary: Vocabulary
-
-    @classmethod
-    def fit(cls, feature: IdFeature | CategoryFeature, column: Column, *, clicks: Int64s | None) -> ValueEncoder:
-        """Count values: an id counts the clicks of its rows, a category its rows."""
-        counts = clicks if feature.type == "id" else None
-        values = _read_values(feature, column)
-        return cls(feature, Vocabulary.build(values, counts=counts, min_count=feature.min_count))
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Describe the columns that `encode` makes."""
-        return (Output(self.feature.name, "code", self.vocabulary.size),)
-
-    def encode(self, column: Column) -> list[pa.Array]:
-        """Encode a column into one array per output."""
-        values = _read_values(self.feature, column)
-        if self.feature.type == "category" and self.vocabulary.kind is not None:
-            values = read_all_as(self.vocabulary.kind, values)  # what callers write as 3.0 or True
-        return [pa.array(self.vocabulary.encode(values))]
-
-    def save(self, stem: Path) -> dict[str, Any]:
-        """Write files, and return the rest as JSON content."""
-        self.vocabulary.save(stem.with_suffix(".parquet"))
-        return {}
-
-    @classmethod
-    def load(cls, feature: IdFeature | CategoryFeature, stem: Path) -> ValueEncoder:
-        """Read the files of `save`."""
-        return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
-
-
-@dataclass(frozen=True)
-class TagsEncoder(FeatureEncoder):
-    """Encode tags: a list of codes per row, each tag once, in the order of the file."""
-
-    feature: TagsFeature
-    vocabulary: Vocabulary
-
-    @classmethod
-    def fit(cls, feature: TagsFeature, column: Column) -> TagsEncoder:
-        """Count the rows that have a tag."""
-        tags, _ = _split_tags(feature, column)
-        return cls(feature, Vocabulary.build(tags, min_count=feature.min_count))
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Describe the columns that `encode` makes."""
-        return (Output(self.feature.name, "codes", self.vocabulary.size),)
-
-    def encode(self, column: Column) -> list[pa.Array]:
-        """Encode a column into one array per output."""
-        tags, offsets = _split_tags(self.feature, column)
-        return [pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.vocabulary.encode(tags)))]
-
-    def save(self, stem: Path) -> dict[str, Any]:
-        """Write files, and return the rest as JSON content."""
-        self.vocabulary.save(stem.with_suffix(".parquet"))
-        return {}
-
-    @classmethod
-    def load(cls, feature: TagsFeature, stem: Path) -> TagsEncoder:
-        """Read the files of `save`."""
-        return cls(feature, Vocabulary.load(stem.with_suffix(".parquet")))
 
 
 @dataclass(frozen=True)
@@ -176,7 +60,7 @@ class NumberEncoder(FeatureEncoder):
 
     def require_plausible(self, column: Column) -> None:
         """Refuse values that lie orders of magnitude outside of the range."""
-        self.scale.require_plausible(_read_numbers(self.feature, column), column, what=_what(self.feature))
+        self.scale.require_plausible(_read_numbers(self.feature, column), column, what=described(self.feature))
 
     def save(self, stem: Path) -> dict[str, Any]:
         """Write files, and return the rest as JSON content."""
@@ -235,10 +119,10 @@ class EmbeddingEncoder(FeatureEncoder):
     @classmethod
     def fit(cls, feature: EmbeddingFeature, column: Column, *, fit_rows: Bools | None, seed: int) -> EmbeddingEncoder:
         """Fix the dimension, and place clusters on the rows of `fit_rows` that have a vector."""
-        vectors, present = vectors_of(column, what=_what(feature))
+        vectors, present = vectors_of(column, what=described(feature))
         if not present.any():
-            raise DataError(f"{_what(feature)}: no row has a vector; remove the feature")
-        norms = require_similar_norms(vectors, present, what=_what(feature))
+            raise DataError(f"{described(feature)}: no row has a vector; remove the feature")
+        norms = require_similar_norms(vectors, present, what=described(feature))
         chosen = present if fit_rows is None else present & fit_rows
         if not chosen.any():
             chosen = present
@@ -283,20 +167,20 @@ class EmbeddingEncoder(FeatureEncoder):
         if (absurd := norms > _LONGER * _limit(self.longest)).any():
             row = int(np.argmax(absurd))
             raise DataError(
-                f"{_what(self.feature)}: {int(absurd.sum()):,} of {len(norms):,} vectors are far longer than all that "
-                f"training saw, the first in row {row} (counted from 0): its norm is {norms[row]:.4g}, and theirs at "
-                f"most {self.longest:.4g}; make new rows' vectors as those of the items file were made"
+                f"{described(self.feature)}: {int(absurd.sum()):,} of {len(norms):,} vectors are far longer than all "
+                f"that training saw, the first in row {row} (counted from 0): its norm is {norms[row]:.4g}, and theirs "
+                f"at most {self.longest:.4g}; make new rows' vectors as those of the items file were made"
             )
 
     def _vectors(self, column: Column) -> tuple[Float32s, Bools]:
         """Read vectors, float32 [rows, dim], and which rows have one; DataError for another dimension."""
-        vectors, present = vectors_of(column, what=_what(self.feature))
+        vectors, present = vectors_of(column, what=described(self.feature))
         if not vectors.shape[1]:
             vectors = np.zeros((len(column), self.dim), np.float32)
         if vectors.shape[1] != self.dim:
             raise DataError(
-                f"{_what(self.feature)}: vectors have {vectors.shape[1]} numbers, the model was trained on {self.dim}; "
-                "make new rows' vectors as those of the items file were made"
+                f"{described(self.feature)}: vectors have {vectors.shape[1]} numbers, the model was trained on "
+                f"{self.dim}; make new rows' vectors as those of the items file were made"
             )
         return vectors, present
 
@@ -339,52 +223,23 @@ def load_encoder(feature: Feature, stem: Path, state: Mapping[str, Any]) -> Feat
     if isinstance(feature, EmbeddingFeature):
         return EmbeddingEncoder.load(feature, stem, state)
     if isinstance(feature, TagsFeature):
-        return TagsEncoder.load(feature, stem)
+        return TagsEncoder.load(feature, stem, state)
     if isinstance(feature, NumberFeature):
         if feature.transform == "bucketise":
             return BucketEncoder(feature, tuple(state["edges"]))
         return NumberEncoder(feature, NumberScale.from_json(state))
-    return ValueEncoder.load(feature, stem)
+    return ValueEncoder.load(feature, stem, state)
 
 
 def _limit(longest: float | None) -> float:
     return np.inf if longest is None else longest * (1 + 1e-5)  # a norm is not added up alike everywhere
 
 
-def _what(feature: Feature) -> str:
-    return f"feature {feature.name} (column {feature.source})" if feature.column else f"feature {feature.name}"
-
-
-def _read_values(feature: Feature, column: Column) -> pa.StringArray:
-    try:
-        return id_strings(column)
-    except DataError as error:
-        raise DataError(f"{_what(feature)}: {error}; use type: tags for lists") from error
-
-
 def _read_numbers(feature: NumberFeature, column: Column) -> Float64s:
-    values = numbers(column, what=_what(feature))
+    values = numbers(column, what=described(feature))
     return np.sign(values) * np.log1p(np.abs(values)) if feature.log else values
 
 
 def _present_numbers(feature: NumberFeature, column: Column) -> Float64s:
     values = _read_numbers(feature, column)
     return values[~np.isnan(values)]
-
-
-def _split_tags(feature: TagsFeature, column: Column) -> tuple[pa.StringArray, Int32s]:
-    """Split all rows into tags, each once per row and at most max_tags; returns them and int32 [rows + 1] offsets."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    kind = array.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        array = pc.split_pattern(_read_values(feature, array), feature.separator)
-    tags = _read_values(feature, pc.list_flatten(array))
-    rows = pc.list_parent_indices(array).to_numpy(zero_copy_only=False).astype(np.int64)
-    codes = tags.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    there = np.flatnonzero(codes >= 0)
-    pairs = rows[there] * (len(tags) + 1) + codes[there]
-    kept = there[np.sort(np.unique(pairs, return_index=True)[1])]  # the first of equal tags in a row
-    position = np.arange(len(kept)) - np.searchsorted(rows[kept], rows[kept])
-    kept = kept[position < feature.max_tags]
-    offsets = np.searchsorted(rows[kept], np.arange(len(array) + 1))
-    return tags.take(pa.array(kept)), offsets.astype(np.int32)

@@ -15,7 +15,8 @@ from recall.config.features import Feature
 from recall.core.arrays import Bools, Int64s
 from recall.core.canonical import Column
 from recall.core.errors import DataError
-from recall.data.features.encoders import FeatureEncoder, Kind, fit_encoder, load_encoder
+from recall.data.features.encoder import FeatureEncoder, Kind
+from recall.data.features.encoders import fit_encoder, load_encoder
 from recall.data.features.raw_values import raw_column
 from recall.data.features.vocabulary import Vocabulary
 
@@ -37,6 +38,7 @@ class EncodedColumn:
       kind: code int32 (0 missing, 1 out of vocabulary), codes list<int32> (empty: missing), number float32 (null:
         missing), vector fixed_size_list<float32> (null: missing). Buckets and clusters are codes from 2.
       size: number of codes, 1 for a number, the dimension of a vector.
+      first_size: number of codes before values were added to the vocabulary; 0 where none was.
     """
 
     name: str
@@ -44,6 +46,7 @@ class EncodedColumn:
     tower: Tower
     kind: Kind
     size: int
+    first_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,34 @@ class TableEncoder:
                 fitted.append((tower, fit_encoder(feature, column, clicks=clicks, fit_rows=fit_rows, seed=seed)))
         return cls(tuple(fitted))
 
+    def extended(self, table: pa.Table, *, clicks: Int64s | None = None) -> TableEncoder:
+        """Add the ids, categories and tags that have become frequent enough; everything else stays as it was fitted.
+
+        Args:
+          table: raw columns, one row per item or user of now.
+          clicks: int64 [rows], clicks of each row until now, as of `fit`.
+        """
+        return TableEncoder(
+            tuple(
+                (tower, fitted.extended(table[fitted.feature.source], clicks=clicks)) for tower, fitted in self.features
+            )
+        )
+
+    def first(self, sizes: Mapping[str, int]) -> TableEncoder:
+        """Return the encoder without codes that were added later.
+
+        Args:
+          sizes: number of codes by name of a column; columns that it lacks stay as they are.
+        """
+        return TableEncoder(
+            tuple((tower, fitted.first(sizes.get(fitted.feature.name, 1 << 62))) for tower, fitted in self.features)
+        )
+
     @property
     def columns(self) -> tuple[EncodedColumn, ...]:
         """Describe the encoded columns, in the order of the features."""
         return tuple(
-            EncodedColumn(output.name, encoder.feature.name, tower, output.kind, output.size)
+            EncodedColumn(output.name, encoder.feature.name, tower, output.kind, output.size, output.first_size)
             for tower, encoder in self.features
             for output in encoder.outputs
         )

@@ -23,15 +23,20 @@ _FEW = 16
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Map values to codes: 0 is missing, 1 is any unlisted value, 2 and up are the values, most frequent first.
+    """Map values to codes: 0 is missing, 1 is any unlisted value, 2 and up are the values.
+
+    The most frequent one comes first; values that were added later stand behind, so that a code never changes.
 
     Attributes:
       values: string [n], each once, none missing; the code of values[i] is i + 2.
       counts: int64 [n], how often each was counted when the vocabulary was built.
+      first_size: number of codes before any value was added, by which a model chooses the width of its embeddings; 0
+        where nothing was added.
     """
 
     values: pa.StringArray
     counts: Int64s
+    first_size: int = 0
 
     @classmethod
     def build(cls, values: pa.StringArray, *, counts: Int64s | None = None, min_count: int = 1) -> Vocabulary:
@@ -42,14 +47,22 @@ class Vocabulary:
           counts: int64 [rows], the amount that each row adds to its value's count; default: one.
           min_count: values counted less often are left out; at least 1, so that uncounted values have no code.
         """
-        weights = np.ones(len(values), np.int64) if counts is None else np.asarray(counts, np.int64)
-        if len(weights) != len(values):
-            raise ValueError(f"expected one count per value, found {len(weights)} counts for {len(values)} values")
-        table = pa.table({"value": values, "count": weights}).filter(pc.field("value").is_valid())
-        table = table.group_by("value").aggregate([("count", "sum")]).rename_columns(["value", "count"])
-        table = table.filter(pc.field("count") >= max(min_count, 1))
-        table = table.sort_by([("count", "descending"), ("value", "ascending")])
-        return cls.from_table(table)
+        return cls.from_table(_counted(values, counts).filter(pc.field("count") >= max(min_count, 1)))
+
+    def extended(self, values: pa.StringArray, *, counts: Int64s | None = None, min_count: int = 1) -> Vocabulary:
+        """Add the values that have become frequent enough, behind the listed ones; arguments as of `build`."""
+        table = _counted(values, counts)
+        places = pc.index_in(self.values, value_set=table["value"].combine_chunks())
+        found = np.append(table["count"].to_numpy(), 0)[places.fill_null(-1).to_numpy()]
+        is_new = pc.invert(pc.is_in(table["value"], value_set=self.values))
+        added = table.filter(pc.and_(is_new, pc.greater_equal(table["count"], max(min_count, 1))))
+        listed = pa.table({"value": self.values, "count": np.maximum(found, self.counts)})
+        return self.from_table(pa.concat_tables([listed, added]), first_size=self.first_size or self.size)
+
+    def first(self, size: int) -> Vocabulary:
+        """Return the vocabulary of the codes below `size`."""
+        listed = size - FIRST_CODE
+        return Vocabulary(self.values[:listed], self.counts[:listed], self.first_size if self.first_size < size else 0)
 
     @property
     def size(self) -> int:
@@ -82,21 +95,45 @@ class Vocabulary:
         rows = np.asarray(codes, np.int64) - FIRST_CODE
         return self.values.take(pa.array(rows, mask=rows < 0))
 
-    def save(self, path: Path) -> None:
-        """Write a Parquet file with columns value and count, in the order of the codes."""
+    def save(self, path: Path) -> dict[str, int]:
+        """Write a Parquet file with columns value and count, in the order of the codes; return what `load` wants."""
         pa.parquet.write_table(self.table(), path)
+        return {"first_size": self.first_size} if self.first_size else {}
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
-        """Read the file of `save`."""
-        return cls.from_table(pa.parquet.ParquetFile(path).read())
+    def load(cls, path: Path, *, first_size: int = 0) -> Vocabulary:
+        """Read the file of `save`; `first_size` as of the class."""
+        return cls.from_table(pa.parquet.ParquetFile(path).read(), first_size=first_size)
 
     def table(self) -> pa.Table:
         """Make a table with columns value and count, in the order of the codes."""
         return pa.table({"value": self.values, "count": self.counts})
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Vocabulary:
-        """Read the result of `table`."""
+    def from_table(cls, table: pa.Table, *, first_size: int = 0) -> Vocabulary:
+        """Read the result of `table`; `first_size` as of the class."""
         values = pa.concat_arrays([pa.array([], pa.string()), *table["value"].cast(pa.string()).chunks])
-        return cls(values, table["count"].to_numpy().astype(np.int64))
+        return cls(values, table["count"].to_numpy().astype(np.int64), first_size)
+
+
+def below(codes: pa.Array, size: int) -> pa.Array:
+    """Replace codes that a smaller vocabulary lacks by that of unlisted values.
+
+    Args:
+      codes: int32 [rows], or list<int32> [rows].
+      size: number of codes of the smaller vocabulary.
+    """
+    if pa.types.is_list(codes.type):
+        return pa.ListArray.from_arrays(codes.offsets, below(codes.values, size))
+    values = codes.to_numpy(zero_copy_only=False)
+    return pa.array(np.where(values < size, values, OUT_OF_VOCABULARY).astype(np.int32))
+
+
+def _counted(values: pa.StringArray, counts: Int64s | None) -> pa.Table:
+    """Add up the counts of each value, by falling count, ties in the order of their text."""
+    weights = np.ones(len(values), np.int64) if counts is None else np.asarray(counts, np.int64)
+    if len(weights) != len(values):
+        raise ValueError(f"expected one count per value, found {len(weights)} counts for {len(values)} values")
+    table = pa.table({"value": values, "count": weights}).filter(pc.field("value").is_valid())
+    table = table.group_by("value").aggregate([("count", "sum")]).rename_columns(["value", "count"])
+    return table.sort_by([("count", "descending"), ("value", "ascending")])

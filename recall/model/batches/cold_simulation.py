@@ -60,7 +60,7 @@ class ColdSimulator:
             self._seeds |= {draw: op_seed() for draw in ("younger", "young_clicks")}
             known_at = moments_of_clicks(prepared.posterior_history, YOUNG, items=len(prepared.item_ids))
             self._young_ms = tf.constant(known_at)
-        self._exposures = tf.constant(prepared.posterior("validation").exposures.astype(np.float32))
+        self._exposures = tf.constant(prepared.learned_posterior.exposures.astype(np.float32))
         columns = items.context.columns if items.context and settings.own_share else ()
         self._own_shares = {
             column.name: tf.constant(

@@ -231,7 +231,7 @@ class NegativeSampler:
         self._seeds = op_seed(), op_seed(), op_seed()  # of draws, of a moment, and of the moments of items shown again
         counts = prepared.sampling_counts.astype(np.float64)
         self._frequency = tf.constant((counts / max(counts.sum(), 1.0)).astype(np.float32))
-        history, totals = prepared.posterior_history, prepared.posterior("validation")
+        history, totals = prepared.posterior_history, prepared.learned_posterior
         self.posterior: AsOfPosterior | FixedPosterior = (
             AsOfPosterior(history) if history.clock else FixedPosterior(totals.stacked())
         )

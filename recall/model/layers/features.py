@@ -76,10 +76,18 @@ def _dense(column: EncodedColumn, encoded: pa.Table) -> np.ndarray:
 
 
 class EmbeddingTable(tf.keras.layers.Layer):
-    """Hold a table of trainable vectors. Its gradient is sparse, and a `TableOptimizer` updates it."""
+    """Hold a table of trainable vectors. Its gradient is sparse, and a `TableOptimizer` updates it.
 
-    def __init__(self, size: int, width: int, *, name: str) -> None:
+    Args:
+      size: number of codes.
+      width: width of a vector.
+      name: name of the layer.
+      of: the encoded column, or the further history of a domain of its own, that the codes belong to.
+    """
+
+    def __init__(self, size: int, width: int, *, name: str, of: str = "") -> None:
         super().__init__(name=name)
+        self.of = of
         is_small = size <= _ROWS_DRAWN
         self.weight = self.add_weight(name="rows", shape=(size, width), initializer=_normal() if is_small else "zeros")
         if not is_small:
@@ -105,7 +113,7 @@ class FeatureInput(tf.keras.layers.Layer):
         super().__init__(name=name)
         self.columns = tuple(columns)
         self.tables = {
-            column.name: EmbeddingTable(column.size, _width(column, dim), name=f"{name}_{column.name}")
+            column.name: EmbeddingTable(column.size, _width(column, dim), name=f"{name}_{column.name}", of=column.name)
             for column in self.columns
             if column.kind in ("code", "codes")
         }
@@ -150,11 +158,11 @@ def is_present(column: EncodedColumn, values: tf.Tensor) -> tf.Tensor:
 def _width(column: EncodedColumn, dim: int) -> int:
     """Return the width of an embedding: `dim` for tags, else six times the fourth root of the vocabulary's size.
 
-    The fourth root is a common rule; the width is at least 4 and at most `dim`.
+    The fourth root is a common rule; the width is at least 4 and at most `dim`. It stays when the vocabulary grows.
     """
     if column.kind == "codes":
         return dim
-    return int(min(dim, max(4, round(6 * column.size**0.25))))
+    return int(min(dim, max(4, round(6 * (column.first_size or column.size) ** 0.25))))
 
 
 def dense_stack(

@@ -33,7 +33,9 @@ class HistoryFusion(tf.keras.layers.Layer):
         make = HISTORY_ENCODERS[config.history_encoder]
         self.names = tuple(sorted(lengths))
         self.encoders = {name: make(config, max_length=lengths[name]) for name in self.names}
-        self.tables = {name: EmbeddingTable(size, config.dim, name=f"history_{name}") for name, size in own.items()}
+        self.tables = {
+            name: EmbeddingTable(size, config.dim, name=f"history_{name}", of=name) for name, size in own.items()
+        }
         self.scores = [tf.keras.layers.Dense(1, name=f"score_{name}") for name in ("clicks", *self.names)]
 
     @classmethod

@@ -161,7 +161,7 @@ class ItemSide(tf.keras.layers.Layer):
         by_name = {column.name: column for column in columns}
         context = [column for column in columns if column.tower == "behaviour" and column.name != id_name]
         meta = [column for column in columns if column.tower == "meta"]
-        self.identity = EmbeddingTable(by_name[id_name].size, dim, name="item_id") if id_name else None
+        self.identity = EmbeddingTable(by_name[id_name].size, dim, name="item_id", of=id_name) if id_name else None
         clicks = np.zeros(by_name[id_name].size if id_name else 1) if id_clicks is None else id_clicks
         self.id_clicks = tf.Variable(clicks.astype(np.float32), trainable=False, name="id_clicks")
         self.context = FeatureInput(context, dim=dim, name="context") if context and structure != "meta_only" else None

@@ -8,14 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from recall.config.features import NumberFeature
-from recall.data.features.encoders import (
-    BucketEncoder,
-    EmbeddingEncoder,
-    FeatureEncoder,
-    NumberEncoder,
-    TagsEncoder,
-    ValueEncoder,
-)
+from recall.data.features.encoder import FeatureEncoder
+from recall.data.features.encoders import BucketEncoder, EmbeddingEncoder, NumberEncoder
+from recall.data.features.named_values import TagsEncoder, ValueEncoder
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.features.vocabulary import FIRST_CODE, MISSING, OUT_OF_VOCABULARY, Vocabulary
 from recall.model.layers.features import Features

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recall.data.features.vocabulary import Vocabulary
+from recall.data.features.vocabulary import Vocabulary, below
 
 
 def _random_text(seed: int, rows: int = 2000) -> list[str | None]:
@@ -83,3 +83,30 @@ def test_save_and_load_give_the_same_vocabulary(tmp_path: Path, text: list[str |
     assert loaded.values == vocabulary.values
     assert loaded.counts.tolist() == vocabulary.counts.tolist()
     assert loaded.encode(pa.array(["a", None, "x"])).tolist() == vocabulary.encode(pa.array(["a", None, "x"])).tolist()
+
+
+def test_values_are_added_behind_the_listed_ones_and_only_when_they_are_frequent_enough() -> None:
+    old = Vocabulary.build(pa.array(["b", "b", "a"]))
+    values = pa.array(["d", "a", "c", "c", "d", "d", None, "e"])
+    new = old.extended(values, min_count=2)
+    assert new.values.to_pylist() == ["b", "a", "d", "c"]  # "e" is there once
+    assert new.counts.tolist() == [2, 1, 3, 2]
+    assert (new.first_size, new.extended(pa.array(["f", "f"]), min_count=2).first_size) == (4, 4)
+    np.testing.assert_array_equal(new.encode(pa.array(["a", "b"])), old.encode(pa.array(["a", "b"])))
+    back = new.first(old.size)
+    assert back.values.to_pylist() == old.values.to_pylist()
+    assert back.first_size == 0
+
+
+def test_a_vocabulary_that_grew_is_read_back_with_its_first_size(tmp_path: Path) -> None:
+    grown = Vocabulary.build(pa.array(["a"])).extended(pa.array(["b"]))
+    state = grown.save(tmp_path / "x.parquet")
+    assert state == {"first_size": 3}
+    assert Vocabulary.load(tmp_path / "x.parquet", **state).first_size == 3
+    assert Vocabulary.build(pa.array(["a"])).save(tmp_path / "y.parquet") == {}
+
+
+def test_codes_that_a_smaller_vocabulary_lacks_become_those_of_unlisted_values() -> None:
+    assert below(pa.array([0, 1, 2, 3], pa.int32()), 3).to_pylist() == [0, 1, 2, 1]
+    lists = pa.array([[2, 3], [], [4]], pa.list_(pa.int32()))
+    assert below(lists, 4).to_pylist() == [[2, 3], [], [1]]
