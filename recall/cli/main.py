@@ -1,14 +1,14 @@
 """Assembles the `recall` command.
 
 Each command imports its work when it runs, so that --help is instant: `steps.py`, `serving.py`, `inputs.py`,
-`content.py`, `index.py` and `start.py`.
+`content.py`, `index.py`, `loop.py`, `tuning.py` and `start.py`.
 """
 
 from __future__ import annotations
 
 import typer
 
-from recall.cli import inputs, serving, start, steps, tuning
+from recall.cli import inputs, loop, serving, start, steps, tuning
 from recall.cli.content import content_app
 from recall.cli.index import index_app
 from recall.runs.console import silence_libraries
@@ -33,6 +33,7 @@ for command in (  # in the order of --help
     serving.serve,
     steps.compare,
     tuning.tune,
+    loop.loop,
     inputs.simulate,
     inputs.dataset,
     start.schema,

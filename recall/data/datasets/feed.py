@@ -17,7 +17,7 @@ from recall.data.datasets.community import Community, sigmoid, unit
 
 START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z, a Monday
 HOUR_MS = 3_600_000
-_SLATE = 10
+SLATE = 10
 
 # What fills a slot of the slate. These and the figures below were chosen together, so that with the default sizes
 # exposures are as unequal as in a real feed (Gini above 0.4) and a tenth of the clicks of the last tenth of the log
@@ -89,7 +89,7 @@ class Feed:
         draws = rng.standard_exponential(mixture.shape, dtype=np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
             keys = draws / mixture
-        wide = min(_SLATE, keys.shape[1])
+        wide = min(SLATE, keys.shape[1])
         chosen = np.argpartition(keys, wide - 1, axis=1)[:, :wide]
         return chosen, np.isfinite(np.take_along_axis(keys, chosen, axis=1))
 
@@ -152,9 +152,8 @@ def run_feed(
     """
     users, items = len(activity), len(published_ms)
     steps = 24 * days
-    # Evenings are four times as busy as the early morning.
-    rhythm = 1 + 0.6 * np.sin((np.arange(steps) % 24 - 13) * np.pi / 12)
-    sessions_per_hour = activity / activity.mean() * exposures / (_SLATE * users * steps)  # [users]
+    rhythm = busyness(np.arange(steps))
+    sessions_per_hour = activity / activity.mean() * exposures / (SLATE * users * steps)  # [users]
     unseen = np.ones((users, items), dtype=bool)
     parts: list[Log] = []
     for step in range(steps):
@@ -164,7 +163,7 @@ def run_feed(
             continue
         age_hours = (start_ms - published_ms) / HOUR_MS
         slates, filled = feed.slate(rng, active, available=unseen[active], age_hours=age_hours)
-        times = _session_times(rng, start_ms, slates.shape)
+        times = session_times(rng, start_ms, slates.shape)
         user, item, time_ms = np.repeat(active, filled.sum(axis=1)), slates[filled], times[filled]
         click = rng.random(len(user), dtype=np.float32) < community.true_click_probability(user, item)
         unseen[user, item] = False
@@ -178,7 +177,12 @@ def run_feed(
     )
 
 
-def _session_times(rng: np.random.Generator, start_ms: int, shape: tuple[int, ...]) -> Int64s:
+def busyness(hours: Int64s) -> Float64s:
+    """Compute how busy hours are against the mean hour, [hours]; evenings are four times as busy as early mornings."""
+    return 1 + 0.6 * np.sin((hours % 24 - 13) * np.pi / 12)
+
+
+def session_times(rng: np.random.Generator, start_ms: int, shape: tuple[int, ...]) -> Int64s:
     """Draw Unix ms [active, slate]: sessions start in the hour's first 55 minutes, each slot takes 4 to 30 s."""
     sessions, slots = shape
     start = rng.integers(0, 55 * 60_000, size=(sessions, 1))

@@ -33,9 +33,11 @@ class SimulatedDataset(Dataset):
 
     Attributes:
       truth: users and items as they truly are; its rows are those of the tables.
+      activity: float64 [users], how often each user comes, relative to the others.
     """
 
     truth: Community
+    activity: Float64s
 
 
 def simulate(
@@ -43,6 +45,7 @@ def simulate(
     users: int = 2_000,
     items: int = 3_000,
     days: int = 14,
+    log_days: int | None = None,
     authors: int = 300,
     topics: int = 20,
     exposures: int = 300_000,
@@ -63,6 +66,7 @@ def simulate(
       users: number of users.
       items: number of items; `published_before` of them exist when the log starts, the others appear evenly in time.
       days: length of the log.
+      log_days: ends the log after so many of the days; items are published to the end of `days`. Default: all.
       authors: number of authors.
       topics: number of topics, at most 20.
       exposures: approximate number of rows of the log.
@@ -92,7 +96,9 @@ def simulate(
       >>> [path.name for path in community.write("community")]
       ['events.parquet', 'items.parquet', 'users.parquet']
     """
-    counts = {"users": users, "items": items, "days": days, "authors": authors, "exposures": exposures}
+    log_days = days if log_days is None else log_days
+    counts = {"users": users, "items": items, "days": days, "log_days": log_days, "authors": authors}
+    counts["exposures"] = exposures
     shares = {"published_before": published_before, "text_missing": text_missing, "image_missing": image_missing}
     _check(counts=counts, shares=shares, topics=topics, ctr=ctr)
     rng = np.random.default_rng(seed)
@@ -110,13 +116,14 @@ def simulate(
     community = with_bias(rng, community, feed, ctr=ctr)
     published_ms = _publication_times(rng, items, days=days, before=published_before)
     activity = rng.lognormal(sigma=0.8, size=users)
-    log = run_feed(rng, community, feed, published_ms, activity, days=days, exposures=exposures)
+    log = run_feed(rng, community, feed, published_ms, activity, days=log_days, exposures=exposures)
     user_ids, item_ids = _ids("u", users), _ids("i", items)
     return SimulatedDataset(
         events=_event_table(log, user_ids, item_ids),
         items=_item_table(rng, community, item_ids, published_ms, missing=(text_missing, image_missing)),
         users=_user_table(rng, community, user_ids, activity),
         truth=community,
+        activity=activity,
     )
 
 
@@ -124,6 +131,8 @@ def _check(*, counts: dict[str, int], shares: dict[str, float], topics: int, ctr
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"simulate: {name} is {count}; expected at least 1")
+    if counts["log_days"] > counts["days"]:
+        raise ConfigError(f"simulate: log_days is {counts['log_days']}; expected at most days ({counts['days']})")
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ConfigError(f"simulate: {name} is {share}; expected a share between 0 and 1")
