@@ -123,4 +123,5 @@ class Knowledge:
         counts = self._counts[0]
         is_known = (counts.bucket + 1) * self.bucket_ms <= now_ms - self.delay_ms
         weights = np.where(is_known, values, 0).astype(np.float64)
-        return np.bincount(counts.item, weights, minlength=len(self.community.published_ms))
+        sums = np.bincount(counts.item, weights, minlength=len(self.community.published_ms))
+        return sums.astype(np.float64)

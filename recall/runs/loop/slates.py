@@ -64,4 +64,7 @@ def _explored(rows: Int32s, pool: Bools, visits: Visits, *, share: float, seed: 
     queries, places = np.nonzero(rows >= 0)
     free[queries, rows[queries, places]] = False
     found, _ = _best(np.where(free, drawn, -np.inf).astype(np.float32), SLATE)
-    return np.where(is_explored & (found >= 0), found, rows)
+    # The first slot that explores gets the first item found, and so on.
+    number = np.maximum(np.cumsum(is_explored, axis=1) - 1, 0)
+    mine = np.take_along_axis(found, np.minimum(number, found.shape[1] - 1), axis=1)
+    return np.where(is_explored & (mine >= 0) & (number < found.shape[1]), mine, rows)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recall.core.arrays import Float64s
-from recall.runs.report.drawing import FULL, LineStyle, draw_line, inline_svg, set_title
+from recall.runs.report.drawing import FULL, LineStyle, draw_line, inline_svg
 
 _COLUMNS = 2
 
@@ -38,7 +38,7 @@ def loop_days(
     for axis, (measure, title) in zip(axes, panels.items(), strict=False):
         _draw(axis, {arm: days[arm][measure] for arm in styles}, styles)
         axis.set_title(title, fontsize=9.5, loc="left")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * max(_highest(days[arm][measure]) for arm in styles) or 1)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
@@ -46,7 +46,6 @@ def loop_days(
         axis.set_xlabel("day of the loop")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=5)
-    set_title(figure, "Day by day")
     return figure
 
 
@@ -57,6 +56,11 @@ def _draw(axis: Axes, lines: Mapping[str, Sequence[Mapping[str, Any]]], styles: 
         draw_line(axis, places, mean, styles[arm], label=arm, markevery=max(1, len(mean) // 7))
         if not number and np.isfinite(low).any():
             axis.fill_between(places, low, high, color=styles[arm].color, alpha=0.15, linewidth=0)
+
+
+def _highest(estimates: Sequence[Mapping[str, Any]]) -> float:
+    """Return the highest mean; intervals may go out of the panel."""
+    return float(np.nan_to_num(_numbers(estimates, "mean")).max(initial=0.0))
 
 
 def _numbers(estimates: Sequence[Mapping[str, Any]], key: str) -> Float64s:
