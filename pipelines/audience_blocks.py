@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,21 +13,27 @@ from pipelines.posterior_blocks import rows_between
 from recall.config.data import DataConfig
 from recall.core.arrays import Int32s
 from recall.core.ordering import order_of
-from recall.data.audience import AudienceHistory
+from recall.data.audience import NOBODY, AudienceHistory
 from recall.data.examples import Clicks
 from recall.data.posterior_blocks import block_starts
+from recall.data.splits import TRAIN
 
-_CLICKS = "audience"
+_CLICKS, _SETTLED = "audience", "settled_audience"
 _CLICKS_PER_BLOCK = 1 << 22  # 84 MB
 
 
 def write_sources(scratch: Scratch, partition: int, clicks: Clicks) -> None:
     """Write the item that led to each click of some users, by row of the clicked item."""
-    source = clicks.sources()
+    source = np.where(clicks.split >= TRAIN, clicks.sources(), NOBODY)
     chosen = order_of(clicks.rows)
     chosen = chosen[source[chosen] >= 0]
     columns = {"item": clicks.rows, "time_ms": clicks.time_ms, "source": source}
     scratch.write(_CLICKS, partition, pa.table({name: column[chosen] for name, column in columns.items()}))
+
+
+def _clicks(scratch: Scratch) -> Iterator[pa.Table]:
+    """Iterate over all clicks of audiences, and over what an earlier run has settled of them."""
+    return itertools.chain(scratch.each(_CLICKS), scratch.each(_SETTLED))
 
 
 def audience_blocks(
@@ -44,11 +51,11 @@ def audience_blocks(
       First row, end, and history of each block, rows rising.
     """
     counts = np.zeros(items, np.int64)
-    for table in scratch.each(_CLICKS):
+    for table in _clicks(scratch):
         counts += np.bincount(table["item"].to_numpy(), minlength=items)
     starts = block_starts(counts, most=clicks_per_block)
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), items], strict=True):
-        clicks = rows_between(scratch.each(_CLICKS), start, stop)
+        clicks = rows_between(_clicks(scratch), start, stop)
         item, time_ms, source = (clicks[name].to_numpy() for name in ("item", "time_ms", "source"))
         settings = data.posterior
         yield start, stop, AudienceHistory.of(item, time_ms, source, bucket_ms=settings.bucket, delay_ms=settings.delay)

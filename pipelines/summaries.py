@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from recall.core.errors import DataError
 from recall.data.catalogue import ItemTable, UserTable
 from recall.data.clock import end_of_log, events_per_bucket
 from recall.data.event_counts import BucketCounts
-from recall.data.features.table_encoder import TableEncoder
+from recall.data.features.table_encoder import TableEncoder, Tower
 from recall.data.item_attributes import attribute_columns
 from recall.data.item_totals import ItemTotals
 from recall.data.posterior import Prior
 from recall.data.prepared_files import EncodedRows
+from recall.data.settled import Settled
 from recall.data.splits import SPLITS, TimeBoundaries, TimeHistogram
 
 UNKNOWN_ITEM = "item is not in the items file"
@@ -101,18 +103,26 @@ class LogSummary:
             **{name: totals[name] for name in ("duplicates", "events", "clicks", "users")},
         }
 
-    def split(self, data: DataConfig) -> HeldOut:
+    def split(self, data: DataConfig, settled: Settled | None = None) -> HeldOut:
         """Find boundaries and prior.
+
+        Args:
+          data: settings of the split and the prior.
+          settled: the part of the log that an earlier run has settled.
 
         Raises:
           DataError: a split has no clicks.
         """
         strength = data.posterior.prior_strength
         if self.histogram:
-            boundaries = self.histogram.boundaries(
-                validation=data.split.validation, test=data.split.test, end_ms=self.end_ms
-            )
+            shares = {"validation": data.split.validation, "test": data.split.test}
+            if settled is None:
+                boundaries = self.histogram.boundaries(**shares, end_ms=self.end_ms)
+            else:
+                boundaries = self.histogram.boundaries_after(settled.end_ms, **shares)
             events, clicks = self.histogram.training_counts(boundaries)
+            if settled is not None:
+                events, clicks = events + settled.state["events"], clicks + settled.state["clicks"]
             prior = Prior.of_training(events=events, clicks=clicks, strength=strength)
             starts = {"validation": boundaries.validation_start_ms, "test": boundaries.test_start_ms}
             return HeldOut(boundaries, prior, {**starts, "serving": self.end_ms})
@@ -231,8 +241,9 @@ def _lost(what: str, scratch: Scratch) -> DataError:
 
 
 def item_totals(scratch: Scratch, *, items: int) -> ItemTotals:
-    """Count the events of the whole log per item and split."""
-    return ItemTotals.of_parts((BucketCounts.from_tables([table]) for table in scratch.each("totals")), items=items)
+    """Count the events of the whole log per item and split; what is settled is training."""
+    tables = itertools.chain(scratch.each("totals"), scratch.each("settled_totals"))
+    return ItemTotals.of_parts((BucketCounts.from_tables([table]) for table in tables), items=items)
 
 
 class EncodedTables(NamedTuple):
@@ -262,6 +273,7 @@ def encode_tables(
     item_clicks: Int64s,
     all_item_clicks: Int64s,
     user_clicks: pa.Table,
+    settled: Settled | None = None,
 ) -> EncodedTables:
     """Fit both encoders and encode the catalogue and the users.
 
@@ -272,11 +284,14 @@ def encode_tables(
       item_clicks: int64 [items], training clicks.
       all_item_clicks: int64 [items], clicks of the whole log.
       user_clicks: columns user, clicks and all_clicks: training clicks and all clicks of every user of the log.
+      settled: what an earlier run has settled; its encoders go on.
     """
     features = config.features
-    item_encoder = TableEncoder.fit(
-        {"behaviour": features.behaviour, "meta": features.meta}, items.table, clicks=item_clicks, seed=config.seed
-    )
+    if settled is not None:
+        item_encoder = settled.prepared.item_encoder
+    else:
+        of_towers: dict[Tower, Any] = {"behaviour": features.behaviour, "meta": features.meta}
+        item_encoder = TableEncoder.fit(of_towers, items.table, clicks=item_clicks, seed=config.seed)
     title = config.data.items.title
     judged: dict[str, Any] = {}
     if config.learns_from_all:
@@ -289,7 +304,10 @@ def encode_tables(
     ids, table, id_column, known = _all_users(config, users, user_clicks)
     position = pc.index_in(ids, value_set=user_clicks["user"].combine_chunks()).fill_null(-1).to_numpy()
     clicks, all_clicks = (np.append(user_clicks[name].to_numpy(), 0)[position] for name in ("clicks", "all_clicks"))
-    user_encoder = TableEncoder.fit({"user": features.user}, table[:known], clicks=clicks[:known], seed=config.seed)
+    if settled is not None:
+        user_encoder = settled.prepared.user_encoder
+    else:
+        user_encoder = TableEncoder.fit({"user": features.user}, table[:known], clicks=clicks[:known], seed=config.seed)
     if config.learns_from_all:
         judged |= {"users": _sizes(user_encoder), "user_rows": known}
         user_encoder = user_encoder.extended(table, clicks=all_clicks)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 import uuid
@@ -24,6 +25,7 @@ from rich.table import Table
 from pipelines.audience_blocks import audience_snapshots, audience_tables
 from pipelines.exchange import Scratch
 from pipelines.further_histories import build_vocabularies, clocks_of, plan_sources, recent_entries, rejected_entries
+from pipelines.going_on import add_settled_counts, files_of, kept_sources, new_sources, state_of, tail_schema
 from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
@@ -57,6 +59,7 @@ from recall.data.fingerprints import data_fingerprint
 from recall.data.item_totals import ItemTotals, split_snapshots
 from recall.data.prepared import FORMAT_VERSION
 from recall.data.prepared_files import write_tables
+from recall.data.settled import SINCE, Settled, keeps_state, tail_start, write_state
 
 _DESCRIPTION = "The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest."
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
@@ -71,6 +74,7 @@ def prepare(
     options: PipelineOptions | None = None,
     scratch: str | None = None,
     announce: Callable[[str], None] = lambda step: None,
+    since: Path | None = None,
 ) -> dict[str, Any]:
     """Prepare the training data and publish it as `directory`, whole or not at all.
 
@@ -83,6 +87,7 @@ def prepare(
         as gs://bucket/folder; default: inside `directory`, which all workers must mount then. Its files are removed at
         the end, unless the process is killed.
       announce: called with the name of each step, in a few words.
+      since: DIR/data of an earlier run to go on from: only files that it has not read are read.
 
     Returns:
       The manifest.
@@ -92,17 +97,21 @@ def prepare(
       ArtifactError: the directory cannot be written.
     """
     announce("looking at the input files")
+    settled = Settled.of(since, config.data) if since else None
     pieces = plan_sources(config.data)
+    files = files_of(pieces, settled)
+    pieces = new_sources(pieces, settled)
     clocks = clocks_of(pieces, config.data, now_ms=int(time.time() * 1_000))
     items, users = read_items(config), read_users(config)
     manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint}
     with publish(Path(directory), manifest=manifest) as folder, _scratch_folder(scratch or folder) as place:
-        job = _Job(config, folder, place, options or PipelineOptions([]), announce)
+        job = _Job(config, folder, place, options or PipelineOptions([]), announce, settled)
         log = job.order_events(pieces, items, clocks=clocks)
         content_prior = job.write_history(log)
         vocabularies = job.write_examples(log, partitions=_partitions(pieces, config.data.shards))
         totals = item_totals(place, items=len(log.items))
         encoded = job.write_tables(log, users, totals=totals, content_prior=content_prior, vocabularies=vocabularies)
+        manifest.update(job.keep_state(log, files))
         manifest.update(
             describe(
                 config,
@@ -143,6 +152,7 @@ class _Job:
     scratch: Scratch
     options: PipelineOptions
     announce: Callable[[str], None]
+    settled: Settled | None = None
 
     def order_events(
         self, pieces: Sequence[Source], items: ItemTable, *, clocks: Mapping[str, Clock | None]
@@ -156,19 +166,30 @@ class _Job:
         if data.items.unknown == "reject":
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
         self.announce("reading and ordering events")
+        settled, partitions = self.settled, _partitions(pieces, data.shards)
+        kept = kept_sources(settled, scratch, items.ids)
+        if settled is not None:
+            clocks = {name: clock and clock._replace(settled_ms=settled.from_ms) for name, clock in clocks.items()}
         with running(self.options) as pipeline:
-            partitions = _partitions(pieces, data.shards)
-            collect_events(pipeline, pieces, data=data, scratch=scratch, partitions=partitions, clocks=clocks)
+            sources = [*pieces, *kept]
+            collect_events(pipeline, sources, data=data, scratch=scratch, partitions=partitions, clocks=clocks)
         summary = LogSummary.read(scratch, data.split)
-        require_all_read(scratch, summary, pieces=len(pieces), clock=data.events.time_unit != "order")
+        read = len(pieces) + bool(kept)
+        require_all_read(scratch, summary, pieces=read, clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, data=data, items=items)
+        if settled is not None:
+            first_ms = min(summary.first_time_ms, settled.state["first_ms"])
+            summary = dataclasses.replace(summary, first_time_ms=first_ms)
+        if data.items.unknown == "add":
+            before = settled.prepared.item_ids.to_pylist() if settled else ()
+            items = read_items(self.config, extra_ids=_items_of_log(scratch).union(before))
+            scratch.write("catalogue", 0, pa.table({"item": items.ids}))
+        if settled is not None:
+            add_settled_counts(settled, scratch, data, item_ids=items.ids, partitions=partitions)
         if data.events.time_unit != "order":
             summary = summary.with_end(scratch, bucket_ms=data.posterior.bucket)
-        held_out = summary.split(data)
-        if data.items.unknown == "add":
-            items = read_items(self.config, extra_ids=_items_of_log(scratch))
-            scratch.write("catalogue", 0, pa.table({"item": items.ids}))
+        held_out = summary.split(data, settled)
         return OrderedLog(items, summary, held_out, rejected)
 
     def write_history(self, log: OrderedLog) -> ContentPrior | None:
@@ -202,8 +223,9 @@ class _Job:
         self.announce("writing examples")
         with running(self.options) as pipeline:
             job = ExampleJob(
-                data, scratch, partitions, held_out.boundaries, held_out.prior, refit=self.config.learns_from_all
-            )
+                data, scratch, partitions, held_out.boundaries, held_out.prior, refit=self.config.learns_from_all,
+                tail_ms=tail_start(log.summary.end_ms, data) if keeps_state(data) else None,
+            )  # fmt: skip
             write_examples(pipeline, job)
         require_all_written(scratch, log.summary)
         for shard in range(data.shards):
@@ -230,6 +252,7 @@ class _Job:
             item_clicks=totals.sampling_counts(),
             all_item_clicks=totals.all_counts(),
             user_clicks=pa.concat_tables(scratch.read_all("users")),
+            settled=self.settled,
         )
         rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
         write_tables(
@@ -263,6 +286,20 @@ class _Job:
             rejected=rejected.sort_by([("file", "ascending"), ("row", "ascending")]),
         )
         return encoded
+
+    def keep_state(self, log: OrderedLog, files: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Keep what a run needs that goes on from this one; returns entries of the manifest."""
+        data = self.config.data
+        if not keeps_state(data):
+            return {}
+        tail_ms = tail_start(log.summary.end_ms, data)
+        about, users, tail = state_of(self.scratch, data, log, tail_ms=tail_ms, files=files)
+        write_state(self.folder, users=users, tail=tail, schema=tail_schema(data))
+        if self.settled is not None:
+            before = self.settled
+            made_of = before.prepared.manifest.get("fingerprint")
+            about[SINCE] = {"fingerprint": made_of, "end_ms": before.end_ms, "from_ms": before.from_ms}
+        return about
 
 
 def _items_of_log(scratch: Scratch) -> set[str]:

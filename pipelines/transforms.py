@@ -20,6 +20,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.audience_blocks import write_sources
 from pipelines.exchange import Handed, Scratch, from_bytes, partitioned
@@ -29,18 +30,21 @@ from recall.config.data import DataConfig
 from recall.data.clock import Clock
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.event_counts import BucketCounts, count_buckets, count_totals
-from recall.data.events import Piece, sort_events
+from recall.data.events import Piece, event_schema, sort_events
 from recall.data.examples import Clicks, ExampleBuilder, UserEvents, example_schema
 from recall.data.features.vocabulary import Vocabulary
 from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_entries
 from recall.data.posterior import Prior
 from recall.data.prepared_files import REFIT, shard_path
 from recall.data.refusals import Refusals
+from recall.data.settled import after_settled, settled_clicks
 from recall.data.splits import SPLITS, TEST, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
 from recall.data.tfrecords import encode_examples, frame_records
 
 THE_LOG = ""
 """Name of the log itself, beside the names of further histories."""
+TAIL, SETTLED_USERS = "<tail>", "<users>"
+"""Names of what an earlier run kept: the last events of its log, and what its users had clicked before."""
 
 Source = tuple[str, Piece]
 
@@ -116,6 +120,9 @@ class ReadEvents(beam.DoFn):
     def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, Handed]]]:
         """Read, validate and partition one piece."""
         number, (history, piece) = element
+        if history in (TAIL, SETTLED_USERS):
+            yield from self._kept(number, history, piece)
+            return
         known = None if history in self._own else self._known_items
         clock = self._clocks.get(history)
         read = read_log(Piece(*piece), self._logs[history], known_items=known, clock=clock)
@@ -129,6 +136,22 @@ class ReadEvents(beam.DoFn):
         parts = partitioned(events, "user", partitions=self._partitions)
         for partition, batch in self._scratch.hand_on("piece", number, parts):
             yield partition, (history, batch)
+
+    def _kept(self, number: int, kind: str, piece: Piece) -> Iterator[tuple[int, tuple[str, Handed]]]:
+        """Read what an earlier run kept; events of items that left the catalogue are dropped."""
+        if kind == SETTLED_USERS:
+            table = self._scratch.read("kept_users", piece.row_groups[0])
+        else:
+            table = pq.read_table(piece.path)
+            table = table.cast(event_schema(self._logs[THE_LOG]))
+            if self._known_items is not None:
+                table = table.filter(pc.is_in(table["item"].cast(pa.string()), value_set=self._known_items))
+            of_piece = {"history": [THE_LOG], "accepted": [len(table)], "without_zone": [0], "assumed": ["[]"]}
+            self._scratch.write("read", number, pa.table(of_piece))
+        parts = partitioned(table, "user" if kind == TAIL else "user_id", partitions=self._partitions)
+        name = THE_LOG if kind == TAIL else kind
+        for partition, batch in self._scratch.hand_on("piece", number, parts):
+            yield partition, (name, batch)
 
 
 class SortUsers(beam.DoFn):
@@ -146,7 +169,9 @@ class SortUsers(beam.DoFn):
         batches = defaultdict(list)
         for history, batch in sources:
             batches[history].append(self._scratch.taken(batch))
-        log = batches.pop(THE_LOG, None)
+        log, settled = batches.pop(THE_LOG, None), batches.pop(SETTLED_USERS, None)
+        if settled is not None:
+            self._scratch.write("settled", partition, from_bytes(settled))
         for history, entries in batches.items():
             self._scratch.write(f"entries.{history}", partition, sort_entries(from_bytes(entries)))
         if log is None:
@@ -208,6 +233,7 @@ class ExampleJob:
       boundaries: boundaries of a split by time; None splits by last click.
       prior: prior of the smoothed CTR of all items.
       refit: whether the held-out clicks become training examples as well, in shards of their own.
+      tail_ms: the state of users is kept as of this moment; None where no run can go on from this one.
     """
 
     data: DataConfig
@@ -216,6 +242,7 @@ class ExampleJob:
     boundaries: TimeBoundaries | None
     prior: Prior
     refit: bool = False
+    tail_ms: int | None = None
 
 
 class WriteShards(beam.DoFn):
@@ -237,6 +264,7 @@ class WriteShards(beam.DoFn):
             explicit_trigger=data.events.trigger is not None,
             refusals=Refusals(data.refused.count, data.refused.gap) if data.refused.count else None,
         )
+        self._no_events = event_schema(data.events).empty_table()
         self._vocabularies = {
             name: Vocabulary.from_table(self._job.scratch.read(f"vocabulary.{name}"))
             for name, history in data.histories.items()
@@ -255,7 +283,7 @@ class WriteShards(beam.DoFn):
                 further = {name: self._further(name, partition) for name in job.data.histories}
                 for name, history in further.items():
                     job.scratch.write(f"histories.{name}", partition, history.recent())
-                if job.scratch.exists("events", partition):
+                if job.scratch.exists("events", partition) or job.scratch.exists("settled", partition):
                     self._write_partition(partition, files, further)
         yield shard
 
@@ -275,9 +303,11 @@ class WriteShards(beam.DoFn):
         self, partition: int, files: Sequence[BinaryIO], further: Mapping[str, FurtherHistory]
     ) -> None:
         job = self._job
-        events = UserEvents.from_table(
-            job.scratch.read("events", partition), item_ids=self._item_ids, boundaries=job.boundaries
-        )
+        table = job.scratch.read("events", partition) if job.scratch.exists("events", partition) else self._no_events
+        events = UserEvents.from_table(table, item_ids=self._item_ids, boundaries=job.boundaries)
+        settled = job.scratch.read("settled", partition) if job.scratch.exists("settled", partition) else None
+        if settled is not None:
+            events = after_settled(events, settled)
         clicks = self._builder.prepare(events).joined(further)
         written = {f"{name}_examples": int((clicks.split == split).sum()) for split, name in enumerate(SPLITS)}
         for split, (name, file) in enumerate(zip(SPLITS, files, strict=False)):
@@ -287,17 +317,25 @@ class WriteShards(beam.DoFn):
             written[f"{REFIT}_records"] = _write(files[-1], tables)
         job.scratch.write("written", partition, pa.table({name: [value] for name, value in written.items()}))
 
-        ones = np.ones(len(events.rows), np.int64)
-        totals = BucketCounts(
-            events.rows, events.split.astype(np.int64), ones, events.click.astype(np.int64), events.time_ms
-        )
+        new = np.flatnonzero(events.split >= TRAIN)
+        ones = np.ones(len(new), np.int64)
+        splits, click = events.split[new].astype(np.int64), events.click[new].astype(np.int64)
+        totals = BucketCounts(events.rows[new], splits, ones, click, events.time_ms[new])
         job.scratch.write("totals", partition, totals.aggregated().table())
+        before = settled_clicks(events.users, settled)
         trained, every = (
-            np.bincount(user, minlength=len(events.users)) for user in (clicks.user[clicks.split == TRAIN], clicks.user)
+            before + np.bincount(clicks.user[chosen], minlength=len(before))
+            for chosen in (clicks.split == TRAIN, clicks.split >= TRAIN)
         )
         users = {"user": events.users, "clicks": trained, "all_clicks": every}
         job.scratch.write("users", partition, pa.table(users))
         job.scratch.write("histories", partition, clicks.serving_histories(job.data.history))
+        if job.tail_ms is not None:
+            early = (clicks.split >= TRAIN) & (clicks.time_ms < job.tail_ms)
+            counts = before + np.bincount(clicks.user[early], minlength=len(before))
+            state = clicks.serving_histories(job.data.history, until_ms=job.tail_ms)
+            counts = counts[pc.index_in(state["user_id"], value_set=events.users).to_numpy()]
+            job.scratch.write("state", partition, state.append_column("clicks", pa.array(counts)))
         if job.data.audience:
             write_sources(job.scratch, partition, clicks)
 
@@ -321,7 +359,7 @@ def _refit_examples(clicks: Clicks, *, layout: str) -> Iterator[pa.Table]:
     """Yield what a refit learns from beside the training examples: the held-out clicks; by user, all clicks."""
     if layout == "user":
         return _examples(dataclasses.replace(clicks, split=np.zeros_like(clicks.split)), TRAIN, layout=layout)
-    held_out = dataclasses.replace(clicks, split=np.where(clicks.split == TRAIN, TEST, TRAIN).astype(np.int8))
+    held_out = dataclasses.replace(clicks, split=np.where(clicks.split > TRAIN, TRAIN, TEST).astype(np.int8))
     return _examples(held_out, TRAIN, layout=layout)
 
 

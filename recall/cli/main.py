@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from recall.cli import inputs, loop, serving, start, steps, tuning
+from recall.cli import daily, inputs, loop, serving, start, steps, tuning
 from recall.cli.content import content_app
 from recall.cli.index import index_app
 from recall.runs.console import silence_libraries
@@ -21,6 +21,7 @@ app = typer.Typer(
 for command in (  # in the order of --help
     start.init,
     steps.run,
+    daily.daily,
     steps.prepare,
     steps.train,
     steps.refit,

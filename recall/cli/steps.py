@@ -24,13 +24,18 @@ def run(
     compare: Compare = False,
     resume: Resume = False,
     track: Annotated[str | None, typer.Option(help="write the run into MLflow: mlflow, or mlflow:URI")] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="finished run to go on from: read and learn what is new"),
+    ] = None,
 ) -> None:
     """Take all steps: prepare, train, refit, vectors, index, evaluate, report."""
     with clear_errors(console):
         from recall.config.experiment import load_config
         from recall.runs.run import Run
 
-        Run(load_config(config, overrides or ()), out, console=console).all(compare=compare, resume=resume, track=track)
+        experiment = load_config(config, overrides or ())
+        Run(experiment, out, console=console, since=since).all(compare=compare, resume=resume, track=track)
 
 
 def prepare(

@@ -15,6 +15,7 @@ from recall.config.posterior import PosteriorConfig
 from recall.config.strict import Strict
 from recall.config.tunable import OneOf
 from recall.config.values import GIVEN, DurationMs, HeldOut, HistoryName, LocalPath, TimeZone
+from recall.core.times import MS_PER_HOUR
 
 
 class ClickRule(Strict):
@@ -283,6 +284,12 @@ class DataConfig(Strict):
         default=RefusedConfig(), description="what training examples carry of refused items; a count, or a section"
     )
     shards: PositiveInt = Field(default=4, description="files that training examples are spread over")
+    tail: DurationMs = Field(
+        default=24 * MS_PER_HOUR,
+        ge=0,
+        description="how much of the end of the log is kept beside the run, for a run that goes on from it: events may "
+        "come so late, and these clicks are learned from once more",
+    )
 
     @property
     def has_moments(self) -> bool:

@@ -113,11 +113,16 @@ class TrainingConfig(Strict):
     shuffle_buffer: PositiveInt = Field(default=200_000, description="examples that are shuffled at a time")
     refit: Literal["continue", "scratch", "none"] = Field(
         default="none",
-        description="whether what is served learns from the whole log, held-out clicks included, after the judged "
-        "model was trained without them; continue: from its weights; scratch: anew, for as many epochs; none: the "
+        description="whether what is served learns from the held-out clicks, too, after the judged model was trained "
+        "without them; continue: from its weights; scratch: anew from the whole log, for as many epochs; none: the "
         "judged model is served",
     )
-    refit_epochs: PositiveInt = Field(default=1, description="passes over the whole log of refit: continue")
+    refit_epochs: PositiveInt = Field(default=1, description="passes of refit: continue")
+    replay: Annotated[NonNegativeFloat, Field(le=1)] = Field(
+        default=0.25,
+        description="refit: continue goes over the held-out clicks and over this share of those that were learned "
+        "before (data.layout: user: over all)",
+    )
     stages: tuple[StageConfig, ...] = Field(
         default=(),
         description="several trainings in a row, each from where the one before was best, e.g. first the meta tower on "

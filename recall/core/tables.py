@@ -44,7 +44,7 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def expand_paths(pattern: str | Path) -> list[Path]:
-    """List the files of a path or glob (`**` too), sorted by name.
+    """List the files of a path or glob (`**` and `{one,two}`, too), sorted by name.
 
     A folder stands for the tables in it and in the folders below, such as the partitions `dt=2024-01-01/`. Its hidden
     files (`.name`, `_name`) and, where it holds files with the ending of a table, other files are passed over.
@@ -57,7 +57,7 @@ def expand_paths(pattern: str | Path) -> list[Path]:
             f"{pattern}: expected a local path; only `recall prepare` and the Beam command read logs by URI"
         )
     exact = Path(pattern)
-    found = [exact] if exact.exists() else [Path(name) for name in glob.glob(str(pattern), recursive=True)]
+    found = [exact] if exact.exists() else [Path(name) for name in _matches(str(pattern))]
     files = [path for path in found if path.is_file()]
     if not files or exact.is_dir():
         files = [file for folder in found if folder.is_dir() for file in tables_in(folder)]
@@ -70,6 +70,14 @@ def expand_paths(pattern: str | Path) -> list[Path]:
         if not is_utf8(path):
             raise DataError(f"{str(path)!a}: the file's name is no UTF-8, which no reader of tables takes; rename it")
     return files
+
+
+def _matches(pattern: str) -> list[str]:
+    """List what matches a glob, or one of the globs that `{one,two}` stands for, as in shells."""
+    if not (braces := re.search(r"\{([^{}]*,[^{}]*)\}", pattern)):
+        return glob.glob(pattern, recursive=True)
+    start, end = braces.span()
+    return [name for part in braces[1].split(",") for name in _matches(pattern[:start] + part + pattern[end:])]
 
 
 def tables_in(folder: Path) -> list[Path]:

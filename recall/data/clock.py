@@ -28,6 +28,7 @@ _MIN_ROWS = 20
 _PIECES, _ROWS = 8, 10_000
 _MIN_EVENTS, _GAP_MS = 100, 30 * 86_400_000
 TOO_LATE, TOO_EARLY = "time is in the future", "time is before 1980"
+SETTLED = "came too late: its time is before the kept tail of the log (data.tail)"
 
 
 class Clock(NamedTuple):
@@ -37,10 +38,12 @@ class Clock(NamedTuple):
       now_ms: the moment of the run; an event that comes more than a day later is not believed.
       is_calendar: whether the log is of our days, so that an event before 1980 is not believed: there lie zeros, and
         clocks that were never set. A simulated log may count from a moment of its own.
+      settled_ms: an event before this moment came too late for a run that goes on; None for one that starts anew.
     """
 
     now_ms: int
     is_calendar: bool
+    settled_ms: int | None = None
 
     @classmethod
     def of(cls, ms: Int64s, *, now_ms: int) -> Clock:
@@ -49,8 +52,9 @@ class Clock(NamedTuple):
 
     def faults(self, ms: Int64s) -> list[tuple[str, Bools]]:
         """Mark the times that are not believed, by reason: bool [events] each."""
-        late = (TOO_LATE, ms > self.now_ms + AHEAD_MS)
-        return [late, (TOO_EARLY, ms < _1980_MS)] if self.is_calendar else [late]
+        found = [(TOO_LATE, ms > self.now_ms + AHEAD_MS)]
+        found += [(TOO_EARLY, ms < _1980_MS)] if self.is_calendar else []
+        return found if self.settled_ms is None else [*found, (SETTLED, ms < self.settled_ms)]
 
 
 def look_at_log(pieces: Sequence[tuple[str, int]], events: EventsConfig, *, now_ms: int, section: str) -> Clock | None:

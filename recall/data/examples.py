@@ -166,12 +166,20 @@ class ExampleBuilder:
             time_ms=time_ms,
             split=split,
             trigger=trigger,
-            posterior=self.posterior.as_of(rows, time_ms, own=split == TRAIN),
+            posterior=self._posterior(rows, time_ms, split),
             earlier=earlier,
             history=last_clicks(earlier, self.history),
             weight=None if events.weight is None else events.weight[clicked],
-            refused=self._refused(events, is_training=events.split == TRAIN),
+            refused=self._refused(events, is_training=events.split <= TRAIN),
         )
+
+    def _posterior(self, rows: Int64s, time_ms: Int64s, split: npt.NDArray[np.int8]) -> Posterior:
+        """Look up the posterior of clicks; of what is history alone nobody asks."""
+        if (asked := split >= TRAIN).all():
+            return self.posterior.as_of(rows, time_ms, own=split == TRAIN)
+        found = self.posterior.as_of(rows[asked], time_ms[asked], own=split[asked] == TRAIN)
+        place = np.cumsum(asked) - 1
+        return Posterior(**{name: np.where(asked, part[place], 0) for name, part in found.columns().items()})
 
     def learning(self, clicks: Clicks, events: UserEvents) -> Clicks:
         """Return the clicks as what learns from the whole log sees them: nothing is held out of what was refused."""
@@ -267,10 +275,19 @@ class Clicks:
             return np.zeros(0, np.int64)
         return np.where(self.earlier.lengths() > 0, self.rows[self.earlier.stops - 1], -1)
 
-    def serving_histories(self, length: int) -> pa.Table:
-        """List each user's clicks at the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long."""
+    def serving_histories(self, length: int, *, until_ms: int | None = None) -> pa.Table:
+        """List each user's clicks at the end of the log: `HISTORY_SCHEMA`, `recent` at most `length` long.
+
+        Args:
+          length: see above.
+          until_ms: list the clicks before this moment alone, of the users that have any.
+        """
         starts = np.flatnonzero(np.diff(self.user, prepend=-1))
         spans = Ranges(starts, np.append(starts[1:], len(self.user)) if len(starts) else starts)
+        if until_ms is not None and len(starts):
+            before = np.add.reduceat(self.time_ms < until_ms, starts)
+            starts = starts[before > 0]
+            spans = Ranges(starts, starts + before[before > 0])
         recent = last_clicks(spans, length).positions()
         columns = {
             "user_id": self.users.take(pa.array(self.user[starts])),

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from recall import __version__
+from recall.config.data import DataConfig
 from recall.config.experiment import Config
 from recall.core.artifacts import fingerprint
 from recall.core.tables import expand_paths, is_uri
 from recall.data.catalogue import check_files
 from recall.data.given import given_name, given_stat
+
+_OF_REFIT = {"refit", "refit_epochs", "replay"}
 
 
 def data_fingerprint(config: Config) -> str:
@@ -50,6 +53,8 @@ def _data_section(config: Config) -> dict[str, Any]:
     for table in (section["events"], section["items"], section["users"] or {}):
         if (name := given_name(table.get("path", ""))) is not None:
             table["path"] = name  # wherever the run lies
+    if section["tail"] == DataConfig.model_fields["tail"].default:
+        del section["tail"]
     if not config.data.half_lives_ms:
         del section["posterior"]["half_lives"]
     if not config.data.refused.count:
@@ -69,7 +74,7 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
       config: the experiment, with the model's structure.
       of_data: fingerprint of its training data.
     """
-    training = config.training.model_dump(mode="json", exclude={"refit", "refit_epochs"})
+    training = config.training.model_dump(mode="json", exclude=_OF_REFIT)
     sections: list[Any] = [config.model.model_dump(mode="json"), training]
     if config.model.fusion.kind != "concat":
         sections.append(config.features.modalities)
@@ -86,7 +91,7 @@ def refit_fingerprint(config: Config, *, of_judged: str) -> str:
       config: the experiment.
       of_judged: fingerprint of the model that is judged.
     """
-    return fingerprint(of_judged, config.training.model_dump(mode="json", include={"refit", "refit_epochs"}))
+    return fingerprint(of_judged, config.training.model_dump(mode="json", include=_OF_REFIT))
 
 
 def _stats(files: Iterable[str | Path]) -> list[tuple[str, int, int]]:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,7 @@ class PreparedData:
       directory: the directory.
       manifest: counts, split, posterior settings, schema of the examples, checksums.
       is_judged: whether this is the view of a model that is judged; see `judged`.
+      replay: share of the training examples that what is served learns once more; see `replaying`.
 
     Example:
       >>> data = recall.PreparedData.load("runs/mine/data")
@@ -84,6 +86,7 @@ class PreparedData:
     directory: Path
     manifest: dict[str, Any]
     is_judged: bool = False
+    replay: float = 1.0
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # names of files
 
     @classmethod
@@ -118,6 +121,10 @@ class PreparedData:
         """Return the view of a model that is judged on the held-out examples."""
         return replace(self, is_judged=True) if "judged" in self.manifest else self
 
+    def replaying(self, share: float) -> PreparedData:
+        """Return the view of a model that has learned the training examples: it learns a share of them once more."""
+        return replace(self, replay=share)
+
     @cached_property
     def item_ids(self) -> pa.StringArray:
         """Return item ids, string [items]; the position of an item is its row."""
@@ -148,7 +155,7 @@ class PreparedData:
 
         Vectors are list<float32>, null where missing.
         """
-        return self._encoded(ITEMS, self.item_encoder)
+        return self._encoded(ITEMS, self.item_encoder, reused=self._reused("items") if self.is_judged else {})
 
     @property
     def _known(self) -> Mapping[str, Any]:
@@ -164,20 +171,31 @@ class PreparedData:
     @cached_property
     def users(self) -> pa.Table:
         """Return the encoded features of the users; see `user_encoder.columns`."""
-        encoded = self._encoded(USERS, self.user_encoder)
+        encoded = self._encoded(USERS, self.user_encoder, reused=self._reused("users") if self.is_judged else {})
         return encoded[: self._known["user_rows"]] if self.is_judged else encoded
 
     @cached_property
     def item_encoder(self) -> TableEncoder:
         """Load the encoder of raw item rows, for new items too."""
         encoder = TableEncoder.load(self._folder(ITEM_VOCABULARIES))
-        return encoder.first(self._known["items"]) if self.is_judged else encoder
+        return encoder.first(self._known["items"], without=self._reused("items")) if self.is_judged else encoder
 
     @cached_property
     def user_encoder(self) -> TableEncoder:
         """Load the encoder of raw user rows."""
         encoder = TableEncoder.load(self._folder(USER_VOCABULARIES))
-        return encoder.first(self._known["users"]) if self.is_judged else encoder
+        return encoder.first(self._known["users"], without=self._reused("users")) if self.is_judged else encoder
+
+    @property
+    def reused_codes(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Return the codes by table and column that stand for other values in what is served than in what is judged."""
+        reused: dict[str, dict[str, list[int]]] = self.manifest.get("judged", {}).get("reused", {})
+        return reused
+
+    def _reused(self, table: str) -> Mapping[str, Sequence[int]]:
+        """Return the codes by column that had no value yet, or another one, in the view of a judged model."""
+        reused: dict[str, list[int]] = self._known.get("reused", {}).get(table, {})
+        return reused
 
     def users_with_unknown(self) -> pa.Table:
         """Append to `users` the row of an unknown user: id out of vocabulary, everything else missing."""
@@ -207,7 +225,7 @@ class PreparedData:
         records: dict[str, int] = self.manifest["counts"]["records"]
         if not self.learns_from_all:
             return records["train"]
-        return records[REFIT] + (0 if self._has_users_records else records["train"])
+        return records[REFIT] + (0 if self._has_users_records else math.floor(self.replay * records["train"]))
 
     @property
     def _has_users_records(self) -> bool:
@@ -341,6 +359,10 @@ class PreparedData:
         # altered.
         return [self._file(path.name) for path in paths]
 
+    def file(self, name: str) -> Path:
+        """Return the path of a file that the manifest names, its checksum compared."""
+        return self._file(name)
+
     def _file(self, name: str) -> Path:
         """Find a file that the manifest names, and compare its checksum when it is first asked for."""
         path, entry = self.directory / name, self.manifest["files"].get(name)
@@ -358,11 +380,15 @@ class PreparedData:
                 self._file(file)
         return self.directory / name
 
-    def _encoded(self, file: str, encoder: TableEncoder) -> pa.Table:
+    def _encoded(self, file: str, encoder: TableEncoder, *, reused: Mapping[str, Sequence[int]]) -> pa.Table:
         table = read_features(self._file(file), [column.name for column in encoder.columns])
         if not self.is_judged:
             return table
         for place, column in enumerate(encoder.columns):
             if column.kind in ("code", "codes"):
-                table = table.set_column(place, column.name, below(flat(table[column.name]), column.size))
+                table = table.set_column(
+                    place,
+                    column.name,
+                    below(flat(table[column.name]), column.size, without=reused.get(column.name, ())),
+                )
         return table

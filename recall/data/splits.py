@@ -105,6 +105,37 @@ class TimeHistogram:
         self._check(int(starts[0]), int(starts[1]))
         return TimeBoundaries(int(starts[0]) << self.shift, int(starts[1]) << self.shift)
 
+    def boundaries_after(self, end_ms: int, *, validation: float, test: float) -> TimeBoundaries:
+        """Divide the events after the end of an earlier log in the ratio of validation and test.
+
+        Args:
+          end_ms: the last moment of the earlier log.
+          validation: fraction or duration, as of `boundaries`.
+          test: the same.
+
+        Raises:
+          DataError: there are no later events, or a part would be without a click.
+        """
+        later = np.flatnonzero(self.cells > end_ms >> self.shift)
+        if not len(later):
+            raise DataError(
+                f"the new files hold no event after {end_ms} ms, where the run that this one goes on from ended; a log "
+                "that goes on has later events"
+            )
+        ends = np.cumsum(self.events[later])
+        first, second = Fraction(str(validation)), Fraction(str(test))
+        rank = math.floor(int(ends[-1]) * first / (first + second))
+        starts = self.cells[later[0]], self.cells[later[np.searchsorted(ends, rank, side="right")]]
+        part = np.searchsorted(starts, self.cells, side="right")
+        for code, name in ((VALIDATION, "the part that chooses the cold bias"), (TEST, "the part that judges")):
+            events, clicks = int(self.events[part == code].sum()), int(self.clicks[part == code].sum())
+            if not clicks:
+                raise DataError(
+                    f"{int(ends[-1]):,} events came after the end of the run that this one goes on from, and {name} "
+                    f"has {events:,} of them without a click; go on when there are more"
+                )
+        return TimeBoundaries(int(starts[0]) << self.shift, int(starts[1]) << self.shift)
+
     def _last(self, validation_ms: int, test_ms: int, *, end_ms: int | None) -> TimeBoundaries:
         end_ms = int(self.cells[-1]) << self.shift if end_ms is None else end_ms
         test_start = -(-(end_ms + 1 - test_ms) >> self.shift)  # the first cell that begins in the period

@@ -30,6 +30,12 @@ class WeightAverage(tf.Module):
         for average, variable in zip(self.averages, self._averaged, strict=True):
             average.assign_sub((1.0 - decay) * (average - variable))
 
+    def restart(self) -> None:
+        """Begin at the weights of now, and follow quickly at first: a training that goes on may be short."""
+        for average, variable in zip(self.averages, self._averaged, strict=True):
+            average.assign(variable)
+        self.steps.assign(0.0)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let the variables hold their averages inside, and afterwards their values of before."""

@@ -71,6 +71,11 @@ class TrainableModel(tfrs.Model):
         self.compile(optimizer=tf.keras.optimizers.Adam(training.learning_rate))
         self.optimizer.build(self.dense_variables)  # so that a checkpoint finds its state
 
+    def restart_average(self) -> None:
+        """Let the moving average begin at the weights of now."""
+        if self.average is not None:
+            self.average.restart()
+
     @property
     def average_decay(self) -> float | None:
         """Return `training.ema` with auto resolved."""

@@ -14,6 +14,7 @@ from recall.core.arrays import Float32s
 from recall.core.ragged import Ragged
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
+from recall.data.settled import SINCE
 from recall.evaluation.baselines import ItemKnnScorer, PopularityScorer, item_similarities
 from recall.evaluation.content_knn import ContentTop3Scorer, content_knn
 from recall.evaluation.rolling import Window, windows
@@ -80,20 +81,23 @@ class Baselines:
 
     Attributes:
       prepared: the data.
-      similarities: result of `item_similarities`, from training clicks, as models learn from them.
+      similarities: result of `item_similarities`, from training clicks, as models learn from them; None where the run
+        goes on from another one, whose clicks are not there.
       content: content vectors of the catalogue; None where items have none, see `content_vectors`.
       trend: None where there is no rolling evaluation.
     """
 
     prepared: PreparedData
-    similarities: sparse.csr_array
+    similarities: sparse.csr_array | None
     content: JoinedVectors | None
     trend: Trend | None
 
     @classmethod
     def of(cls, config: Config, prepared: PreparedData) -> Baselines:
         """Learn the baselines of an experiment."""
-        similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
+        similarities = None
+        if SINCE not in prepared.manifest:
+            similarities = item_similarities(*training_clicks(prepared), item_count=len(prepared.item_ids))
         return cls(prepared, similarities, content_vectors(prepared), Trend.of(config, prepared))
 
     def judge(self, judge: Judge, asked: Examples, *, by_trigger: bool) -> None:
@@ -109,7 +113,8 @@ class Baselines:
             start_ms = self.prepared.manifest["split"][f"{judge.split}_start_ms"]
             answer = self.trend.answer(asked, start_ms=start_ms)
             judge("trending", answer, asked, by_trigger=by_trigger, half_life_hours=self.trend.half_life_hours)
-        judge("item_knn", Answer(ItemKnnScorer(self.similarities, asked.history)), asked, by_trigger=by_trigger)
+        if self.similarities is not None:
+            judge("item_knn", Answer(ItemKnnScorer(self.similarities, asked.history)), asked, by_trigger=by_trigger)
         if self.content is not None:
             for name, scorer in CONTENT_BASELINES.items():
                 answer = Answer(scorer(self.content.unit, asked.history))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest
-from recall.runs.steps import SERVED, Steps, model_part
+from recall.runs.parts import SERVED
+from recall.runs.steps import Steps, model_part
 
 if TYPE_CHECKING:
     from recall.data.prepared import PreparedData

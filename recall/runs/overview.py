@@ -7,7 +7,8 @@ from datetime import datetime
 
 from recall.core.errors import RecallError
 from recall.core.html import html_table
-from recall.runs.steps import JUDGED, Steps
+from recall.runs.parts import JUDGED
+from recall.runs.steps import Steps
 
 
 def run_html(steps: Steps) -> str:

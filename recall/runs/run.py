@@ -22,11 +22,14 @@ from recall.data.given import write_given
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
 from recall.runs.console import facts_table, metrics_table, step_line
+from recall.runs.days import day_of, days_of
 from recall.runs.loaded import Loaded
 from recall.runs.metrics import Metrics, shown_k
 from recall.runs.overview import run_html, run_states
+from recall.runs.parts import DATA, SERVED
+from recall.runs.since import Since, forget
 from recall.runs.step_log import StepLog
-from recall.runs.steps import COMPARED, SERVED, Steps, compared_structures, config_of, model_part
+from recall.runs.steps import COMPARED, Steps, compared_structures, config_of, model_part
 from recall.runs.tracking.tracked import Tracking, tracked
 
 _PREPARES, _DRAWS = ("apache_beam", "sklearn"), ("jinja2", "matplotlib")  # modules of the extra `train`
@@ -45,6 +48,8 @@ class Run:
         are written into the directory's inputs/ now and read from there ever after, so that the experiment needs no
         path for them; see `write_given`.
       console: shows progress and tables; silent by default.
+      since: the directory of a finished run to go on from: only what is new of its log is read, and the model that it
+        serves is judged on that and learns it.
 
     Example:
       >>> run = recall.Run(recall.load_config("experiment.yaml"), "runs/mine")
@@ -60,6 +65,7 @@ class Run:
         *,
         data: Mapping[str, Any] | None = None,
         console: Console | None = None,
+        since: str | Path | Since | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.console = console or Console(quiet=True)
@@ -67,7 +73,8 @@ class Run:
             with step_line(self.console, "inputs", spinner=True):
                 config = write_given(config, self.directory, data)
         self.config = config
-        self._steps = Steps(config, self.directory)
+        self._since = Since.of(Path(since), config) if isinstance(since, str | Path) else since
+        self._steps = Steps(config, self.directory, self._since)
         self._log = StepLog(config, self.directory, self.console)
         self._loaded = Loaded(config, self.directory, self._steps)
         self._tracking = Tracking(None, self.console)
@@ -87,7 +94,7 @@ class Run:
         path = Path(directory) / "config.yaml"
         if not path.exists():
             raise ArtifactError(f"{directory}: holds no run; start one with `recall run CONFIG.yaml --out {directory}`")
-        return cls(load_config(path, overrides), directory, console=console)
+        return cls(load_config(path, overrides), directory, console=console, since=Since.read(path.parent))
 
     def all(self, *, compare: bool = False, resume: bool = False, track: str | None = None) -> Metrics:
         """Do every step; return metrics.json.
@@ -130,7 +137,9 @@ class Run:
 
         try:
             with self._log.running("prepare"):
-                manifest = prepare(self.config, step.part, fingerprint=step.fingerprint)
+                before = self._since.run / DATA if self._since else None
+                manifest = prepare(self.config, step.part, fingerprint=step.fingerprint, since=before)
+                self._since.write(self.directory) if self._since else forget(self.directory)
                 self._log.write_config()  # only now: input that cannot be used leaves the directory as it was
         except RecallError:
             with suppress(OSError):
@@ -159,9 +168,16 @@ class Run:
             return self._log.write_config(keep_versions=True)
         from recall.data.prepared import PreparedData
         from recall.training.checkpoint import seconds_so_far
+        from recall.training.going_on import go_on
         from recall.training.train import train
 
-        prepared = PreparedData.load(self.directory / "data").judged()
+        prepared = PreparedData.load(self.directory / DATA).judged()
+        if self._since:
+            (step,) = todo.values()
+            with self._log.running("go on"):
+                self._log.write_config()
+                go_on(self.config, prepared, self._since.run, step.part, fingerprint=step.fingerprint)
+            return None
         for name, step in todo.items():
             before = seconds_so_far(step.part) if resume else 0.0
             with self._log.running(f"train {name}", spinner=False, seconds_before=before):
@@ -197,7 +213,7 @@ class Run:
         with self._log.running("refit", spinner=False, seconds_before=before):
             self._log.write_config()
             refit(
-                self.config, PreparedData.load(self.directory / "data"), self._steps.model().part, step.part,
+                self.config, PreparedData.load(self.directory / DATA), self._steps.model().part, step.part,
                 fingerprint=step.fingerprint, resume=resume,
                 verbose=0 if self.console.quiet else (1 if self.console.is_terminal else 2),
             )  # fmt: skip
@@ -280,8 +296,10 @@ class Run:
             similar = similar_summary(
                 self.directory, prepared, seed=self.config.seed, categories=category_matrix(self.config, prepared)
             )
+        days = [*(days_of(self._since.run) if self._since else ()), day_of(prepared, found.metrics["test"])]
         content = {
             **found.metrics,
+            "days": days,
             "rolling": {"refresh_ms": self.config.refresh_ms, "why_frozen": self.config.why_frozen},
             "similar": similar,
             "index": _without_fingerprint(self._steps.index().published()),
@@ -295,6 +313,20 @@ class Run:
         write_json(step.file, metrics, checksummed=True)
         self.console.print(metrics_table(metrics, k=shown_k(metrics)))
         return metrics
+
+    def served_metrics(self) -> dict[str, Any]:
+        """Measure what is served on all test clicks, rolling where there is a rolling evaluation.
+
+        After a refit it has learned them, which flatters it: a bound from above, not a result.
+        """
+        from recall.runs.assessment import assess_models
+
+        name = self.config.model.structure
+        prepared, model = self._loaded.served()
+        found = assess_models(
+            self.config, prepared, [name], load=lambda name: model, splits=("test",), with_baselines=False
+        ).metrics["test"][name]
+        return dict((found.get("rolling") or found)["all"])
 
     def report(self) -> Path:
         """Draw the results so far; return the path of report.html."""
@@ -310,6 +342,8 @@ class Run:
             prepared, model = self._loaded.judged(metrics["configured"])
             models = [name for name in COMPARED if name in metrics["test"] and name != metrics["configured"]]
             folders = {name: model_part(self.config, name) for name in (metrics["configured"], *models)}
+            if self._since:  # what was learned today
+                folders[metrics["configured"]] = SERVED
             inputs = report_inputs(
                 self.directory, self.config, prepared=prepared, model=model, metrics=metrics, versions=versions(),
                 curves={name: self.directory / folder for name, folder in folders.items()},
@@ -326,6 +360,10 @@ class Run:
         return run_html(self._steps)
 
     def _structures(self, compare: bool) -> list[str]:
+        if compare and self._since:
+            raise ConfigError(
+                "--compare: the other structures have no model of yesterday to go on from; leave one of both out"
+            )
         return [self.config.model.structure, *(compared_structures(self.config) if compare else ())]
 
     def _published_late(self, data: Path) -> int | None:

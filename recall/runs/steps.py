@@ -17,11 +17,11 @@ from recall.core.artifacts import HIDDEN_MANIFEST, MANIFEST, fingerprint, read_j
 from recall.core.errors import ArtifactError, RecallError
 from recall.data.fingerprints import data_fingerprint, model_fingerprint, refit_fingerprint
 from recall.evaluation.ranks import RANKS
+from recall.runs.parts import DATA, JUDGED, METRICS, SERVED
+from recall.runs.since import Since
 
 COMPARED = ("gated", "behaviour_only", "meta_only", "single", "base")
-SERVED, JUDGED = "model", "evaluated"
-"""Name the folders of what is served, and of the model that is judged where that is another one."""
-INDEX_SUMMARY, METRICS = "summary.json", "metrics.json"
+INDEX_SUMMARY = "summary.json"
 
 
 def compared_structures(config: Config) -> list[str]:
@@ -137,17 +137,18 @@ class Steps:
     Args:
       config: the experiment.
       directory: the run.
+      since: the run that it goes on from; None where it starts anew.
     """
 
-    def __init__(self, config: Config, directory: Path) -> None:
-        self.config, self.directory = config, directory
+    def __init__(self, config: Config, directory: Path, since: Since | None = None) -> None:
+        self.config, self.directory, self.since = config, directory, since
 
     def data(self) -> Step:
         """Describe data/, which `prepare` makes of the log."""
         return Step(
-            part=self.directory / "data",
+            part=self.directory / DATA,
             inputs={},
-            fingerprint=data_fingerprint(self.config),
+            fingerprint=self._after(self.since.data if self.since else None, data_fingerprint(self.config)),
             command=self._command("prepare"),
             otherwise="was made from other input files or settings",
         )
@@ -161,10 +162,11 @@ class Steps:
         """
         structure = structure or self.config.model.structure
         of_data = self.data().published()["fingerprint"]
+        made_of = model_fingerprint(config_of(self.config, structure), of_data=of_data)
         return Step(
             part=self.directory / model_part(self.config, structure),
-            inputs={"data": of_data},
-            fingerprint=model_fingerprint(config_of(self.config, structure), of_data=of_data),
+            inputs={DATA: of_data},
+            fingerprint=self._after(self.since.model if self.since else None, made_of),
             command=self._command("train", compare=compare),
             otherwise="was trained with other data or settings",
         )
@@ -263,6 +265,11 @@ class Steps:
         if {metrics.get("fingerprint"), ranks.get("fingerprint")} != {step.fingerprint}:
             raise step.outdated(path)
         return metrics
+
+    @staticmethod
+    def _after(before: str | None, made_of: str) -> str:
+        """Return the fingerprint of a part that goes on from another run's; without one, its own."""
+        return made_of if before is None else fingerprint(before, made_of)
 
     def _command(self, step: str, *, compare: bool = False) -> str:
         return f"recall {step} --run {self.directory}{' --compare' if compare else ''}"

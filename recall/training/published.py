@@ -14,9 +14,11 @@ from recall.config.experiment import Config, load_config
 from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import ArtifactError
 from recall.data.prepared import PreparedData
+from recall.model.carrying import optimizer_state
 from recall.model.recall_model import RecallModel
 from recall.model.saved_model import export_saved_models
 
+_OPTIMIZERS = "checkpoint/optimizers"
 TENSORBOARD = "tensorboard"
 """The folder of event files, in the model directory and in a folder of checkpoints."""
 _WEIGHTS, _HISTORY, _STUDENT_HISTORY, _CONFIG = (
@@ -37,6 +39,7 @@ def publish_model(
     logs: Path,
     fingerprint: str,
     saved_models: bool,
+    optimizers: bool = False,
 ) -> None:
     """Replace the content of a model directory by a trained model, all at once.
 
@@ -52,6 +55,7 @@ def publish_model(
       logs: a folder whose event files for TensorBoard, at any depth, are kept.
       fingerprint: hash of everything the model depends on.
       saved_models: whether to write the SavedModels query/ and item/.
+      optimizers: whether to keep the state of the optimizers, for a training that goes on from this model.
     """
     manifest = {
         "fingerprint": fingerprint,
@@ -64,6 +68,8 @@ def publish_model(
         histories[_STUDENT_HISTORY] = student_history
     with publish(directory, manifest=manifest) as scratch:
         weights.write(str(scratch / _WEIGHTS))
+        if optimizers:
+            _optimizers_of(model).write(str(scratch / _OPTIMIZERS))
         for name, entries in histories.items():
             (scratch / name).write_text(json.dumps(entries, indent=2) + "\n")
         (scratch / _CONFIG).write_text(config.to_yaml())
@@ -104,6 +110,19 @@ def load_model(directory: Path, prepared: PreparedData) -> RecallModel:
             "run `recall train` again"
         ) from error
     return model
+
+
+def read_optimizers(directory: Path, model: RecallModel) -> bool:
+    """Read the state of the optimizers into a loaded model, and return whether the directory has one."""
+    if not (directory / f"{_OPTIMIZERS}.index").exists():
+        return False
+    model.prepare_optimizers()
+    _optimizers_of(model).read(str(directory / _OPTIMIZERS)).assert_existing_objects_matched()
+    return True
+
+
+def _optimizers_of(model: RecallModel) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(state=optimizer_state(model))
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:

@@ -15,11 +15,11 @@ from recall.config.experiment import Config
 from recall.core.artifacts import read_manifest
 from recall.core.locks import sole_writer
 from recall.data.prepared import PreparedData
-from recall.model.carrying import carry_weights
+from recall.model.carrying import carry_optimizers, carry_weights
 from recall.model.recall_model import RecallModel
 from recall.training.checkpoint import TrainingProgress, work_folder
 from recall.training.loop import fit
-from recall.training.published import load_model, publish_model
+from recall.training.published import load_model, publish_model, read_optimizers
 from recall.training.student import StudentStage
 from recall.training.validation import OnEpoch
 
@@ -35,12 +35,16 @@ def refit(
     verbose: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> RecallModel:
-    """Train the model that is served on the whole log, held-out clicks included, and publish it.
+    """Train the model that is served, held-out clicks included, and publish it.
 
-    With `training.refit: continue` it goes on from the weights of the judged model for `training.refit_epochs`; with
-    `scratch` it starts anew for as many epochs as the judged model took. Nothing is held out, so that no epoch is
-    better than another: the last one is published. Ids that became frequent enough in the held-out period have rows of
-    their own, which begin as the row of unknown ids; see `carry_weights`.
+    With `training.refit: continue` it goes on from the weights of the judged model: over the held-out clicks and a
+    share of what it has learned before (`training.replay`), for `training.refit_epochs`. With `scratch` it starts anew
+    over the whole log for as many epochs as the judged model took. Nothing is held out, so that no epoch is better than
+    another: the last one is published. Ids that became frequent enough in the held-out period have rows of their own,
+    which begin as the row of unknown ids; see `carry_weights`.
+
+    Only a model that went on before hands on the state of its optimizers. The best epoch of a training is followed by
+    others, and their state, measured on the next day's clicks, does harm.
 
     Args:
       config: the experiment.
@@ -67,10 +71,14 @@ def refit(
     with sole_writer(directory, step="training"):
         tf.keras.utils.set_random_seed(config.seed)
         model = RecallModel(config.of_last_stage, prepared)
-        model.build_layers()
-        if settings.refit == "continue":
-            carry_weights(load_model(judged, prepared.judged()), model)
         model.prepare_optimizers()
+        if settings.refit == "continue":
+            prepared = prepared.replaying(settings.replay)
+            before = load_model(judged, prepared.judged())
+            carry_weights(before, model, reused=prepared.reused_codes)
+            if read_optimizers(judged, before):
+                carry_optimizers(before, model)
+            model.restart_average()
         work = work_folder(directory)
         if not resume:
             shutil.rmtree(work, ignore_errors=True)
@@ -84,7 +92,7 @@ def refit(
         publish_model(
             model, prepared, directory, config=config, weights=progress.weights, history=progress.history,
             best_epoch=progress.best_epoch, student_history=student_history, logs=work, fingerprint=fingerprint,
-            saved_models=True,
+            saved_models=True, optimizers=True,
         )  # fmt: skip
         shutil.rmtree(work)
         return model

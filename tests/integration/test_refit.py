@@ -16,7 +16,7 @@ from recall.config.experiment import Config, load_config
 from recall.core.artifacts import read_json
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.prepared import PreparedData
-from recall.model.batches.dataset import Examples, read_examples
+from recall.model.batches.dataset import Examples, UserRows, read_examples, training_dataset
 from recall.model.carrying import carry_weights
 from recall.model.inference import encode_items
 from recall.model.recall_model import RecallModel
@@ -199,3 +199,21 @@ def test_items_without_a_second_click_stay_unknown(data: PreparedData) -> None:
     clicks = pd.Series(data.sampling_counts, index=codes.index)
     assert (codes[clicks < 2] == 1).all()
     assert (codes[clicks >= 2] > 1).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_what_was_learned_is_learned_once_more(data: PreparedData, share: float) -> None:
+    def clicks(view: PreparedData) -> Counter[tuple[object, ...]]:
+        found = Counter[tuple[object, ...]]()
+        settings = {"batch_size": 64, "history": 8, "shuffle_buffer": 10_000, "seed": 1}
+        for batch in training_dataset(view, UserRows(view.user_ids.to_pylist()), **settings):
+            found.update(zip(batch["item"].numpy().tolist(), batch["time_ms"].numpy().tolist(), strict=True))
+        return found
+
+    view = data.replaying(share)
+    seen = clicks(view)
+    assert seen.total() == view.training_records // 64 * 64
+    learned = read_examples(data.judged().shards("train"))
+    before = {*zip(learned.targets.tolist(), learned.times_ms.tolist(), strict=True)}
+    again = sum(count for click, count in seen.items() if click in before)
+    assert abs(again - share * len(learned)) < 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -52,9 +53,19 @@ class FeatureEncoder(ABC):
         del column, clicks
         return self
 
-    def first(self, size: int) -> FeatureEncoder:
-        """Return the encoder of the codes below `size`; here there are no others."""
-        del size
+    def retired(self, column: Column, *, is_gone: Bools) -> FeatureEncoder:
+        """Take the values off the list that only gone rows have; here there is no list.
+
+        Args:
+          column: all rows of now.
+          is_gone: bool [rows], rows that nobody saw for long. Values that no row has are gone, too.
+        """
+        del column, is_gone
+        return self
+
+    def first(self, size: int, *, without: Sequence[int] = ()) -> FeatureEncoder:
+        """Return the encoder of the codes below `size`, without some of them; here there are no others."""
+        del size, without
         return self
 
     def clipped(self, column: Column) -> Bools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recall.config.features import CategoryFeature, Feature, IdFeature, TagsFeature
-from recall.core.arrays import Int32s, Int64s
+from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.canonical import Column, id_strings
 from recall.core.errors import DataError
 from recall.core.untyped import read_all_as
 from recall.data.features.encoder import FeatureEncoder, Output, described
-from recall.data.features.vocabulary import Vocabulary
+from recall.data.features.vocabulary import FIRST_CODE, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,19 @@ class ValueEncoder(FeatureEncoder):
         vocabulary = self.vocabulary.extended(values, counts=counts, min_count=self.feature.min_count)
         return replace(self, vocabulary=vocabulary)
 
-    def first(self, size: int) -> ValueEncoder:
-        """Return the encoder of the codes below `size`."""
-        return replace(self, vocabulary=self.vocabulary.first(size))
+    def retired(self, column: Column, *, is_gone: Bools) -> ValueEncoder:
+        """Take the ids off the list that only gone rows have; categories stay, as there are few."""
+        if self.feature.type != "id":
+            return self
+        codes = self.vocabulary.encode(_read_values(self.feature, column))
+        there = np.zeros(self.vocabulary.size, bool)
+        there[codes[~is_gone]] = True
+        gone = ~there[FIRST_CODE:] & ~self.vocabulary.is_retired
+        return replace(self, vocabulary=self.vocabulary.retired(gone)) if gone.any() else self
+
+    def first(self, size: int, *, without: Sequence[int] = ()) -> ValueEncoder:
+        """Return the encoder of the codes below `size`, without some of them."""
+        return replace(self, vocabulary=self.vocabulary.first(size, without=without))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -86,9 +96,9 @@ class TagsEncoder(FeatureEncoder):
         tags, _ = _split_tags(self.feature, column)
         return replace(self, vocabulary=self.vocabulary.extended(tags, min_count=self.feature.min_count))
 
-    def first(self, size: int) -> TagsEncoder:
-        """Return the encoder of the codes below `size`."""
-        return replace(self, vocabulary=self.vocabulary.first(size))
+    def first(self, size: int, *, without: Sequence[int] = ()) -> TagsEncoder:
+        """Return the encoder of the codes below `size`, without some of them."""
+        return replace(self, vocabulary=self.vocabulary.first(size, without=without))
 
     @property
     def outputs(self) -> tuple[Output, ...]:

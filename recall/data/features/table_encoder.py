@@ -104,14 +104,33 @@ class TableEncoder:
             )
         )
 
-    def first(self, sizes: Mapping[str, int]) -> TableEncoder:
+    def retired(self, table: pa.Table, *, is_gone: Bools) -> TableEncoder:
+        """Take the ids off the lists that only gone rows have, so that `extended` gives their codes to others.
+
+        Args:
+          table: raw columns, one row per item or user of now.
+          is_gone: bool [rows], rows that nobody saw for long.
+        """
+        return TableEncoder(
+            tuple(
+                (tower, fitted.retired(table[fitted.feature.source], is_gone=is_gone))
+                for tower, fitted in self.features
+            )
+        )
+
+    def first(self, sizes: Mapping[str, int], *, without: Mapping[str, Sequence[int]] | None = None) -> TableEncoder:
         """Return the encoder without codes that were added later.
 
         Args:
           sizes: number of codes by name of a column; columns that it lacks stay as they are.
+          without: codes below that were given to other values later, by name of a column.
         """
         return TableEncoder(
-            tuple((tower, fitted.first(sizes.get(fitted.feature.name, 1 << 62))) for tower, fitted in self.features)
+            tuple(
+                (tower, fitted.first(sizes.get(name, 1 << 62), without=(without or {}).get(name, ())))
+                for tower, fitted in self.features
+                for name in (fitted.feature.name,)
+            )
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from recall.core.arrays import Int32s, Int64s
+from recall.core.arrays import Bools, Int32s, Int64s
 from recall.core.untyped import Kind, kind_of
 
 MISSING = 0
@@ -19,6 +20,7 @@ OUT_OF_VOCABULARY = 1
 FIRST_CODE = 2
 
 _FEW = 16
+_RETIRED = "\0"  # begins the name of a place without a value: no id holds it
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,45 @@ class Vocabulary:
         return cls.from_table(_counted(values, counts).filter(pc.field("count") >= max(min_count, 1)))
 
     def extended(self, values: pa.StringArray, *, counts: Int64s | None = None, min_count: int = 1) -> Vocabulary:
-        """Add the values that have become frequent enough, behind the listed ones; arguments as of `build`."""
+        """Add the values that have become frequent enough: in the place of retired ones, and behind the listed ones.
+
+        Arguments as of `build`. Codes of listed values stay.
+        """
         table = _counted(values, counts)
         places = pc.index_in(self.values, value_set=table["value"].combine_chunks())
         found = np.append(table["count"].to_numpy(), 0)[places.fill_null(-1).to_numpy()]
         is_new = pc.invert(pc.is_in(table["value"], value_set=self.values))
         added = table.filter(pc.and_(is_new, pc.greater_equal(table["count"], max(min_count, 1))))
-        listed = pa.table({"value": self.values, "count": np.maximum(found, self.counts)})
-        return self.from_table(pa.concat_tables([listed, added]), first_size=self.first_size or self.size)
+        free = np.flatnonzero(self.is_retired)[: len(added)]
+        listed = np.asarray(self.values.to_pylist(), object)
+        listed[free] = added["value"].to_pylist()[: len(free)]
+        totals = np.maximum(found, self.counts)
+        totals[free] = added["count"].to_numpy()[: len(free)]
+        kept = pa.table({"value": pa.array(listed, pa.string()), "count": totals})
+        behind = added[len(free) :]
+        first_size = self.first_size or (self.size if len(behind) else 0)
+        return self.from_table(pa.concat_tables([kept, behind]), first_size=first_size)
 
-    def first(self, size: int) -> Vocabulary:
-        """Return the vocabulary of the codes below `size`."""
+    def retired(self, gone: Bools) -> Vocabulary:
+        """Take values off the list, bool [n]; their codes stand for nothing until `extended` gives them away."""
+        named = np.asarray(self.values.to_pylist(), object)
+        named[gone] = [f"{_RETIRED}{row}" for row in np.flatnonzero(gone)]
+        return Vocabulary(pa.array(named, pa.string()), np.where(gone, 0, self.counts), self.first_size)
+
+    @property
+    def is_retired(self) -> Bools:
+        """Mark the places of retired values, bool [n]."""
+        return np.asarray(pc.starts_with(self.values, _RETIRED).to_numpy(zero_copy_only=False), bool)
+
+    def first(self, size: int, *, without: Sequence[int] = ()) -> Vocabulary:
+        """Return the vocabulary of the codes below `size`, and without some of them, which stand for nothing then."""
         listed = size - FIRST_CODE
-        return Vocabulary(self.values[:listed], self.counts[:listed], self.first_size if self.first_size < size else 0)
+        first = Vocabulary(self.values[:listed], self.counts[:listed], self.first_size if self.first_size < size else 0)
+        if not without:
+            return first
+        gone = np.zeros(len(first.values), bool)
+        gone[np.asarray(without) - FIRST_CODE] = True
+        return first.retired(gone)
 
     @property
     def size(self) -> int:
@@ -116,17 +144,19 @@ class Vocabulary:
         return cls(values, table["count"].to_numpy().astype(np.int64), first_size)
 
 
-def below(codes: pa.Array, size: int) -> pa.Array:
+def below(codes: pa.Array, size: int, *, without: Sequence[int] = ()) -> pa.Array:
     """Replace codes that a smaller vocabulary lacks by that of unlisted values.
 
     Args:
       codes: int32 [rows], or list<int32> [rows].
       size: number of codes of the smaller vocabulary.
+      without: codes below it that it lacks as well.
     """
     if pa.types.is_list(codes.type):
-        return pa.ListArray.from_arrays(codes.offsets, below(codes.values, size))
+        return pa.ListArray.from_arrays(codes.offsets, below(codes.values, size, without=without))
     values = codes.to_numpy(zero_copy_only=False)
-    return pa.array(np.where(values < size, values, OUT_OF_VOCABULARY).astype(np.int32))
+    lacks = (values >= size) | np.isin(values, np.asarray(without, np.int32))
+    return pa.array(np.where(lacks, OUT_OF_VOCABULARY, values).astype(np.int32))
 
 
 def _counted(values: pa.StringArray, counts: Int64s | None) -> pa.Table:

@@ -83,7 +83,7 @@ def training_dataset(
     workers see the batches of one. All read all records and parse their own.
     """
     layout = prepared.manifest["layout"]
-    records = tf.data.TFRecordDataset([str(path) for path in prepared.shards("train")])
+    records = _training_records(prepared)
     records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     records = records.batch(batch_size, drop_remainder=prepared.training_records >= batch_size)
     if part is not None:
@@ -105,6 +105,21 @@ def training_dataset(
     steps = max(1, prepared.training_records // batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return batches.repeat(max(1, math.ceil(min_steps / steps))).prefetch(2)
+
+
+def _training_records(prepared: PreparedData) -> tf.data.Dataset:
+    """Read the training examples, of those that were learned before the share `prepared.replay`, evenly spread."""
+    paths = [str(path) for path in prepared.shards("train")]
+    if prepared.replay == 1 or not prepared.learns_from_all or prepared.manifest["layout"] == "user":
+        return tf.data.TFRecordDataset(paths)
+    learned = [str(path) for path in prepared.judged().shards("train")]
+
+    def is_replayed(number: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        before = tf.cast(number, tf.float64) * prepared.replay
+        return tf.floor(before + prepared.replay) > tf.floor(before)
+
+    again = tf.data.TFRecordDataset(learned).enumerate().filter(is_replayed).map(lambda _, record: record)
+    return again.concatenate(tf.data.TFRecordDataset([path for path in paths if path not in set(learned)]))
 
 
 def of_stage(batches: tf.data.Dataset, data: StageData, *, until_ms: int | None) -> tf.data.Dataset:

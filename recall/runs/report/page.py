@@ -63,7 +63,7 @@ def render(inputs: ReportInputs) -> str:
 
 def _plots(inputs: ReportInputs) -> dict[str, str | None]:
     # Imported here: matplotlib costs a second that no other command should pay.
-    from recall.runs.report import calibration_plot, drawing, gate_shares, plots, training_plots
+    from recall.runs.report import calibration_plot, days_plot, drawing, gate_shares, plots, training_plots
 
     untested = [name for name in inputs.training if name not in inputs.models]
     styles = drawing.line_styles(inputs.configured, inputs.others + untested, inputs.baselines)
@@ -77,6 +77,7 @@ def _plots(inputs: ReportInputs) -> dict[str, str | None]:
         "rolling": plots.rolling_by_exposures(
             rolling_slices(inputs), metric=inputs.headline_metric, styles=styles, configured=inputs.configured
         ),
+        "days": days_plot.metric_by_day(inputs.metrics.get("days") or [], metric=inputs.headline_metric, styles=styles),
         "calibration": calibration_plot.calibration_plot(calibration_of(inputs), model=inputs.configured),
         "gate": plots.gate_by_exposures(inputs.items["exposures"].to_numpy(), inputs.behaviour_share),
         "shares": gate_shares.shares_by_exposures(

@@ -110,3 +110,23 @@ def test_codes_that_a_smaller_vocabulary_lacks_become_those_of_unlisted_values()
     assert below(pa.array([0, 1, 2, 3], pa.int32()), 3).to_pylist() == [0, 1, 2, 1]
     lists = pa.array([[2, 3], [], [4]], pa.list_(pa.int32()))
     assert below(lists, 4).to_pylist() == [[2, 3], [], [1]]
+
+
+def test_the_code_of_a_retired_value_goes_to_the_next_that_is_added() -> None:
+    old = Vocabulary.build(pa.array(["a", "a", "a", "b", "b", "c"]))
+    gone = old.retired(np.array([True, False, True]))
+    assert gone.encode(pa.array(["a", "b", "c", None])).tolist() == [1, 3, 1, 0]
+    assert gone.decode(np.array([3], np.int32)).to_pylist() == ["b"]
+    new = gone.extended(pa.array(["d", "d", "e", "f", "f", "f", "b"]))
+    assert new.encode(pa.array(["f", "b", "d", "e", "a"])).tolist() == [2, 3, 4, 5, 1]
+    assert new.counts.tolist() == [3, 2, 2, 1]
+    assert not new.is_retired.any()
+    # Before they were added, the two codes stood for nothing.
+    judged = new.first(old.size, without=[2, 4])
+    assert judged.encode(pa.array(["f", "b", "d", "e"])).tolist() == [1, 3, 1, 1]
+    assert below(pa.array([2, 3, 4, 5], pa.int32()), 5, without=[2, 4]).to_pylist() == [1, 3, 1, 1]
+
+
+def test_a_value_that_comes_back_is_a_new_one() -> None:
+    gone = Vocabulary.build(pa.array(["a", "b"])).retired(np.array([True, False]))
+    assert gone.extended(pa.array(["a", "b"])).encode(pa.array(["a", "b"])).tolist() == [2, 3]

@@ -1,0 +1,136 @@
+"""Lets a job go on from what an earlier run has settled, and keeps what the next one needs: `recall.data.settled`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.exchange import Scratch, from_bytes, partitioned
+from pipelines.summaries import OrderedLog
+from pipelines.transforms import SETTLED_USERS, TAIL, Source
+from recall.config.data import DataConfig
+from recall.core.arrays import Int64s
+from recall.core.tables import is_uri
+from recall.data.event_counts import BucketCounts
+from recall.data.events import Piece, event_schema
+from recall.data.settled import STATE, USER_SCHEMA, Settled, file_stat
+from recall.data.splits import TRAIN
+
+_USERS_PER_PART = 1 << 16
+
+
+def new_sources(sources: Sequence[Source], settled: Settled | None) -> list[Source]:
+    """Leave out the files that the earlier run read; see `Settled.new_pieces`."""
+    if settled is None:
+        return list(sources)
+    new = set(settled.new_pieces([piece for _, piece in sources]))
+    return [source for source in sources if source[1] in new]
+
+
+def kept_sources(settled: Settled | None, scratch: Scratch, item_ids: pa.StringArray) -> list[Source]:
+    """List what the first pipeline reads beside new files: the tail, and what users had clicked before it.
+
+    Args:
+      settled: of the earlier run; None: nothing.
+      scratch: gets the users, by rows of today's catalogue.
+      item_ids: string [items], today's catalogue.
+    """
+    if settled is None:
+        return []
+    users = settled.users(item_ids)
+    parts = range(0, max(len(users), 1), _USERS_PER_PART)
+    for part, start in enumerate(parts):
+        scratch.write("kept_users", part, users.slice(start, _USERS_PER_PART))
+    return [(TAIL, Piece(str(settled.tail)))] + [(SETTLED_USERS, Piece("", (part,))) for part in range(len(parts))]
+
+
+def add_settled_counts(
+    settled: Settled, scratch: Scratch, data: DataConfig, *, item_ids: pa.StringArray, partitions: int
+) -> None:
+    """Add the settled counts of items to the counts of the tail and the new events, and to the totals of training.
+
+    Args:
+      settled: of the earlier run.
+      scratch: holds `buckets` by item partition, which are replaced.
+      data: settings of buckets and audience.
+      item_ids: string [items], today's catalogue.
+      partitions: number of parts of the items.
+    """
+    rows, counts = settled.rows_in(item_ids), settled.counts
+    counts = counts._replace(item=rows[counts.item])
+    counts = counts.take(np.flatnonzero(counts.item >= 0))
+    for partition, part in partitioned(counts.table(item_ids), "item", partitions=partitions):
+        tables = [from_bytes([part])]
+        if scratch.exists("buckets", partition):
+            tables.append(scratch.read("buckets", partition))
+        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        items = table["item"].combine_chunks()
+        merged = BucketCounts.from_tables([table], item=items.indices.to_numpy()).aggregated()
+        scratch.write("buckets", partition, merged.table(items.dictionary))
+    totals = counts._replace(bucket=np.full(len(counts.item), TRAIN, np.int64)).aggregated()
+    scratch.write("settled_totals", 0, totals.table())
+    if data.audience:
+        scratch.write("settled_audience", 0, _settled_audience(settled, rows))
+
+
+def _settled_audience(settled: Settled, rows: Int64s) -> pa.Table:
+    """Return the settled clicks of audiences as `write_sources` writes clicks.
+
+    Of their times only the buckets are known; within one they keep their order.
+    """
+    history = settled.prepared.audience_history
+    early = np.flatnonzero(history.bucket < settled.from_ms // history.bucket_ms)
+    item, bucket, source = history.item[early], history.bucket[early], rows[history.source[early]]
+    begins = np.flatnonzero(np.append(True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1]))[: len(item)])
+    place = np.arange(len(item)) - np.repeat(begins, np.diff(np.append(begins, len(item))))
+    time_ms, row = bucket * history.bucket_ms + place, rows[item]
+    known = np.flatnonzero((row >= 0) & (source >= 0))
+    order = known[np.argsort(row[known], kind="stable")]
+    return pa.table({"item": row[order], "time_ms": time_ms[order], "source": source[order]})
+
+
+def state_of(
+    scratch: Scratch,
+    data: DataConfig,
+    log: OrderedLog,
+    *,
+    tail_ms: int,
+    files: Mapping[str, list[int]],
+) -> tuple[dict[str, Any], Iterator[pa.Table], Iterator[pa.Table]]:
+    """Return what the next run needs of this one.
+
+    Args:
+      scratch: holds `events` and `state` by user partition, and `buckets` by item partition.
+      data: settings of the log.
+      log: its summary.
+      tail_ms: the tail begins here.
+      files: what was read of the log until now, see `files_of`.
+
+    Returns:
+      The entry `state` of the manifest; the users and the tail in parts, for `recall.data.settled.write_state`.
+    """
+    events = clicks = 0
+    for table in scratch.each("buckets"):
+        early = table["bucket"].to_numpy() < tail_ms // data.posterior.bucket
+        events += int(table["exposures"].to_numpy()[early].sum())
+        clicks += int(table["clicks"].to_numpy()[early].sum())
+    first_ms = log.summary.first_time_ms
+    about = {"from_ms": tail_ms, "events": events, "clicks": clicks, "first_ms": first_ms, "files": dict(files)}
+    users = (table.cast(USER_SCHEMA) for table in scratch.each("state"))
+    tail = (table.filter(pc.greater_equal(table["time_ms"], tail_ms)) for table in scratch.each("events"))
+    return {STATE: about}, users, tail
+
+
+def files_of(sources: Sequence[Source], settled: Settled | None) -> dict[str, list[int]]:
+    """Return the files of the log that were read until now, with what tells that one has changed."""
+    found: dict[str, list[int]] = dict(settled.state["files"]) if settled else {}
+    return found | {piece.path: [] if is_uri(piece.path) else file_stat(piece.path) for _, piece in sources}
+
+
+def tail_schema(data: DataConfig) -> pa.Schema:
+    """Return the columns of the events of a tail."""
+    return event_schema(data.events)

@@ -1,0 +1,260 @@
+"""Keeps what a later run needs of a log in the place of the log: its state, and its last part as it was.
+
+STATE/users.parquet   of each user with a click before the tail: how many, the last ones, and all items
+STATE/tail.parquet    the events of the tail, ordered and each once, ids as text
+
+Everything before the tail is settled: no event can change it. What comes late, but within the tail, finds its place.
+The counts of items before the tail are in the posterior's buckets, at whose edge the tail begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recall.config.data import DataConfig
+from recall.core.arrays import Int64s
+from recall.core.errors import DataError
+from recall.core.parquet import write_parts
+from recall.core.tables import is_uri
+from recall.data.event_counts import BucketCounts
+from recall.data.events import Piece
+from recall.data.examples import HISTORY_SCHEMA, UserEvents
+from recall.data.prepared import PreparedData
+from recall.data.prepared_files import flat
+
+STATE = "state"
+USERS, TAIL = f"{STATE}/users.parquet", f"{STATE}/tail.parquet"
+SINCE = "since"
+"""Entry of the manifest of data that goes on from other data."""
+SETTLED = -1
+"""The split of clicks that were settled before: they are history, and no examples."""
+USER_SCHEMA = HISTORY_SCHEMA.append(pa.field("clicks", pa.int64()))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Hold the settled part of an earlier run's log.
+
+    Attributes:
+      prepared: the data of that run.
+      from_ms: the tail begins here: everything before is settled.
+      end_ms: the end of the log that it read.
+    """
+
+    prepared: PreparedData
+    from_ms: int
+    end_ms: int
+
+    @classmethod
+    def of(cls, directory: Path, data: DataConfig) -> Settled:
+        """Open the data of an earlier run.
+
+        Args:
+          directory: its data.
+          data: the settings of today.
+
+        Raises:
+          DataError: it cannot be continued; says why, and what to do.
+        """
+        prepared = PreparedData.load(directory)
+        state = prepared.manifest.get(STATE)
+        where = f"--from: {directory}"
+        if state is None:
+            raise DataError(
+                f"{where}: keeps no state to go on from; {_why_none(data) or 'run it again, in a new directory'}"
+            )
+        if reason := _why_none(data):
+            raise DataError(f"{where}: {reason}; leave --from out")
+        settings = prepared.manifest["posterior"]
+        if (settings["bucket_ms"], settings["delay_ms"]) != (data.posterior.bucket, data.posterior.delay):
+            raise DataError(f"{where}: data.posterior has other buckets or another delay; set them back")
+        return cls(prepared, int(state["from_ms"]), int(prepared.manifest["last_time_ms"]))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return the counts of the settled part, and which files were read."""
+        found: dict[str, Any] = self.prepared.manifest[STATE]
+        return found
+
+    def new_pieces(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Leave out the files of the log that were read before.
+
+        Raises:
+          DataError: a file that was read before has changed, or none is new.
+        """
+        read: dict[str, list[int]] = self.state["files"]
+        pieces, new = list(pieces), []
+        for piece in pieces:
+            if piece.path not in read:
+                new.append(piece)
+            elif not is_uri(piece.path) and file_stat(piece.path) != read[piece.path]:
+                raise DataError(
+                    f"{piece.path}: has changed since {self.prepared.directory} read it, and a run that goes on reads "
+                    "new files alone; write what is new into files of its own, or run without --from"
+                )
+        if not new:
+            raise DataError(
+                f"none of the {len({piece.path for piece in pieces}):,} files of the log is new since "
+                f"{self.prepared.directory}; there is nothing to go on with"
+            )
+        return new
+
+    def rows_in(self, item_ids: pa.StringArray) -> Int64s:
+        """Return the row of each of that run's items in another catalogue, int64 [items]; -1 where it lacks one."""
+        return pc.index_in(self.prepared.item_ids, value_set=item_ids).fill_null(-1).to_numpy().astype(np.int64)
+
+    @cached_property
+    def counts(self) -> BucketCounts:
+        """Return the counts before the tail; items are rows of that run's catalogue."""
+        history = self.prepared.posterior_history
+        entries = history.entries()
+        settled = np.flatnonzero(entries.bucket < self.from_ms // history.bucket_ms)
+        return BucketCounts(
+            entries.item[settled],
+            entries.bucket[settled],
+            entries.exposures[settled],
+            entries.clicks[settled],
+            history.first_time_ms[settled],
+        )
+
+    def users(self, item_ids: pa.StringArray) -> pa.Table:
+        """Read the users, `USER_SCHEMA`, with rows of another catalogue; items that it lacks are left out."""
+        table = pq.read_table(self.prepared.file(USERS))
+        rows = np.append(self.rows_in(item_ids), -1)
+        recent, times = (flat(table[name]) for name in ("recent", "recent_time_ms"))
+        recent, times = _remapped(recent, rows, beside=times)
+        seen, _ = _remapped(flat(table["seen"]), rows)
+        columns = {"user_id": table["user_id"], "recent": recent, "seen": seen, "recent_time_ms": times}
+        return pa.table({**columns, "clicks": table["clicks"]}).cast(USER_SCHEMA)
+
+    @property
+    def tail(self) -> Path:
+        """Return the file with the events of the tail."""
+        return self.prepared.file(TAIL)
+
+
+def after_settled(events: UserEvents, users: pa.Table) -> UserEvents:
+    """Put the settled clicks of users in front of their events, as clicks of the split `SETTLED`.
+
+    Args:
+      events: events of some users.
+      users: `USER_SCHEMA`, the settled clicks of users of the same partition, whether they have events or not.
+
+    Returns:
+      The events of all of them. A user who has clicked more than the last ones that are kept has each item once more in
+      front, so that what was seen stays seen.
+    """
+    ids = pa.concat_arrays([events.users, users["user_id"].combine_chunks()]).unique()
+    ids = ids.take(pc.array_sort_indices(ids))
+    own = pc.index_in(events.users, value_set=ids).to_numpy()[events.user]
+    settled = pc.index_in(users["user_id"].combine_chunks(), value_set=ids).to_numpy()
+    recent, times, seen = (flat(users[name]) for name in ("recent", "recent_time_ms", "seen"))
+    lengths = np.diff(recent.offsets.to_numpy())
+    first_ms = np.append(times.values.to_numpy(), 0)[recent.offsets.to_numpy()[:-1]]
+    is_cut = users["clicks"].to_numpy() > lengths
+    seen_lengths = np.where(is_cut, np.diff(seen.offsets.to_numpy()), 0)
+    of_seen = np.repeat(is_cut, np.diff(seen.offsets.to_numpy()))
+    user = np.concatenate([np.repeat(settled, seen_lengths), np.repeat(settled, lengths), own])
+    rows = np.concatenate([seen.values.to_numpy()[of_seen], recent.values.to_numpy(), events.rows])
+    time_ms = np.concatenate([np.repeat(first_ms - 1, seen_lengths), times.values.to_numpy(), events.time_ms])
+    count = len(user) - len(own)
+    order = np.argsort(user, kind="stable")  # the parts are in order of time already
+
+    def joined(settled: Any, values: Any) -> Any:
+        return np.concatenate([np.full(count, settled, values.dtype), values])[order]
+
+    return replace(
+        events,
+        users=ids,
+        user=user[order].astype(np.int32),
+        rows=rows[order],
+        time_ms=time_ms[order],
+        click=joined(True, events.click),
+        trigger=joined(-1, events.trigger),
+        split=joined(SETTLED, events.split),
+        weight=None if events.weight is None else joined(1, events.weight),
+    )
+
+
+def settled_clicks(users: pa.StringArray, settled: pa.Table | None) -> Int64s:
+    """Look up how many clicks of users are settled, int64 [users].
+
+    Args:
+      users: string [users].
+      settled: `USER_SCHEMA`; None where nothing is settled.
+    """
+    if settled is None:
+        return np.zeros(len(users), np.int64)
+    places = pc.index_in(users, value_set=settled["user_id"].combine_chunks()).fill_null(-1).to_numpy()
+    return np.append(settled["clicks"].to_numpy(), 0)[places]
+
+
+def write_state(directory: Path, *, users: Iterable[pa.Table], tail: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write both files.
+
+    Args:
+      directory: DIR/data.
+      users: `USER_SCHEMA` in parts.
+      tail: events in parts.
+      schema: schema of the events; ids are written as text.
+    """
+    (directory / STATE).mkdir()
+    write_parts(directory / USERS, users, USER_SCHEMA)
+    plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+    write_parts(directory / TAIL, (part.cast(plain) for part in tail), plain)
+
+
+def tail_start(end_ms: int, data: DataConfig) -> int:
+    """Return the moment that the tail of a log begins with: an edge of a bucket, `data.tail` or more before its end."""
+    return (end_ms - data.tail) // data.posterior.bucket * data.posterior.bucket
+
+
+def keeps_state(data: DataConfig) -> bool:
+    """Tell whether a log can be gone on from, so that its state is kept."""
+    return _why_none(data) is None
+
+
+def file_stat(path: str) -> list[int]:
+    """Return size and time of the last change of a file, by which one that was read is known again."""
+    found = Path(path).stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _why_none(data: DataConfig) -> str | None:
+    """Say why a run cannot be gone on from; None where it can."""
+    if data.events.time_unit == "order":
+        return "a log without a clock (data.events.time_unit: order) has no new part"
+    if data.split.by != "time":
+        return f"data.split.by: {data.split.by} holds out the last clicks of all users, and with new ones they change"
+    if data.layout == "user":
+        return "data.layout: user trains on whole users, of which a new part knows too little; take layout: click"
+    if data.histories:
+        return "data.histories are read whole"
+    if data.posterior.content_prior.enabled:
+        return "data.posterior.content_prior is fitted to the whole log"
+    return None
+
+
+def _remapped(lists: pa.Array, rows: Int64s, *, beside: pa.Array | None = None) -> tuple[pa.Array, pa.Array | None]:
+    """Map the values of lists, and drop those that map to -1, and what stands beside them."""
+    values, offsets = rows[lists.values.to_numpy()], lists.offsets.to_numpy()
+    kept = values >= 0
+    before = np.append(0, np.cumsum(kept))
+    new = pa.array(before[offsets].astype(np.int32))
+    others = None
+    if beside is not None:
+        others = pa.ListArray.from_arrays(new, pa.array(beside.values.to_numpy()[kept]))
+    return pa.ListArray.from_arrays(new, pa.array(values[kept])), others
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
