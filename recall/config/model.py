@@ -164,6 +164,11 @@ class ModelConfig(Strict):
         description="gated: a number per item, learned from the posterior and added to every score, so that vectors "
         "are left to taste",
     )
+    base_appeal: bool = Field(
+        default=False,
+        description="base: the same number, so that a gate can be compared with no gate, and not gate and appeal with "
+        "neither; each tower is trained with it",
+    )
     dim: Annotated[PositiveInt, OneOf((16, 32, 64, 128), ordered=True)] = Field(
         default=64, description="width of the towers' vectors"
     )
@@ -236,7 +241,7 @@ class ModelConfig(Strict):
     @property
     def has_appeal(self) -> bool:
         """Tell whether the last dimension of the vectors is learned; it is 0 otherwise."""
-        return self.structure == "gated" and self.appeal
+        return {"gated": self.appeal, "base": self.base_appeal}.get(self.structure, False)
 
     @property
     def alignment(self) -> float:

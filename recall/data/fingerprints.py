@@ -75,7 +75,10 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
       of_data: fingerprint of its training data.
     """
     training = config.training.model_dump(mode="json", exclude=_OF_REFIT)
-    sections: list[Any] = [config.model.model_dump(mode="json"), training]
+    model = config.model.model_dump(mode="json")
+    if not config.model.base_appeal:  # models from before there was one stay
+        del model["base_appeal"]
+    sections: list[Any] = [model, training]
     if config.model.fusion.kind != "concat":
         sections.append(config.features.modalities)
     given = [stage.initialise.path for stage in config.training.stages if stage.initialise]

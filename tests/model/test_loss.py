@@ -196,7 +196,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         parts = [getattr(vectors, part) for vectors in found]
         return None if parts[0] is None else np.concatenate(parts).astype(np.float64)
 
-    vector, behaviour, meta = (stacked(part) for part in ("vector", "behaviour", "meta"))
+    vector, behaviour, meta, appeal = (stacked(part) for part in ("vector", "behaviour", "meta", "appeal"))
     asked = []
     if model.user_tower:
         queries = np.array([naive.user_query(example) for example in examples])
@@ -218,6 +218,10 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
             matched |= {"behaviour": (for_behaviour, behaviour, 0.3), "meta": (for_meta, meta, 0.3)}
         if config.structure == "base":
             matched = {"behaviour": (taste, behaviour, 1.0), "meta": (taste, meta, 1.0)}
+        if appeal is not None:
+            matched = {
+                name: (queries, np.concatenate([tower, appeal], axis=1), 1.0) for name, (_, tower, _) in matched.items()
+            }
         for name, (query, candidates, weight) in matched.items():
             smoothing = config.loss.label_smoothing
             loss = softmax_loss(query, candidates, ranked, weights, config.start_temperature, smoothing)
@@ -235,6 +239,7 @@ def naive_terms(model: RecallModel, batch: Batch, ranked: Ranked) -> dict[str, f
         ("click", ["model.query=both", "model.history_time=both"]),
         ("user", ["model.query=both", "model.gate=concat", "model.gate_shape=per_dimension", MASKED]),
         ("click", ["model.structure=base", "model.loss.logq=false"]),
+        ("click", ["model.structure=base", "model.base_appeal=true"]),
         ("user", ["model.structure=single", "model.loss.negatives=catalogue", "model.history_time=both"]),
         ("click", ["model.structure=behaviour_only", "model.query=trigger", "model.loss.negatives=none"]),
         ("user", ["model.structure=meta_only", "model.history_encoder=transformer", "model.history_time=age"]),
@@ -255,7 +260,7 @@ def test_the_step_gives_the_loss_of_a_naive_pass_over_single_examples(
     assert (batch["weight"].numpy()[batch["is_target"].numpy() if layout == "user" else ...] == 1).all()
     batch["weight"] *= tf.random.stateless_uniform(tf.shape(batch["weight"]), [1, 2], 0.5, 3.0)
     # Appeal starts at zero, where a wrong place for it would not show.
-    if model.items.config.structure == "gated":
+    if model.items.appeal is not None:
         model.items.appeal.score.kernel.assign(tf.random.stateless_normal([16, 1], seed=(3, 4)))
     examples = examples_of(batch)
     assert len({example.item for example in examples}) < len(examples), "some hits are accidental"

@@ -9,6 +9,7 @@ from recall.model.objectives.objective import Asking, EncodedBatch, Ranking, Ter
 from recall.model.objectives.ranked_queries import RankedQueries
 from recall.model.objectives.scores import best_interest
 from recall.model.objectives.softmax import lead_over_mean, softmax_loss
+from recall.model.towers.appeal import with_appeal_factor
 from recall.model.towers.item import ItemVectors
 
 
@@ -61,6 +62,15 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
         beside = likeness if meta.shape.rank == 2 else tf.repeat(likeness[:, tf.newaxis], meta.shape[1], axis=1)
         return tf.concat([query, interest], axis=-1), tf.concat([meta, beside], axis=-1)
 
+    def lifted(query: tf.Tensor, tower: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Add the appeal of `base_appeal` to what a tower says, if there is one."""
+        if vectors.appeal is None:
+            return query, tower
+        appeal = (
+            vectors.appeal if tower.shape.rank == 2 else tf.repeat(vectors.appeal[:, tf.newaxis], tower.shape[1], 1)
+        )
+        return with_appeal_factor(query), tf.concat([tower, appeal], axis=-1)
+
     parts, with_audience = [("item", *served, config.loss.item)], weights
     if config.structure == "gated":
         if not config.loss.towers_move_query:
@@ -76,8 +86,8 @@ def retrieval_terms(queries: tf.Tensor, vectors: ItemVectors, ranking: Ranking, 
             with_audience = weights * tf.cast(shares > 0, tf.float32)
     elif config.structure == "base":  # both towers are trained on their own; their sum only serves
         parts = [
-            ("behaviour", plain, vectors.behaviour, config.loss.item),
-            ("meta", *content_side(plain, vectors.meta), config.loss.item),
+            ("behaviour", *lifted(plain, vectors.behaviour), config.loss.item),
+            ("meta", *lifted(*content_side(plain, vectors.meta)), config.loss.item),
         ]
     terms = {
         name: weight * retrieval_loss(query, items, ranking, weights=with_audience if name == "audience" else weights)

@@ -40,6 +40,7 @@ class ItemVectors(NamedTuple):
     metas: tf.Tensor | None = None  # [items, codes, dim]
     audience: tf.Tensor | None = None  # [items, dim], where the data has audiences
     likeness: tf.Tensor | None = None  # [items, content dim], weighted content vectors: a part of `vector`
+    appeal: tf.Tensor | None = None  # [items, 1] of `model.base_appeal`, with which each tower is trained
 
     def first(self, count: tf.Tensor) -> ItemVectors:
         """Return the vectors of the first `count` items alone."""
@@ -107,7 +108,8 @@ class ItemSide(tf.keras.layers.Layer):
       gated: v = b + (1 - g) m; g b + (1 - g) m with `gate: sum`; [b, (1 - g) m] with `gate: concat`; and the
         posterior's appeal. A behaviour vector without a trained id still has the author and other features. Where the
         data has audiences, the gate divides one among three, and (1 - g) m becomes h a + (1 - g - h) m.
-      base: v = b + m where the id is known, m where it is not.
+      base: v = b + m where the id is known, m where it is not; and the posterior's appeal with `base_appeal`, twice
+        where both are added.
       single: one MLP over all features and the posterior.
       behaviour_only, meta_only: b, m.
     With `similarity: cosine` b, m and every sum are scaled to unit length; with `dot` their lengths are learned. Every
@@ -181,7 +183,7 @@ class ItemSide(tf.keras.layers.Layer):
         if structure == "gated":
             width = dim if config.gate_shape == "per_dimension" else 1
             self.gate = Gate(width, hidden=config.gate_hidden, monotone=config.gate_monotone, half_lives=half_lives)
-            self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
+        self.appeal = Appeal(hidden=config.gate_hidden) if config.has_appeal else None
         if self.has_audience:
             self.audience_tower = AudienceTower(dim, hidden=hidden, dropout=dropout)
             self.audience_gate = AudienceGate(hidden=config.gate_hidden, monotone=config.audience_monotone)
@@ -333,12 +335,14 @@ class ItemSide(tf.keras.layers.Layer):
         if meta is None:
             return ItemVectors(with_appeal(behaviour), behaviour, None, None)
         shares = self._shares(gate_features(inputs, towers.learned), posterior) if is_gated else None
-        appeal = self.appeal(inputs, towers.known) if is_gated and self.appeal else None
+        appeal = self.appeal(inputs, towers.known) if self.appeal else None
         audience = None
         if self.has_audience:
             audience = self._scale(self.audience_tower(self._audience(posterior), training=training))
         beside = JoinInputs(behaviour, shares, appeal, towers.known, audience)
         result = ItemVectors(join(meta, beside, config=self.config), behaviour, meta, shares, audience=audience)
+        if not is_gated:
+            result = result._replace(appeal=appeal)
         if towers.metas is not None:
             result = result._replace(
                 vectors=join_each_code(towers.metas, beside, config=self.config), metas=towers.metas

@@ -45,7 +45,10 @@ def join(meta: tf.Tensor, parts: JoinInputs, *, config: ModelConfig) -> tf.Tenso
     if config.structure == "meta_only":
         return with_appeal(meta)
     if config.structure == "base":
-        return with_appeal(tf.where(known[:, tf.newaxis], scale(behaviour + meta, config), meta))
+        known = known[:, tf.newaxis]
+        if appeal is not None:  # each tower is trained with it, and their scores are added
+            appeal = tf.where(known, 2 * appeal, appeal)
+        return with_appeal(tf.where(known, scale(behaviour + meta, config), meta), appeal)
     assert shares is not None
     others = shares.content * meta
     if audience is not None:

@@ -15,6 +15,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "gated_two": {"model.structure": "gated", "data.posterior.audience": 0},
     "single": {"model.structure": "single"},
     "base": {"model.structure": "base"},
+    "base_appeal": {"model.structure": "base", "model.base_appeal": True},
     "behaviour_only": {"model.structure": "behaviour_only"},
     "meta_only": {"model.structure": "meta_only"},
 }
@@ -40,6 +41,8 @@ class Arm:
       explore: share of the slots that get a random item that the user may be shown.
       explore_new: share of the slots that get a random item younger than a day.
       min_cold_share: share of a slate for items without known exposures, as a served request asks for it.
+      pool_share: share of a slate for items whose budget of exposures is not used up, see `recall.data.pools`.
+      exploration: weight of the draw from what is uncertain of an item's CTR, see `recall.evaluation.exploration`.
       overrides: further settings of the experiment, dotted key -> value.
     """
 
@@ -50,6 +53,8 @@ class Arm:
     explore: float = 0.0
     explore_new: float = 0.0
     min_cold_share: float = 0.0
+    pool_share: float = 0.0
+    exploration: float = 0.0
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -94,7 +99,12 @@ class Arm:
             if text not in allowed:
                 raise ConfigError(f"--arms {self.name}: {key} is {text}, expected {', '.join(allowed)}")
             return replace(self, **{key: text})  # type: ignore[arg-type]
-        if key in ("explore", "explore_new", "min_cold_share"):
+        if key == "exploration" and self.kind in MODELS:
+            weight = _value(text, of=self.name)
+            if not isinstance(weight, int | float) or weight < 0:
+                raise ConfigError(f"--arms {self.name}: exploration is {text}, expected a weight of at least 0")
+            return replace(self, exploration=float(weight))
+        if key in ("explore", "explore_new", "min_cold_share", "pool_share"):
             share = _value(text, of=self.name)
             if not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ConfigError(f"--arms {self.name}: {key} is {text}, expected a share from 0 to 1")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from recall.core.arrays import Float32s
+from recall.data.datasets.feed import HOUR_MS
 from recall.data.datasets.live_community import DAY_MS, Visits
 from recall.data.posterior import Posterior
 from recall.evaluation.cold_bias import with_cold_bias
+from recall.evaluation.exploration import sampled_lift
 from recall.model.inference import CatalogueVectors, encode_users
 from recall.runs.loop.arms import Arm
 from recall.runs.loop.knowledge import Knowledge
@@ -61,7 +63,13 @@ class ModelPolicy:
         assert self._catalogue
         posterior = self._posterior(self._learned, now_ms)
         vectors, _ = self._catalogue.at(posterior)
-        return with_cold_bias(vectors, posterior.exposures, self._learned.cold_bias)
+        vectors = with_cold_bias(vectors, posterior.exposures, self._learned.cold_bias)
+        if weight := self._arm.exploration:
+            prior = self._learned.prepared.posterior_history.prior
+            rng = np.random.default_rng([self._knowledge.community.seed, now_ms // HOUR_MS])
+            lift = sampled_lift(posterior.exposures, posterior.clicks, prior_ctr=prior.ctr, rng=rng)
+            vectors[:, -1] += weight * float(self._learned.model.temperature) * lift
+        return vectors
 
     def _posterior(self, learned: Learned, now_ms: int) -> Posterior:
         """Look up what is known of the items of the model."""

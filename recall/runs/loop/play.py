@@ -10,6 +10,7 @@ import numpy as np
 from recall.core.arrays import Int64s
 from recall.data.datasets.feed import Log
 from recall.data.datasets.live_community import DAY_MS, LiveCommunity, Visits, joined_logs
+from recall.data.pools import in_pool
 from recall.runs.loop.arms import MODELS, Arm
 from recall.runs.loop.knowledge import Knowledge
 from recall.runs.loop.policies import Policy, rule
@@ -61,9 +62,10 @@ def _shown(
     """Fill the slates of an hour, and decide what is clicked."""
     now_ms, published_ms = visits.start_ms, community.published_ms
     allowed &= published_ms <= now_ms
+    exposures, clicks = knowledge.exposures(now_ms=now_ms), knowledge.clicks(now_ms=now_ms)
     rows = fill_slates(
         policy.scores(visits), allowed, visits, arm=arm, seed=community.seed,
-        young=published_ms > now_ms - DAY_MS, cold=knowledge.exposures(now_ms=now_ms) == 0,
+        young=published_ms > now_ms - DAY_MS, cold=exposures == 0, pool=in_pool(exposures, clicks),
     )  # fmt: skip
     there = rows >= 0
     users, items = np.repeat(visits.users, there.sum(axis=1)), rows[there].astype(np.int64)

@@ -15,7 +15,7 @@ _IS_EXPLORED, _EXPLORED_ITEM = 4, 5  # what numbers are drawn for
 
 
 def fill_slates(
-    scores: Float32s, allowed: Bools, visits: Visits, *, arm: Arm, seed: int, young: Bools, cold: Bools
+    scores: Float32s, allowed: Bools, visits: Visits, *, arm: Arm, seed: int, young: Bools, cold: Bools, pool: Bools
 ) -> Int32s:
     """Choose the items of the slates of an hour.
 
@@ -27,6 +27,8 @@ def fill_slates(
       seed: of the loop; which slots explore depends on it, on the session and on the slot alone.
       young: bool [items], items younger than a day.
       cold: bool [items], items without known exposures.
+      pool: bool [items], items whose budget of exposures is not used up; where the arm has a share for them it takes
+        the place of its share of cold items.
 
     Returns:
       int32 [sessions, SLATE] rows of items, no item twice in a slate; -1 where a user has seen everything.
@@ -37,6 +39,8 @@ def fill_slates(
         return _best(masked[queries] if only is None else np.where(only, masked[queries], -np.inf), width)
 
     rules = Rules(SLATE, cold=cold, min_cold=round(arm.min_cold_share * SLATE))
+    if arm.pool_share:
+        rules = Rules(SLATE, cold=pool, min_cold=round(arm.pool_share * SLATE))
     rows, _ = merged_lists(ranked, rules, queries=len(scores), items=scores.shape[1])
     for share, pool in ((arm.explore_new, allowed & young), (arm.explore, allowed)):
         if share:

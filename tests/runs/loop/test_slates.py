@@ -19,7 +19,7 @@ NEW = np.arange(ITEMS) >= 50
 
 
 def filled(arm: str, *, scores: np.ndarray = SCORES, allowed: np.ndarray = ALLOWED) -> np.ndarray:
-    return fill_slates(scores, allowed, VISITS, arm=Arm.parse(arm), seed=1, young=NEW, cold=NEW)
+    return fill_slates(scores, allowed, VISITS, arm=Arm.parse(arm), seed=1, young=NEW, cold=NEW, pool=NEW)
 
 
 def test_slates_are_the_ten_best_allowed_items_in_order() -> None:
@@ -58,5 +58,7 @@ def test_a_share_of_the_slots_explores(arm: str) -> None:
 
 def test_exploring_does_not_depend_on_who_else_comes() -> None:
     half = Visits(5, 0, VISITS.users[::2], VISITS.times_ms[::2])
-    some = fill_slates(SCORES[::2], ALLOWED[::2], half, arm=Arm.parse("gated+explore=0.3"), seed=1, young=NEW, cold=NEW)
+    some = fill_slates(
+        SCORES[::2], ALLOWED[::2], half, arm=Arm.parse("gated+explore=0.3"), seed=1, young=NEW, cold=NEW, pool=NEW
+    )
     assert (some == filled("gated+explore=0.3")[::2]).all()
