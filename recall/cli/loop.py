@@ -24,6 +24,7 @@ def loop(
     warm_up: Annotated[int, typer.Option(min=1, help="days of the log before the loop")] = 4,
     seeds: Annotated[int, typer.Option(min=1, help="communities, each met by every arm")] = 5,
     jobs: Annotated[int, typer.Option(min=0, help="arms at once, a process each; 0: in this process")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="of each training, about, however long the log is")] = 300,
     config: Annotated[Path | None, typer.Option(help="experiment file for the models")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -35,5 +36,5 @@ def loop(
         run_loop(
             out, parse_arms(",".join(DEFAULT_ARMS) if arms is None else arms), users=users, items=items, days=days,
             warm_up_days=warm_up, authors=authors, seeds=seeds, jobs=jobs, config=config, overrides=overrides or (),
-            console=console,
+            steps=steps, console=console,
         )  # fmt: skip

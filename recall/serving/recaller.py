@@ -118,8 +118,8 @@ class Recaller:
           now_ms: the moment of the query (Unix milliseconds); default: the end of the log. The time of a later click
             counts as unknown.
           keywords: the short form: the attributes of `UserQuery` (features, histories, history_times_ms,
-            further_histories) beside ids, and of `SearchOptions` (k, filters, exclude, caps, min_cold_share, fallback)
-            in place of `options`.
+            further_histories) beside ids, and of `SearchOptions` (k, filters, exclude, caps, min_cold_share,
+            budget, fallback) in place of `options`.
 
         Raises:
           ArtifactError: the model has no user tower (`model.query: trigger`), by content no content vectors, or data/

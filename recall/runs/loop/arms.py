@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from recall.core.errors import ConfigError
+from recall.serving.search.options import check_budget
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "gated": {"model.structure": "gated", "data.posterior.audience": 50},
@@ -41,7 +42,7 @@ class Arm:
       explore: share of the slots that get a random item that the user may be shown.
       explore_new: share of the slots that get a random item younger than a day.
       min_cold_share: share of a slate for items without known exposures, as a served request asks for it.
-      pool_share: share of a slate for items whose budget of exposures is not used up, see `recall.data.pools`.
+      budget: exposures up to which an item counts as cold for this share, as `SearchOptions.budget`; 20/100 as text.
       exploration: weight of the draw from what is uncertain of an item's CTR, see `recall.evaluation.exploration`.
       overrides: further settings of the experiment, dotted key -> value.
     """
@@ -53,7 +54,7 @@ class Arm:
     explore: float = 0.0
     explore_new: float = 0.0
     min_cold_share: float = 0.0
-    pool_share: float = 0.0
+    budget: tuple[int, ...] = ()
     exploration: float = 0.0
     overrides: tuple[tuple[str, Any], ...] = ()
 
@@ -82,6 +83,8 @@ class Arm:
         arm = cls(text.strip(), kind)
         for setting in settings:
             arm = arm._with(setting)
+        if arm.budget and not arm.min_cold_share:
+            raise ConfigError(f"--arms {text}: budget says which items min_cold_share is for; add +min_cold_share=0.2")
         return arm
 
     def _with(self, setting: str) -> Arm:
@@ -104,7 +107,11 @@ class Arm:
             if not isinstance(weight, int | float) or weight < 0:
                 raise ConfigError(f"--arms {self.name}: exploration is {text}, expected a weight of at least 0")
             return replace(self, exploration=float(weight))
-        if key in ("explore", "explore_new", "min_cold_share", "pool_share"):
+        if key == "budget":
+            if not all(step.isdecimal() for step in text.split("/")):
+                raise ConfigError(f"--arms {self.name}: budget is {text}, expected exposures, e.g. 20/100")
+            return replace(self, budget=check_budget([int(step) for step in text.split("/")]))
+        if key in ("explore", "explore_new", "min_cold_share"):
             share = _value(text, of=self.name)
             if not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ConfigError(f"--arms {self.name}: {key} is {text}, expected a share from 0 to 1")

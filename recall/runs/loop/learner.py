@@ -21,6 +21,9 @@ from recall.runs.served_bias import cold_bias
 from recall.training.train import train
 
 
+_EPOCHS = 6  # after which a training of few clicks is validated
+
+
 class Learned(NamedTuple):
     """Hold a model that serves until the next training.
 
@@ -48,10 +51,12 @@ class FromNothing:
     Args:
       config: the experiment.
       folder: for the run of the latest training; the one before is removed.
+      steps: of a training, about: a log that grows costs no more each day. As many epochs as that takes, at least two,
+        of which the best one on the last hours is kept.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
-        self._config, self._folder, self._number = config, folder, 0
+    def __init__(self, config: Config, folder: Path, *, steps: int = 300) -> None:
+        self._config, self._folder, self._steps, self._number = config, folder, steps, 0
 
     def learn(self, knowledge: Knowledge, *, now_ms: int, until_ms: int) -> Learned:
         """Prepare the log and train; the catalogue is what was published by now.
@@ -71,10 +76,18 @@ class FromNothing:
         prepared = PreparedData.load(folder / "data")
         if prepared.item_ids.to_pylist() != community.items["item_id"][:there].to_pylist():
             raise RecallError(f"{folder}: the catalogue is not in order of publication")
-        model = train(run.config, prepared, folder / "model", saved_models=False)
-        bias = cold_bias(run.config, prepared, model).bias
+        config = self._paced(run.config, prepared)
+        model = train(config, prepared, folder / "model", saved_models=False)
+        bias = cold_bias(config, prepared, model).bias
         model = _with_items(model, prepared, community.items[there:later])
         return Learned(model, prepared, bias)
+
+    def _paced(self, config: Config, prepared: PreparedData) -> Config:
+        """Set the epochs of a training, a sixth of the steps long or the whole log, whichever is more."""
+        shortest = max(1, self._steps // _EPOCHS)
+        epoch = max(shortest, prepared.training_records // config.training.batch_size)
+        epochs = max(2, -(-self._steps // epoch))
+        return config.replaced(training={"epochs": epochs, "min_epoch_steps": shortest, "patience": epochs})
 
     def _forget(self) -> None:
         """Free what the training before left, in memory and on the disk."""

@@ -39,6 +39,7 @@ def run_loop(
     jobs: int = 1,
     config: Path | None = None,
     overrides: Sequence[str] = (),
+    steps: int = 300,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Let each arm fill the feed of the same simulated communities, and compare them.
@@ -57,6 +58,7 @@ def run_loop(
       jobs: arms that are played at once, each in a process of one thread; 0: in this process.
       config: an experiment file with the columns of `recall simulate`, in place of the settings of its example.
       overrides: `dotted.key=value` pairs for the models of all arms.
+      steps: of each training, about, however long the log is; `training.epochs` is set by it.
       console: shows progress.
 
     Returns:
@@ -68,7 +70,7 @@ def run_loop(
     """
     console, out = console or Console(quiet=True), Path(out)
     counts = {"users": users, "items": items, "days": days, "warm_up_days": warm_up_days, "authors": authors}
-    for name, count in (*counts.items(), ("seeds", seeds)):
+    for name, count in (*counts.items(), ("seeds", seeds), ("steps", steps)):
         if count < 1:
             raise ConfigError(f"loop: {name} is {count}; expected at least 1")
     packages = ("jinja2", "matplotlib")
@@ -79,6 +81,7 @@ def run_loop(
         Task(
             str(out / "arms" / f"seed-{seed}" / _folder(arm)), arm.name, seed, **counts,
             config=str(config) if config else None, overrides=tuple(overrides),
+            steps=steps,
         )
         for seed in range(1, seeds + 1)
         for arm in arms
@@ -118,7 +121,12 @@ def _publish(out: Path, tasks: Sequence[Task], counts: dict[str, int], console: 
     }
     first = next(iter(played))
     content = {
-        "settings": {**counts, "seeds": len(played[first]), "overrides": list(tasks[0].overrides)},
+        "settings": {
+            **counts,
+            "seeds": len(played[first]),
+            "steps": tasks[0].steps,
+            "overrides": list(tasks[0].overrides),
+        },
         "made_with": {"commit": commit(), "versions": versions()},
         "cpu_seconds": seconds,
         **summarise(played),

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from recall.core.arrays import Int64s
+from recall.data.budget import within_budget
 from recall.data.datasets.feed import Log
 from recall.data.datasets.live_community import DAY_MS, LiveCommunity, Visits, joined_logs
-from recall.data.pools import in_pool
 from recall.runs.loop.arms import MODELS, Arm
 from recall.runs.loop.knowledge import Knowledge
 from recall.runs.loop.policies import Policy, rule
@@ -63,9 +63,10 @@ def _shown(
     now_ms, published_ms = visits.start_ms, community.published_ms
     allowed &= published_ms <= now_ms
     exposures, clicks = knowledge.exposures(now_ms=now_ms), knowledge.clicks(now_ms=now_ms)
+    cold = within_budget(exposures, clicks, steps=arm.budget or (1,))
     rows = fill_slates(
-        policy.scores(visits), allowed, visits, arm=arm, seed=community.seed,
-        young=published_ms > now_ms - DAY_MS, cold=exposures == 0, pool=in_pool(exposures, clicks),
+        policy.scores(visits), allowed, visits, arm=arm, seed=community.seed, young=published_ms > now_ms - DAY_MS,
+        cold=cold,
     )  # fmt: skip
     there = rows >= 0
     users, items = np.repeat(visits.users, there.sum(axis=1)), rows[there].astype(np.int64)
@@ -79,7 +80,9 @@ def _nothing() -> Log:
     return Log(none, none, none, np.zeros(0, bool))
 
 
-def make_policy(arm: Arm, knowledge: Knowledge, *, config: Path | None, overrides: list[str], folder: Path) -> Policy:
+def make_policy(
+    arm: Arm, knowledge: Knowledge, *, config: Path | None, overrides: list[str], steps: int, folder: Path
+) -> Policy:
     """Make the policy of an arm.
 
     Args:
@@ -87,6 +90,7 @@ def make_policy(arm: Arm, knowledge: Knowledge, *, config: Path | None, override
       knowledge: what it knows.
       config: an experiment file in place of the example's, or None.
       overrides: `dotted.key=value` pairs for all models.
+      steps: of each training, about.
       folder: scratch for its trainings.
 
     Raises:
@@ -100,4 +104,4 @@ def make_policy(arm: Arm, knowledge: Knowledge, *, config: Path | None, override
 
     experiment = loop_experiment(arm.settings, config=config, overrides=overrides)
     experiment = experiment.replaced(seed=knowledge.community.seed)
-    return ModelPolicy(arm, knowledge, FromNothing(experiment, folder))
+    return ModelPolicy(arm, knowledge, FromNothing(experiment, folder, steps=steps))

@@ -10,12 +10,13 @@ from recall.data.datasets.feed import SLATE
 from recall.data.datasets.live_community import Visits
 from recall.runs.loop.arms import Arm
 from recall.serving.search.merging import Rules, merged_lists
+from recall.serving.search.options import cold_items
 
 _IS_EXPLORED, _EXPLORED_ITEM = 4, 5  # what numbers are drawn for
 
 
 def fill_slates(
-    scores: Float32s, allowed: Bools, visits: Visits, *, arm: Arm, seed: int, young: Bools, cold: Bools, pool: Bools
+    scores: Float32s, allowed: Bools, visits: Visits, *, arm: Arm, seed: int, young: Bools, cold: Bools
 ) -> Int32s:
     """Choose the items of the slates of an hour.
 
@@ -26,9 +27,7 @@ def fill_slates(
       arm: its shares of exploration and of cold items.
       seed: of the loop; which slots explore depends on it, on the session and on the slot alone.
       young: bool [items], items younger than a day.
-      cold: bool [items], items without known exposures.
-      pool: bool [items], items whose budget of exposures is not used up; where the arm has a share for them it takes
-        the place of its share of cold items.
+      cold: bool [items], items without known exposures, or within their budget.
 
     Returns:
       int32 [sessions, SLATE] rows of items, no item twice in a slate; -1 where a user has seen everything.
@@ -38,9 +37,7 @@ def fill_slates(
     def ranked(queries: Intps, width: int, *, only: Bools | None) -> tuple[Int32s, Float32s]:
         return _best(masked[queries] if only is None else np.where(only, masked[queries], -np.inf), width)
 
-    rules = Rules(SLATE, cold=cold, min_cold=round(arm.min_cold_share * SLATE))
-    if arm.pool_share:
-        rules = Rules(SLATE, cold=pool, min_cold=round(arm.pool_share * SLATE))
+    rules = Rules(SLATE, cold=cold, min_cold=cold_items(SLATE, arm.min_cold_share))
     rows, _ = merged_lists(ranked, rules, queries=len(scores), items=scores.shape[1])
     for share, pool in ((arm.explore_new, allowed & young), (arm.explore, allowed)):
         if share:

@@ -44,6 +44,7 @@ class Task:
       users, items, days, warm_up_days, authors: as of `LiveCommunity.make`.
       config: an experiment file in place of the example's; None: the example's.
       overrides: `dotted.key=value` pairs for all models.
+      steps: of each training, about.
     """
 
     folder: str
@@ -56,6 +57,7 @@ class Task:
     authors: int
     config: str | None = None
     overrides: tuple[str, ...] = ()
+    steps: int = 300
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +67,7 @@ class Task:
         if Arm.parse(self.arm).kind in MODELS:
             settings["experiment"] = self.experiment()
         else:
-            del settings["config"], settings["overrides"]
+            del settings["config"], settings["overrides"], settings["steps"]
         return fingerprint(settings)
 
     def experiment(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def run_task(task: Task) -> dict[str, Any]:
         try:
             policy = make_policy(
                 arm, knowledge, config=Path(task.config) if task.config else None, overrides=list(task.overrides),
-                folder=scratch,
+                steps=task.steps, folder=scratch,
             )  # fmt: skip
             log = play(community, arm, policy, knowledge)
         finally:

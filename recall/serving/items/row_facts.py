@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 from recall.core.arrays import Bools
 from recall.core.errors import ArtifactError, DataError
 from recall.core.untyped import Kind
+from recall.data.budget import within_budget
 from recall.data.item_attributes import TAGS, ItemAttributes
 from recall.index import Index
 from recall.serving.items.distinct import DistinctValues
@@ -151,6 +152,14 @@ class RowFacts:
     def is_cold(self) -> Bools:
         """Mark the rows without exposures, items added later among them; bool [rows]."""
         return np.asarray(self.by_posterior(lambda known: known.exposures == 0))
+
+    def within_budget(self, steps: Sequence[int]) -> Bools:
+        """Mark the rows whose budget of exposures is not used up, as of `recall.data.budget`; bool [rows]."""
+        exposures, clicks = (
+            np.asarray(self.by_posterior(values_of))
+            for values_of in (lambda known: known.exposures, lambda known: known.clicks)
+        )
+        return within_budget(exposures, clicks, steps=steps)
 
     @cached_property
     def is_alive(self) -> Bools:

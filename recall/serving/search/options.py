@@ -1,10 +1,10 @@
-"""Holds the options of a search: length of the lists, filters, exclusions, caps, cold share and fallback."""
+"""Holds the options of a search: length of the lists, filters, exclusions, caps, cold share, budget and fallback."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -36,6 +36,8 @@ class SearchOptions:
       caps: by column of text or tags, the largest number of items of one value in a list, e.g. {"author_id": 2}.
       min_cold_share: share of each list, rounded up, that has no exposure yet, while filters and caps allow such items.
         Lists stay in the order of their scores.
+      budget: exposures up to which an item counts as having none yet for `min_cold_share`, released step by step: of
+        (20, 100) every item may get 20, and an item that does well 100; see `within_budget`. Default: one exposure.
       fallback: whether users without clicks get popular and fresh items (see `fallback.py`), unless features bring a
         profile. True also fills, from the filters' lists of ids alone, a list that the filters' predicates leave empty;
         "filtered" leaves it empty. `Candidates.sources` names the source of each list.
@@ -50,6 +52,7 @@ class SearchOptions:
     exclude: Exclude | None
     caps: Mapping[str, int]
     min_cold_share: float
+    budget: tuple[int, ...]
     fallback: Fallback
 
     def __init__(
@@ -60,6 +63,7 @@ class SearchOptions:
         exclude: Exclude | None = None,
         caps: Mapping[str, int] | None = None,
         min_cold_share: float = 0.0,
+        budget: Sequence[int] = (),
         fallback: Fallback = False,
     ) -> None:
         k = require_at_least(1, k, what="k")
@@ -71,9 +75,11 @@ class SearchOptions:
             filters=Filters.read(filters),
             exclude=exclude if exclude is None or isinstance(exclude, Mapping) else tuple(ids_of(exclude, "exclude")),
             min_cold_share=min_cold_share,
+            budget=check_budget(budget),
             fallback=fallback,
         )
-        cold_items(k, min_cold_share)
+        if not cold_items(k, min_cold_share) and budget:
+            raise DataError("budget: says which items min_cold_share is for, which is 0; set min_cold_share, e.g. 0.1")
 
     @classmethod
     def read(cls, options: SearchOptions | None, keywords: Mapping[str, Any]) -> SearchOptions:
@@ -113,6 +119,7 @@ class SearchKeywords(TypedDict, total=False):
     exclude: Exclude | None
     caps: Mapping[str, int] | None
     min_cold_share: float
+    budget: Sequence[int]
     fallback: Fallback
 
 
@@ -131,6 +138,18 @@ def cold_items(k: int, share: float) -> int:
     if not isinstance(share, int | float | np.floating) or not 0 <= share <= 1:
         raise DataError(f"min_cold_share: expected a number from 0 to 1, found {share}")
     return math.ceil(round(share * k, 6))  # 0.7 * 10 is a little more than 7 in binary
+
+
+def check_budget(steps: Sequence[int]) -> tuple[int, ...]:
+    """Check the steps of a budget of exposures.
+
+    Raises:
+      DataError: they are no whole numbers of at least 1, or do not rise.
+    """
+    wrong = [step for step in steps if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1]
+    if wrong or list(steps) != sorted(set(steps)):
+        raise DataError(f"budget: expected rising whole numbers of exposures, e.g. 20, 100; found {list(steps)}")
+    return tuple(int(step) for step in steps)
 
 
 def check_caps(caps: Mapping[str, int]) -> dict[str, int]:

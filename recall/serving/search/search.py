@@ -141,7 +141,10 @@ def _planned(index: Index, options: SearchOptions, facts: RowFacts | None, *, no
     allowed, unknown_ids = options.filters.allowed(facts, now_ms=now_ms)
     caps = [Cap(facts.groups(column, what=f"caps[{column!r}]"), limit) for column, limit in options.caps.items()]
     min_cold = options.min_cold
-    rules = Rules(options.k, tuple(caps), facts.is_cold if min_cold else None, min_cold)
+    cold = None
+    if min_cold:
+        cold = facts.within_budget(options.budget) if options.budget else facts.is_cold
+    rules = Rules(options.k, tuple(caps), cold, min_cold)
     return _Plan(index, rules, allowed, unknown_ids)
 
 

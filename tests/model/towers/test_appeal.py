@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recall.config.model import ModelConfig
 from recall.model.towers.appeal import Appeal, with_appeal, with_appeal_factor
+from recall.model.towers.structures import JoinInputs, join
 
 FEATURES = tf.constant(np.random.default_rng(3).normal(size=(6, 4)), tf.float32)
 KNOWN = tf.constant([True, False, True, False, True, False])
@@ -68,3 +70,16 @@ def test_appeal_depends_on_the_posterior_and_on_whether_the_id_is_known() -> Non
         moved[:, feature] += 1
         assert (np.abs(appeal(tf.constant(moved), KNOWN).numpy() - before) > 1e-4).all(), feature
     assert (np.abs(appeal(FEATURES, ~KNOWN).numpy() - before) > 1e-4).all()
+
+
+def test_the_score_of_base_is_the_sum_of_both_towers_with_their_appeal() -> None:
+    config = ModelConfig(structure="base", base_appeal=True, dim=3)
+    appeal, meta = (
+        random_appeal()(FEATURES, KNOWN),
+        tf.constant(np.random.default_rng(6).normal(size=(6, 3)), tf.float32),
+    )
+    vectors = join(meta, JoinInputs(ITEMS, None, appeal, KNOWN), config=config)
+    scores = tf.matmul(with_appeal_factor(QUERIES), vectors, transpose_b=True).numpy()
+    of_meta = QUERIES.numpy() @ meta.numpy().T + appeal.numpy().T
+    of_behaviour = QUERIES.numpy() @ ITEMS.numpy().T + appeal.numpy().T
+    np.testing.assert_allclose(scores, np.where(KNOWN, of_meta + of_behaviour, of_meta), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recall.core.errors import ConfigError
+from recall.core.errors import ConfigError, RecallError
 from recall.runs.loop.arms import Arm, parse_arms
 from recall.runs.loop.experiment import loop_experiment
 
@@ -19,9 +19,9 @@ def test_an_arm_has_the_settings_that_follow_its_kind() -> None:
 
 
 def test_settings_of_all_arms_come_before_the_settings_of_one() -> None:
-    arm = Arm.parse("base+training.epochs=1")
-    config = loop_experiment(arm.settings, overrides=["training.epochs=9", "model.dim=16"])
-    assert (config.training.epochs, config.model.dim, config.model.structure) == (1, 16, "base")
+    arm = Arm.parse("base+training.ema=0.9")
+    config = loop_experiment(arm.settings, overrides=["training.ema=0.5", "model.dim=16"])
+    assert (config.training.ema, config.model.dim, config.model.structure) == (0.9, 16, "base")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,11 @@ def test_settings_of_all_arms_come_before_the_settings_of_one() -> None:
         ("gated+explore", "'explore' is no setting"),
         ("gated+explore=2", "explore is 2, expected a share from 0 to 1"),
         ("gated+retrain=hourly", "retrain is hourly, expected daily, weekly, never"),
+        ("gated+budget=20/100", "add \\+min_cold_share"),
+        ("gated+min_cold_share=0.1+budget=many", "budget is many, expected exposures, e.g. 20/100"),
+        ("gated+min_cold_share=0.1+budget=20/10", "budget: expected rising"),
+        ("gated+exploration=-1", "exploration is -1, expected a weight"),
+        ("random+exploration=1", "random has no setting exploration"),
         ("random+retrain=daily", "random has no setting retrain"),
         ("random+model.dim=8", "model.dim is a setting of a model, and random trains none"),
         ("gated+colour=red", "gated has no setting colour; expected retrain, refresh, explore"),
@@ -40,7 +45,7 @@ def test_settings_of_all_arms_come_before_the_settings_of_one() -> None:
     ],
 )
 def test_what_is_wrong_with_arms_is_said(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RecallError, match=message):
         parse_arms(text)
 
 

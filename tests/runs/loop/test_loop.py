@@ -43,7 +43,7 @@ def test_the_result_is_written_for_programs_and_for_people(out: Path) -> None:
     assert list(content["arms"]) == ["trending", "random", "oracle"]
     log = pq.read_table(out / "arms" / "seed-2" / "random" / "log.parquet").to_pandas()
     assert content["arms"]["random"]["total"]["probability"]["seeds"][1] == pytest.approx(log["probability"].mean())
-    assert content["settings"] == {**SIZES, "seeds": 2, "overrides": []}
+    assert content["settings"] == {**SIZES, "seeds": 2, "steps": 300, "overrides": []}
     page = (out / "loop.html").read_text()
     assert "3 arms filled the feed of the same 60 users and 300 items for 2 days each" in page
     differences = {(one["arm"], one["against"], one["measure"]): one["verdict"] for one in content["differences"]}
@@ -103,7 +103,7 @@ def test_the_command_writes_the_page(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ("gated+training.epochs=0", "training.epochs: "),
+        ("gated+training.batch_size=0", "training.batch_size: "),
         ("gatd", "found 'gatd', expected one of gated"),
         ("gated+model.structure=deep", "model.structure: "),
     ],

@@ -19,7 +19,7 @@ from recall.runs.loop.play import play
 from recall.training.published import load_model
 
 HOUR_MS = 3_600_000
-SMALL = ["training.epochs=1", "training.batch_size=256", "model.dim=8", "model.hidden=[8]"]
+SMALL = ["training.batch_size=256", "model.dim=8", "model.hidden=[8]"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def knowledge(live: LiveCommunity) -> Knowledge:
 @pytest.fixture(scope="module")
 def learned(live: LiveCommunity, knowledge: Knowledge, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     config = loop_experiment(Arm.parse("gated").settings, overrides=SMALL)
-    learner = FromNothing(config, tmp_path_factory.mktemp("learner"))
+    learner = FromNothing(config, tmp_path_factory.mktemp("learner"), steps=6)
     return learner.learn(knowledge, now_ms=live.start_ms, until_ms=live.end_ms)
 
 
@@ -128,6 +128,21 @@ def test_without_refresh_items_stay_as_they_were(live: LiveCommunity, learned: L
     for policy in (frozen, fresh):
         policy.refresh(live.start_ms + 10 * HOUR_MS)
     assert not np.allclose(frozen._vectors, fresh._vectors)
+
+
+def test_exploration_moves_new_items_most_and_the_same_in_all_arms(live: LiveCommunity, learned: Learned) -> None:
+    now_ms = live.start_ms + 3 * HOUR_MS
+    plain, one, other = (serving(live, learned, text) for text in ("gated", *["gated+exploration=0.5"] * 2))
+    for policy in (plain, one, other):
+        policy.refresh(now_ms)
+    assert (one._vectors == other._vectors).all()
+    moved = one._vectors - plain._vectors
+    assert not moved[:, :-1].any()
+    exposures = plain._knowledge.exposures(now_ms=now_ms)
+    few, many = exposures == 0, exposures >= np.quantile(exposures, 0.9)
+    assert moved[few, -1].std() > 2 * moved[many, -1].std() > 0
+    one.refresh(now_ms + HOUR_MS)
+    assert (one._vectors != other._vectors).any()
 
 
 def test_a_training_leaves_one_run_behind(learned: Learned) -> None:

@@ -19,7 +19,7 @@ NEW = np.arange(ITEMS) >= 50
 
 
 def filled(arm: str, *, scores: np.ndarray = SCORES, allowed: np.ndarray = ALLOWED) -> np.ndarray:
-    return fill_slates(scores, allowed, VISITS, arm=Arm.parse(arm), seed=1, young=NEW, cold=NEW, pool=NEW)
+    return fill_slates(scores, allowed, VISITS, arm=Arm.parse(arm), seed=1, young=NEW, cold=NEW)
 
 
 def test_slates_are_the_ten_best_allowed_items_in_order() -> None:
@@ -42,6 +42,11 @@ def test_a_cold_share_is_kept_while_there_are_cold_items() -> None:
     assert not (filled("gated", scores=np.where(NEW, SCORES - 100, SCORES).astype(np.float32)) >= 50).any()
 
 
+def test_a_share_is_rounded_up_as_a_served_request_does() -> None:
+    scores = np.where(NEW, SCORES - 100, SCORES).astype(np.float32)
+    assert ((filled("gated+min_cold_share=0.11", scores=scores) >= 50).sum(axis=1) == 2).all()
+
+
 @pytest.mark.parametrize("arm", ["gated+explore=0.2", "gated+explore_new=0.2"])
 def test_a_share_of_the_slots_explores(arm: str) -> None:
     plain, rows = filled("gated"), filled(arm)
@@ -58,7 +63,5 @@ def test_a_share_of_the_slots_explores(arm: str) -> None:
 
 def test_exploring_does_not_depend_on_who_else_comes() -> None:
     half = Visits(5, 0, VISITS.users[::2], VISITS.times_ms[::2])
-    some = fill_slates(
-        SCORES[::2], ALLOWED[::2], half, arm=Arm.parse("gated+explore=0.3"), seed=1, young=NEW, cold=NEW, pool=NEW
-    )
+    some = fill_slates(SCORES[::2], ALLOWED[::2], half, arm=Arm.parse("gated+explore=0.3"), seed=1, young=NEW, cold=NEW)
     assert (some == filled("gated+explore=0.3")[::2]).all()

@@ -139,6 +139,22 @@ def test_a_share_of_every_list_is_cold_and_the_rest_the_best() -> None:
     assert (np.diff(found.scores, axis=1) <= 0).all()
 
 
+def test_a_share_of_every_list_is_for_items_within_their_budget() -> None:
+    ctr = FRAME.clicks.sum() / FRAME.exposures.sum()
+    does_well = (FRAME.clicks + 20 * ctr) / (FRAME.exposures + 20) >= ctr
+    first, last = 50, 500
+    is_within = (FRAME.exposures < first) | ((FRAME.exposures < last) & does_well)
+    assert 0 < is_within.sum() - (FRAME.exposures < first).sum() < (FRAME.exposures < last).sum()
+    found = search(k=10, min_cold_share=0.6, budget=(first, last))
+    for row, query in enumerate(QUERIES):
+        best = ranked(query)
+        kept = set([item for item in best if is_within[item]][:6])
+        expected = kept | set([item for item in best if item not in kept][: 10 - len(kept)])
+        if sum(is_within[best[:10]]) >= 6:
+            expected = set(best[:10])
+        assert given(found, row) == [item for item in best if item in expected]
+
+
 def test_a_cap_is_kept_though_the_cold_share_is_not() -> None:
     one_author = FRAME.author == "a1"
     found = search(k=5, filters={"allow": FRAME.index[one_author].tolist()}, caps={"author": 2}, min_cold_share=1.0)

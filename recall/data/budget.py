@@ -1,7 +1,7 @@
 """Gives new items a budget of exposures, released step by step while their results are good.
 
-A pool is what practitioners call a step: a new item may spend the first one whatever comes of it, and gets the next one
-if its CTR, shrunk towards the CTR of all, is at least as good as the CTR of all.
+What practitioners call traffic pools: a new item may spend the first step whatever comes of it, and the further ones if
+its CTR, shrunk towards the CTR of all items, is at least as good as the CTR of all.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from collections.abc import Sequence
 
 from recall.core.arrays import Bools, Float64s, Int64s
 
-STEPS = (20, 100)
 STRENGTH = 20.0
 
 
-def in_pool(
-    exposures: Int64s, clicks: Float64s | Int64s, *, steps: Sequence[int] = STEPS, strength: float = STRENGTH
+def within_budget(
+    exposures: Int64s, clicks: Float64s | Int64s, *, steps: Sequence[int], strength: float = STRENGTH
 ) -> Bools:
     """Mark the items whose budget is not used up, bool [items].
 
     Args:
       exposures: int64 [items], known by now.
       clicks: [items], likewise.
-      steps: rising; the first one is everybody's, an item that does well gets all of them.
+      steps: rising, > 0: exposures that every item may get, and exposures that an item may get that does well.
       strength: pseudo-exposures that shrink an item's CTR towards the CTR of all items.
     """
     total = exposures.sum()
