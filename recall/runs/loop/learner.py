@@ -20,7 +20,6 @@ from recall.runs.run import Run
 from recall.runs.served_bias import cold_bias
 from recall.training.train import train
 
-
 _EPOCHS = 6  # after which a training of few clicks is validated
 
 
