@@ -25,6 +25,10 @@ RULES = ("trending", "popularity", "random", "oracle")
 """Arms without a model."""
 DEFAULT_ARMS = (*MODELS, *RULES)
 
+_ALLOWED = {
+    "retrain": ("daily", "weekly", "never"), "from": ("nothing", "yesterday"), "refresh": ("hourly", "none"),
+}  # fmt: skip
+_NUMBERS = ("explore", "explore_new", "min_cold_share", "budget", "exploration")
 Retrain = Literal["daily", "weekly", "never"]
 Refresh = Literal["hourly", "none"]
 
@@ -37,6 +41,7 @@ class Arm:
       name: as it was asked for.
       kind: one of `DEFAULT_ARMS`.
       retrain: how often the model learns anew; never: once, from the log before the loop.
+      goes_on: whether a training goes on from the model of the one before (`from=yesterday`), or starts from nothing.
       refresh: hourly: items are made again from what is known an hour before; none: they stay as they were when the
         model was trained, and items that come later count as new all the time.
       explore: share of the slots that get a random item that the user may be shown.
@@ -50,6 +55,7 @@ class Arm:
     name: str
     kind: str
     retrain: Retrain = "daily"
+    goes_on: bool = False
     refresh: Refresh = "hourly"
     explore: float = 0.0
     explore_new: float = 0.0
@@ -61,7 +67,8 @@ class Arm:
     @property
     def settings(self) -> dict[str, Any]:
         """Return the settings of the experiment that make the arm's model."""
-        return {**MODELS.get(self.kind, {}), **dict(self.overrides)}
+        learns_on = {"training.refit": "continue"} if self.goes_on else {}
+        return {**MODELS.get(self.kind, {}), **learns_on, **dict(self.overrides)}
 
     @property
     def days_between_trainings(self) -> int | None:
@@ -97,10 +104,11 @@ class Arm:
             if self.kind not in MODELS:
                 raise ConfigError(f"--arms {self.name}: {key} is a setting of a model, and {self.kind} trains none")
             return replace(self, overrides=(*self.overrides, (key, _value(text, of=self.name))))
-        if key in ("retrain", "refresh") and self.kind in MODELS:
-            allowed = ("daily", "weekly", "never") if key == "retrain" else ("hourly", "none")
-            if text not in allowed:
-                raise ConfigError(f"--arms {self.name}: {key} is {text}, expected {', '.join(allowed)}")
+        if key in _ALLOWED and self.kind in MODELS:
+            if text not in _ALLOWED[key]:
+                raise ConfigError(f"--arms {self.name}: {key} is {text}, expected {', '.join(_ALLOWED[key])}")
+            if key == "from":
+                return replace(self, goes_on=text == "yesterday")
             return replace(self, **{key: text})  # type: ignore[arg-type]
         if key == "exploration" and self.kind in MODELS:
             weight = _value(text, of=self.name)
@@ -116,7 +124,7 @@ class Arm:
             if not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ConfigError(f"--arms {self.name}: {key} is {text}, expected a share from 0 to 1")
             return replace(self, **{key: float(share)})  # type: ignore[arg-type]
-        known = [field.name for field in fields(self)][2:-1]
+        known = [*_ALLOWED, *(field.name for field in fields(self) if field.name in _NUMBERS)]
         raise ConfigError(
             f"--arms {self.name}: {self.kind} has no setting {key}; expected {', '.join(known)}, or a dotted key "
             "of the experiment, where it trains a model"

@@ -99,9 +99,9 @@ def make_policy(
     if arm.kind not in MODELS:
         return rule(arm.kind, knowledge)
     from recall.runs.loop.experiment import loop_experiment
-    from recall.runs.loop.learner import FromNothing
+    from recall.runs.loop.learner import RunLearner
     from recall.runs.loop.model_policy import ModelPolicy
 
     experiment = loop_experiment(arm.settings, config=config, overrides=overrides)
     experiment = experiment.replaced(seed=knowledge.community.seed)
-    return ModelPolicy(arm, knowledge, FromNothing(experiment, folder, steps=steps))
+    return ModelPolicy(arm, knowledge, RunLearner(experiment, folder, goes_on=arm.goes_on, steps=steps))

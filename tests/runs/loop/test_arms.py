@@ -40,7 +40,7 @@ def test_settings_of_all_arms_come_before_the_settings_of_one() -> None:
         ("random+exploration=1", "random has no setting exploration"),
         ("random+retrain=daily", "random has no setting retrain"),
         ("random+model.dim=8", "model.dim is a setting of a model, and random trains none"),
-        ("gated+colour=red", "gated has no setting colour; expected retrain, refresh, explore"),
+        ("gated+colour=red", "gated has no setting colour; expected retrain, from, refresh, explore"),
         ("gated+model.dim=[", "'\\[' is not valid YAML"),
     ],
 )

@@ -13,7 +13,7 @@ from recall.model.inference import CatalogueVectors, encode_users
 from recall.runs.loop.arms import Arm
 from recall.runs.loop.experiment import loop_experiment
 from recall.runs.loop.knowledge import Knowledge
-from recall.runs.loop.learner import FromNothing, Learned
+from recall.runs.loop.learner import RunLearner, Learned
 from recall.runs.loop.model_policy import ModelPolicy
 from recall.runs.loop.play import play
 from recall.training.published import load_model
@@ -30,7 +30,7 @@ def knowledge(live: LiveCommunity) -> Knowledge:
 @pytest.fixture(scope="module")
 def learned(live: LiveCommunity, knowledge: Knowledge, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     config = loop_experiment(Arm.parse("gated").settings, overrides=SMALL)
-    learner = FromNothing(config, tmp_path_factory.mktemp("learner"), steps=6)
+    learner = RunLearner(config, tmp_path_factory.mktemp("learner"), steps=6)
     return learner.learn(knowledge, now_ms=live.start_ms, until_ms=live.end_ms)
 
 
