@@ -21,7 +21,7 @@ from docs.generate import commands, configuration, includes, notebooks
 from docs.generate.numbers import fill_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
-_BENCHMARKS = ("quality", "warm_up", "content", "speed", "serving", "scale_out")
+_BENCHMARKS = ("quality", "loop", "warm_up", "content", "speed", "serving", "scale_out")
 
 
 def on_config(config: Any) -> None:

@@ -27,6 +27,7 @@ PAGES = {  # files of the repository -> pages on which they are shown whole, or 
     "benchmarks/speed/README.md": "benchmarks/speed.md",
     "benchmarks/content/README.md": "benchmarks/content.md",
     "benchmarks/serving/README.md": "benchmarks/serving.md",
+    "benchmarks/loop/README.md": "benchmarks/loop.md",
     "benchmarks/warm_up/README.md": "benchmarks/warm_up.md",
     "benchmarks/scale_out.md": "benchmarks/scale_out.md",
 }

@@ -13,7 +13,7 @@ from recall.model.inference import CatalogueVectors, encode_users
 from recall.runs.loop.arms import Arm
 from recall.runs.loop.experiment import loop_experiment
 from recall.runs.loop.knowledge import Knowledge
-from recall.runs.loop.learner import RunLearner, Learned
+from recall.runs.loop.learner import Learned, RunLearner
 from recall.runs.loop.model_policy import ModelPolicy
 from recall.runs.loop.play import play
 from recall.training.published import load_model
