@@ -158,6 +158,11 @@ class ModelConfig(Strict):
     audience_monotone: bool = Field(
         default=False, description="the audience share never falls, against the content's, as the audience grows"
     )
+    gate_blind: bool = Field(
+        default=False,
+        description="the gate sees nothing of an item and divides all alike, to measure what it is worth that it sees; "
+        "nobody should serve it",
+    )
     gate_hidden: PositiveInt = Field(default=16, description="units of the gate's hidden layer")
     appeal: bool = Field(
         default=True,

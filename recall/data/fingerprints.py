@@ -76,8 +76,9 @@ def model_fingerprint(config: Config, *, of_data: str) -> str:
     """
     training = config.training.model_dump(mode="json", exclude=_OF_REFIT)
     model = config.model.model_dump(mode="json")
-    if not config.model.base_appeal:  # models from before there was one stay
-        del model["base_appeal"]
+    for name in ("base_appeal", "gate_blind"):
+        if not model[name]:  # models from before there was such a setting stay
+            del model[name]
     sections: list[Any] = [model, training]
     if config.model.fusion.kind != "concat":
         sections.append(config.features.modalities)

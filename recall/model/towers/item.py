@@ -354,10 +354,15 @@ class ItemSide(tf.keras.layers.Layer):
 
     def _shares(self, features: tf.Tensor, posterior: tf.Tensor) -> Shares:
         """Divide items among behaviour, content and audience, from `gate_features` and the audience of a posterior."""
+        if self.config.gate_blind:
+            features = tf.zeros_like(features)
         if not self.has_audience:
             return Shares.of_two(self.gate(features))
         audience = self._audience(posterior)
-        return Shares.of_three(self.gate.logits(features), self.audience_gate(features, audience), audience.size)
+        seen = audience
+        if self.config.gate_blind:  # that there is an audience at all is seen: without one there is nothing to trust
+            seen = audience._replace(size=tf.zeros_like(audience.size))
+        return Shares.of_three(self.gate.logits(features), self.audience_gate(features, seen), audience.size)
 
     def served(self, vectors: ItemVectors) -> tf.Tensor:
         """Return the vectors for an index: float32 [items, width], or [items, codes, width] with several per item."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recall.runs.loop.arms import RULES
 from recall.runs.loop.measures import MEASURES, OF_DAYS
+from recall.runs.loop.summary import ORACLE
 from recall.runs.report.html_file import rendered, write_page
 from recall.runs.report.tables import DASH, Cell, Row, Table, duration, join
 
@@ -92,11 +94,15 @@ def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
 def _arms(content: Mapping[str, Any]) -> Table:
     """Build the table of all arms and measures; the best of a column is bold where a direction is better."""
     names, rows = _there(content), []
-    compared = {arm: parts for arm, parts in content["arms"].items() if arm != "oracle"}
-    best = {name: _best([parts["total"][name]["mean"] for parts in compared.values()], name) for name in names}
+    compared = [parts for arm, parts in content["arms"].items() if arm != ORACLE]
+    best = {name: _best([parts["total"][name]["mean"] for parts in compared], name) for name in names}
+    best = {name: value for name, value in best.items() if value is not None}
     for number, (arm, parts) in enumerate(content["arms"].items()):
         cells = [
-            Cell(_shown(parts["total"][name], name), arm != "oracle" and parts["total"][name]["mean"] == best[name])
+            Cell(
+                _shown(parts["total"][name], name),
+                arm != ORACLE and parts["total"][name]["mean"] == best.get(name, math.inf),
+            )
             for name in names
         ]
         time = Cell(duration(content["cpu_seconds"][arm]))

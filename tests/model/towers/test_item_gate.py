@@ -160,3 +160,11 @@ def test_fresh_model_has_no_appeal_so_that_tastes_come_first() -> None:
     config = ModelConfig(dim=DIM, hidden=(10,), similarity="cosine")
     side = ItemSide(COLUMNS, id_name="item_id", config=config, prior_ctr=0.2, id_clicks=ID_CLICKS)
     np.testing.assert_array_equal(vectors_of(side, features_of()).vector[:, -1], np.zeros(COUNT))
+
+
+def test_a_blind_gate_divides_all_items_alike_and_the_seeing_one_does_not() -> None:
+    shares = {
+        blind: vectors_of(item_side("gated", gate_blind=blind), features_of()).share.numpy() for blind in (False, True)
+    }
+    assert np.ptp(shares[True]) < 1e-6
+    assert np.ptp(shares[False]) > 0.01

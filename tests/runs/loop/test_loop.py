@@ -50,6 +50,7 @@ def test_the_result_is_written_for_programs_and_for_people(out: Path) -> None:
     words = {"lower": "below oracle", "no difference shown": "not shown to differ from"}
     assert words[differences["trending", "oracle", "probability"]] in page
     assert page.count("<svg") == 1
+    assert "<b>–</b>" not in page
     assert not re.search(r'(src|href)="https?:', page)
 
 
