@@ -1,7 +1,8 @@
 """Runs Apache Beam jobs: thin shells around the pure functions of `recall.data`.
 
-Imports `recall.core`, `recall.config`, `recall.data`, `recall.model`, `recall.content` and `recall.serving.export`; the
-only home of Beam. Only `recall.runs` and `recall.cli` import it. Start at `training_data.py`.
+Imports `recall.core`, `recall.config`, `recall.data`, `recall.evaluation`, `recall.model`, `recall.content` and
+`recall.serving.export`; the only home of Beam. Only `recall.runs` and `recall.cli` import it. Start at
+`training_data.py`.
 """
 
 import logging

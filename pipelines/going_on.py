@@ -10,17 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
+from pipelines.posterior_blocks import write_base
 from pipelines.summaries import OrderedLog
 from pipelines.transforms import SETTLED_USERS, TAIL, Source
 from recall.config.data import DataConfig
 from recall.core.arrays import Int64s
 from recall.core.tables import is_uri
+from recall.core.times import MS_PER_HOUR
+from recall.data.compaction import joined_half_lives
 from recall.data.event_counts import BucketCounts
 from recall.data.events import Piece, event_schema
 from recall.data.settled import STATE, USER_SCHEMA, Settled, file_stat
 from recall.data.splits import TRAIN
+from recall.evaluation.trending import HALF_LIVES_HOURS
 
 _USERS_PER_PART = 1 << 16
+_MARGIN_MS = 24 * MS_PER_HOUR
 
 
 def new_sources(sources: Sequence[Source], settled: Settled | None) -> list[Source]:
@@ -49,9 +54,18 @@ def kept_sources(settled: Settled | None, scratch: Scratch, item_ids: pa.StringA
 
 
 def add_settled_counts(
-    settled: Settled, scratch: Scratch, data: DataConfig, *, item_ids: pa.StringArray, partitions: int
+    settled: Settled,
+    scratch: Scratch,
+    data: DataConfig,
+    *,
+    item_ids: pa.StringArray,
+    partitions: int,
+    refresh_ms: int | None = None,
 ) -> None:
     """Add the settled counts of items to the counts of the tail and the new events, and to the totals of training.
+
+    What no later moment tells apart is compacted: of each item the buckets that had closed when the first moment comes
+    that anybody asks for, and of its audience all but the last clicks before. So tables do not grow with the log.
 
     Args:
       settled: of the earlier run.
@@ -59,8 +73,15 @@ def add_settled_counts(
       data: settings of buckets and audience.
       item_ids: string [items], today's catalogue.
       partitions: number of parts of the items.
+      refresh_ms: rolling evaluation asks for moments up to so long before its first click.
     """
-    rows, counts = settled.rows_in(item_ids), settled.counts
+    before = settled.first_bucket(asked_ms=settled.from_ms - max(_MARGIN_MS, refresh_ms or 0))
+    of_trend = (round(hours * MS_PER_HOUR) for hours in HALF_LIVES_HOURS)
+    half_lives_ms = joined_half_lives(data.half_lives_ms, tuple(of_trend))
+    counts, base = settled.counts(before, half_lives_ms=half_lives_ms)
+    rows = settled.rows_in(item_ids)
+    if len(base.item):
+        write_base(scratch, base.remapped(rows))
     counts = counts._replace(item=rows[counts.item])
     counts = counts.take(np.flatnonzero(counts.item >= 0))
     for partition, part in partitioned(counts.table(item_ids), "item", partitions=partitions):
@@ -74,16 +95,20 @@ def add_settled_counts(
     totals = counts._replace(bucket=np.full(len(counts.item), TRAIN, np.int64)).aggregated()
     scratch.write("settled_totals", 0, totals.table())
     if data.audience:
-        scratch.write("settled_audience", 0, _settled_audience(settled, rows))
+        scratch.write("settled_audience", 0, _settled_audience(settled, rows, before=before, last=data.audience))
 
 
-def _settled_audience(settled: Settled, rows: Int64s) -> pa.Table:
-    """Return the settled clicks of audiences as `write_sources` writes clicks.
+def _settled_audience(settled: Settled, rows: Int64s, *, before: int, last: int) -> pa.Table:
+    """Return the settled clicks of audiences as `write_sources` writes clicks; before a bucket the last of each item.
 
     Of their times only the buckets are known; within one they keep their order.
     """
     history = settled.prepared.audience_history
-    early = np.flatnonzero(history.bucket < settled.from_ms // history.bucket_ms)
+    old = np.flatnonzero(history.bucket < before)
+    to_come = np.searchsorted(history.item[old], history.item[old], side="right") - np.arange(len(old))
+    asked = (history.bucket >= before) & (history.bucket < settled.from_ms // history.bucket_ms)
+    asked[old[to_come <= last]] = True
+    early = np.flatnonzero(asked)
     item, bucket, source = history.item[early], history.bucket[early], rows[history.source[early]]
     begins = np.flatnonzero(np.append(True, (item[1:] != item[:-1]) | (bucket[1:] != bucket[:-1]))[: len(item)])
     place = np.arange(len(item)) - np.repeat(begins, np.diff(np.append(begins, len(item))))

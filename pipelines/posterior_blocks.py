@@ -15,12 +15,13 @@ from pipelines.exchange import Scratch
 from recall.config.data import DataConfig
 from recall.core.arrays import Float32s
 from recall.core.ordering import order_of
+from recall.data.compaction import Base
 from recall.data.event_counts import BucketCounts
 from recall.data.fresh_evidence import COLUMNS, Feed, FreshEvidence
 from recall.data.posterior import PosteriorHistory, Prior
 from recall.data.posterior_blocks import PosteriorBlocks, block_starts
 
-_BLOCKS, _STARTS = "history", "history_starts"
+_BLOCKS, _STARTS, _BASE = "history", "history_starts", "history_base"
 _ENTRIES_PER_BLOCK = 1 << 20  # 36 MB
 
 
@@ -73,6 +74,16 @@ def read_history(scratch: Scratch, *, data: DataConfig, prior: Prior) -> Posteri
     return PosteriorBlocks(scratch.read(_STARTS)["row"].to_numpy(), read)
 
 
+def write_base(scratch: Scratch, base: Base) -> None:
+    """Write what compacted entries of the history were made of."""
+    scratch.write(_BASE, 0, base.table())
+
+
+def read_base(scratch: Scratch) -> Base | None:
+    """Read what `write_base` wrote; None where nothing is compacted."""
+    return Base.from_table(scratch.read(_BASE)) if scratch.exists(_BASE, 0) else None
+
+
 def history_tables(scratch: Scratch) -> Iterator[pa.Table]:
     """Iterate over the entries of the history, by item and bucket, a block at a time: `BUCKET_SCHEMA`."""
     return (scratch.read(_BLOCKS, block) for block in range(len(scratch.read(_STARTS))))
@@ -102,12 +113,13 @@ def fresh_snapshots(
         ended["serving"] += bucket_ms
     blocks = read_history(scratch, data=data, prior=prior)
     parts = (blocks.read(block).entries() for block in range(len(blocks.starts)))
-    feed = Feed.of(parts, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms)
+    base = read_base(scratch)
+    feed = Feed.of(parts, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms, base=base)
     result = {name: np.zeros((items, len(COLUMNS) * len(half_lives_ms)), np.float32) for name in moments_ms}
     for block, (start, stop) in enumerate(zip(blocks.starts, [*blocks.starts[1:], items], strict=True)):
         history, rows = blocks.read(block), np.arange(start, stop)
         entries = history.entries()
-        evidence = FreshEvidence.of(entries, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms, feed=feed)
+        evidence = FreshEvidence.of(entries, bucket_ms=bucket_ms, half_lives_ms=half_lives_ms, feed=feed, base=base)
         for name, moment_ms in ended.items():
             times_ms = np.full(len(rows), moment_ms + data.posterior.delay)
             position, known = history.visible(rows, times_ms)

@@ -29,7 +29,7 @@ from pipelines.going_on import add_settled_counts, files_of, kept_sources, new_s
 from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
-from pipelines.posterior_blocks import fresh_snapshots, history_tables, whole_history, write_history
+from pipelines.posterior_blocks import fresh_snapshots, history_tables, read_base, whole_history, write_history
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
@@ -186,7 +186,8 @@ class _Job:
             items = read_items(self.config, extra_ids=_items_of_log(scratch).union(before))
             scratch.write("catalogue", 0, pa.table({"item": items.ids}))
         if settled is not None:
-            add_settled_counts(settled, scratch, data, item_ids=items.ids, partitions=partitions)
+            refresh_ms = self.config.refresh_ms
+            add_settled_counts(settled, scratch, data, item_ids=items.ids, partitions=partitions, refresh_ms=refresh_ms)
         if data.events.time_unit != "order":
             summary = summary.with_end(scratch, bucket_ms=data.posterior.bucket)
         held_out = summary.split(data, settled)
@@ -224,7 +225,7 @@ class _Job:
         with running(self.options) as pipeline:
             job = ExampleJob(
                 data, scratch, partitions, held_out.boundaries, held_out.prior, refit=self.config.learns_from_all,
-                tail_ms=tail_start(log.summary.end_ms, data) if keeps_state(data) else None,
+                tail_ms=self._tail_ms(log) if keeps_state(data) else None,
             )  # fmt: skip
             write_examples(pipeline, job)
         require_all_written(scratch, log.summary)
@@ -277,6 +278,7 @@ class _Job:
                 ),
             ),
             audience=audience_tables(scratch, data=data, items=len(log.items)) if data.audience else None,
+            base=read_base(scratch),
             content_prior=content_prior,
             sampling_counts=totals.sampling_counts(),
             all_counts=totals.all_counts() if self.config.learns_from_all else None,
@@ -287,12 +289,17 @@ class _Job:
         )
         return encoded
 
+    def _tail_ms(self, log: OrderedLog) -> int:
+        """Return where the tail begins: not before the one that this run goes on from, as nothing earlier is kept."""
+        found = tail_start(log.summary.end_ms, self.config.data)
+        return found if self.settled is None else max(found, self.settled.from_ms)
+
     def keep_state(self, log: OrderedLog, files: Mapping[str, list[int]]) -> dict[str, Any]:
         """Keep what a run needs that goes on from this one; returns entries of the manifest."""
         data = self.config.data
         if not keeps_state(data):
             return {}
-        tail_ms = tail_start(log.summary.end_ms, data)
+        tail_ms = self._tail_ms(log)
         about, users, tail = state_of(self.scratch, data, log, tail_ms=tail_ms, files=files)
         write_state(self.folder, users=users, tail=tail, schema=tail_schema(data))
         if self.settled is not None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int64s
+from recall.data.compaction import Base
 
 COLUMNS = ("exposures", "clicks", "lift")
 """The columns of each half-life, in order; `lift` is the item's share of the feed's clicks, times the items."""
@@ -31,6 +32,10 @@ class Entries(NamedTuple):
     bucket: Int64s
     exposures: Int64s
     clicks: Int64s
+
+    def take(self, positions: Int64s) -> Entries:
+        """Select the entries at `positions`."""
+        return Entries(self.item[positions], self.bucket[positions], self.exposures[positions], self.clicks[positions])
 
 
 def decayed(counts: Float64s | Int64s, times_ms: Int64s, groups: AnyInts, *, half_life_ms: int) -> Float64s:
@@ -66,6 +71,24 @@ def decayed(counts: Float64s | Int64s, times_ms: Int64s, groups: AnyInts, *, hal
     return sums
 
 
+def decayed_entries(
+    entries: Entries, name: str, *, bucket_ms: int, half_life_ms: int, base: Base | None = None
+) -> Float64s:
+    """Decay the `exposures` or `clicks` of entries to the end of the bucket of each, float64 [entries].
+
+    Args:
+      entries: of some items.
+      name: which counts.
+      bucket_ms: length of a bucket.
+      half_life_ms: > 0.
+      base: what the oldest entries were made of, if they are compacted.
+    """
+    counts = getattr(entries, name)
+    if base is not None:
+        counts = base.started(counts, entries.item, entries.bucket, name=name, half_life_ms=half_life_ms)
+    return decayed(counts, (entries.bucket + 1) * bucket_ms, entries.item, half_life_ms=half_life_ms)
+
+
 @dataclass(frozen=True)
 class Feed:
     """Hold the decayed clicks of the whole feed.
@@ -81,8 +104,17 @@ class Feed:
     items: int
 
     @classmethod
-    def of(cls, parts: Iterable[Entries], *, bucket_ms: int, half_lives_ms: Sequence[int]) -> Feed:
-        """Add up the entries of all items, which may come in parts; an item's entries are all in one part."""
+    def of(
+        cls, parts: Iterable[Entries], *, bucket_ms: int, half_lives_ms: Sequence[int], base: Base | None = None
+    ) -> Feed:
+        """Add up the entries of all items, which may come in parts; an item's entries are all in one part.
+
+        Args:
+          parts: the entries.
+          bucket_ms: length of a bucket.
+          half_lives_ms: rising, > 0.
+          base: what the oldest entries were made of, if they are compacted.
+        """
         totals: dict[int, int] = {}
         items = 0
         for part in parts:
@@ -94,7 +126,11 @@ class Feed:
         buckets = np.array(sorted(totals), np.int64)
         counts = np.array([totals[bucket] for bucket in buckets.tolist()], np.float64)
         one = np.zeros(len(buckets), np.int64)
-        sums = [decayed(counts, (buckets + 1) * bucket_ms, one, half_life_ms=half_life) for half_life in half_lives_ms]
+        ends_ms = (buckets + 1) * bucket_ms
+        sums = [
+            decayed(base.of_feed(counts, buckets, half_life) if base else counts, ends_ms, one, half_life_ms=half_life)
+            for half_life in half_lives_ms
+        ]
         return cls(buckets, _columns(sums, rows=len(buckets)), items)
 
 
@@ -120,7 +156,13 @@ class FreshEvidence:
 
     @classmethod
     def of(
-        cls, entries: Entries, *, bucket_ms: int, half_lives_ms: Sequence[int], feed: Feed | None = None
+        cls,
+        entries: Entries,
+        *,
+        bucket_ms: int,
+        half_lives_ms: Sequence[int],
+        feed: Feed | None = None,
+        base: Base | None = None,
     ) -> FreshEvidence:
         """Decay the counts of entries.
 
@@ -129,16 +171,17 @@ class FreshEvidence:
           bucket_ms: length of a bucket.
           half_lives_ms: rising, > 0.
           feed: of all items, where the entries are those of some; default: of these.
+          base: what the oldest entries were made of, if they are compacted.
         """
-        ends_ms = (entries.bucket + 1) * bucket_ms
+
+        def sums(name: str, half_life: int) -> Float64s:
+            return decayed_entries(entries, name, bucket_ms=bucket_ms, half_life_ms=half_life, base=base)
+
         exposures, clicks = (
-            _columns(
-                [decayed(counts, ends_ms, entries.item, half_life_ms=half_life) for half_life in half_lives_ms],
-                rows=len(entries.item),
-            ).astype(np.float32)
-            for counts in (entries.exposures, entries.clicks)
+            _columns([sums(name, half_life) for half_life in half_lives_ms], rows=len(entries.item)).astype(np.float32)
+            for name in ("exposures", "clicks")
         )
-        feed = feed or Feed.of([entries], bucket_ms=bucket_ms, half_lives_ms=half_lives_ms)
+        feed = feed or Feed.of([entries], bucket_ms=bucket_ms, half_lives_ms=half_lives_ms, base=base)
         return cls(tuple(half_lives_ms), bucket_ms, exposures, clicks, feed)
 
     def as_of(self, position: Int64s, known: Bools, buckets: Int64s, times_ms: Int64s, *, delay_ms: int) -> Float32s:

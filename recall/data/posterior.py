@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import pyarrow as pa
 from recall.core.arrays import AnyInts, Bools, Float32s, Float64s, Int32s, Int64s
 from recall.core.ordering import order_of
 from recall.core.times import MS_PER_HOUR
+from recall.data.compaction import Base
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.event_counts import BUCKET_SCHEMA, BucketCounts
-from recall.data.fresh_evidence import Entries, FreshEvidence
+from recall.data.fresh_evidence import Entries, FreshEvidence, decayed_entries
 
 COLUMNS = ("exposures", "clicks", "smoothed_ctr", "age_hours")
 
@@ -131,6 +133,7 @@ class PosteriorHistory:
       prior: prior of the smoothed CTR.
       clock: False for logs that only have an order: lookups then ignore the time and give training totals.
       half_lives_ms: of the fresh evidence, rising; empty without it.
+      base: what the oldest entries were made of, if they are compacted; then only later moments may be asked for.
     """
 
     item: Int32s
@@ -143,6 +146,7 @@ class PosteriorHistory:
     prior: Prior
     clock: bool = True
     half_lives_ms: tuple[int, ...] = ()
+    base: Base | None = None
 
     @classmethod
     def from_counts(
@@ -182,10 +186,11 @@ class PosteriorHistory:
         prior: Prior,
         clock: bool = True,
         half_lives_ms: tuple[int, ...] = (),
+        base: Base | None = None,
     ) -> PosteriorHistory:
         """Read the result of `table`."""
         item, bucket, exposures, clicks, first = (table[name].to_numpy() for name in BUCKET_SCHEMA.names)
-        return cls(item, bucket, exposures, clicks, first, bucket_ms, delay_ms, prior, clock, half_lives_ms)
+        return cls(item, bucket, exposures, clicks, first, bucket_ms, delay_ms, prior, clock, half_lives_ms, base)
 
     def table(self) -> pa.Table:
         """Make a table of the entries, as `BUCKET_SCHEMA`."""
@@ -216,7 +221,9 @@ class PosteriorHistory:
         """Decay the counts of the entries; None without half-lives."""
         if not self.half_lives_ms:
             return None
-        return FreshEvidence.of(self.entries(), bucket_ms=self.bucket_ms, half_lives_ms=self.half_lives_ms)
+        return FreshEvidence.of(
+            self.entries(), bucket_ms=self.bucket_ms, half_lives_ms=self.half_lives_ms, base=self.base
+        )
 
     def entries(self) -> Entries:
         """Return the counts of each bucket alone."""
@@ -225,6 +232,44 @@ class PosteriorHistory:
             totals - np.where(is_first, 0, np.roll(totals, 1)) for totals in (self.exposures, self.clicks)
         )
         return Entries(self.item, self.bucket, exposures, clicks)
+
+    def compacted(self, *, before: int, until: int, half_lives_ms: Sequence[int]) -> tuple[BucketCounts, Base]:
+        """Make one entry of all entries of an item before a bucket.
+
+        Args:
+          before: a bucket; moments that saw it not closed may not be asked for afterwards.
+          until: entries of this bucket or later are left out.
+          half_lives_ms: which decays are kept; those of the own base, if there is one.
+
+        Returns:
+          Counts per item and bucket, in no order; and what those of bucket `before - 1` were made of.
+        """
+        entries = self.entries()
+        old = np.flatnonzero(entries.bucket < before)
+        earlier = entries.take(old)
+        last = np.flatnonzero(np.append(earlier.item[1:] != earlier.item[:-1], True)[: len(old)])
+        passed_ms = (before - 1 - earlier.bucket[last]) * self.bucket_ms
+        sums = {
+            name: np.zeros((len(last), len(half_lives_ms)), np.float64) for name in ("exposures", "clicks")
+        }  # [items, half-lives]
+        for place, half_life in enumerate(half_lives_ms):
+            for name, values in sums.items():
+                decays = decayed_entries(
+                    earlier, name, bucket_ms=self.bucket_ms, half_life_ms=half_life, base=self.base
+                )
+                values[:, place] = decays[last] * np.exp2(-passed_ms / half_life)
+        items, kept = (
+            earlier.item[last].astype(np.int64),
+            np.flatnonzero((entries.bucket >= before) & (entries.bucket < until)),
+        )
+        counts = BucketCounts(
+            np.concatenate([items, entries.item[kept]]),
+            np.concatenate([np.full(len(last), before - 1, np.int64), entries.bucket[kept]]),
+            np.concatenate([self.exposures[old[last]], entries.exposures[kept]]),
+            np.concatenate([self.clicks[old[last]], entries.clicks[kept]]),
+            np.concatenate([self.first_time_ms[old[last]], self.first_time_ms[kept]]),
+        )
+        return counts, Base(before - 1, tuple(half_lives_ms), items, **sums)
 
     def _fresh(self, position: Int64s, known: Bools, times_ms: Int64s) -> Float32s | None:
         evidence = self.fresh_evidence

@@ -21,6 +21,7 @@ from recall.core.arrays import Int64s
 from recall.core.artifacts import read_manifest, require_checksum
 from recall.core.errors import ArtifactError
 from recall.data.audience import AudienceHistory
+from recall.data.compaction import Base
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.content_prior.linear_ctr import ContentCtr
 from recall.data.examples import REFUSED
@@ -36,6 +37,7 @@ from recall.data.prepared_files import (
     ITEM_PRIORS,
     ITEM_VOCABULARIES,
     ITEMS,
+    POSTERIOR_BASE,
     POSTERIOR_BUCKETS,
     POSTERIORS,
     REFIT,
@@ -273,9 +275,10 @@ class PreparedData:
 
     @cached_property
     def posterior_history(self) -> PosteriorHistory:
-        """Read the posterior of every item at every moment."""
+        """Read the posterior of every item at every moment; of a run that goes on, since its training begins."""
         settings = self.manifest["posterior"]
         items = ItemPriors.from_table(pq.read_table(self._file(ITEM_PRIORS))) if self.has_content_prior else None
+        is_compacted = POSTERIOR_BASE in self.manifest["files"]
         return PosteriorHistory.from_table(
             pq.read_table(self._file(POSTERIOR_BUCKETS)),
             bucket_ms=settings["bucket_ms"],
@@ -283,6 +286,7 @@ class PreparedData:
             prior=Prior(settings["prior_ctr"], settings["prior_strength"], items),
             clock=self.manifest["time_unit"] != "order",
             half_lives_ms=tuple(settings.get("half_lives_ms", ())),  # data from before there were any has none
+            base=Base.from_table(pq.read_table(self._file(POSTERIOR_BASE))) if is_compacted else None,
         )
 
     @property

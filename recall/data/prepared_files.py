@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from recall.core.arrays import Int64s
 from recall.core.parquet import write_parts
 from recall.data.audience import AUDIENCE_SCHEMA
+from recall.data.compaction import Base
 from recall.data.content_prior.prior import ContentPrior
 from recall.data.event_counts import BUCKET_SCHEMA
 from recall.data.features.table_encoder import TableEncoder
@@ -31,6 +32,7 @@ POSTERIORS = {
     "test": "posterior_test.parquet",
 }
 POSTERIOR_BUCKETS = "posterior_buckets.parquet"
+POSTERIOR_BASE = "posterior_base.parquet"
 AUDIENCE = "audience.parquet"
 SAMPLING_COUNTS = "sampling.parquet"
 HISTORIES = "histories.parquet"
@@ -96,6 +98,7 @@ def write_tables(
     all_counts: Int64s | None = None,
     content_prior: ContentPrior | None = None,
     audience: Iterable[pa.Table] | None = None,
+    base: Base | None = None,
 ) -> None:
     """Write all files but shards and manifest into a directory that exists.
 
@@ -113,12 +116,15 @@ def write_tables(
       all_counts: int64 [items], `sampling_counts` with the held-out clicks, where what is served learns from them.
       content_prior: prior CTRs from content, where the experiment asks for them.
       audience: the clicks of audiences (`AUDIENCE_SCHEMA`) in parts, by item and time, where it asks for audiences.
+      base: what the oldest entries of the history were made of, where they are compacted.
     """
     _write_rows(directory, items, table=ITEMS, id_column=ITEM_ID, vocabularies=ITEM_VOCABULARIES)
     _write_rows(directory, users, table=USERS, id_column=USER_ID, vocabularies=USER_VOCABULARIES)
     for name, posterior in snapshots.items():
         _write(directory / POSTERIORS[name], _posterior_columns(items.ids, posterior))
     write_parts(directory / POSTERIOR_BUCKETS, history, BUCKET_SCHEMA)
+    if base is not None:
+        pq.write_table(base.table(), directory / POSTERIOR_BASE)
     if audience is not None:
         write_parts(directory / AUDIENCE, audience, AUDIENCE_SCHEMA)
     in_all = {} if all_counts is None else {_COUNT_OF_ALL: all_counts}

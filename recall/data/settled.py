@@ -9,9 +9,8 @@ The counts of items before the tail are in the posterior's buckets, at whose edg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from recall.core.arrays import Int64s
 from recall.core.errors import DataError
 from recall.core.parquet import write_parts
 from recall.core.tables import is_uri
+from recall.data.compaction import Base
 from recall.data.event_counts import BucketCounts
 from recall.data.events import Piece
 from recall.data.examples import HISTORY_SCHEMA, UserEvents
@@ -74,9 +74,11 @@ class Settled:
             )
         if reason := _why_none(data):
             raise DataError(f"{where}: {reason}; leave --from out")
-        settings = prepared.manifest["posterior"]
-        if (settings["bucket_ms"], settings["delay_ms"]) != (data.posterior.bucket, data.posterior.delay):
+        settings, posterior = prepared.manifest["posterior"], data.posterior
+        if (settings["bucket_ms"], settings["delay_ms"]) != (posterior.bucket, posterior.delay):
             raise DataError(f"{where}: data.posterior has other buckets or another delay; set them back")
+        if settings.get("half_lives_ms", []) != list(data.half_lives_ms) or prepared.audience != data.audience:
+            raise DataError(f"{where}: data.posterior has other half_lives or another audience; set them back")
         return cls(prepared, int(state["from_ms"]), int(prepared.manifest["last_time_ms"]))
 
     @property
@@ -112,19 +114,17 @@ class Settled:
         """Return the row of each of that run's items in another catalogue, int64 [items]; -1 where it lacks one."""
         return pc.index_in(self.prepared.item_ids, value_set=item_ids).fill_null(-1).to_numpy().astype(np.int64)
 
-    @cached_property
-    def counts(self) -> BucketCounts:
-        """Return the counts before the tail; items are rows of that run's catalogue."""
+    def first_bucket(self, *, asked_ms: int) -> int:
+        """Return the first bucket that is not known yet at a moment, or the first that is not compacted already."""
         history = self.prepared.posterior_history
-        entries = history.entries()
-        settled = np.flatnonzero(entries.bucket < self.from_ms // history.bucket_ms)
-        return BucketCounts(
-            entries.item[settled],
-            entries.bucket[settled],
-            entries.exposures[settled],
-            entries.clicks[settled],
-            history.first_time_ms[settled],
-        )
+        found = (asked_ms - history.delay_ms) // history.bucket_ms
+        return found if history.base is None else max(found, history.base.bucket + 1)
+
+    def counts(self, before: int, *, half_lives_ms: Sequence[int]) -> tuple[BucketCounts, Base]:
+        """Return the counts before the tail, compacted before a bucket; items are rows of that run's catalogue."""
+        history = self.prepared.posterior_history
+        until = self.from_ms // history.bucket_ms
+        return history.compacted(before=before, until=until, half_lives_ms=half_lives_ms)
 
     def users(self, item_ids: pa.StringArray) -> pa.Table:
         """Read the users, `USER_SCHEMA`, with rows of another catalogue; items that it lacks are left out."""

@@ -6,7 +6,8 @@ Everybody gets the same list, and the list moves. `DecayedClicks` counts -> `cho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,18 @@ from recall.evaluation.rolling import Window
 
 HALF_LIVES_HOURS = (2.0, 4.0, 8.0, 12.0, 24.0, 48.0, 96.0, 168.0, 336.0)
 K = 50
+
+
+class Start(NamedTuple):
+    """Hold decayed clicks as of a moment, for counts that go on from there.
+
+    Attributes:
+      end_ms: the moment.
+      clicks: float64 [items] by half-life in hours.
+    """
+
+    end_ms: int
+    clicks: Mapping[float, Float64s]
 
 
 class DecayedClicks:
@@ -35,16 +48,25 @@ class DecayedClicks:
       bucket_ms: length of a bucket.
       delay_ms: time until a closed bucket becomes known.
       item_count: size of the catalogue.
+      start: what came before all entries; moments before it know nothing of it.
     """
 
     def __init__(
-        self, item: AnyInts, bucket: Int64s, clicks: Int64s, *, bucket_ms: int, delay_ms: int, item_count: int
+        self,
+        item: AnyInts,
+        bucket: Int64s,
+        clicks: Int64s,
+        *,
+        bucket_ms: int,
+        delay_ms: int,
+        item_count: int,
+        start: Start | None = None,
     ) -> None:
         chosen = np.flatnonzero(clicks)
         chosen = chosen[np.argsort(bucket[chosen], kind="stable")]
         self._item, self._clicked = item[chosen], clicks[chosen].astype(np.float64)
         self._end_ms = (bucket[chosen] + 1) * bucket_ms  # rising
-        self._delay_ms, self._item_count = delay_ms, item_count
+        self._delay_ms, self._item_count, self._start = delay_ms, item_count, start
 
     def at(self, moments_ms: Iterable[int], *, half_life_hours: float) -> Iterator[Float64s]:
         """Count as of moments that rise; float64 [items] for each.
@@ -52,6 +74,8 @@ class DecayedClicks:
         One vector is carried forward: it decays from moment to moment, and takes up the buckets that became known.
         """
         decayed, since_ms, first = np.zeros(self._item_count), None, 0
+        if self._start is not None:
+            decayed, since_ms = self._start.clicks[half_life_hours], self._start.end_ms
         for known_ms in (moment - self._delay_ms for moment in moments_ms):
             if since_ms is not None:
                 decayed = decayed * _weight(known_ms - since_ms, half_life_hours)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from recall.config.experiment import Config
-from recall.core.arrays import AnyInts, Float32s, Int64s
+from recall.core.arrays import AnyInts, Float32s, Float64s, Int64s
+from recall.core.times import MS_PER_HOUR
+from recall.data.compaction import Base
 from recall.data.posterior import Posterior
 from recall.data.prepared import PreparedData
 from recall.data.published import candidates_from, published_times
 from recall.evaluation.cold_bias import with_cold_bias
 from recall.evaluation.rolling import Known
-from recall.evaluation.trending import DecayedClicks
+from recall.evaluation.trending import DecayedClicks, Start
 from recall.model.inference import CatalogueVectors
 
 
@@ -59,12 +61,26 @@ def published(config: Config, prepared: PreparedData) -> Int64s | None:
 def decayed_clicks(prepared: PreparedData) -> DecayedClicks:
     """Read the clicks of the log, for sums that decay; the log has a clock."""
     history = prepared.posterior_history
-    entries = history.entries()
+    entries, base = history.entries(), history.base
+    newer = slice(None) if base is None else np.flatnonzero(entries.bucket > base.bucket)
     return DecayedClicks(
-        entries.item,
-        entries.bucket,
-        entries.clicks,
+        entries.item[newer],
+        entries.bucket[newer],
+        entries.clicks[newer],
         bucket_ms=history.bucket_ms,
         delay_ms=history.delay_ms,
         item_count=len(prepared.item_ids),
+        start=_start(base, prepared) if base else None,
     )
+
+
+def _start(base: Base, prepared: PreparedData) -> Start:
+    """Return the decayed clicks of compacted entries, by half-life in hours."""
+
+    def clicks(half_life_ms: int) -> Float64s:
+        result = np.zeros(len(prepared.item_ids))
+        result[base.item] = base.of_items("clicks", half_life_ms)
+        return result
+
+    end_ms = (base.bucket + 1) * prepared.posterior_history.bucket_ms
+    return Start(end_ms, {half_life / MS_PER_HOUR: clicks(half_life) for half_life in base.half_lives_ms})

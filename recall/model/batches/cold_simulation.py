@@ -137,13 +137,16 @@ def moments_of_clicks(history: PosteriorHistory, numbers: Sequence[int], *, item
       items: size of the catalogue.
 
     Returns:
-      int64 [items, numbers], Unix milliseconds; the largest int64 where the item has fewer clicks.
+      int64 [items, numbers], Unix milliseconds; the largest int64 where the item has fewer clicks, or where the moment
+      lies in what is compacted of the history.
     """
     result = np.full((items, len(numbers)), np.iinfo(np.int64).max)
     for column, number in enumerate(numbers):
         entries = np.flatnonzero(history.clicks >= number)
         rows, first = np.unique(history.item[entries], return_index=True)
-        result[rows, column] = (history.bucket[entries[first]] + 1) * history.bucket_ms + history.delay_ms
+        found = history.bucket[entries[first]]
+        is_known = np.full(len(rows), True) if history.base is None else found > history.base.bucket
+        result[rows[is_known], column] = (found[is_known] + 1) * history.bucket_ms + history.delay_ms
     return result
 
 
