@@ -93,7 +93,7 @@ class RunLearner:
     def _paced(self, clicks: int) -> Config:
         """Set the epochs of a training, a sixth of the steps long or the whole log, whichever is more."""
         shortest, of_log = max(1, self._steps // _EPOCHS), max(1, clicks // self._config.training.batch_size)
-        epochs = max(2, -(-self._steps // max(shortest, of_log)))
+        epochs = max(2, round(self._steps / max(shortest, of_log)))
         refit_epochs = max(1, self._steps // _OF_REFIT // of_log)
         return self._config.replaced(
             training={

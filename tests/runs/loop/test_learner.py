@@ -43,6 +43,6 @@ def test_trainings_take_about_as_many_steps_however_long_the_log_is() -> None:
     learner = RunLearner(loop_experiment({}), Path("nowhere"), steps=300)
     few, some, many = (learner._paced(clicks).training for clicks in (2_000, 60_000, 1_000_000))
     assert (few.epochs, few.min_epoch_steps) == (6, 50)
-    assert (some.epochs, some.refit_epochs) == (6, 1)  # an epoch of 58 steps
+    assert (some.epochs, some.refit_epochs) == (5, 1)  # an epoch of 58 steps
     assert many.epochs == 2  # an epoch of 976 steps: the whole log, twice
     assert few.refit_epochs == 100  # of one step each
