@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from pipelines.exchange import Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import write_base
 from pipelines.summaries import OrderedLog
-from pipelines.transforms import SETTLED_USERS, TAIL, Source
+from pipelines.transforms import ENTRIES, SETTLED_USERS, SHOWN, TAIL, Source
 from recall.config.data import DataConfig
 from recall.core.arrays import Int64s
 from recall.core.tables import is_uri
@@ -20,7 +21,7 @@ from recall.core.times import MS_PER_HOUR
 from recall.data.compaction import joined_half_lives
 from recall.data.event_counts import BucketCounts
 from recall.data.events import Piece, event_schema
-from recall.data.settled import STATE, USER_SCHEMA, Settled, file_stat
+from recall.data.settled import SINCE, STATE, USER_SCHEMA, Settled, file_stat, kept_entries, write_state
 from recall.data.splits import TRAIN
 from recall.evaluation.trending import HALF_LIVES_HOURS
 
@@ -50,7 +51,9 @@ def kept_sources(settled: Settled | None, scratch: Scratch, item_ids: pa.StringA
     parts = range(0, max(len(users), 1), _USERS_PER_PART)
     for part, start in enumerate(parts):
         scratch.write("kept_users", part, users.slice(start, _USERS_PER_PART))
-    return [(TAIL, Piece(str(settled.tail)))] + [(SETTLED_USERS, Piece("", (part,))) for part in range(len(parts))]
+    kept = [(TAIL, Piece(str(settled.tail)))] + [(SETTLED_USERS, Piece("", (part,))) for part in range(len(parts))]
+    kept += [(SHOWN, Piece(str(settled.shown)))] if settled.shown else []
+    return kept + [(ENTRIES + name, Piece(str(path))) for name, path in settled.histories.items()]
 
 
 def add_settled_counts(
@@ -118,25 +121,24 @@ def _settled_audience(settled: Settled, rows: Int64s, *, before: int, last: int)
     return pa.table({"item": row[order], "time_ms": time_ms[order], "source": source[order]})
 
 
-def state_of(
+def about_state(
     scratch: Scratch,
     data: DataConfig,
     log: OrderedLog,
     *,
     tail_ms: int,
     files: Mapping[str, list[int]],
-) -> tuple[dict[str, Any], Iterator[pa.Table], Iterator[pa.Table]]:
-    """Return what the next run needs of this one.
+    settled: Settled | None,
+) -> dict[str, Any]:
+    """Describe the state for the manifest: the entries `state` and, of a run that goes on, `since`.
 
     Args:
-      scratch: holds `events` and `state` by user partition, and `buckets` by item partition.
+      scratch: holds `buckets` by item partition.
       data: settings of the log.
       log: its summary.
       tail_ms: the tail begins here.
       files: what was read of the log until now, see `files_of`.
-
-    Returns:
-      The entry `state` of the manifest; the users and the tail in parts, for `recall.data.settled.write_state`.
+      settled: of the earlier run.
     """
     events = clicks = 0
     for table in scratch.each("buckets"):
@@ -145,17 +147,41 @@ def state_of(
         clicks += int(table["clicks"].to_numpy()[early].sum())
     first_ms = log.summary.first_time_ms
     about = {"from_ms": tail_ms, "events": events, "clicks": clicks, "first_ms": first_ms, "files": dict(files)}
-    users = (table.cast(USER_SCHEMA) for table in scratch.each("state"))
-    tail = (table.filter(pc.greater_equal(table["time_ms"], tail_ms)) for table in scratch.each("events"))
-    return {STATE: about}, users, tail
+    if settled is None:
+        return {STATE: about}
+    made_of = settled.prepared.manifest.get("fingerprint")
+    since = {"fingerprint": made_of, "end_ms": settled.end_ms, "from_ms": settled.from_ms}
+    return {STATE: about, SINCE: since}
+
+
+def keep_state(scratch: Scratch, folder: Path, data: DataConfig, *, tail_ms: int, item_ids: pa.StringArray) -> None:
+    """Write the files that the next run needs of this one; see `recall.data.settled`.
+
+    Args:
+      scratch: holds `events`, `state`, `shown` and entries by user partition.
+      folder: DIR/data.
+      data: settings of the log.
+      tail_ms: the tail begins here.
+      item_ids: string [items], the catalogue; entries of other items are dropped, as no example has them.
+    """
+
+    def entries(name: str, length: int) -> Iterator[pa.Table]:
+        for table in scratch.each(f"entries.{name}"):
+            known = table.filter(pc.is_in(table["item"], value_set=item_ids))
+            yield kept_entries(known, tail_ms=tail_ms, length=length)
+
+    lengths = {name: history.length or data.history for name, history in data.histories.items()}
+    write_state(
+        folder,
+        users=(table.cast(USER_SCHEMA) for table in scratch.each("state")),
+        tail=(table.filter(pc.greater_equal(table["time_ms"], tail_ms)) for table in scratch.each("events")),
+        schema=event_schema(data.events),
+        shown=scratch.each("shown") if data.refused.count else None,
+        histories={name: entries(name, length) for name, length in lengths.items()},
+    )
 
 
 def files_of(sources: Sequence[Source], settled: Settled | None) -> dict[str, list[int]]:
     """Return the files of the log that were read until now, with what tells that one has changed."""
     found: dict[str, list[int]] = dict(settled.state["files"]) if settled else {}
     return found | {piece.path: [] if is_uri(piece.path) else file_stat(piece.path) for _, piece in sources}
-
-
-def tail_schema(data: DataConfig) -> pa.Schema:
-    """Return the columns of the events of a tail."""
-    return event_schema(data.events)

@@ -25,7 +25,7 @@ from rich.table import Table
 from pipelines.audience_blocks import audience_snapshots, audience_tables
 from pipelines.exchange import Scratch
 from pipelines.further_histories import build_vocabularies, clocks_of, plan_sources, recent_entries, rejected_entries
-from pipelines.going_on import add_settled_counts, files_of, kept_sources, new_sources, state_of, tail_schema
+from pipelines.going_on import about_state, add_settled_counts, files_of, keep_state, kept_sources, new_sources
 from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
@@ -59,7 +59,7 @@ from recall.data.fingerprints import data_fingerprint
 from recall.data.item_totals import ItemTotals, split_snapshots
 from recall.data.prepared import FORMAT_VERSION
 from recall.data.prepared_files import write_tables
-from recall.data.settled import SINCE, Settled, keeps_state, tail_start, write_state
+from recall.data.settled import Settled, keeps_state, tail_start
 
 _DESCRIPTION = "The training data job: log, catalogue and profiles -> DIR/data, with shards, tables and a manifest."
 # A partition is held in memory by one worker; a compressed log grows some ten times on the way.
@@ -225,7 +225,7 @@ class _Job:
         with running(self.options) as pipeline:
             job = ExampleJob(
                 data, scratch, partitions, held_out.boundaries, held_out.prior, refit=self.config.learns_from_all,
-                tail_ms=self._tail_ms(log) if keeps_state(data) else None,
+                tail_ms=tail_start(log.summary.end_ms, data, self.settled) if keeps_state(data) else None,
             )  # fmt: skip
             write_examples(pipeline, job)
         require_all_written(scratch, log.summary)
@@ -289,24 +289,14 @@ class _Job:
         )
         return encoded
 
-    def _tail_ms(self, log: OrderedLog) -> int:
-        """Return where the tail begins: not before the one that this run goes on from, as nothing earlier is kept."""
-        found = tail_start(log.summary.end_ms, self.config.data)
-        return found if self.settled is None else max(found, self.settled.from_ms)
-
     def keep_state(self, log: OrderedLog, files: Mapping[str, list[int]]) -> dict[str, Any]:
         """Keep what a run needs that goes on from this one; returns entries of the manifest."""
         data = self.config.data
         if not keeps_state(data):
             return {}
-        tail_ms = self._tail_ms(log)
-        about, users, tail = state_of(self.scratch, data, log, tail_ms=tail_ms, files=files)
-        write_state(self.folder, users=users, tail=tail, schema=tail_schema(data))
-        if self.settled is not None:
-            before = self.settled
-            made_of = before.prepared.manifest.get("fingerprint")
-            about[SINCE] = {"fingerprint": made_of, "end_ms": before.end_ms, "from_ms": before.from_ms}
-        return about
+        tail_ms = tail_start(log.summary.end_ms, data, self.settled)
+        keep_state(self.scratch, self.folder, data, tail_ms=tail_ms, item_ids=log.items.ids)
+        return about_state(self.scratch, data, log, tail_ms=tail_ms, files=files, settled=self.settled)
 
 
 def _items_of_log(scratch: Scratch) -> set[str]:

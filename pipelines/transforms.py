@@ -37,14 +37,15 @@ from recall.data.further_histories import ENTRY_SCHEMA, FurtherHistory, sort_ent
 from recall.data.posterior import Prior
 from recall.data.prepared_files import REFIT, shard_path
 from recall.data.refusals import Refusals
-from recall.data.settled import after_settled, settled_clicks
+from recall.data.settled import after_settled, after_shown, settled_clicks, shown_in_open_sessions
 from recall.data.splits import SPLITS, TEST, TRAIN, TimeBoundaries, TimeHistogram, split_by_last_click
 from recall.data.tfrecords import encode_examples, frame_records
 
 THE_LOG = ""
 """Name of the log itself, beside the names of further histories."""
-TAIL, SETTLED_USERS = "<tail>", "<users>"
-"""Names of what an earlier run kept: the last events of its log, and what its users had clicked before."""
+TAIL, SETTLED_USERS, SHOWN, ENTRIES = "<tail>", "<users>", "<shown>", "<entries>"
+"""Names of what an earlier run kept: the last events of its log, what its users had clicked and been shown before, and
+the entries of a further history, whose name follows."""
 
 Source = tuple[str, Piece]
 
@@ -120,7 +121,7 @@ class ReadEvents(beam.DoFn):
     def process(self, element: tuple[int, Source]) -> Iterator[tuple[int, tuple[str, Handed]]]:
         """Read, validate and partition one piece."""
         number, (history, piece) = element
-        if history in (TAIL, SETTLED_USERS):
+        if history.startswith("<"):
             yield from self._kept(number, history, piece)
             return
         known = None if history in self._own else self._known_items
@@ -139,17 +140,20 @@ class ReadEvents(beam.DoFn):
 
     def _kept(self, number: int, kind: str, piece: Piece) -> Iterator[tuple[int, tuple[str, Handed]]]:
         """Read what an earlier run kept; events of items that left the catalogue are dropped."""
+        name = kind
         if kind == SETTLED_USERS:
             table = self._scratch.read("kept_users", piece.row_groups[0])
         else:
             table = pq.read_table(piece.path)
-            table = table.cast(event_schema(self._logs[THE_LOG]))
             if self._known_items is not None:
-                table = table.filter(pc.is_in(table["item"].cast(pa.string()), value_set=self._known_items))
+                table = table.filter(pc.is_in(table["item"], value_set=self._known_items))
+        if kind.startswith(ENTRIES):
+            name = kind.removeprefix(ENTRIES)
+        elif kind == TAIL:
+            table, name = table.cast(event_schema(self._logs[THE_LOG])), THE_LOG
             of_piece = {"history": [THE_LOG], "accepted": [len(table)], "without_zone": [0], "assumed": ["[]"]}
             self._scratch.write("read", number, pa.table(of_piece))
-        parts = partitioned(table, "user" if kind == TAIL else "user_id", partitions=self._partitions)
-        name = THE_LOG if kind == TAIL else kind
+        parts = partitioned(table, table.column_names[0], partitions=self._partitions)
         for partition, batch in self._scratch.hand_on("piece", number, parts):
             yield partition, (name, batch)
 
@@ -169,9 +173,10 @@ class SortUsers(beam.DoFn):
         batches = defaultdict(list)
         for history, batch in sources:
             batches[history].append(self._scratch.taken(batch))
-        log, settled = batches.pop(THE_LOG, None), batches.pop(SETTLED_USERS, None)
-        if settled is not None:
-            self._scratch.write("settled", partition, from_bytes(settled))
+        log = batches.pop(THE_LOG, None)
+        for kind, name in ((SETTLED_USERS, "settled"), (SHOWN, "settled_shown")):
+            if (kept := batches.pop(kind, None)) is not None:
+                self._scratch.write(name, partition, from_bytes(kept))
         for history, entries in batches.items():
             self._scratch.write(f"entries.{history}", partition, sort_entries(from_bytes(entries)))
         if log is None:
@@ -283,7 +288,7 @@ class WriteShards(beam.DoFn):
                 further = {name: self._further(name, partition) for name in job.data.histories}
                 for name, history in further.items():
                     job.scratch.write(f"histories.{name}", partition, history.recent())
-                if job.scratch.exists("events", partition) or job.scratch.exists("settled", partition):
+                if any(job.scratch.exists(name, partition) for name in ("events", "settled", "settled_shown")):
                     self._write_partition(partition, files, further)
         yield shard
 
@@ -306,6 +311,8 @@ class WriteShards(beam.DoFn):
         table = job.scratch.read("events", partition) if job.scratch.exists("events", partition) else self._no_events
         events = UserEvents.from_table(table, item_ids=self._item_ids, boundaries=job.boundaries)
         settled = job.scratch.read("settled", partition) if job.scratch.exists("settled", partition) else None
+        if job.scratch.exists("settled_shown", partition):
+            events = after_shown(events, job.scratch.read("settled_shown", partition), item_ids=self._item_ids)
         if settled is not None:
             events = after_settled(events, settled)
         clicks = self._builder.prepare(events).joined(further)
@@ -336,6 +343,11 @@ class WriteShards(beam.DoFn):
             state = clicks.serving_histories(job.data.history, until_ms=job.tail_ms)
             counts = counts[pc.index_in(state["user_id"], value_set=events.users).to_numpy()]
             job.scratch.write("state", partition, state.append_column("clicks", pa.array(counts)))
+            if job.data.refused.count:
+                shown = shown_in_open_sessions(
+                    events, before_ms=job.tail_ms, gap_ms=job.data.refused.gap, item_ids=self._item_ids
+                )
+                job.scratch.write("shown", partition, shown)
         if job.data.audience:
             write_sources(job.scratch, partition, clicks)
 

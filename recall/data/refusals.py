@@ -45,7 +45,7 @@ class Refusals:
           int64 items of each click, in the order of the clicks; none of a click that is held out.
         """
         events = np.flatnonzero(is_training)
-        session = _sessions(user[events], time_ms[events], self.gap_ms)
+        session = sessions(user[events], time_ms[events], self.gap_ms)
         items, is_click = rows[events], click[events]
         stride = int(items.max(initial=0)) + 1
         pair = user[events].astype(np.int64) * stride + items
@@ -67,7 +67,7 @@ class Refusals:
         return Ragged.from_lengths(np.append(items, 0)[nearest[is_kept]], lengths)
 
 
-def _sessions(user: AnyInts, time_ms: Int64s, gap_ms: int) -> Int64s:
+def sessions(user: AnyInts, time_ms: Int64s, gap_ms: int) -> Int64s:
     """Return the number of the session of each event, int64 [events], rising."""
     begins = np.ones(len(user), bool)
     begins[1:] = (user[1:] != user[:-1]) | (np.diff(time_ms) > gap_ms)

@@ -2,6 +2,8 @@
 
 STATE/users.parquet   of each user with a click before the tail: how many, the last ones, and all items
 STATE/tail.parquet    the events of the tail, ordered and each once, ids as text
+STATE/shown.parquet   what was shown and not clicked in sessions that go on in the tail; with `data.refused`
+STATE/histories/NAME.parquet   of a further history: the last entries of each user before the tail, and all in it
 
 Everything before the tail is settled: no event can change it. What comes late, but within the tail, finds its place.
 The counts of items before the tail are in the posterior's buckets, at whose edge the tail begins.
@@ -9,7 +11,7 @@ The counts of items before the tail are in the posterior's buckets, at whose edg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recall.config.data import DataConfig
-from recall.core.arrays import Int64s
+from recall.core.arrays import AnyInts, Int64s
 from recall.core.errors import DataError
 from recall.core.parquet import write_parts
 from recall.core.tables import is_uri
@@ -28,16 +30,19 @@ from recall.data.compaction import Base
 from recall.data.event_counts import BucketCounts
 from recall.data.events import Piece
 from recall.data.examples import HISTORY_SCHEMA, UserEvents
+from recall.data.further_histories import ENTRY_SCHEMA
 from recall.data.prepared import PreparedData
 from recall.data.prepared_files import flat
+from recall.data.refusals import sessions
 
 STATE = "state"
-USERS, TAIL = f"{STATE}/users.parquet", f"{STATE}/tail.parquet"
+USERS, TAIL, SHOWN = f"{STATE}/users.parquet", f"{STATE}/tail.parquet", f"{STATE}/shown.parquet"
 SINCE = "since"
 """Entry of the manifest of data that goes on from other data."""
 SETTLED = -1
 """The split of clicks that were settled before: they are history, and no examples."""
 USER_SCHEMA = HISTORY_SCHEMA.append(pa.field("clicks", pa.int64()))
+SHOWN_SCHEMA = ENTRY_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,9 @@ class Settled:
             raise DataError(f"{where}: data.posterior has other buckets or another delay; set them back")
         if settings.get("half_lives_ms", []) != list(data.half_lives_ms) or prepared.audience != data.audience:
             raise DataError(f"{where}: data.posterior has other half_lives or another audience; set them back")
+        lengths = {name: history.length or data.history for name, history in data.histories.items()}
+        if prepared.history_lengths != lengths:
+            raise DataError(f"{where}: data.histories has other names or lengths; set them back")
         return cls(prepared, int(state["from_ms"]), int(prepared.manifest["last_time_ms"]))
 
     @property
@@ -141,6 +149,16 @@ class Settled:
         """Return the file with the events of the tail."""
         return self.prepared.file(TAIL)
 
+    @property
+    def shown(self) -> Path | None:
+        """Return the file with what was shown in sessions that go on; None without `data.refused`."""
+        return self.prepared.file(SHOWN) if SHOWN in self.prepared.manifest["files"] else None
+
+    @property
+    def histories(self) -> dict[str, Path]:
+        """Return the files with the entries of the further histories, by name."""
+        return {name: self.prepared.file(state_of_history(name)) for name in self.prepared.history_lengths}
+
 
 def after_settled(events: UserEvents, users: pa.Table) -> UserEvents:
     """Put the settled clicks of users in front of their events, as clicks of the split `SETTLED`.
@@ -166,23 +184,99 @@ def after_settled(events: UserEvents, users: pa.Table) -> UserEvents:
     user = np.concatenate([np.repeat(settled, seen_lengths), np.repeat(settled, lengths), own])
     rows = np.concatenate([seen.values.to_numpy()[of_seen], recent.values.to_numpy(), events.rows])
     time_ms = np.concatenate([np.repeat(first_ms - 1, seen_lengths), times.values.to_numpy(), events.time_ms])
-    count = len(user) - len(own)
-    order = np.argsort(user, kind="stable")  # the parts are in order of time already
+    return _in_front(events, ids, user, rows, time_ms, click=True)
+
+
+def after_shown(events: UserEvents, shown: pa.Table, *, item_ids: pa.StringArray) -> UserEvents:
+    """Put what was shown before the tail, in sessions that go on, in front of the events of users.
+
+    Args:
+      events: events of some users.
+      shown: `SHOWN_SCHEMA`, of users of the same partition, by user and in order of time.
+      item_ids: string [items], the catalogue; items that it lacks are left out.
+    """
+    rows = pc.index_in(shown["item"], value_set=item_ids).fill_null(-1).to_numpy().astype(np.int64)
+    known = np.flatnonzero(rows >= 0)
+    users = shown["user"].combine_chunks().take(pa.array(known))
+    ids = pa.concat_arrays([events.users, users]).unique()
+    ids = ids.take(pc.array_sort_indices(ids))
+    own = pc.index_in(events.users, value_set=ids).to_numpy()[events.user]
+    user = np.concatenate([pc.index_in(users, value_set=ids).to_numpy(), own])
+    time_ms = np.concatenate([shown["time_ms"].to_numpy()[known], events.time_ms])
+    return _in_front(events, ids, user, np.concatenate([rows[known], events.rows]), time_ms, click=False)
+
+
+def _in_front(
+    events: UserEvents, users: pa.StringArray, user: AnyInts, rows: Int64s, time_ms: Int64s, *, click: bool
+) -> UserEvents:
+    """Join settled events and later ones, by user; the columns hold the settled ones first, in order of time."""
+    count = len(user) - len(events.user)
+    order = np.argsort(user, kind="stable")
 
     def joined(settled: Any, values: Any) -> Any:
         return np.concatenate([np.full(count, settled, values.dtype), values])[order]
 
     return replace(
         events,
-        users=ids,
+        users=users,
         user=user[order].astype(np.int32),
         rows=rows[order],
         time_ms=time_ms[order],
-        click=joined(True, events.click),
+        click=joined(click, events.click),
         trigger=joined(-1, events.trigger),
         split=joined(SETTLED, events.split),
         weight=None if events.weight is None else joined(1, events.weight),
     )
+
+
+def shown_in_open_sessions(events: UserEvents, *, before_ms: int, gap_ms: int, item_ids: pa.StringArray) -> pa.Table:
+    """List what was shown and not clicked in the sessions that may go on at a moment.
+
+    Only that these sessions go on is asked for later, so that all entries of a user have the time of the last event.
+
+    Args:
+      events: all events of some users, settled ones among them.
+      before_ms: the moment.
+      gap_ms: a longer time between two events ends a session.
+      item_ids: string [items], the catalogue.
+
+    Returns:
+      `SHOWN_SCHEMA`, by user and in order of time.
+    """
+    early = np.flatnonzero(events.time_ms < before_ms)
+    user, time_ms = events.user[early], events.time_ms[early]
+    ends = np.flatnonzero(np.append(user[1:] != user[:-1], True)[: len(user)])
+    last_ms = np.zeros(len(events.users), np.int64)
+    last_ms[user[ends]] = time_ms[ends]
+    session = sessions(user, time_ms, gap_ms)
+    last = np.full(len(events.users), -1)
+    last[user[ends]] = session[ends]
+    chosen = (session == last[user]) & ~events.click[early] & (before_ms - last_ms[user] <= gap_ms)
+    places = early[chosen]
+    columns = [events.users.take(pa.array(events.user[places])), item_ids.take(pa.array(events.rows[places]))]
+    return pa.table([*columns, last_ms[events.user[places]]], schema=SHOWN_SCHEMA)
+
+
+def kept_entries(entries: pa.Table, *, tail_ms: int, length: int) -> pa.Table:
+    """Keep of a further history all entries of the tail, and the last ones of each user before it.
+
+    Args:
+      entries: the result of `sort_entries`.
+      tail_ms: the tail begins here.
+      length: number of entries that an example carries.
+    """
+    user = entries["user"].combine_chunks().dictionary_encode().indices.to_numpy()
+    time_ms = entries["time_ms"].to_numpy()
+    old = np.flatnonzero(time_ms < tail_ms)
+    to_come = np.searchsorted(user[old], user[old], side="right") - np.arange(len(old))
+    kept = time_ms >= tail_ms
+    kept[old[to_come <= length]] = True
+    return entries.filter(pa.array(kept))
+
+
+def state_of_history(name: str) -> str:
+    """Name the file with the entries of a further history, relative to the directory."""
+    return f"{STATE}/histories/{name}.parquet"
 
 
 def settled_clicks(users: pa.StringArray, settled: pa.Table | None) -> Int64s:
@@ -198,24 +292,44 @@ def settled_clicks(users: pa.StringArray, settled: pa.Table | None) -> Int64s:
     return np.append(settled["clicks"].to_numpy(), 0)[places]
 
 
-def write_state(directory: Path, *, users: Iterable[pa.Table], tail: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write both files.
+def write_state(
+    directory: Path,
+    *,
+    users: Iterable[pa.Table],
+    tail: Iterable[pa.Table],
+    schema: pa.Schema,
+    shown: Iterable[pa.Table] | None = None,
+    histories: Mapping[str, Iterable[pa.Table]] | None = None,
+) -> None:
+    """Write all files.
 
     Args:
       directory: DIR/data.
       users: `USER_SCHEMA` in parts.
       tail: events in parts.
       schema: schema of the events; ids are written as text.
+      shown: `SHOWN_SCHEMA` in parts, with `data.refused`.
+      histories: `ENTRY_SCHEMA` in parts, by name of a further history.
     """
     (directory / STATE).mkdir()
     write_parts(directory / USERS, users, USER_SCHEMA)
     plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
     write_parts(directory / TAIL, (part.cast(plain) for part in tail), plain)
+    if shown is not None:
+        write_parts(directory / SHOWN, shown, SHOWN_SCHEMA)
+    for name, entries in (histories or {}).items():
+        path = directory / state_of_history(name)
+        path.parent.mkdir(exist_ok=True)
+        write_parts(path, entries, ENTRY_SCHEMA)
 
 
-def tail_start(end_ms: int, data: DataConfig) -> int:
-    """Return the moment that the tail of a log begins with: an edge of a bucket, `data.tail` or more before its end."""
-    return (end_ms - data.tail) // data.posterior.bucket * data.posterior.bucket
+def tail_start(end_ms: int, data: DataConfig, settled: Settled | None = None) -> int:
+    """Return the moment that the tail of a log begins with: an edge of a bucket, `data.tail` or more before its end.
+
+    Nothing is kept from before the tail that a run went on from, though `data.tail` may have become longer.
+    """
+    found = (end_ms - data.tail) // data.posterior.bucket * data.posterior.bucket
+    return found if settled is None else max(found, settled.from_ms)
 
 
 def keeps_state(data: DataConfig) -> bool:
@@ -237,8 +351,8 @@ def _why_none(data: DataConfig) -> str | None:
         return f"data.split.by: {data.split.by} holds out the last clicks of all users, and with new ones they change"
     if data.layout == "user":
         return "data.layout: user trains on whole users, of which a new part knows too little; take layout: click"
-    if data.histories:
-        return "data.histories are read whole"
+    if own := [name for name, history in data.histories.items() if history.domain == "own"]:
+        return f"data.histories.{own[0]} has items of its own, whose ids are collected from the whole log"
     if data.posterior.content_prior.enabled:
         return "data.posterior.content_prior is fitted to the whole log"
     return None

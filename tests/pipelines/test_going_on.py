@@ -24,6 +24,7 @@ from recall.evaluation.trending import HALF_LIVES_HOURS
 from recall.model.batches.dataset import Examples, read_examples
 from recall.runs.moments import decayed_clicks
 from tests.conftest import EXPERIMENT
+from tests.helpers.training_examples import canonical, parse
 
 DAY_MS = 86_400_000
 FIRST, LAST = 3, 6
@@ -200,6 +201,49 @@ def test_of_a_real_log_cut_anywhere_too(
     assert len(rejected) == len(later) - len(kept)
     whole = anew(days.config(LAST, "data.tail=20d", "data.posterior.audience=3"), tmp_path / "whole", days.data[LAST])
     _same(PreparedData.load(days.data[LAST]), whole, from_ms=0)
+
+
+@pytest.mark.parametrize("gap", ["30m", "8h"])
+def test_further_histories_and_what_was_refused_go_on(
+    days: Days, anew: Callable[[Config, Path, Path], PreparedData], tmp_path: Path, gap: str
+) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("items.parquet", "users.parquet", "experiment.yaml"):
+        shutil.copy(days.folder / name, tmp_path)
+    for day in range(FIRST, LAST + 1):
+        table = pq.read_table(days.folder / "log" / f"day{day}.parquet")
+        liked = pa.array((table["time_ms"].to_numpy() % 3 == 0).astype(np.int8))
+        pq.write_table(table.append_column("liked", liked), tmp_path / "log" / f"day{day}.parquet")
+    found = Days(tmp_path, {})
+    settings = (
+        "data.histories={likes: {column: liked, length: 3}}",
+        f"data.refused={{count: 3, gap: {gap}}}",
+    )
+    for day in range(FIRST, LAST + 1):
+        prepare(found.config(day, *settings), tmp_path / f"data{day}", since=found.data.get(day - 1))
+        found.data[day] = tmp_path / f"data{day}"
+    from_ms = PreparedData.load(found.data[LAST - 1]).manifest["state"]["from_ms"]
+    data = PreparedData.load(found.data[LAST])
+    whole = anew(found.config(LAST, *settings), tmp_path / "whole", found.data[LAST])
+    _same(data, whole, from_ms=from_ms)
+    likes = [pq.read_table(side.directory / "histories" / "likes.parquet").sort_by("user_id") for side in (data, whole)]
+    assert likes[0].equals(likes[1])
+    entries = [(name, "ascending") for name in ("user", "time_ms", "item")]
+    kept = [pq.read_table(side.directory / "state" / "histories" / "likes.parquet") for side in (data, whole)]
+    assert kept[0].sort_by(entries).equals(kept[1].sort_by(entries))
+    further = ("history", "history_time_ms", "history.likes", "history.likes.time_ms")
+    scalars = ("item", "time_ms", "trigger", "exposures", "clicks", "smoothed_ctr", "age_hours")
+    refused = 0
+    for split in ("train", "refit", "validation", "test"):
+        lists = (*further, "refused") if split in ("train", "refit") else (*further, "seen")
+        learned, expected = (
+            parse(sorted(side.directory.glob(f"{split}-*.tfrecord")), lists=lists, scalars=scalars)
+            for side in (data, whole)
+        )
+        expected = [example for example in expected if example["time_ms"] >= from_ms]
+        assert canonical(learned) == canonical(expected)
+        refused += sum(len(example.get("refused", ())) for example in learned)
+    assert refused
 
 
 def test_what_comes_later_than_the_tail_is_set_aside_and_counted(
