@@ -10,6 +10,7 @@ from recall.index.base import Index
 from recall.index.build.build import build_index, build_saved_index
 from recall.index.build.tuning import Measurement, measure
 from recall.index.exact import ExactIndex
+from recall.index.living.carry import carry_index
 from recall.index.living.drift import Drift
 from recall.index.living.index import LivingIndex
 from recall.index.living.new_journal import NewJournal, new_journal
@@ -38,6 +39,7 @@ __all__ = [
     "Version",
     "build_index",
     "build_saved_index",
+    "carry_index",
     "collect",
     "list_versions",
     "load_index",

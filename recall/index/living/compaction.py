@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def write_compacted(files: Sequence[Path], target: Path, *, through: int) -> dic
     last_of = _last_of(files)
     with target.open("wb") as stream:
         stream.write(compaction_head(through=through, records=len(set(last_of.values()))))
-        for record in _records_of(files):
+        for record in itertools.chain.from_iterable(map(records_of, files)):
             own = [place for place, name in enumerate(record.ids) if last_of[name] == record.sequence]
             if not own:
                 continue
@@ -44,16 +45,20 @@ def write_compacted(files: Sequence[Path], target: Path, *, through: int) -> dic
 def _last_of(files: Sequence[Path]) -> Mapping[str, int]:
     """Return the sequence number of the last record of every id in some files, which are in order."""
     last_of: dict[str, int] = {}
-    for record in _records_of(files):
+    for record in itertools.chain.from_iterable(map(records_of, files)):
         last_of.update(dict.fromkeys(record.ids, record.sequence))
     return last_of
 
 
-def _records_of(files: Sequence[Path]) -> Iterator[Record]:
-    """Yield the records of files that do not change any more."""
-    for path in files:
-        data = path.read_bytes()
-        if path.suffix == COMPACTED:
-            yield from (record for _, record in compacted_records(path, data))
-        else:
-            yield from (record for _, _, record in segment_records(path, data, may_be_torn=False))
+def records_of(path: Path, *, may_be_torn: bool = False) -> Iterator[Record]:
+    """Yield the records of one file of a journal; see `segment_records` for `may_be_torn`.
+
+    Raises:
+      ArtifactError: the file is damaged. The records before the damage have been yielded by then.
+      OSError: the file is missing, or cannot be read.
+    """
+    data = path.read_bytes()
+    if path.suffix == COMPACTED:
+        yield from (record for _, record in compacted_records(path, data))
+    else:
+        yield from (record for _, _, record in segment_records(path, data, may_be_torn=may_be_torn))

@@ -214,6 +214,17 @@ def journal_through_of(version: Path) -> int:
     return int(read_manifest(version, made_by=MADE_BY).get(_JOURNAL_THROUGH, 0))
 
 
+def sources_of_version(version: Path) -> dict[str, Any]:
+    """Read the sources that a version keeps, as of `SavedVersion`; nothing where it keeps none.
+
+    Raises:
+      ArtifactError: the version is damaged.
+    """
+    manifest = read_manifest(version, made_by=MADE_BY)
+    with _as_artifact_error(version):
+        return _read_sources(version / _SOURCES) if _SOURCES in manifest["files"] else {}
+
+
 def _sources_table(sources: Mapping[str, Any]) -> pa.Table:
     """Encode sources as a table."""
     texts = [json.dumps(source, ensure_ascii=False, separators=(",", ":")) for source in sources.values()]
