@@ -21,6 +21,7 @@ from recall.core.locks import sole_writer
 from recall.data.given import write_given
 from recall.evaluation.ranks import write_ranks
 from recall.model.distributed.tf_config import Cluster
+from recall.runs.carrying import carry
 from recall.runs.console import facts_table, metrics_table, step_line
 from recall.runs.days import day_of, days_of
 from recall.runs.loaded import Loaded
@@ -240,6 +241,7 @@ class Run:
         """Build the index of the vectors, in index/; return its settings and measurements."""
         step = self._steps.index()
         if (summary := step.done()) and self._index_is_whole():
+            carry(self._since, step, self.console)
             return self._log.skipped("index", summary)
         from recall.evaluation.cold_bias import with_cold_bias
         from recall.index import build_saved_index
@@ -254,6 +256,7 @@ class Run:
             queries = sample_queries(model, prepared, seed=self.config.seed)
             chosen = cold_bias(self.config, *self._loaded.judged(self.config.model.structure))
             vectors = with_cold_bias(table.vectors, table.exposures, chosen.bias)
+            carry(self._since, step, self.console, catalogue=table.ids.to_pylist())
             index = build_saved_index(
                 table.ids, vectors, step.part, fingerprint=step.inputs["vectors"], config=self.config.index,
                 sample_queries=queries, seed=self.config.seed,

@@ -98,6 +98,8 @@ def daily(
         metrics = step.all(resume=(run / DATA / MANIFEST).exists())
         problems = _problems(guard or Guard(), step, metrics, before)
         about = {"day": day.isoformat(), "from": before.run.name if before else None, "problems": problems}
+        if not problems and before:
+            step.index()  # takes what yesterday's run was told while this one was made
         places.decide(day, about, publish=not problems)
         if not problems:
             places.collect(keep=keep)
