@@ -27,15 +27,43 @@ def export(
     out: OutPath,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many candidates a query gets")] = 100,
     index: Annotated[str | None, typer.Option(help="exact or scann; default: as the run's index")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="only what changed since a version of the index: its number, its folder, or another run"),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="with --since: leave out vectors that moved by no more, relatively")
+    ] = None,
 ) -> None:
-    """Write one SavedModel from raw features to candidates, and vectors for other engines."""
+    """Write one SavedModel from raw features to candidates, and vectors for other engines; or changes alone."""
     with clear_errors(console):
+        if since is not None:
+            _export_changes(run, out, since=since, tolerance=tolerance or 0.0, index=index)
+            return
+        if tolerance is not None:
+            raise RecallError("--tolerance: says which changes count; give --since VERSION with it, or leave it out")
         from recall.serving.export.run import export_run
 
         with console.status("exporting ..."):
             manifest = export_run(run, out, k=k, index=cast("Kind | None", index))
         signatures = ", ".join(manifest["signatures"])
         console.print(f"{manifest['items']:,} items, {manifest['index']} search, signatures {signatures}: {out}")
+
+
+def _export_changes(run: Path, out: Path, *, since: str, tolerance: float, index: str | None) -> None:
+    if index is not None:
+        raise RecallError("--index: is the search of a SavedModel, and --since writes none; leave one of both out")
+    from recall.serving.export.changes import export_changes
+
+    with console.status("comparing ..."):
+        found = export_changes(run, out, since=since, tolerance=tolerance)
+    new, changed, moved = found["upserts"]["new"], found["upserts"]["changed"], found["moved"]
+    console.print(
+        f"{new:,} new, {changed:,} changed, {found['unchanged']:,} unchanged, {found['deletions']:,} deletions, from "
+        f"version {found['from']['version']} to {found['to']['version']}: {out}"
+    )
+    if moved:
+        console.print(f"vectors moved by {moved['median']:.4f} (median), {moved['p90']:.4f} (p90) of their length")
 
 
 def query(

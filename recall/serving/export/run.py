@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from recall.config.index import IndexConfig
 from recall.core.arrays import Float32s
-from recall.core.artifacts import MANIFEST, publish, read_manifest
+from recall.core.artifacts import publish, read_manifest
 from recall.core.errors import ArtifactError, ConfigError
 from recall.data.features.table_encoder import TableEncoder
 from recall.data.prepared import PreparedData
@@ -26,13 +26,12 @@ from recall.index.scann import ScannIndex
 from recall.model.saved_model import USER_ENCODER
 from recall.serving.export.features import GraphEncoder
 from recall.serving.export.index_graph import ExactGraph, GraphIndex, ScannGraph
+from recall.serving.export.replaceable import MADE_BY, require_replaceable
 from recall.serving.export.saved_model import CandidateModule
 from recall.serving.items.changed import rows_of
 
 FORMAT_VERSION = 1
 Kind = Literal["exact", "scann"]
-
-_MADE_BY = "recall export"
 
 
 def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | None = None) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
         raise ConfigError(f"k: expected at least 1, found {k}")
     if index not in (None, "exact", "scann"):
         raise ConfigError(f"index: expected exact or scann, found {index}")
-    _require_replaceable(out)
+    require_replaceable(out)
     model = read_manifest(run / "model", made_by=f"recall train --run {run}", verify=True)
     version = load_current(run / "index", fingerprint=model["fingerprint"])
     searched = version.index
@@ -94,7 +93,7 @@ def export_run(run: str | Path, out: str | Path, *, k: int = 100, index: Kind | 
     )
     manifest = {
         "format_version": FORMAT_VERSION,
-        "made_by": _MADE_BY,
+        "made_by": MADE_BY,
         "fingerprint": model["fingerprint"],
         "index": kind,
         "needs": ["tensorflow", *(["scann"] if kind == "scann" else [])],
@@ -150,12 +149,3 @@ def _inputs(function: Any) -> dict[str, dict[str, Any]]:
     """Describe the inputs of a signature for the manifest: dtype and shape by name."""
     (inputs,) = function.input_signature
     return {name: {"dtype": spec.dtype.name, "shape": list(spec.shape)} for name, spec in inputs.items()}
-
-
-def _require_replaceable(out: Path) -> None:
-    """Refuse with ArtifactError a path that holds anything but an earlier export."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if out.is_dir() and (out / MANIFEST).exists() and read_manifest(out, made_by=_MADE_BY).get("made_by") == _MADE_BY:
-        return
-    raise ArtifactError(f"{out}: is there already and is no earlier export; choose another --out")
