@@ -71,22 +71,19 @@ def decayed(counts: Float64s | Int64s, times_ms: Int64s, groups: AnyInts, *, hal
     return sums
 
 
-def decayed_entries(
-    entries: Entries, name: str, *, bucket_ms: int, half_life_ms: int, base: Base | None = None
-) -> Float64s:
-    """Decay the `exposures` or `clicks` of entries to the end of the bucket of each, float64 [entries].
+def started_counts(entries: Entries, name: str, *, half_life_ms: int, base: Base | None = None) -> Int64s | Float64s:
+    """Return the `exposures` or `clicks` of entries, [entries], of compacted ones what has decayed of them.
 
     Args:
       entries: of some items.
       name: which counts.
-      bucket_ms: length of a bucket.
       half_life_ms: > 0.
       base: what the oldest entries were made of, if they are compacted.
     """
-    counts = getattr(entries, name)
-    if base is not None:
-        counts = base.started(counts, entries.item, entries.bucket, name=name, half_life_ms=half_life_ms)
-    return decayed(counts, (entries.bucket + 1) * bucket_ms, entries.item, half_life_ms=half_life_ms)
+    counts: Int64s = getattr(entries, name)
+    if base is None:
+        return counts
+    return base.started(counts, entries.item, entries.bucket, name=name, half_life_ms=half_life_ms)
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,8 @@ class FreshEvidence:
         """
 
         def sums(name: str, half_life: int) -> Float64s:
-            return decayed_entries(entries, name, bucket_ms=bucket_ms, half_life_ms=half_life, base=base)
+            counts = started_counts(entries, name, half_life_ms=half_life, base=base)
+            return decayed(counts, (entries.bucket + 1) * bucket_ms, entries.item, half_life_ms=half_life)
 
         exposures, clicks = (
             _columns([sums(name, half_life) for half_life in half_lives_ms], rows=len(entries.item)).astype(np.float32)

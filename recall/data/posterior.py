@@ -19,7 +19,7 @@ from recall.core.times import MS_PER_HOUR
 from recall.data.compaction import Base
 from recall.data.content_prior.item_priors import ItemPriors
 from recall.data.event_counts import BUCKET_SCHEMA, BucketCounts
-from recall.data.fresh_evidence import Entries, FreshEvidence, decayed_entries
+from recall.data.fresh_evidence import Entries, FreshEvidence, started_counts
 
 COLUMNS = ("exposures", "clicks", "smoothed_ctr", "age_hours")
 
@@ -247,21 +247,18 @@ class PosteriorHistory:
         entries = self.entries()
         old = np.flatnonzero(entries.bucket < before)
         earlier = entries.take(old)
-        last = np.flatnonzero(np.append(earlier.item[1:] != earlier.item[:-1], True)[: len(old)])
-        passed_ms = (before - 1 - earlier.bucket[last]) * self.bucket_ms
-        sums = {
-            name: np.zeros((len(last), len(half_lives_ms)), np.float64) for name in ("exposures", "clicks")
-        }  # [items, half-lives]
-        for place, half_life in enumerate(half_lives_ms):
+        is_last = np.append(earlier.item[1:] != earlier.item[:-1], True)[: len(old)]
+        last = np.flatnonzero(is_last)
+        place = np.cumsum(is_last) - is_last  # [old entries], number of the item
+        passed_ms = (before - 1 - earlier.bucket) * self.bucket_ms
+        sums = {name: np.zeros((len(last), len(half_lives_ms))) for name in ("exposures", "clicks")}
+        for column, half_life in enumerate(half_lives_ms):
+            weights = np.exp2(-passed_ms / half_life)
             for name, values in sums.items():
-                decays = decayed_entries(
-                    earlier, name, bucket_ms=self.bucket_ms, half_life_ms=half_life, base=self.base
-                )
-                values[:, place] = decays[last] * np.exp2(-passed_ms / half_life)
-        items, kept = (
-            earlier.item[last].astype(np.int64),
-            np.flatnonzero((entries.bucket >= before) & (entries.bucket < until)),
-        )
+                of_buckets = started_counts(earlier, name, half_life_ms=half_life, base=self.base)
+                values[:, column] = np.bincount(place, weights * of_buckets, minlength=len(last))
+        items = earlier.item[last].astype(np.int64)
+        kept = np.flatnonzero((entries.bucket >= before) & (entries.bucket < until))
         counts = BucketCounts(
             np.concatenate([items, entries.item[kept]]),
             np.concatenate([np.full(len(last), before - 1, np.int64), entries.bucket[kept]]),
