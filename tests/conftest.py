@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = (
     "tests.helpers.accounts",
+    "tests.helpers.dated_log",
     "tests.helpers.scheduling",
     "tests.helpers.finished_run",
     "tests.helpers.killing",
