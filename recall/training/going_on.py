@@ -18,7 +18,7 @@ from recall.training.published import load_model, publish_model, read_optimizers
 
 
 def go_on(
-    config: Config, prepared: PreparedData, before: Path, directory: Path, *, fingerprint: str = ""
+    config: Config, prepared: PreparedData, before: Path, directory: Path, *, part: str = "model", fingerprint: str = ""
 ) -> RecallModel:
     """Publish the model that another run serves, as it stands before it has learned anything new.
 
@@ -29,6 +29,7 @@ def go_on(
       prepared: the data of today as a judged model knows it.
       before: the run to go on from.
       directory: the model directory to write.
+      part: the model of that run to go on from: `model`, which it serves, or `evaluated`, as it was before the refit.
       fingerprint: hash of everything the model depends on, stored in the manifest.
 
     Returns:
@@ -37,13 +38,14 @@ def go_on(
     Raises:
       ArtifactError: the earlier model or its data is missing or damaged, or belongs to other features.
     """
-    source = before / "model"
+    source = before / part
     directory.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(directory, step="training"):
         epochs = int(read_manifest(source, made_by="recall train")["best_epoch"])
         model = RecallModel(config.of_last_stage, prepared)
         model.prepare_optimizers()
-        served = load_model(source, PreparedData.load(before / "data"))
+        data = PreparedData.load(before / "data")
+        served = load_model(source, data.judged() if part == "evaluated" else data)
         carry_weights(served, model)
         if has_optimizers := read_optimizers(source, served):
             carry_optimizers(served, model)
