@@ -158,7 +158,7 @@ def keep_state(scratch: Scratch, folder: Path, data: DataConfig, *, tail_ms: int
     """Write the files that the next run needs of this one; see `recall.data.settled`.
 
     Args:
-      scratch: holds `events`, `state`, `shown` and entries by user partition.
+      scratch: holds `last_exposures`, and `events`, `state`, `shown` and entries by user partition.
       folder: DIR/data.
       data: settings of the log.
       tail_ms: the tail begins here.
@@ -174,6 +174,7 @@ def keep_state(scratch: Scratch, folder: Path, data: DataConfig, *, tail_ms: int
     write_state(
         folder,
         users=(table.cast(USER_SCHEMA) for table in scratch.each("state")),
+        items=scratch.read("last_exposures"),
         tail=(table.filter(pc.greater_equal(table["time_ms"], tail_ms)) for table in scratch.each("events")),
         schema=event_schema(data.events),
         shown=scratch.each("shown") if data.refused.count else None,

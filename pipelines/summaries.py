@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.exchange import Scratch
+from pipelines.retiring import Gone, reused_codes
 from recall.config.data import DataConfig, SplitConfig
 from recall.config.experiment import Config
 from recall.core.arrays import Int64s
@@ -274,6 +275,7 @@ def encode_tables(
     all_item_clicks: Int64s,
     user_clicks: pa.Table,
     settled: Settled | None = None,
+    gone: Gone | None = None,
 ) -> EncodedTables:
     """Fit both encoders and encode the catalogue and the users.
 
@@ -285,18 +287,23 @@ def encode_tables(
       all_item_clicks: int64 [items], clicks of the whole log.
       user_clicks: columns user, clicks and all_clicks: training clicks and all clicks of every user of the log.
       settled: what an earlier run has settled; its encoders go on.
+      gone: what nobody saw for long: its ids give their rows back, where there is an earlier run that gave them.
     """
     features = config.features
     if settled is not None:
         item_encoder = settled.prepared.item_encoder
+        if gone is not None:
+            item_encoder = item_encoder.retired(items.table, is_gone=gone.items)
+            all_item_clicks = np.where(gone.items, 0, all_item_clicks)
     else:
         of_towers: dict[Tower, Any] = {"behaviour": features.behaviour, "meta": features.meta}
         item_encoder = TableEncoder.fit(of_towers, items.table, clicks=item_clicks, seed=config.seed)
     title = config.data.items.title
     judged: dict[str, Any] = {}
     if config.learns_from_all:
-        judged["items"] = _sizes(item_encoder)
+        judged["items"], before = _sizes(item_encoder), item_encoder
         item_encoder = item_encoder.extended(items.table, clicks=all_item_clicks)
+        judged["reused"] = {"items": reused_codes(before, item_encoder)}
     titles = items.table[title].combine_chunks() if title else None
     attributes = attribute_columns(items.table, features.item, further=config.data.items.attributes)
     encoded_items = EncodedRows(items.ids, item_encoder.encode(items.table), item_encoder, titles, attributes)
@@ -306,11 +313,17 @@ def encode_tables(
     clicks, all_clicks = (np.append(user_clicks[name].to_numpy(), 0)[position] for name in ("clicks", "all_clicks"))
     if settled is not None:
         user_encoder = settled.prepared.user_encoder
+        if gone is not None:
+            is_gone = gone.users_among(ids)
+            user_encoder = user_encoder.retired(table, is_gone=is_gone)
+            all_clicks = np.where(is_gone, 0, all_clicks)
     else:
         user_encoder = TableEncoder.fit({"user": features.user}, table[:known], clicks=clicks[:known], seed=config.seed)
     if config.learns_from_all:
         judged |= {"users": _sizes(user_encoder), "user_rows": known}
+        before = user_encoder
         user_encoder = user_encoder.extended(table, clicks=all_clicks)
+        judged["reused"]["users"] = reused_codes(before, user_encoder)
     return EncodedTables(
         encoded_items,
         EncodedRows(ids, user_encoder.encode(table), user_encoder),

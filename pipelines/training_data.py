@@ -30,6 +30,7 @@ from pipelines.known_ids import known_of_files
 from pipelines.manifest import describe
 from pipelines.notes import times_of
 from pipelines.posterior_blocks import fresh_snapshots, history_tables, read_base, whole_history, write_history
+from pipelines.retiring import find_gone
 from pipelines.running import running
 from pipelines.storage import size
 from pipelines.summaries import (
@@ -246,6 +247,8 @@ class _Job:
         """Encode items and users, and write them with the posteriors; returns both as they were encoded."""
         self.announce("fitting vocabularies and clusters")
         data, scratch, held_out = self.config.data, self.scratch, log.held_out
+        end_ms = log.summary.end_ms
+        gone = find_gone(scratch, data, item_ids=log.items.ids, end_ms=end_ms, settled=self.settled)
         encoded = encode_tables(
             self.config,
             log.items,
@@ -254,6 +257,7 @@ class _Job:
             all_item_clicks=totals.all_counts(),
             user_clicks=pa.concat_tables(scratch.read_all("users")),
             settled=self.settled,
+            gone=gone,
         )
         rejected = pa.concat_tables([log.rejected, *rejected_entries(scratch, data).values()])
         write_tables(

@@ -290,6 +290,12 @@ class DataConfig(Strict):
         description="how much of the end of the log is kept beside the run, for a run that goes on from it: events may "
         "come so late, and these clicks are learned from once more",
     )
+    retire_after: DurationMs | None = Field(
+        default=None,
+        ge=1,
+        description="in a run that goes on, ids of items that were not exposed, and of users that did not click, for "
+        "so long give their rows to new ids, so that tables do not grow for ever; default: ids stay",
+    )
 
     @property
     def has_moments(self) -> bool:

@@ -53,8 +53,9 @@ def _data_section(config: Config) -> dict[str, Any]:
     for table in (section["events"], section["items"], section["users"] or {}):
         if (name := given_name(table.get("path", ""))) is not None:
             table["path"] = name  # wherever the run lies
-    if section["tail"] == DataConfig.model_fields["tail"].default:
-        del section["tail"]
+    for name in ("tail", "retire_after"):
+        if section[name] == DataConfig.model_fields[name].default:
+            del section[name]
     if not config.data.half_lives_ms:
         del section["posterior"]["half_lives"]
     if not config.data.refused.count:

@@ -1,6 +1,7 @@
 """Keeps what a later run needs of a log in the place of the log: its state, and its last part as it was.
 
 STATE/users.parquet   of each user with a click before the tail: how many, the last ones, and all items
+STATE/items.parquet   when each item was exposed last
 STATE/tail.parquet    the events of the tail, ordered and each once, ids as text
 STATE/shown.parquet   what was shown and not clicked in sessions that go on in the tail; with `data.refused`
 STATE/histories/NAME.parquet   of a further history: the last entries of each user before the tail, and all in it
@@ -36,11 +37,13 @@ from recall.data.prepared_files import flat
 from recall.data.refusals import sessions
 
 STATE = "state"
-USERS, TAIL, SHOWN = f"{STATE}/users.parquet", f"{STATE}/tail.parquet", f"{STATE}/shown.parquet"
+USERS, ITEMS_SEEN = f"{STATE}/users.parquet", f"{STATE}/items.parquet"
+TAIL, SHOWN = f"{STATE}/tail.parquet", f"{STATE}/shown.parquet"
 SINCE = "since"
 """Entry of the manifest of data that goes on from other data."""
 SETTLED = -1
 """The split of clicks that were settled before: they are history, and no examples."""
+ITEM_SCHEMA = pa.schema([("item_id", pa.string()), ("last_ms", pa.int64())])
 USER_SCHEMA = HISTORY_SCHEMA.append(pa.field("clicks", pa.int64()))
 SHOWN_SCHEMA = ENTRY_SCHEMA
 
@@ -143,6 +146,10 @@ class Settled:
         seen, _ = _remapped(flat(table["seen"]), rows)
         columns = {"user_id": table["user_id"], "recent": recent, "seen": seen, "recent_time_ms": times}
         return pa.table({**columns, "clicks": table["clicks"]}).cast(USER_SCHEMA)
+
+    def last_exposures(self) -> Int64s:
+        """Read when each of that run's items was exposed last, int64 [items]; 0 where it never was."""
+        return pq.read_table(self.prepared.file(ITEMS_SEEN))["last_ms"].to_numpy()
 
     @property
     def tail(self) -> Path:
@@ -296,6 +303,7 @@ def write_state(
     directory: Path,
     *,
     users: Iterable[pa.Table],
+    items: pa.Table,
     tail: Iterable[pa.Table],
     schema: pa.Schema,
     shown: Iterable[pa.Table] | None = None,
@@ -306,6 +314,7 @@ def write_state(
     Args:
       directory: DIR/data.
       users: `USER_SCHEMA` in parts.
+      items: `ITEM_SCHEMA`.
       tail: events in parts.
       schema: schema of the events; ids are written as text.
       shown: `SHOWN_SCHEMA` in parts, with `data.refused`.
@@ -313,6 +322,7 @@ def write_state(
     """
     (directory / STATE).mkdir()
     write_parts(directory / USERS, users, USER_SCHEMA)
+    pq.write_table(items, directory / ITEMS_SEEN)
     plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
     write_parts(directory / TAIL, (part.cast(plain) for part in tail), plain)
     if shown is not None:

@@ -376,3 +376,35 @@ def test_a_day_that_cannot_be_learned_is_one_line(
         prepare(found.config(FIRST + 1), tmp_path / "data", since=tmp_path / "before")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_ids_that_nobody_saw_for_long_give_their_rows_to_new_ones(days: Days, tmp_path: Path) -> None:
+    before = PreparedData.load(days.data[LAST - 1])
+    prepare(days.config(LAST, "data.retire_after=8h"), tmp_path / "data", since=days.data[LAST - 1])
+    data = PreparedData.load(tmp_path / "data")
+    events = pq.read_table(days.folder / "events.parquet").to_pandas()
+    since_ms = data.manifest["last_time_ms"] - DAY_MS // 3
+    # An item is seen until the end of the hour of its last exposure.
+    last_ms = (events.groupby("item_id")["time_ms"].max() // 3_600_000 + 1) * 3_600_000 - 1
+    gone = set(last_ms[last_ms < since_ms].index)
+    vocabularies = [side.item_encoder.vocabularies["item_id"].values.to_pylist() for side in (before, data)]
+    left = gone & set(vocabularies[0])
+    assert len(left) > 3
+    assert not gone & set(vocabularies[1])
+    places = [place for place, value in enumerate(vocabularies[0]) if value in left]
+    taken = [vocabularies[1][place] for place in places]
+    added = set(vocabularies[1]) - set(vocabularies[0])
+    reused = data.reused_codes["items"]["item_id"]
+    assert reused == [
+        place + 2 for place, value in zip(places, taken, strict=True) if value in added and value[0] != "\0"
+    ]
+    assert reused
+    clicked = events[events["is_click"] == 1]
+    assert added - {value for value in added if value.startswith("\0")} <= set(clicked["item_id"])
+    # A judged model knows neither the old nor the new value of such a row.
+    judged = data.judged()
+    assert set(judged.items["item_id"].to_numpy()[data.rows(list(left))]) == {1}
+    assert set(judged.items["item_id"].to_numpy()[data.rows(taken[: len(reused)])]) <= {1}
+    active = clicked[clicked["time_ms"] >= since_ms]["user_id"].unique()
+    users = data.user_encoder.vocabularies["user_id"].values.to_pylist()
+    assert {user for user in users if not user.startswith("\0")} <= set(active)
