@@ -55,10 +55,11 @@ def tables(
     """Derives tables and plots from the JSON."""
     with clear_errors(_console):
         from benchmarks.loop.sweep import load_sweep
-        from benchmarks.loop.tables import read_results, write_plots, write_tables
+        from benchmarks.loop.tables import labelled, read_results, write_plots, write_tables
 
-        found = read_results(results)
-        write_tables(page, found, load_sweep().groups)
+        sweep = load_sweep()
+        found = {name: labelled(result, sweep.labels) for name, result in read_results(results).items()}
+        write_tables(page, found, sweep.groups)
         for path in write_plots(plots, found):
             _console.print(f"wrote {path}")
 

@@ -26,6 +26,7 @@ class Sweep(Strict):
     """All groups by name."""
 
     groups: dict[str, Group]
+    labels: dict[str, str] = Field(default={}, description="arm -> how tables and plots call it")
 
 
 def load_sweep(path: Path = SWEEP) -> Sweep:

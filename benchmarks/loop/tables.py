@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.common.drawing import STYLE, legend_below, make_panels, save_figures
 from benchmarks.common.pages import NOTHING, markdown_table, replace_tables
@@ -28,6 +29,20 @@ COMPARED = ("probability", "good_new_found")
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """Read group -> loop.json."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def labelled(result: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Replace the names of arms by their labels."""
+
+    def renamed(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {labels.get(arm, arm): part for arm, part in parts.items()}
+
+    differences = [
+        {**one, "arm": labels.get(one["arm"], one["arm"]), "against": labels.get(one["against"], one["against"])}
+        for one in result["differences"]
+    ]
+    arms = {name: renamed(result[name]) for name in ("arms", "cpu_seconds")}
+    return {**result, **arms, "differences": differences}
 
 
 def write_tables(page: Path, results: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any]) -> None:
@@ -91,10 +106,7 @@ def write_plots(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> list[
 def _figure(result: Mapping[str, Any]) -> Figure:
     figure, axes = make_panels(len(DRAWN))
     first, *others = result["arms"]
-    kinds = {arm: arm.partition("+")[0] for arm in result["arms"]}
-    styles = line_styles(
-        first, [arm for arm in others if kinds[arm] not in RULES], [arm for arm in others if kinds[arm] in RULES]
-    )
+    styles = line_styles(first, [arm for arm in others if arm not in RULES], [arm for arm in others if arm in RULES])
     for axis, measure in zip(axes, DRAWN, strict=True):
         for arm, style in styles.items():
             days = result["arms"][arm]["days"][measure]
@@ -102,6 +114,7 @@ def _figure(result: Mapping[str, Any]) -> Figure:
             axis.plot(np.arange(1, len(values) + 1), values, color=style.color, linestyle=style.dash,
                       linewidth=style.width, marker=style.marker, markersize=3.5, label=arm)  # fmt: skip
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_title(MEASURES[measure].label)
         axis.set_xlabel("day")
     legend_below(figure, axes, columns=3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.loop.sweep import SWEEP, load_sweep
-from benchmarks.loop.tables import arms_table, read_results, write_plots, write_tables
+from benchmarks.loop.tables import arms_table, labelled, read_results, write_plots, write_tables
 from recall.core.errors import ConfigError
 from recall.runs.loop.arms import MODELS, parse_arms
 from recall.runs.loop.experiment import loop_experiment
@@ -69,6 +69,13 @@ def test_the_page_is_filled_and_says_what_is_not_measured(tmp_path: Path) -> Non
         assert text.count("<!-- end -->") == 2
 
 
+def test_labels_stand_for_long_names() -> None:
+    found = labelled(result("gated", "gated+explore=0.1", "oracle"), {"gated+explore=0.1": "exploring"})
+    assert list(found["arms"]) == ["gated", "exploring", "oracle"]
+    assert "| exploring |" in arms_table(found)
+    assert load_sweep().labels.keys() <= {arm for group in load_sweep().groups.values() for arm in group.arms}
+
+
 def test_a_figure_is_drawn_for_each_result(tmp_path: Path) -> None:
     written = write_plots(tmp_path, {"small": result("gated", "random", "oracle", seeds=1)})
     assert [path.name for path in written] == ["small.svg"]
@@ -78,7 +85,9 @@ def test_a_figure_is_drawn_for_each_result(tmp_path: Path) -> None:
 def test_the_committed_page_is_of_the_committed_results(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text((HERE / "README.md").read_text())
-    write_tables(page, read_results(HERE / "results"), load_sweep().groups)
+    sweep = load_sweep()
+    found = {name: labelled(result, sweep.labels) for name, result in read_results(HERE / "results").items()}
+    write_tables(page, found, sweep.groups)
     assert page.read_text() == (HERE / "README.md").read_text()
 
 
