@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.exchange import Scratch, from_bytes, partitioned
 from pipelines.posterior_blocks import write_base
@@ -25,7 +26,6 @@ from recall.data.settled import SINCE, STATE, USER_SCHEMA, Settled, file_stat, k
 from recall.data.splits import TRAIN
 from recall.evaluation.trending import HALF_LIVES_HOURS
 
-_USERS_PER_PART = 1 << 16
 _MARGIN_MS = 24 * MS_PER_HOUR
 
 
@@ -47,13 +47,16 @@ def kept_sources(settled: Settled | None, scratch: Scratch, item_ids: pa.StringA
     """
     if settled is None:
         return []
-    users = settled.users(item_ids)
-    parts = range(0, max(len(users), 1), _USERS_PER_PART)
-    for part, start in enumerate(parts):
-        scratch.write("kept_users", part, users.slice(start, _USERS_PER_PART))
-    kept = [(TAIL, Piece(str(settled.tail)))] + [(SETTLED_USERS, Piece("", (part,))) for part in range(len(parts))]
-    kept += [(SHOWN, Piece(str(settled.shown)))] if settled.shown else []
-    return kept + [(ENTRIES + name, Piece(str(path))) for name, path in settled.histories.items()]
+    kept = list[Source]()
+    for part, users in enumerate(settled.users(item_ids)):
+        scratch.write("kept_users", part, users)
+        kept.append((SETTLED_USERS, Piece("", (part,))))
+    files = {TAIL: settled.tail, **{ENTRIES + name: path for name, path in settled.histories.items()}}
+    files |= {SHOWN: settled.shown} if settled.shown else {}
+    for kind, path in files.items():  # a row group at a time: one worker need not hold all of a long tail
+        groups = pq.read_metadata(path).num_row_groups
+        kept += [(kind, Piece(str(path), (group,))) for group in range(groups)]
+    return kept
 
 
 def add_settled_counts(

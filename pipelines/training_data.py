@@ -44,7 +44,7 @@ from pipelines.summaries import (
     require_all_written,
     require_usable,
 )
-from pipelines.transforms import ExampleJob, Source, collect_events, shard_names, write_examples
+from pipelines.transforms import TAIL, ExampleJob, Source, collect_events, shard_names, write_examples
 from recall.config.experiment import Config, load_config
 from recall.core.artifacts import publish
 from recall.core.errors import RecallError
@@ -175,7 +175,7 @@ class _Job:
             sources = [*pieces, *kept]
             collect_events(pipeline, sources, data=data, scratch=scratch, partitions=partitions, clocks=clocks)
         summary = LogSummary.read(scratch, data.split)
-        read = len(pieces) + bool(kept)
+        read = len(pieces) + sum(kind == TAIL for kind, _ in kept)
         require_all_read(scratch, summary, pieces=read, clock=data.events.time_unit != "order")
         rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *scratch.read_all("rejected")])
         require_usable(summary, rejected, data=data, items=items)

@@ -144,7 +144,8 @@ class ReadEvents(beam.DoFn):
         if kind == SETTLED_USERS:
             table = self._scratch.read("kept_users", piece.row_groups[0])
         else:
-            table = pq.read_table(piece.path)
+            with pq.ParquetFile(piece.path) as file:
+                table = file.read_row_groups(list(piece.row_groups))
             if self._known_items is not None:
                 table = table.filter(pc.is_in(table["item"], value_set=self._known_items))
         if kind.startswith(ENTRIES):

@@ -12,7 +12,7 @@ The counts of items before the tail are in the posterior's buckets, at whose edg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ SETTLED = -1
 ITEM_SCHEMA = pa.schema([("item_id", pa.string()), ("last_ms", pa.int64())])
 USER_SCHEMA = HISTORY_SCHEMA.append(pa.field("clicks", pa.int64()))
 SHOWN_SCHEMA = ENTRY_SCHEMA
+_USERS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,12 @@ class Settled:
         until = self.from_ms // history.bucket_ms
         return history.compacted(before=before, until=until, half_lives_ms=half_lives_ms)
 
-    def users(self, item_ids: pa.StringArray) -> pa.Table:
-        """Read the users, `USER_SCHEMA`, with rows of another catalogue; items that it lacks are left out."""
-        table = pq.read_table(self.prepared.file(USERS))
+    def users(self, item_ids: pa.StringArray) -> Iterator[pa.Table]:
+        """Read the users in parts, `USER_SCHEMA`, with rows of another catalogue; items that it lacks are left out."""
         rows = np.append(self.rows_in(item_ids), -1)
-        recent, times = (flat(table[name]) for name in ("recent", "recent_time_ms"))
-        recent, times = _remapped(recent, rows, beside=times)
-        seen, _ = _remapped(flat(table["seen"]), rows)
-        columns = {"user_id": table["user_id"], "recent": recent, "seen": seen, "recent_time_ms": times}
-        return pa.table({**columns, "clicks": table["clicks"]}).cast(USER_SCHEMA)
+        with pq.ParquetFile(self.prepared.file(USERS)) as file:
+            for batch in file.iter_batches(_USERS_AT_ONCE):
+                yield _with_rows(pa.Table.from_batches([batch]), rows)
 
     def last_exposures(self) -> Int64s:
         """Read when each of that run's items was exposed last, int64 [items]; 0 where it never was."""
@@ -366,6 +364,15 @@ def _why_none(data: DataConfig) -> str | None:
     if data.posterior.content_prior.enabled:
         return "data.posterior.content_prior is fitted to the whole log"
     return None
+
+
+def _with_rows(table: pa.Table, rows: Int64s) -> pa.Table:
+    """Map the items of users, `USER_SCHEMA`, to the rows of another catalogue, int64 [items]; -1 where it lacks one."""
+    recent, times = (flat(table[name]) for name in ("recent", "recent_time_ms"))
+    recent, times = _remapped(recent, rows, beside=times)
+    seen, _ = _remapped(flat(table["seen"]), rows)
+    columns = {"user_id": table["user_id"], "recent": recent, "seen": seen, "recent_time_ms": times}
+    return pa.table({**columns, "clicks": table["clicks"]}).cast(USER_SCHEMA)
 
 
 def _remapped(lists: pa.Array, rows: Int64s, *, beside: pa.Array | None = None) -> tuple[pa.Array, pa.Array | None]:

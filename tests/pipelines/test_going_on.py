@@ -246,6 +246,17 @@ def test_further_histories_and_what_was_refused_go_on(
     assert refused
 
 
+def test_a_longer_tail_begins_where_the_old_one_did(days: Days, tmp_path: Path) -> None:
+    before = PreparedData.load(days.data[FIRST]).manifest["state"]["from_ms"]
+    manifest = prepare(days.config(FIRST + 1, "data.tail=60h"), tmp_path / "data", since=days.data[FIRST])
+    assert manifest["state"]["from_ms"] == before  # nothing is kept of what came earlier
+    tail = pq.read_table(tmp_path / "data" / "state" / "tail.parquet")
+    log = [pq.read_table(days.folder / "log" / f"day{day}.parquet") for day in (FIRST, FIRST + 1)]
+    columns = ["user_id", "item_id", "time_ms", "is_click"]
+    events = pa.concat_tables(log).select(columns).group_by(columns).aggregate([])
+    assert len(tail) == np.count_nonzero(events["time_ms"].to_numpy() >= before)
+
+
 def test_what_comes_later_than_the_tail_is_set_aside_and_counted(
     days: Days, anew: Callable[[Config, Path, Path], PreparedData], tmp_path: Path
 ) -> None:
@@ -315,6 +326,9 @@ def test_settled_clicks_are_no_examples(days: Days) -> None:
         ("data.split.by=last_click data.posterior.audience=0", "holds out the last clicks of all users"),
         ("data.layout=user", "take layout: click"),
         ("data.posterior.bucket=2h", "other buckets or another delay"),
+        ("data.posterior.half_lives=[1d]", "other half_lives or another audience"),
+        ("data.posterior.audience=3", "other half_lives or another audience"),
+        ("data.histories.likes.column=is_click", "other names or lengths"),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_said(days: Days, tmp_path: Path, override: str, message: str) -> None:
