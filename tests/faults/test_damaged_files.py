@@ -15,6 +15,7 @@ from recall.content.teach.artifact import TrainedContent
 from recall.core.artifacts import read_manifest
 from recall.core.errors import ArtifactError, RecallError
 from recall.data.prepared import PreparedData
+from recall.data.settled import STATE
 from recall.evaluation.ranks import Ranks
 from recall.index import LivingIndex, build_index, load_index, load_shard, save_index
 from recall.model.vector_table import GateShares, ItemVectorTable
@@ -85,6 +86,9 @@ def test_prepared_data_is_refused_by_whoever_reads_the_damaged_part(run: Path) -
             data.posterior(moment)
         _ = (data.items, data.users, data.attributes, data.titles, data.posterior_history, data.content_prior)
         _ = (data.sampling_counts, data.histories, data.further_histories, data.history_vocabularies)
+        for name in data.manifest["files"]:
+            if name.startswith(STATE):  # what a run reads that goes on from this one
+                data.file(name)
 
     # What was rejected is for people.
     every_damage_is_refused(run / "data", read_everything, but=("rejected.parquet",))
