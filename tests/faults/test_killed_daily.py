@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from recall.core.artifacts import read_json
 from recall.runs.daily.daily import daily
@@ -16,6 +17,7 @@ from tests.helpers.dated_log import ANYTHING, DAYS, FIRST, SETTINGS, DatedLog
 from tests.helpers.killing import killed_at
 from tests.helpers.victims import day
 
+pytestmark = pytest.mark.slow
 TODAY = DAYS[FIRST + 1]
 
 

@@ -28,6 +28,8 @@ from tests.conftest import Experiment
 from tests.helpers.finished_run import CHEAP, Printed
 from tests.helpers.training_examples import parse
 
+pytestmark = pytest.mark.slow
+
 REFIT = (*CHEAP, "training.refit=continue", "features.behaviour=[{name: item_id, type: id, min_count: 2}]")
 
 

@@ -168,6 +168,7 @@ def test_a_continued_job_finds_what_the_whole_log_says(
     _same(data, whole, from_ms=PreparedData.load(days.data[day - 1]).manifest["state"]["from_ms"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_of_a_real_log_cut_anywhere_too(
     shared_data: Path, anew: Callable[[Config, Path, Path], PreparedData], tmp_path: Path, seed: int

@@ -25,6 +25,8 @@ from recall.training.published import load_model
 from tests.helpers.dated_log import ANYTHING, DAYS, FIRST, SETTINGS, DatedLog
 from tests.helpers.finished_run import Outcome
 
+pytestmark = pytest.mark.slow
+
 NEXT = FIRST + 1
 
 
